@@ -1,0 +1,35 @@
+# Each target makes .venv when it is missing and installs what it needs into it.
+# BACKEND is the extra that brings MLX: cpu (Linux CPUs; macOS needs none, and ignores it), cuda12 or cuda13.
+PYTHON ?= python3
+BACKEND ?= cpu
+BIN = .venv/bin
+
+.PHONY: demo test lint bench clean
+
+demo: .venv/.examples
+	$(BIN)/python examples/digits.py
+
+test: .venv/.test
+	$(BIN)/python -m pytest
+
+lint: .venv/.lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/.bench
+	$(BIN)/python -m pytest bench --benchmark-only
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/.lint: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[$(BACKEND),lint,test]'
+	touch $@
+
+.venv/.%: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[$(BACKEND),$*]'
+	touch $@
+
+clean:
+	rm -rf .venv runs .pytest_cache .mypy_cache .ruff_cache .benchmarks
