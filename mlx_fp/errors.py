@@ -1,0 +1,51 @@
+"""Say what was expected, what came, and where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+
+__all__ = ["located", "nearest", "unknown"]
+
+
+def nearest(name: str, candidates: Iterable[str], n: int = 3) -> tuple[str, ...]:
+    """Return up to `n` candidates spelled most like `name`, best first.
+
+    >>> nearest("wieght", ["weight", "bias"])
+    ('weight',)
+    """
+    return tuple(get_close_matches(name, list(candidates), n=n, cutoff=0.5))
+
+
+def unknown(kind: str, name: str, candidates: Iterable[str]) -> str:
+    """Word the message for a name that is not among the candidates.
+
+    >>> unknown("event", "after_stp", ["before_step", "after_step"])
+    "unknown event 'after_stp': did you mean 'after_step'? known: before_step, after_step"
+    """
+    known = list(candidates)
+    close = nearest(name, known, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"unknown {kind} {name!r}: {hint}known: {', '.join(known) or 'none'}"
+
+
+@contextmanager
+def located(**where: object) -> Iterator[None]:
+    """Add a note saying where to any exception that passes; its class and message stay.
+
+    A function among the values is asked then, for a place that moves.
+
+    >>> try:
+    ...     with located(epoch=3, batch=7):
+    ...         raise ValueError("bad row")
+    ... except ValueError as error:
+    ...     error, error.__notes__
+    (ValueError('bad row'), ['at epoch=3, batch=7'])
+    """
+    try:
+        yield
+    except Exception as error:
+        found = {name: value() if callable(value) else value for name, value in where.items()}
+        error.add_note("at " + ", ".join(f"{name}={value}" for name, value in found.items()))
+        raise

@@ -1,0 +1,146 @@
+"""Choose leaves of a tree: a frozen predicate over `(path, leaf)` that reads like what it means."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Select", "everything", "matching", "ndim", "nothing", "select", "under", "within"]
+
+
+@dataclass(frozen=True, slots=True)
+class Select:
+    """A predicate over `(path, leaf)`; combine with `&`, `|` and `~`. `named` holds the paths that it spells out.
+
+    >>> rule = under("encoder") & ~matching(r"bias$")
+    >>> rule
+    under('encoder') & ~matching('bias$')
+    >>> rule("encoder.layers.0.weight"), rule("encoder.layers.0.bias"), rule("head.weight")
+    (True, False, False)
+    """
+
+    match: Callable[[str, Any], bool]
+    text: str
+    atom: bool = True
+    named: frozenset[str] = frozenset()
+
+    def __call__(self, path: str, leaf: Any = None) -> bool:
+        """Tell whether the leaf at `path` is chosen."""
+        return bool(self.match(path, leaf))
+
+    def __and__(self, other: Select) -> Select:
+        if not isinstance(other, Select):
+            return NotImplemented
+        return Select(lambda p, x: self(p, x) and other(p, x), f"{self._term()} & {other._term()}", False)
+
+    def __or__(self, other: Select) -> Select:
+        if not isinstance(other, Select):
+            return NotImplemented
+        text = f"{self._term()} | {other._term()}"
+        return Select(lambda p, x: self(p, x) or other(p, x), text, False, self.named | other.named)
+
+    def __invert__(self) -> Select:
+        return Select(lambda p, x: not self(p, x), f"~{self._term()}")
+
+    def __repr__(self) -> str:
+        return self.text
+
+    def _term(self) -> str:
+        return self.text if self.atom else f"({self.text})"
+
+
+everything = Select(lambda path, leaf: True, "everything")
+"""Choose every leaf."""
+
+nothing = Select(lambda path, leaf: False, "nothing")
+"""Choose no leaf."""
+
+
+def under(path: str) -> Select:
+    """Choose the leaf at exactly `path`, or all leaves of the subtree under it.
+
+    >>> [under("body.0")(p) for p in ("body.0", "body.0.weight", "body.01.weight")]
+    [True, True, False]
+    """
+    if not path:
+        raise ValueError("under(path) needs a path; use `everything` for the whole tree")
+    return Select(lambda p, _: p == path or p.startswith(path + "."), f"under({path!r})", named=frozenset([path]))
+
+
+def matching(pattern: str | re.Pattern[str]) -> Select:
+    """Choose the leaves whose path has a match of the regular expression anywhere in it.
+
+    >>> matching(r"norm|bias$")("body.norm.weight")
+    True
+    """
+    compiled = re.compile(pattern)
+    return Select(lambda p, _: compiled.search(p) is not None, f"matching({compiled.pattern!r})")
+
+
+def ndim(count: int) -> Select:
+    """Choose the arrays with `count` axes: `ndim(2)` takes matrices and leaves biases and norms."""
+    return Select(lambda _, leaf: leaf.ndim == count, f"ndim({count})")
+
+
+def within(prefix: str, inner: Select) -> Select:
+    """Choose, under `prefix`, the leaves that `inner` chooses by the rest of their path.
+
+    >>> within("head", under("weight"))("head.weight")
+    True
+    """
+    start = f"{prefix}."
+    named = frozenset(start + path for path in inner.named)
+    text = f"within({prefix!r}, {inner!r})"
+    return Select(lambda p, x: p.startswith(start) and inner(p[len(start) :], x), text, named=named)
+
+
+def select(spec: Any = None) -> Select:
+    """Make a Select of a spec.
+
+    `None` is everything; a str an exact path or the subtree under it; an `re.Pattern` a search over the path; a
+    list, tuple or set any of them; a callable takes `(path)` or `(path, leaf)`. Anything else is a TypeError.
+
+    >>> select(["encoder", re.compile("bias$")])
+    under('encoder') | matching('bias$')
+    """
+    match spec:
+        case None:
+            return everything
+        case Select():
+            return spec
+        case str():
+            return under(spec)
+        case re.Pattern():
+            return matching(spec)
+        case list() | tuple() | set() | frozenset():
+            return _any_of(spec)
+    if callable(spec):
+        return _predicate(spec)
+    raise TypeError(
+        "a spec is None, a path, an re.Pattern, a list of specs, a function of (path) or (path, leaf), or a Select; "
+        f"got {type(spec).__name__}: {spec!r}"
+    )
+
+
+def _any_of(specs: Any) -> Select:
+    parts = [select(s) for s in (sorted(specs, key=str) if isinstance(specs, (set, frozenset)) else specs)]
+    if not parts:
+        return nothing
+    if len(parts) == 1:
+        return parts[0]
+    text = " | ".join(part._term() for part in parts)
+    spelled = frozenset[str]().union(*(part.named for part in parts))
+    return Select(lambda p, x: any(part(p, x) for part in parts), text, False, spelled)
+
+
+def _predicate(fn: Callable[..., Any]) -> Select:
+    text = getattr(fn, "__name__", repr(fn))
+    try:
+        _, *more = inspect.signature(fn).parameters.values()
+    except (ValueError, TypeError):
+        more = []
+    takes_leaf = any(p.name == "leaf" or p.default is p.empty for p in more[:1])
+    return Select(fn, text) if takes_leaf else Select(lambda p, _: fn(p), text)
