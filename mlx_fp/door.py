@@ -1,0 +1,21 @@
+"""The door to MLX: every module that touches an array takes `mx` from here.
+
+Passing through it says which extra to install where MLX is missing, and gives MLX a fast BLAS on Linux CPUs.
+"""
+
+from __future__ import annotations
+
+from . import blas
+
+__all__ = ["mx", "utils"]
+
+try:
+    import mlx.core as mx
+    from mlx import utils
+except ImportError as error:  # no mlx, or the Linux wheel without its backend
+    raise ImportError(
+        "this part of mlx_fp needs MLX: pip install 'mlx-fp[cpu]' on a Linux CPU, 'mlx-fp[cuda12]' or "
+        "'mlx-fp[cuda13]' with an NVIDIA GPU, 'mlx-fp' on macOS"
+    ) from error
+
+blas.bind()

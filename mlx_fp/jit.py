@@ -1,0 +1,139 @@
+"""`mx.compile` for functions of trees: one trace per structure and shape, counted, and told when it keeps happening."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from .door import mx
+from .structure import Structure, arrays, builder, describe, structure
+from .types import Array
+
+__all__ = ["Compiled", "available", "compiled"]
+
+_MANY = 5
+"""The trace at which a function counts as one that keeps retracing."""
+
+
+def compiled(
+    fn: Callable[..., Any], *names: str, compile: bool | Mapping[str, Any] = True, title: str = "function"
+) -> Compiled:
+    """Compile a pure function of trees whose arguments, in order, are called `names`.
+
+    `compile=False` runs it as it is; a mapping holds options of `mx.compile`. `title` is what a warning calls it.
+
+    >>> double = compiled(lambda tree: {"y": tree["x"] * 2}, "tree")
+    >>> [double({"x": mx.array(v)})["y"].item() for v in (1, 2, 3)]
+    [2, 4, 6]
+    """
+    if not isinstance(compile, (bool, Mapping)):
+        raise TypeError(f"compile is True, False or a mapping of mx.compile's options; got {compile!r}")
+    wanted = compile is not False and available()
+    options = dict(compile) if isinstance(compile, Mapping) else {}
+    return Compiled(fn, names, options if wanted else None, title)
+
+
+@cache
+def available() -> bool:
+    """Tell whether `mx.compile` compiles here, by counting traces; warn, once, when it does not.
+
+    MLX needs `g++` on PATH for it on Linux CPUs, and runs the function as it is without.
+    """
+    calls: list[Array] = []
+
+    def probe(x: Array) -> Array:
+        calls.append(x)
+        return x
+
+    twice = mx.compile(probe)
+    twice(mx.array(0))
+    twice(mx.array(0))
+    if len(calls) == 1:
+        return True
+    warnings.warn(
+        "mx.compile compiles nothing here, so steps run slower than they could: on Linux CPUs it needs g++ on PATH "
+        "(Debian, Ubuntu: apt install g++), and MLX_DISABLE_COMPILE must not be set",
+        RuntimeWarning,
+        stacklevel=4,
+    )
+    return False
+
+
+class Compiled:
+    """A compiled pure function of trees; `traces` counts how often it was traced, over all structures and shapes."""
+
+    __slots__ = ("_fn", "_last", "_latest", "_names", "_options", "_title", "_variants", "traces")
+
+    def __init__(
+        self, fn: Callable[..., Any], names: Sequence[str], options: dict[str, Any] | None, title: str
+    ) -> None:
+        self._fn, self._names, self._options, self._title = fn, names, options, title
+        self._variants: list[_Variant] = []
+        self._last: _Variant | None = None
+        self._latest: dict[str, str] = {}
+        self.traces = 0
+
+    def __call__(self, *args: Any) -> Any:
+        """Run the function on trees of arrays and constants."""
+        if self._options is None:
+            return self._fn(*args)
+        variant = self._last
+        inputs = None if variant is None else variant.structure.flatten(*args)
+        if variant is None or inputs is None:
+            variant, inputs = self._find(args)
+        outputs = variant.run(inputs)
+        return variant.layouts[outputs[0]](outputs)
+
+    def _find(self, args: tuple[Any, ...]) -> tuple[_Variant, list[Any]]:
+        for variant in self._variants:
+            inputs = variant.structure.flatten(*args)
+            if inputs is not None:
+                break
+        else:
+            variant = _Variant(self, structure(*args, names=self._names), self._options or {})
+            inputs = variant.structure.flatten(*args)
+            self._variants.append(variant)
+        assert inputs is not None
+        self._last = variant
+        return variant, inputs
+
+    def trace(self, args: tuple[Any, ...]) -> Any:
+        """Run the function on tracers, and count it."""
+        self.traces += 1
+        before, self._latest = self._latest, describe(dict(zip(self._names, args, strict=True)))
+        if self.traces == _MANY:
+            warnings.warn(_keeps_retracing(self._title, before, self._latest), RuntimeWarning, stacklevel=4)
+        return self._fn(*args)
+
+
+class _Variant:
+    """The compiled function for one structure of arguments; each trace leaves the layout of what it returned."""
+
+    __slots__ = ("layouts", "run", "structure")
+
+    def __init__(self, owner: Compiled, known: Structure, options: dict[str, Any]) -> None:
+        self.structure = known
+        self.layouts: list[Callable[[list[Any]], Any]] = []
+
+        def traced(inputs: list[Any]) -> list[Any]:
+            result = owner.trace(known.build(inputs))
+            layout = builder(result, first=1)
+            self.layouts.append(layout)
+            return [self.layouts.index(layout), *arrays(result)]
+
+        self.run = mx.compile(traced, **options)
+
+
+def _keeps_retracing(title: str, before: Mapping[str, str], now: Mapping[str, str]) -> str:
+    changed = [
+        f"{path} was {before.get(path, 'absent')}, is {now.get(path, 'absent')}"
+        for path in {**before, **now}
+        if before.get(path) != now.get(path)
+    ]
+    return (
+        f"the compiled {title} was traced for the {_MANY}th time, and each trace costs as much as many calls. Between "
+        f"the last two, {'; '.join(changed[:4]) or 'nothing in the arguments changed'}. Pad or bucket batches to few "
+        "shapes, and pass numbers that change as arrays"
+    )
