@@ -1,0 +1,44 @@
+"""Models as values: every layer of mlx.nn, the ways to put layers together, and the way in and out of mlx.nn."""
+
+from .. import door as _door  # noqa: F401  says what to install where MLX is missing
+from . import initializers, losses
+from .combine import add, branch, concat, repeat, residual, sequential, share, stack
+from .define import buffer, define, param
+from .layer import Layer, freeze, frozen, init, layer, predictor, shapes, unfreeze
+from .layers import *  # noqa: F403
+from .layers import __all__ as _layers
+from .lift import fn, lift, lower, split
+from .remat import remat
+from .summary import Summary, summary
+
+__all__ = [
+    "Layer",
+    "Summary",
+    "add",
+    "branch",
+    "buffer",
+    "concat",
+    "define",
+    "fn",
+    "freeze",
+    "frozen",
+    "init",
+    "initializers",
+    "layer",
+    "lift",
+    "losses",
+    "lower",
+    "param",
+    "predictor",
+    "remat",
+    "repeat",
+    "residual",
+    "sequential",
+    "shapes",
+    "share",
+    "split",
+    "stack",
+    "summary",
+    "unfreeze",
+]
+__all__ += _layers

@@ -1,0 +1,237 @@
+"""The one record that every model is: how to make its parameters, how to run it, which of them train."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from .. import jit, rng
+from ..door import mx, utils
+from ..errors import nearest
+from ..select import Select, everything, select, within
+from ..tree import paths
+from ..types import Array, Params
+
+__all__ = [
+    "Layer",
+    "Run",
+    "Trainable",
+    "freeze",
+    "frozen",
+    "init",
+    "layer",
+    "predictor",
+    "shapes",
+    "unfreeze",
+]
+
+Run = Callable[[Params, tuple[Any, ...], dict[str, Any], bool], tuple[Any, Params]]
+"""`run(params, xs, kw, train) -> (y, params)`: a layer's own computation, on the random stream of the moment."""
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Trainable:
+    """Which leaves train: those that may (`leaves`, so no buffers), under rules of which the last match wins."""
+
+    leaves: Callable[[Params], Select] = lambda params: everything
+    rules: tuple[tuple[Select, bool], ...] = ()
+
+    def __call__(self, params: Params) -> Select:
+        """Return the Select of the leaves of `params` that train."""
+        may = self.leaves(params)
+        return Select(lambda path, leaf: self._trains(may, path, leaf), "trainable")
+
+    def with_rule(self, chosen: Select, trains: bool) -> Trainable:
+        """Add a rule that goes before all others."""
+        return replace(self, rules=(*self.rules, (chosen, trains)))
+
+    def inside(self, prefix: str) -> tuple[tuple[Select, bool], ...]:
+        """Return the rules as they read from outside, where the layer's parameters are under `prefix`."""
+        return tuple((within(prefix, chosen), trains) for chosen, trains in self.rules)
+
+    def _trains(self, may: Select, path: str, leaf: Any) -> bool:
+        for chosen, trains in reversed(self.rules):
+            if chosen(path, leaf):
+                return trains and (may(path, leaf) or path in chosen.named)
+        return may(path, leaf)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Layer:
+    """A model, or a part of one, as a value.
+
+    - `init(key) -> params` makes parameters and buffers, one tree, under mlx.nn's own paths.
+    - `apply(params, *xs, train=False, key=None, **kw) -> (y, params)` runs it; the returned parameters differ in
+      updated buffers only. `key` is the call's random stream; drawing with `train=True` and no key is a ValueError.
+    - `trainable(params) -> Select` says which leaves train.
+    - `parts` are the layers that it is made of, by path.
+    """
+
+    init: Callable[..., Params]
+    apply: Apply
+    trainable: Trainable = field(default_factory=Trainable)
+    name: str = "layer"
+    parts: tuple[tuple[str, Layer], ...] = ()
+
+    def __repr__(self) -> str:
+        return _drawn(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """`Layer.apply`: the layer's own computation under a key, or under the stream that a caller has installed."""
+
+    run: Run
+
+    def __call__(
+        self, params: Params, *xs: Any, train: bool = False, key: int | Array | None = None, **kw: Any
+    ) -> tuple[Any, Params]:
+        """Run the layer on `xs`."""
+
+        def run() -> tuple[Any, Params]:
+            return self.run(params, xs, kw, train)
+
+        if key is not None:
+            return rng.run(key, run)[0]
+        return rng.undrawn(run) if train else run()
+
+
+def layer(
+    make: Callable[[], Params],
+    run: Run,
+    *,
+    trainable: Trainable | None = None,
+    name: str = "layer",
+    parts: tuple[tuple[str, Layer], ...] = (),
+) -> Layer:
+    """Make a Layer of two functions that draw from the random stream of the moment.
+
+    `make() -> params`; `run(params, xs, kw, train) -> (y, params)`.
+
+    >>> scale = layer(lambda: {"by": mx.array(2.0)}, lambda p, xs, kw, train: (xs[0] * p["by"], p), name="scale")
+    >>> scale.apply(scale.init(0), mx.array(3.0))[0].item()
+    6.0
+    """
+
+    def made(key: int | Array | None = None) -> Params:
+        return make() if key is None else rng.run(key, make)[0]
+
+    return Layer(made, Apply(run), trainable or Trainable(), name, parts)
+
+
+def init(key: int | Array) -> Callable[[Layer], Params]:
+    """Make the parameters of a layer, evaluated, from a seed or a key.
+
+    The draws are those of mlx.nn after `mx.random.seed`, in the order of the parts.
+
+    >>> from mlx_fp import nn
+    >>> nn.init(0)(nn.linear(3, 2))["weight"].shape
+    (2, 3)
+    """
+
+    def made(target: Layer) -> Params:
+        params = target.init(rng.key(key))
+        mx.eval(params)
+        return params
+
+    return made
+
+
+def shapes(target: Layer) -> Params:
+    """Return the parameters of a layer without computing them, for their paths, shapes and dtypes alone."""
+    return target.init(rng.key(0))
+
+
+def predictor(params: Params, *, compile: bool = False) -> Callable[[Layer], Callable[..., Any]]:
+    """Turn a layer into a plain function of arrays, in evaluation mode, to embed anywhere.
+
+    With `compile=True` it takes positional arrays and is traced once per shape.
+
+    >>> from mlx_fp import nn
+    >>> model = nn.linear(3, 2)
+    >>> predict = nn.predictor(nn.init(0)(model))(model)
+    >>> predict(mx.ones((5, 3))).shape
+    (5, 2)
+    """
+
+    def bound(target: Layer) -> Callable[..., Any]:
+        def predict(*xs: Any, **kw: Any) -> Any:
+            """Run the model on arrays; numpy arrays are taken as well."""
+            y, _ = target.apply(params, *map(_array, xs), **{name: _array(x) for name, x in kw.items()})
+            return y
+
+        if not compile:
+            return predict
+        step = jit.compiled(lambda params, xs: target.apply(params, *xs)[0], "params", "xs", title="predictor")
+        return lambda *xs: step(params, tuple(map(_array, xs)))
+
+    return bound
+
+
+def freeze(spec: Any = None, *, strict: bool = False) -> Callable[[R], R]:
+    """Keep the leaves that `spec` chooses from training: no gradient, no optimiser memory, no update.
+
+    Takes a Layer, or a record with a `model`, a trainer say. With `strict=True`, a KeyError names the spec and
+    the nearest paths when it chooses nothing. A step already built is not changed: build another.
+
+    >>> from toolz import pipe
+    >>> from mlx_fp import nn
+    >>> model = pipe(nn.sequential(encoder=nn.linear(3, 3), head=nn.linear(3, 2)), freeze("encoder"))
+    >>> paths(model.trainable(nn.shapes(model)))(nn.shapes(model))
+    ('head.weight', 'head.bias')
+    """
+    return _ruled(select(spec), False, strict)
+
+
+def unfreeze(spec: Any = None, *, strict: bool = False) -> Callable[[R], R]:
+    """Let the leaves that `spec` chooses train again; buffers only when the spec names their very path."""
+    return _ruled(select(spec), True, strict)
+
+
+def frozen(target: Layer) -> Layer:
+    """Freeze all of a layer and run it in evaluation mode always: no dropout, statistics left alone.
+
+    >>> from mlx_fp import nn
+    >>> frozen(nn.dropout(0.5)).apply({}, mx.ones((2,)), train=True)[0].tolist()
+    [1.0, 1.0]
+    """
+    still = replace(target, apply=Apply(lambda params, xs, kw, train: target.apply.run(params, xs, kw, False)))
+    return replace(freeze()(still), name=f"frozen({target.name})")
+
+
+def _ruled(chosen: Select, trains: bool, strict: bool) -> Callable[[R], R]:
+    def ruled(target: Any) -> Any:
+        if not isinstance(target, Layer):
+            if not isinstance(getattr(target, "model", None), Layer):
+                raise TypeError(f"freeze and unfreeze take a Layer or a record with one; got {type(target).__name__}")
+            return replace(target, model=ruled(target.model))
+        if strict:
+            _must_match(chosen, target)
+        return replace(target, trainable=target.trainable.with_rule(chosen, trains))
+
+    return ruled
+
+
+def _must_match(chosen: Select, target: Layer) -> None:
+    params = shapes(target)
+    if not paths(chosen)(params):
+        known = paths()(params)
+        close = nearest(" ".join(chosen.named) or repr(chosen), known) or known[:3]
+        raise KeyError(f"{chosen!r} matches no parameter of {target.name}; nearest: {', '.join(close) or 'none'}")
+
+
+def _array(x: Any) -> Any:
+    """Take numpy arrays, and trees of them, as mlx arrays."""
+    return utils.tree_map(lambda leaf: mx.array(leaf) if _foreign(leaf) else leaf, x)
+
+
+def _foreign(leaf: Any) -> bool:
+    return hasattr(leaf, "__array__") and not isinstance(leaf, mx.array)
+
+
+def _drawn(target: Layer, label: str = "", indent: str = "") -> str:
+    head = f"{indent}{label}{target.name}"
+    return "\n".join([head, *(_drawn(part, f"{path}: ", indent + "  ") for path, part in target.parts)])

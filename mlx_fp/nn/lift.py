@@ -1,0 +1,278 @@
+"""mlx.nn modules as layers, and layers as mlx.nn modules.
+
+A lifted layer keeps a module for its structure only. Each call makes a structural copy of it, puts the arrays of the
+parameter tree in, sets the mode of every nested module, and reads the buffers back; the module is never touched.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import mlx.nn as mlx_nn
+
+from .. import call, rng
+from ..door import mx
+from ..select import select
+from ..tree import flat
+from ..types import Params
+from .dense import Linear
+from .layer import Layer, Trainable, layer
+
+__all__ = ["as_layer", "fn", "lift", "lower", "split"]
+
+Module = mlx_nn.Module
+
+_AS_THEY_ARE: Mapping[type, type] = MappingProxyType({})
+_COMPUTED: Mapping[type, type] = MappingProxyType({mlx_nn.Linear: Linear})
+"""The classes that compute in the place of mlx.nn's own."""
+
+
+def lift(target: Any, *args: Any, **kwargs: Any) -> Layer:
+    """Make a Layer of an mlx.nn.Module class, a module, a Layer, or a function that returns one of them.
+
+    A class or function is called with the arguments; unknown ones are a TypeError with candidates, and so are
+    arguments to a module or Layer. A module's own arrays are what the layer's `init` gives.
+
+    >>> dense = lift(mlx_nn.Linear, 4, 2, bias=False)
+    >>> dense.apply(dense.init(0), mx.ones((3, 4)))[0].shape
+    (3, 2)
+    """
+    if isinstance(target, (Layer, Module)):
+        if args or kwargs:
+            raise TypeError(f"{call.name_of(target)} is made already and takes no arguments; lift its class")
+        return target if isinstance(target, Layer) else split(target)[0]
+    if not callable(target):
+        raise TypeError(f"lift takes a module class, a module, a Layer or a function; got {target!r}")
+    call.arguments(target, args, kwargs)
+    made = rng.run(0, lambda: target(*args, **kwargs))[0]
+    if isinstance(made, Layer):
+        return made
+    if not isinstance(made, Module):
+        raise TypeError(f"{call.name_of(target)} made {type(made).__name__}, neither a Layer nor an mlx.nn.Module")
+    return _lifted(made, lambda: _parameters(target(*args, **kwargs)))
+
+
+def split(module: mlx_nn.Module) -> tuple[Layer, Params]:
+    """Take a module apart into `(layer, params)`: its computation, and its arrays as they are.
+
+    What the module has frozen is frozen in the layer. The module is left alone. The layer's `init` gives these arrays
+    again, so the layer keeps them: for a model that is trained whole and must not be held twice, lift its class.
+
+    >>> model, params = split(mlx_nn.Linear(4, 2))
+    >>> model.apply(params, mx.ones((3, 4)))[0].shape
+    (3, 2)
+    """
+    if not isinstance(module, Module):
+        raise TypeError(f"split takes an mlx.nn.Module; got {type(module).__name__}")
+    still = _structure(module, {})
+    params = _parameters(module)
+    return _lifted(still, lambda: _copied(params)), _copied(params)
+
+
+def lower(target: Layer, params: Params) -> mlx_nn.Module:
+    """Make an mlx.nn.Module of a layer: of the class that was lifted, or one that runs the composition.
+
+    Parameters have the same paths; what does not train is frozen in the module. It starts in training mode, as
+    modules do, and draws from MLX's global stream.
+
+    >>> lower(lift(mlx_nn.Linear, 4, 2), {"weight": mx.ones((2, 4)), "bias": mx.zeros((2,))})(mx.ones((1, 4))).tolist()
+    [[4.0, 4.0]]
+    """
+    run = target.apply.run
+    module = run.bound(params, train=True) if isinstance(run, _Run) else _Lowered(target, params)
+    return _freeze_rest(module, params, target)
+
+
+def fn(function: Callable[..., Any], name: str | None = None) -> Layer:
+    """Make a layer without parameters of any callable; one that names `train` is told the mode.
+
+    >>> fn(lambda x, by=2: x * by).apply({}, mx.array(3), by=4)[0].item()
+    12
+    """
+    if not callable(function):
+        raise TypeError(f"fn takes a callable; got {function!r}")
+    wants_mode = _names(function, "train")
+
+    def run(params: Params, xs: tuple[Any, ...], kw: dict[str, Any], train: bool) -> tuple[Any, Params]:
+        return function(*xs, **({**kw, "train": train} if wants_mode else kw)), params
+
+    return layer(dict, run, name=name or call.name_of(function))
+
+
+def as_layer(entry: Any, where: str) -> Layer:
+    """Make a Layer of what a composition was given: a Layer, module class, module or callable; else a TypeError."""
+    if isinstance(entry, Layer):
+        return entry
+    entry = getattr(entry, "__wrapped__", entry) if _is_module_class(getattr(entry, "__wrapped__", None)) else entry
+    if isinstance(entry, Module) or _is_module_class(entry):
+        return lift(entry)
+    if callable(entry) and not isinstance(entry, type):
+        return fn(entry)
+    raise TypeError(
+        f"{where} must be a Layer, an mlx.nn.Module or its class, or a callable; got {type(entry).__name__}: {entry!r}"
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Run:
+    """The computation of a lifted module; `still` is its structure."""
+
+    still: mlx_nn.Module
+
+    def __call__(self, params: Params, xs: tuple[Any, ...], kw: dict[str, Any], train: bool) -> tuple[Any, Params]:
+        module = self.bound(params, train, _COMPUTED)
+        return module(*xs, **kw), _read(module, params)
+
+    def bound(self, params: Params, train: bool, classes: Mapping[type, type] = _AS_THEY_ARE) -> mlx_nn.Module:
+        """Return a module of this structure that holds `params`, some classes replaced by others."""
+        module: mlx_nn.Module = _structure(self.still, {}, classes)
+        _fill(module, params)
+        module.train(train)
+        return module
+
+
+class _Lowered(mlx_nn.Module):
+    """A composition as a module: the layer computes, the module holds the arrays."""
+
+    def __init__(self, target: Layer, params: Params) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._layer = target
+        for name, child in params.items():
+            self[name] = _node(child)
+
+    def __call__(self, *xs: Any, **kw: Any) -> Any:
+        params = _parameters(self)
+        y, params = rng.ambient(lambda: self._layer.apply(params, *xs, train=self.training, **kw))
+        self.update(params)
+        return y
+
+
+def _node(tree: Params) -> Any:
+    """Turn nested dicts into modules, so that each can freeze its own leaves."""
+    if isinstance(tree, dict):
+        module = Module()
+        for name, child in tree.items():
+            module[name] = _node(child)
+        return module
+    return [_node(child) for child in tree] if isinstance(tree, (list, tuple)) else tree
+
+
+def _freeze_rest(module: mlx_nn.Module, params: Params, target: Layer) -> mlx_nn.Module:
+    trains = target.trainable(params)
+    leaves = flat(params)
+
+    def freeze(path: str, node: mlx_nn.Module) -> None:
+        prefix = f"{path}." if path else ""
+        own = [key for key, value in node.items() if isinstance(value, mx.array) and prefix + key in leaves]
+        node._no_grad = {key for key in own if not trains(prefix + key, leaves[prefix + key])}
+
+    module.apply_to_modules(freeze)
+    return module
+
+
+def _lifted(still: mlx_nn.Module, make: Callable[[], Params]) -> Layer:
+    mx.eval(_hidden(still))
+    return layer(make, _Run(still), trainable=_trainable(still), name=type(still).__name__)
+
+
+def _trainable(module: mlx_nn.Module) -> Trainable:
+    """Tell buffers, which a module freezes again after `unfreeze`, from what it has frozen besides."""
+    trains = set(flat(module.trainable_parameters()))
+    free = _structure(module, {})
+    free.unfreeze()
+    floats = {p for p, leaf in flat(_parameters(module)).items() if mx.issubdtype(leaf.dtype, mx.floating)}
+    may = set(flat(free.trainable_parameters())) & floats
+    rules = ((select(may - trains), False),) if may - trains else ()
+    chosen = select(lambda path: path in may)
+    return Trainable(lambda params: chosen, rules)
+
+
+def _parameters(module: mlx_nn.Module) -> Params:
+    return _copied(module.parameters())
+
+
+def _copied(tree: Params) -> Params:
+    """Fresh plain containers around the same arrays."""
+    if isinstance(tree, Mapping):
+        return {key: _copied(child) for key, child in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return [_copied(child) for child in tree]
+    return tree
+
+
+def _structure(node: Any, seen: dict[int, Any], classes: Mapping[type, type] = _AS_THEY_ARE) -> Any:
+    """Copy modules, their containers, and their arrays as objects, for a module may use `+=`; what stands in two places
+    stays one.
+    """
+    if isinstance(node, mx.array):
+        return node.astype(node.dtype)
+    if not isinstance(node, (dict, list, tuple)):
+        return node
+    if id(node) in seen:
+        return seen[id(node)]
+    if isinstance(node, Module):
+        kind: Any = classes.get(type(node), type(node))
+        copy = kind.__new__(kind)
+        seen[id(node)] = copy
+        copy.__dict__.update(node.__dict__)
+        copy._no_grad = set(node._no_grad)
+        for key, child in node.items():
+            dict.__setitem__(copy, key, _structure(child, seen, classes))
+        return copy
+    if isinstance(node, dict):
+        return {key: _structure(child, seen, classes) for key, child in node.items()}
+    items = [_structure(child, seen, classes) for child in node]
+    if isinstance(node, list):
+        return items
+    return type(node)(*items) if hasattr(node, "_fields") else type(node)(items)
+
+
+def _fill(node: Any, params: Params) -> None:
+    """Put the arrays of `params` into a structural copy, each as an object of its own: a module may use `+=`."""
+    for key, value in params.items() if isinstance(params, dict) else enumerate(params):
+        if isinstance(value, (dict, list, tuple)):
+            _fill(node[key], value)
+        elif isinstance(node, dict):
+            dict.__setitem__(node, key, value.astype(value.dtype))
+        else:
+            node[key] = value.astype(value.dtype)
+
+
+def _read(node: Any, params: Params) -> Params:
+    """Read the arrays at the places of `params` back."""
+    if isinstance(params, dict):
+        return {key: _read(node[key], value) for key, value in params.items()}
+    if isinstance(params, (list, tuple)):
+        return [_read(node[i], value) for i, value in enumerate(params)]
+    return node
+
+
+def _hidden(module: mlx_nn.Module) -> list[Any]:
+    """List the arrays that a module holds beside its parameters; they are constants of the layer."""
+    own = {id(leaf) for leaf in flat(module.parameters()).values()}
+    found: list[Any] = []
+
+    def walk(node: Any) -> None:
+        if isinstance(node, (dict, list, tuple)):
+            for child in node.values() if isinstance(node, dict) else node:
+                walk(child)
+        elif isinstance(node, mx.array) and id(node) not in own:
+            found.append(node)
+
+    walk(module)
+    return found
+
+
+def _is_module_class(entry: Any) -> bool:
+    return isinstance(entry, type) and issubclass(entry, Module)
+
+
+def _names(function: Callable[..., Any], name: str) -> bool:
+    try:
+        return name in inspect.signature(function).parameters
+    except (ValueError, TypeError):
+        return False
