@@ -1,0 +1,88 @@
+"""An optimiser as two pure functions, and mlx's own optimisers lifted into them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.optimizers as mlx_optimizers
+
+from .. import call
+from ..door import mx, utils
+from ..tree import copied
+from ..types import Params, State, Tree
+
+__all__ = ["Optimizer", "lift"]
+
+
+@dataclass(frozen=True, slots=True)
+class Optimizer:
+    """`init(params) -> opt_state`; `update(grads, opt_state, params) -> (params, opt_state)`; both pure.
+
+    The state is plain dicts of arrays. Optimisers wrapped around this one keep it under `inner`.
+    """
+
+    init: Callable[[Params], State]
+    update: Callable[[Tree, State, Params], tuple[Params, State]]
+    name: str = "optimizer"
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def lift(target: Any, *args: Any, **kwargs: Any) -> Optimizer:
+    """Make an Optimizer of an mlx optimiser class, with its own arguments, or of an mlx optimiser.
+
+    The state is `{"step", "learning_rate", …, "memory"}`: hyper-parameters that MLX keeps as arrays, readable by path
+    and changed by `mlx_fp.swap` without a retrace, and the memory of each parameter under the parameter's own path. So
+    a parameter may be called `step`. New parameters and memory keep the dtypes of the old.
+
+    >>> opt = lift(mlx_optimizers.SGD, 0.5)
+    >>> state = opt.init({"step": mx.array(1.0)})
+    >>> opt.update({"step": mx.array(1.0)}, state, {"step": mx.array(1.0)})[0]["step"].item()
+    0.5
+    """
+    if isinstance(target, mlx_optimizers.Optimizer):
+        if args or kwargs:
+            raise TypeError(f"{type(target).__name__} is made already and takes no arguments; lift its class")
+        made = target
+    else:
+        call.arguments(target, args, kwargs)
+        made = target(*args, **kwargs)
+    if not isinstance(made, mlx_optimizers.Optimizer) or isinstance(made, mlx_optimizers.MultiOptimizer):
+        raise TypeError(f"lift takes a single mlx optimiser; got {type(made).__name__}; for several use optim.groups")
+    still = copy.copy(made)
+    hyper = {name: mx.array(value) for name, value in made.state.items() if not isinstance(value, (dict, list))}
+
+    mx.eval(hyper)
+
+    def init(params: Params) -> State:
+        worker = _worker(still, dict(hyper))
+        worker.init({"memory": params})
+        state: State = worker.state
+        return state
+
+    def update(grads: Tree, state: State, params: Params) -> tuple[Params, State]:
+        worker = _worker(still, copied(state))
+        worker._initialized = True
+        updated = worker.apply_gradients({"memory": grads}, {"memory": params})
+        return _as_before(updated["memory"], params), _as_before(worker.state, state)
+
+    return Optimizer(init, update, type(made).__name__.lower())
+
+
+def _worker(still: mlx_optimizers.Optimizer, state: State) -> Any:
+    worker = copy.copy(still)
+    worker.state = state
+    return worker
+
+
+def _as_before(new: Tree, old: Tree) -> Tree:
+    """Keep the dtypes of `old`, so that the next step is the same trace."""
+
+    def same(fresh: Any, before: Any) -> Any:
+        return fresh.astype(before.dtype) if isinstance(fresh, mx.array) else mx.array(fresh, before.dtype)
+
+    return utils.tree_map(same, new, old)
