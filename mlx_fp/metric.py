@@ -1,0 +1,87 @@
+"""Metrics as folds over batches, computed inside the compiled step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from . import call
+from .door import mx
+from .errors import unknown
+from .types import Array, Batch, State, Tree
+
+__all__ = ["Metric", "accuracy", "checked", "fold", "named", "start", "values"]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A fold: `init() -> memory`, `update(memory, output, **batch) -> memory`, `value(memory) -> scalar`.
+
+    Memory is a tree of arrays. `update` gets what the model returned last and the batch, a dict by name, a tuple or
+    list by position, as the loss does, and must count examples so that batches of any size weigh right.
+    """
+
+    name: str
+    init: Callable[[], Tree]
+    update: Callable[..., Tree]
+    value: Callable[[Tree], Array]
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def accuracy(name: str = "accuracy") -> Metric:
+    """Count the examples whose largest logit, `(n, …, classes)`, is at the label, int `(n, …)`, of the batch's `y`.
+
+    >>> m = accuracy()
+    >>> m.value(m.update(m.init(), mx.array([[0.1, 0.9], [0.8, 0.2]]), x=None, y=mx.array([1, 1]))).item()
+    0.5
+    """
+
+    def update(memory: Tree, output: Array, x: Array, y: Array) -> Tree:
+        hits = (mx.argmax(output, axis=-1) == y).sum().astype(mx.uint32)
+        return {"hits": memory["hits"] + hits, "count": memory["count"] + mx.array(y.size, mx.uint32)}
+
+    def init() -> Tree:
+        return {"hits": mx.array(0, mx.uint32), "count": mx.array(0, mx.uint32)}
+
+    return Metric(name, init, update, lambda m: m["hits"] / mx.maximum(m["count"], 1))
+
+
+def checked(metrics: Sequence[Metric]) -> tuple[Metric, ...]:
+    """Return metrics as a tuple; TypeError for what is none, ValueError for two of one name."""
+    odd = [m for m in metrics if not isinstance(m, Metric)]
+    if odd:
+        raise TypeError(f"a metric is a Metric(name, init, update, value); got {odd[0]!r}")
+    names = [m.name for m in metrics]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise ValueError(f"two metrics are called {', '.join(sorted(twice))}")
+    return tuple(metrics)
+
+
+def start(metrics: Sequence[Metric]) -> State:
+    """Return the memory of each metric, by name, before any batch."""
+    return {m.name: m.init() for m in metrics}
+
+
+def fold(metrics: Sequence[Metric], memory: State, output: Any, batch: Batch) -> State:
+    """Take one batch into the memory of each metric."""
+    return {m.name: call.spread(partial(m.update, memory[m.name]), output, batch, "metric") for m in metrics}
+
+
+def values(metrics: Sequence[Metric], memory: State) -> dict[str, float]:
+    """Read the value of each metric, as floats."""
+    read = {m.name: m.value(memory[m.name]) for m in metrics}
+    mx.eval(read)
+    return {name: float(value) for name, value in read.items()}
+
+
+def named(metrics: Sequence[Metric], name: str) -> Metric:
+    """Find a metric by name; KeyError with candidates."""
+    for m in metrics:
+        if m.name == name:
+            return m
+    raise KeyError(unknown("metric", name, [m.name for m in metrics]))
