@@ -1,0 +1,1 @@
+"""The training loop: a stream of events, hooks that fold over them, and the report of a run."""

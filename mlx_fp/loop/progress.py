@@ -1,0 +1,109 @@
+"""Progress of a run, as ordinary hooks: a bar on a terminal, a line per epoch elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from importlib.util import find_spec
+from typing import Any
+
+from .event import AfterEpoch, BeforeFit
+from .hook import Hook, hook
+
+__all__ = ["progress"]
+
+_LAST = 1000
+"""Progress speaks after all other hooks of an event."""
+
+_EVERY = 0.2
+"""Seconds between two looks at the loss, each of which waits for the device."""
+
+
+def progress() -> tuple[Hook, ...]:
+    """Return the hooks that show a run: a rich bar where standard output is a terminal and rich is there, else lines.
+
+    >>> progress()
+    (on('before_fit', start), on('after_epoch', line))
+    """
+    if sys.stdout.isatty() and find_spec("rich") is not None:
+        return _bar()
+    return _lines()
+
+
+def _lines() -> tuple[Hook, ...]:
+    shown = _Lines()
+    return hook("before_fit", shown.start), hook("after_epoch", shown.line, priority=_LAST)
+
+
+class _Lines:
+    """A line for each finished epoch."""
+
+    target = 0
+
+    def start(self, event: BeforeFit) -> None:
+        self.target = event.epochs_target
+
+    def line(self, event: AfterEpoch) -> None:
+        print(_line(event, self.target), flush=True)
+
+
+def _line(event: AfterEpoch, target: int) -> str:
+    row = event.row
+    numbers = {"loss": row.epoch_loss, **row.metrics}
+    if row.val_loss is not None:
+        numbers |= {"val_loss": row.val_loss, **{f"val_{name}": value for name, value in row.val_metrics.items()}}
+    shown = "  ".join(f"{name} {value:.4f}" for name, value in numbers.items())
+    return f"epoch {row.epoch + 1}/{target}  {shown}  {row.examples_per_second:,.0f} examples/s"
+
+
+def _bar() -> tuple[Hook, ...]:
+    shown = _Bar()
+    return (
+        hook("before_fit", shown.start),
+        hook("before_epoch", shown.epoch),
+        hook("after_step", shown.step, priority=_LAST),
+        hook("after_epoch", shown.line, priority=_LAST),
+        hook("after_fit", shown.stop, priority=_LAST),
+    )
+
+
+class _Bar:
+    """A bar over the batches of the epoch at hand; finished epochs are lines above it."""
+
+    def __init__(self) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[loss]}"),
+        )
+        self.bar = Progress(*columns, transient=True)
+        self.task = self.bar.add_task("", loss="", visible=False)
+        self.batches: int | None = None
+        self.target, self.looked = 0, 0.0
+
+    def start(self, event: Any) -> None:
+        self.target, self.batches = event.epochs_target, event.batches
+        self.bar.start()
+
+    def epoch(self, event: Any) -> None:
+        name = f"epoch {event.epoch + 1}/{self.target}"
+        self.bar.reset(self.task, total=self.batches, description=name, visible=True, loss="")
+
+    def step(self, event: Any) -> None:
+        now = time.monotonic()
+        if now - self.looked < _EVERY:
+            self.bar.advance(self.task)
+            return
+        self.looked = now
+        self.bar.update(self.task, advance=1, loss=f"loss {event.loss_value:.4f}")
+
+    def line(self, event: Any) -> None:
+        self.batches = event.row.batches
+        self.bar.console.print(_line(event, self.target), highlight=False)
+
+    def stop(self, event: Any) -> None:
+        self.bar.stop()

@@ -1,0 +1,103 @@
+"""What a run did: a row per epoch, and where it ended."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..table import table
+from ..types import Params, State
+
+__all__ = ["Report", "Row"]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One epoch. Metrics read as attributes too: `row.accuracy`, `row.val_accuracy`."""
+
+    epoch: int
+    batches: int
+    examples: int
+    steps: int
+    """Steps of the run so far."""
+    epoch_loss: float
+    """The mean loss, weighted by examples."""
+    metrics: dict[str, float]
+    val_loss: float | None
+    val_metrics: dict[str, float]
+    validation_batches: int
+    seconds: float
+
+    @property
+    def examples_per_second(self) -> float:
+        """Training examples per second, validation left out."""
+        return self.examples / self.seconds if self.seconds else float("inf")
+
+    def __getattr__(self, name: str) -> float:
+        named = self.named()
+        if name in named:
+            return named[name]
+        raise AttributeError(f"a row has no {name!r}; its metrics: {', '.join(named) or 'none'}")
+
+    def named(self) -> dict[str, float]:
+        """Name every metric, those of validation with `val_` in front."""
+        return self.metrics | {f"val_{name}": value for name, value in self.val_metrics.items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, metrics by name among them."""
+        plain = {name: getattr(self, name) for name in self.__slots__ if name not in ("metrics", "val_metrics")}
+        return plain | self.named() | {"examples_per_second": self.examples_per_second}
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Report:
+    """The outcome of a run: rows, the loss of every step, the last parameters and state, and why it ended."""
+
+    rows: tuple[Row, ...]
+    losses: tuple[float, ...]
+    losses_kept: bool
+    epochs_target: int
+    epochs_completed: int
+    epochs_ran: int
+    start_epoch: int
+    stopped_early: bool
+    stop_reason: str | None
+    params: Params = field(repr=False)
+    opt_state: State = field(repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, without the arrays."""
+        plain = {name: getattr(self, name) for name in self.__slots__ if name not in ("rows", "params", "opt_state")}
+        return {"rows": [row.to_dict() for row in self.rows], **plain, "losses": list(self.losses)}
+
+    def to_json(self, indent: int | None = 2) -> str:
+        """Return JSON, without the arrays; numbers that are not finite as the strings nan, inf and -inf."""
+        return json.dumps(_finite(self.to_dict()), indent=indent, allow_nan=False)
+
+    def __str__(self) -> str:
+        return table([_heads(self.rows), *(_cells(row) for row in self.rows)], left=0) if self.rows else "no epochs"
+
+    def __repr__(self) -> str:
+        return f"Report({self.epochs_ran} epochs, {self.rows[-1].steps if self.rows else 0} steps)"
+
+
+def _heads(rows: tuple[Row, ...]) -> list[str]:
+    validation = ["val_loss"] if rows[0].val_loss is not None else []
+    return ["epoch", "loss", *rows[0].metrics, *validation, *(f"val_{n}" for n in rows[0].val_metrics), "seconds"]
+
+
+def _cells(row: Row) -> list[str]:
+    validation = [] if row.val_loss is None else [row.val_loss]
+    numbers = [row.epoch_loss, *row.metrics.values(), *validation, *row.val_metrics.values()]
+    return [str(row.epoch), *(f"{number:.4f}" for number in numbers), f"{row.seconds:.2f}"]
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(v) for v in value]
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return str(value)
+    return value

@@ -1,0 +1,5 @@
+"""Pictures of runs. Needs the extra `show`."""
+
+from .curves import curves
+
+__all__ = ["curves"]
