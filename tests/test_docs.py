@@ -1,0 +1,55 @@
+"""README, the pages of docs/ and the examples run as they are printed."""
+
+import os
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+PROMISES = {
+    "mlp": lambda report: report.rows[-1].accuracy > 0.99,
+    "step": lambda loss: loss < 0.2,
+    "groups": lambda moved: {p for p, did in moved.items() if not did} == FROZEN,
+    "lifted": lambda module: type(module).__name__ == "Autoencoder",
+}
+FROZEN = {"embed.weight", "body.layers.0.layers.0.weight", "body.layers.0.layers.0.bias"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_every_snippet_of_a_page_runs(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.S | re.M)
+    assert blocks or page.name == "blas.md", f"{page.name} shows no code"
+    scope = {"__name__": page.stem}
+    for block in blocks:
+        exec(compile(block, page.name, "exec"), scope)
+
+
+@pytest.mark.parametrize("script", [p for p in EXAMPLES if p.stem != "digits"], ids=lambda p: p.name)
+def test_example_gives_what_it_promises(script, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    result = runpy.run_path(str(script))["main"]()
+    assert PROMISES[script.stem](result)
+    assert capsys.readouterr().out.strip()
+
+
+def test_digits_reaches_097_and_writes_report_and_picture(tmp_path):
+    import json
+
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples" / "digits.py", tmp_path / "digits"],
+        capture_output=True, text=True, timeout=600, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "digits" / "report.json").read_text())
+    assert report["rows"][-1]["val_accuracy"] >= 0.97
+    assert len(report["rows"]) == report["epochs_target"]
+    assert (tmp_path / "digits" / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert "predicted:" in done.stdout
+    assert "epoch 1/20" in done.stdout  # plain lines where there is no terminal
