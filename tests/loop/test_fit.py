@@ -1,0 +1,244 @@
+"""`fit`, `events` and `evaluate` through the real compiled step."""
+
+import mlx.core as mx
+import pytest
+from toolz import pipe
+
+import mlx_fp as fp
+from mlx_fp import data, nn, optim
+from mlx_fp.loop.event import EVENTS
+
+X = mx.random.normal((40, 4), key=mx.random.key(3))
+Y = (X[:, 0] > 0).astype(mx.int32)
+TRAIN = pipe(data.arrays(x=X, y=Y), data.shuffle(seed=5), data.batch(16))  # batches of 16, 16 and 8
+HELD = pipe(data.arrays(x=X[:20], y=Y[:20]), data.batch(8))
+MODEL = nn.sequential(nn.linear(4, 8), nn.batch_norm(8), nn.relu, nn.dropout(0.3), nn.linear(8, 2))
+
+
+def trainer(*verbs, model=MODEL):
+    return pipe(fp.trainer(model, fp.classification()), fp.with_optimizer(optim.adam(1e-2)), *verbs)
+
+
+def fit(target, **options):
+    return pipe(target, fp.fit(TRAIN, quiet=True, **options))
+
+
+def same(a, b):
+    return all(mx.array_equal(x, y, equal_nan=True).item() for x, y in zip(fp.flat(a).values(), fp.flat(b).values()))
+
+
+def test_fit_equals_the_step_in_a_hand_written_loop_bit_for_bit():
+    report = fit(trainer(), epochs=2, seed=9)
+    step = fp.train_step(MODEL, fp.classification().loss, optim.adam(1e-2), metrics=[fp.accuracy()])
+    params, opt_state = step.init(9)
+    losses = []
+    for epoch in range(2):
+        opt_state = {**opt_state, "metrics": {"accuracy": fp.accuracy().init()}}
+        for batch in TRAIN.open(data.Cursor(epoch)):
+            params, opt_state, logs = step(params, opt_state, batch)
+            losses.append(logs["loss"].item())
+    assert same(report.params, params)
+    assert same(report.opt_state, opt_state)
+    assert list(report.losses) == losses
+
+
+def test_equal_runs_give_equal_bits_and_other_seeds_other_bits():
+    first, again, other = (fit(trainer(), epochs=1, seed=seed) for seed in (1, 1, 2))
+    assert same(first.params, again.params)
+    assert not same(first.params, other.params)
+
+
+def test_rows_weigh_losses_and_metrics_by_examples():
+    seen = []
+    report = fit(trainer(fp.on("after_step", lambda e: seen.append((e.loss_value, len(e.batch["y"]))))), epochs=1)
+    row = report.rows[0]
+    assert [count for _, count in seen] == [16, 16, 8]
+    assert row.epoch_loss == pytest.approx(sum(loss * count for loss, count in seen) / 40)
+    assert (row.batches, row.examples, row.steps) == (3, 40, 3)
+    assert 0 <= row.accuracy <= 1
+
+
+def test_validation_leaves_dropout_out_and_statistics_alone():
+    buffers = []
+    hooks = (
+        fp.on("before_validation", lambda e: buffers.append(e.state.params["layers"][1]["running_mean"])),
+        fp.on("after_validation", lambda e: buffers.append(e.state.params["layers"][1]["running_mean"])),
+    )
+    report = fit(trainer(*hooks), validation=HELD, epochs=1)
+    assert mx.array_equal(*buffers)
+    results = pipe(trainer(), fp.evaluate(HELD, params=report.params))
+    assert results == {"loss": report.rows[0].val_loss, "accuracy": report.rows[0].val_accuracy}
+    logits = nn.predictor(report.params)(MODEL)(X[:20])
+    assert results["accuracy"] == pytest.approx((mx.argmax(logits, axis=1) == Y[:20]).mean().item())
+    assert results["loss"] == pytest.approx(nn.losses.cross_entropy(logits, Y[:20], reduction="mean").item(), rel=1e-5)
+
+
+def test_events_come_in_order_and_steps_count_from_0():
+    stream = fp.events(TRAIN, validation=HELD, epochs=2)(trainer())
+    names = {kind: name for name, kind in EVENTS.items()}
+    got = list(stream)
+    epoch = (
+        ["before_epoch"]
+        + ["before_step", "after_backward", "after_step"] * 3
+        + ["before_validation", *["after_validation_batch"] * 3, "after_validation", "after_epoch"]
+    )
+    assert [names[type(e)] for e in got] == ["before_fit", *epoch, *epoch, "after_fit"]
+    assert [e.step for e in got if names[type(e)] == "after_step"] == list(range(6))
+    assert got[0].batches == 3
+    assert [e.epoch for e in got if names[type(e)] == "after_epoch"] == [0, 1]
+
+
+def test_a_stream_is_lazy_and_closing_it_ends_the_run():
+    pulled = []
+    stream = fp.events([(X, Y)] * 5, only=("after_step",))
+    run = stream(trainer(fp.on("before_step", lambda e: pulled.append(e.step))))
+    assert pulled == []
+    next(run)
+    next(run)
+    run.close()
+    assert pulled == [0, 1]
+
+
+def test_no_record_is_made_of_an_event_without_listeners(monkeypatch):
+    made = []
+    for name, kind in EVENTS.items():
+        monkeypatch.setitem(
+            EVENTS, name, lambda *args, kind=kind, **kw: made.append(kind.__name__) or kind(*args, **kw)
+        )
+    fit(trainer(fp.on("after_epoch", lambda e: None)), validation=HELD, epochs=2)
+    assert made == ["AfterEpoch", "AfterEpoch", "AfterFit"]
+
+
+def test_two_halves_give_the_bits_of_the_whole_step():
+    whole = fit(trainer(), epochs=2)
+    halves = fit(trainer(fp.on("after_backward", lambda e: None)), epochs=2)
+    assert same(whole.params, halves.params)
+    assert same(whole.opt_state, halves.opt_state)
+
+
+def test_a_hook_may_replace_gradients_parameters_and_state():
+    nothing = fp.on("after_backward", lambda e: fp.Replace(grads=_map(mx.zeros_like, e.grads)))
+    still = pipe(fp.trainer(nn.linear(4, 2), fp.classification()), fp.with_optimizer(optim.sgd(0.1)), nothing)
+    start = nn.init(0)(nn.linear(4, 2))
+    assert same(fit(still, params=start).params, start)
+    zeros = _map(mx.zeros_like, start)
+    put = fp.on("after_epoch", lambda e: fp.Replace(params=zeros))
+    assert same(fit(pipe(fp.trainer(nn.linear(4, 2), fp.classification()), put)).params, zeros)
+
+
+def _map(fn, tree):
+    return fp.restore_like(tree, {path: fn(leaf) for path, leaf in fp.flat(tree).items()})
+
+
+def test_grad_norm_is_before_clipping_and_asks_for_what_measures_it():
+    norms, by_hand = [], []
+    hooks = (
+        fp.on("after_backward", lambda e: by_hand.append(fp.norm(e.grads).item())),
+        fp.on("after_step", lambda e: norms.append(e.grad_norm)),
+    )
+    clipped = pipe(trainer(*hooks), fp.with_optimizer(optim.clip_norm(1e-3)(optim.sgd(0.1))))
+    fit(clipped)
+    assert norms == pytest.approx(by_hand, rel=1e-5)
+    with pytest.raises(KeyError, match="grad_norm"):
+        fit(trainer(fp.on("after_step", lambda e: e.grad_norm)))
+
+
+def test_stop_ends_the_run_after_the_step_and_says_why():
+    report = fit(trainer(fp.on("after_step", lambda e: fp.Stop("seen enough") if e.step == 1 else None)), epochs=3)
+    assert report.stopped_early
+    assert report.stop_reason == "seen enough"
+    assert (report.epochs_ran, report.rows[-1].steps) == (1, 2)
+
+
+def test_an_exception_keeps_its_class_and_says_where():
+    def broken(e):
+        if e.step == 4:
+            raise LookupError("no such thing")
+
+    ended = []
+    target = trainer(fp.on("after_step", broken), fp.on("after_fit", lambda e: ended.append(e.report)))
+    with pytest.raises(LookupError, match="no such thing") as caught:
+        fit(target, epochs=3)
+    assert "at split=train, epoch=1, batch=2" in caught.value.__notes__
+    assert ended[0].stop_reason == "LookupError: no such thing"
+    assert ended[0].epochs_ran == 1
+
+
+def test_an_exception_in_the_compiled_step_says_where_too():
+    batches = [(X, Y), (X[:, :3], Y)]
+    with pytest.raises(ValueError, match=r"\[addmm\]|shape") as caught:
+        pipe(trainer(), fp.fit(batches, quiet=True))
+    assert any(note.startswith("in layers.0") for note in caught.value.__notes__)
+    assert "at split=train, epoch=0, batch=1" in caught.value.__notes__
+
+
+def test_an_epoch_without_batches_is_an_error():
+    with pytest.raises(ValueError, match="gave no batch"):
+        pipe(trainer(), fp.fit([], quiet=True))
+    with pytest.raises(ValueError, match="gave no batch"):
+        fit(trainer(), validation=pipe(HELD, data.filter(lambda batch: False)))
+
+
+def test_a_one_shot_iterator_is_refused_with_the_remedy():
+    with pytest.raises(TypeError, match="stream"):
+        fp.fit(batch for batch in [(X, Y)])
+
+
+def test_pairs_and_numpy_work_for_train_and_validation_alike():
+    numpy = pytest.importorskip("numpy")
+    pairs = [(numpy.array(X[i : i + 10]), numpy.array(Y[i : i + 10])) for i in (0, 10, 20)]
+    report = pipe(trainer(), fp.fit(pairs, validation=pairs[:1], quiet=True))
+    assert report.rows[0].validation_batches == 1
+    assert report.rows[0].examples == 30
+
+
+def test_losses_may_be_dropped_and_rows_stay():
+    kept, dropped = fit(trainer(), epochs=2), fit(trainer(), epochs=2, keep_losses=False)
+    assert dropped.losses == ()
+    assert len(kept.losses) == 6
+    assert [r.epoch_loss for r in kept.rows] == [r.epoch_loss for r in dropped.rows]
+
+
+def test_what_a_loss_reports_is_a_mean_over_examples_in_the_rows():
+    task = fp.Task("mine", lambda model, x, y: (model(x).mean(), {"count": mx.array(float(x.shape[0]))}))
+    report = pipe(fp.trainer(nn.linear(4, 2), task), fp.fit(TRAIN, quiet=True))
+    assert report.rows[0].count == pytest.approx((16 * 16 + 16 * 16 + 8 * 8) / 40)
+
+
+def test_one_trace_per_batch_shape_over_the_whole_run():
+    traced = []
+
+    def loss(model, x, y):
+        traced.append(x.shape)
+        return fp.classification().loss(model, x, y)
+
+    pipe(fp.trainer(MODEL, loss), fp.fit(TRAIN, validation=HELD, epochs=3, quiet=True))
+    assert sorted(traced) == sorted([(16, 4), (8, 4), (8, 4), (4, 4)])  # train, train, validation, validation
+
+
+@pytest.mark.parametrize("epochs", [-1, 1.5, True])
+def test_a_wrong_count_of_epochs_fails_at_once(epochs):
+    with pytest.raises(ValueError, match="epochs"):
+        fp.fit(TRAIN, epochs=epochs)
+
+
+def test_unknown_options_and_events_come_back_with_candidates():
+    with pytest.raises(TypeError, match="did you mean 'epochs'"):
+        fp.fit(TRAIN, epoch=3)
+    with pytest.raises(ValueError, match="did you mean 'after_step'"):
+        fp.events(TRAIN, only=("after_stp",))
+    with pytest.raises(ValueError, match="did you mean 'after_epoch'"):
+        fp.on("afterepoch", print)
+
+
+def test_uncompiled_equals_compiled():
+    compiled, plain = fit(trainer()), fit(trainer(), compile=False)
+    assert list(compiled.losses) == pytest.approx(list(plain.losses), rel=1e-4)
+
+
+def test_freeze_on_a_trainer_keeps_that_part():
+    start = nn.init(0)(MODEL)
+    report = fit(trainer(fp.freeze("layers.0")), params=start, epochs=2)
+    assert same(report.params["layers"][0], start["layers"][0])
+    assert not same(report.params["layers"][4], start["layers"][4])
+    assert fp.paths("layers.0")(report.opt_state["optimizer"]["memory"]) == ()

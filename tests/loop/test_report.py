@@ -1,0 +1,44 @@
+"""Rows and reports as records, JSON and tables."""
+
+import json
+import math
+
+import pytest
+
+from mlx_fp.loop.report import Report, Row
+
+
+def row(epoch=0, loss=0.5, val=0.25):
+    return Row(epoch, 3, 40, 3 * (epoch + 1), loss, {"accuracy": 0.75}, val, {"accuracy": 0.5}, 2, 2.0)
+
+
+def report(*rows):
+    return Report(rows, (1.0, math.nan), True, 2, len(rows), len(rows), 0, False, None, {"w": object()}, {})
+
+
+def test_metrics_read_as_attributes_and_unknown_ones_name_those_there_are():
+    assert (row().accuracy, row().val_accuracy, row().examples_per_second) == (0.75, 0.5, 20.0)
+    with pytest.raises(AttributeError, match="val_accuracy"):
+        row().val_acuracy  # noqa: B018
+
+
+def test_json_leaves_arrays_out_and_keeps_numbers_that_are_not_finite():
+    read = json.loads(report(row(), row(1, loss=math.inf)).to_json())
+    assert read["rows"][0]["val_accuracy"] == 0.5
+    assert read["rows"][1]["epoch_loss"] == "inf"
+    assert read["losses"] == [1.0, "nan"]
+    assert "params" not in read
+    assert "opt_state" not in read
+    assert read["epochs_target"] == 2
+
+
+def test_the_table_has_a_line_per_epoch():
+    lines = str(report(row(), row(1))).splitlines()
+    assert lines[0].split() == ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds"]
+    assert lines[2].split() == ["1", "0.5000", "0.7500", "0.2500", "0.5000", "2.00"]
+    assert str(report()) == "no epochs"
+
+
+def test_without_validation_there_are_no_columns_for_it():
+    bare = Row(0, 1, 1, 1, 0.5, {}, None, {}, 0, 1.0)
+    assert str(report(bare)).splitlines()[0].split() == ["epoch", "loss", "seconds"]
