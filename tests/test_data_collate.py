@@ -1,0 +1,101 @@
+"""Collation: rows into a batch, and what is wrong with rows that do not stack."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, namedtuple
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlx_fp.data import collate
+
+Pair = namedtuple("Pair", "x y")
+
+
+@given(st.lists(st.tuples(st.integers(-(2**31), 2**31 - 1), st.booleans(), st.text()), min_size=1))
+def test_collating_is_transposing(rows):
+    numbers, flags, words = collate(rows)
+    assert list(zip(numbers.tolist(), flags.tolist(), words, strict=True)) == rows
+    assert (numbers.dtype, flags.dtype) == (mx.int32, mx.bool_)
+
+
+@pytest.mark.parametrize(
+    ("rows", "dtype"),
+    [
+        ([1, 2], mx.int32),
+        ([2**31, 1], mx.int64),
+        ([1.5, 2.5], mx.float32),
+        ([1, 2.5], mx.float32),
+        ([True, False], mx.bool_),
+    ],
+)
+def test_numbers(rows, dtype):
+    batch = collate(rows)
+    assert (batch.tolist(), batch.dtype) == (rows, dtype)
+
+
+@pytest.mark.parametrize("library", [mx, np], ids=["mlx", "numpy"])
+def test_arrays_stay_what_they_are(library):
+    rows = [library.ones((2, 3), dtype=library.float16)] * 4
+    batch = collate(rows)
+    assert type(batch) is type(rows[0])
+    assert (batch.shape, batch.dtype) == ((4, 2, 3), library.float16)
+    assert collate(list(library.arange(3))).tolist() == [0, 1, 2]
+
+
+def test_structure_and_the_order_of_keys_are_the_first_row_s():
+    rows = [OrderedDict(b=1, a={"c": (1.0, "s")}), OrderedDict(a={"c": (2.0, "t")}, b=2)]
+    batch = collate(rows)
+    assert list(batch) == ["b", "a"]
+    number, words = batch["a"]["c"]
+    assert (batch["b"].tolist(), number.tolist(), words) == ([1, 2], [1.0, 2.0], ["s", "t"])
+    pair = collate([Pair(1, 2), Pair(3, 4)])
+    assert isinstance(pair, Pair)
+    assert (pair.x.tolist(), pair.y.tolist()) == ([1, 3], [2, 4])
+    assert isinstance(collate([[1, 2]]), list)
+
+
+def test_anything_else_stays_a_list():
+    thing = object()
+    for rows in (["a", "b"], [b"a"], [None, None], [thing, 3]):
+        assert collate(rows) == rows
+
+
+def test_the_rows_are_left_alone():
+    rows = ["a", "b"]
+    assert collate(rows) is not rows
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([mx.zeros(2), mx.zeros(3)], "cannot stack row: row 0 has shape (2,), row 1 has shape (3,)"),
+        (
+            [{"x": np.zeros((2, 2))}, {"x": np.zeros((2, 2))}, {"x": np.zeros((2, 3))}],
+            "cannot stack row['x']: row 0 has shape (2, 2), row 2 has shape (2, 3)",
+        ),
+        (
+            [{"x": (1, mx.zeros(2))}, {"x": (1, mx.zeros(4))}],
+            "cannot stack row['x'][1]: row 0 has shape (2,), row 1 has shape (4,)",
+        ),
+        ([{"x": 1, "y": 2}, {"x": 1}], "cannot stack row: row 0 has keys x, y, row 1 has keys x"),
+        ([(1, 2), (1, 2, 3)], "cannot stack row: row 0 has length 2, row 1 has length 3"),
+        ([[1, 2], [1]], "cannot stack row: row 0 has length 2, row 1 has length 1"),
+        ([{"x": 1}, (1,)], "cannot stack row: row 0 has type dict, row 1 has type tuple"),
+        ([(1, 2), "ab"], "cannot stack row: row 0 has type tuple, row 1 has type str"),
+        ([1, 2.5, None], "cannot stack row: row 0 has type int, row 2 has type NoneType"),
+        ([mx.zeros(2), np.zeros(2)], "cannot stack row: row 0 has type array, row 1 has type ndarray"),
+    ],
+)
+def test_rows_that_differ_are_named(rows, message):
+    with pytest.raises(ValueError) as error:  # noqa: PT011
+        collate(rows)
+    assert str(error.value) == message
+
+
+def test_no_rows():
+    with pytest.raises(ValueError, match="cannot collate no rows"):
+        collate([])
