@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from functools import cache
 from typing import Any
 
 from .door import mx
-from .structure import Structure, arrays, builder, describe, structure
+from .structure import Structure, arrays, as_arrays, builder, describe, structure
 from .types import Array
 
 __all__ = ["Compiled", "available", "compiled"]
@@ -16,13 +17,20 @@ __all__ = ["Compiled", "available", "compiled"]
 _MANY = 5
 """The trace at which a function counts as one that keeps retracing."""
 
+_finding = threading.Lock()
+
 
 def compiled(
-    fn: Callable[..., Any], *names: str, compile: bool | Mapping[str, Any] = True, title: str = "function"
+    fn: Callable[..., Any],
+    *names: str,
+    compile: bool | Mapping[str, Any] = True,
+    title: str = "function",
+    numpy: Container[str] = (),
 ) -> Compiled:
     """Compile a pure function of trees whose arguments, in order, are called `names`.
 
-    `compile=False` runs it as it is; a mapping holds options of `mx.compile`. `title` is what a warning calls it.
+    `compile=False` runs it as it is; a mapping holds options of `mx.compile`. `title` is what a warning calls it. The
+    arguments named by `numpy` may hold numpy arrays.
 
     >>> double = compiled(lambda tree: {"y": tree["x"] * 2}, "tree")
     >>> [double({"x": mx.array(v)})["y"].item() for v in (1, 2, 3)]
@@ -32,7 +40,7 @@ def compiled(
         raise TypeError(f"compile is True, False or a mapping of mx.compile's options; got {compile!r}")
     wanted = compile is not False and available()
     options = dict(compile) if isinstance(compile, Mapping) else {}
-    return Compiled(fn, names, options if wanted else None, title)
+    return Compiled(fn, names, options if wanted else None, title, [name in numpy for name in names])
 
 
 @cache
@@ -64,37 +72,46 @@ def available() -> bool:
 class Compiled:
     """A compiled pure function of trees; `traces` counts how often it was traced, over all structures and shapes."""
 
-    __slots__ = ("_fn", "_last", "_latest", "_names", "_options", "_title", "_variants", "traces")
+    __slots__ = ("_changes", "_fn", "_last", "_latest", "_names", "_numpy", "_options", "_title", "_variants", "traces")
 
     def __init__(
-        self, fn: Callable[..., Any], names: Sequence[str], options: dict[str, Any] | None, title: str
+        self,
+        fn: Callable[..., Any],
+        names: Sequence[str],
+        options: dict[str, Any] | None,
+        title: str,
+        numpy: Sequence[bool],
     ) -> None:
-        self._fn, self._names, self._options, self._title = fn, names, options, title
+        self._fn, self._names, self._options, self._title, self._numpy = fn, names, options, title, numpy
         self._variants: list[_Variant] = []
         self._last: _Variant | None = None
         self._latest: dict[str, str] = {}
-        self.traces = 0
+        self.traces = self._changes = 0
 
     def __call__(self, *args: Any) -> Any:
         """Run the function on trees of arrays and constants."""
         if self._options is None:
-            return self._fn(*args)
+            return self._fn(*self._arrays(args))
         variant = self._last
         inputs = None if variant is None else variant.structure.flatten(*args)
         if variant is None or inputs is None:
-            variant, inputs = self._find(args)
+            variant, inputs = self._find(self._arrays(args))
         outputs = variant.run(inputs)
         return variant.layouts[outputs[0]](outputs)
 
+    def _arrays(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(as_arrays(arg) if numpy else arg for arg, numpy in zip(args, self._numpy, strict=True))
+
     def _find(self, args: tuple[Any, ...]) -> tuple[_Variant, list[Any]]:
-        for variant in self._variants:
-            inputs = variant.structure.flatten(*args)
-            if inputs is not None:
-                break
-        else:
-            variant = _Variant(self, structure(*args, names=self._names), self._options or {})
-            inputs = variant.structure.flatten(*args)
-            self._variants.append(variant)
+        with _finding:
+            for variant in self._variants:
+                inputs = variant.structure.flatten(*args)
+                if inputs is not None:
+                    break
+            else:
+                variant = _Variant(self, structure(*args, names=self._names), self._options or {})
+                inputs = variant.structure.flatten(*args)
+                self._variants.append(variant)
         assert inputs is not None
         self._last = variant
         return variant, inputs
@@ -103,7 +120,8 @@ class Compiled:
         """Run the function on tracers, and count it."""
         self.traces += 1
         before, self._latest = self._latest, describe(dict(zip(self._names, args, strict=True)))
-        if self.traces == _MANY:
+        self._changes += before != self._latest  # MLX traces for each thread anew: that is no change
+        if self._changes == _MANY and before != self._latest:
             warnings.warn(_keeps_retracing(self._title, before, self._latest), RuntimeWarning, stacklevel=4)
         return self._fn(*args)
 
@@ -134,6 +152,6 @@ def _keeps_retracing(title: str, before: Mapping[str, str], now: Mapping[str, st
     ]
     return (
         f"the compiled {title} was traced for the {_MANY}th time, and each trace costs as much as many calls. Between "
-        f"the last two, {'; '.join(changed[:4]) or 'nothing in the arguments changed'}. Pad or bucket batches to few "
+        f"the last two, {'; '.join(changed[:4])}. Pad or bucket batches to few "
         "shapes, and pass numbers that change as arrays"
     )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from . import call, jit, metric, rng
+from . import jit, metric, rng
 from .door import mx, utils
+from .forward import Bound, losses
 from .metric import Metric
 from .nn.layer import Layer
 from .optim.optimizer import Optimizer
@@ -17,8 +18,6 @@ from .tree import copied, flat, merge, partition
 from .types import Array, Batch, Loss, Params, State, Tree
 
 __all__ = ["EvalStep", "Step", "eval_step", "train_step"]
-
-tree_map, tree_map_with_path = utils.tree_map, utils.tree_map_with_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +38,7 @@ class Step:
 
     def __call__(self, params: Params, opt_state: State, batch: Batch) -> tuple[Params, State, State]:
         """Take one step on a batch; `logs` holds `loss` and what the loss reports, lazy scalar arrays."""
-        result: tuple[Params, State, State] = self._whole(params, opt_state, as_arrays(batch))
+        result: tuple[Params, State, State] = self._whole(params, opt_state, batch)
         return result
 
     def init(self, start: int | Array | Params, *, seed: int | Array = 0) -> tuple[Params, State]:
@@ -63,7 +62,7 @@ class Step:
 
     def gradients(self, params: Params, opt_state: State, batch: Batch) -> tuple[Tree, Params, State, State]:
         """The first half: `(grads, rest, opt_state, logs)`; `rest` is what does not train, buffers updated."""
-        result: tuple[Tree, Params, State, State] = self._gradients(params, opt_state, as_arrays(batch))
+        result: tuple[Tree, Params, State, State] = self._gradients(params, opt_state, batch)
         return result
 
     def update(self, params: Params, opt_state: State, grads: Tree, rest: Params) -> tuple[Params, State]:
@@ -89,7 +88,7 @@ class EvalStep:
 
     def __call__(self, params: Params, state: State, batch: Batch) -> tuple[State, State]:
         """Take one batch into the metrics; `logs` holds `loss` and what the loss reports."""
-        result: tuple[State, State] = self._whole(params, state, as_arrays(batch))
+        result: tuple[State, State] = self._whole(params, state, batch)
         return result
 
     def init(self) -> State:
@@ -135,8 +134,8 @@ def train_step(
         kept, rest = partition(trains(model, chosen, params))(params)
 
         def objective(kept: Params) -> Any:
-            forward = _Forward(model, merge(kept, rest), True, dtype)
-            (value, logs), key = rng.run(opt_state["key"], lambda: _losses(loss, forward, batch, dtype))
+            forward = Bound(model, merge(kept, rest), True, dtype)
+            (value, logs), key = rng.run(opt_state["key"], lambda: losses(loss, forward, batch, dtype))
             return value, (logs, forward.params, forward.output, key)
 
         (value, (logs, after, output, key)), grads = mx.value_and_grad(objective)(kept)
@@ -149,22 +148,24 @@ def train_step(
         kept, memory = optimizer.update(grads, opt_state["optimizer"], kept)
         through = went_through(opt_state["optimizer"], memory)
         if through is not None:
-            rest = tree_map(lambda new, old: mx.where(through, new, old), rest, before)
+            rest = utils.tree_map(lambda new, old: mx.where(through, new, old), rest, before)
         return merge(kept, rest), {**opt_state, "optimizer": memory}
 
     def whole(params: Params, opt_state: State, batch: Batch) -> tuple[Params, State, State]:
         grads, rest, state, logs = gradients(params, opt_state, batch)
         return *update(params, state, grads, rest), logs
 
-    names, title = ("params", "opt_state", "batch"), f"train_step({model.name})"
+    def compiled(fn: Callable[..., Any], *names: str) -> jit.Compiled:
+        return jit.compiled(fn, *names, compile=compile, title=f"train_step({model.name})", numpy=("batch",))
+
     return Step(
         model,
         optimizer,
         folds,
         chosen,
-        jit.compiled(whole, *names, compile=compile, title=title),
-        jit.compiled(gradients, *names, compile=compile, title=title),
-        jit.compiled(update, "params", "opt_state", "grads", "rest", compile=compile, title=title),
+        compiled(whole, "params", "opt_state", "batch"),
+        compiled(gradients, "params", "opt_state", "batch"),
+        compiled(update, "params", "opt_state", "grads", "rest"),
     )
 
 
@@ -187,77 +188,17 @@ def eval_step(
     folds = metric.checked(metrics)
 
     def whole(params: Params, state: State, batch: Batch) -> tuple[State, State]:
-        forward = _Forward(model, params, False, dtype)
-        (value, logs), _ = rng.run(0, lambda: _losses(loss, forward, batch, dtype))
+        forward = Bound(model, params, False, dtype)
+        (value, logs), _ = rng.run(0, lambda: losses(loss, forward, batch, dtype))
         return metric.fold(folds, state, forward.output, batch), {"loss": value, **logs}
 
-    names = ("params", "state", "batch")
-    return EvalStep(folds, jit.compiled(whole, *names, compile=compile, title=f"eval_step({model.name})"))
+    names, title = ("params", "state", "batch"), f"eval_step({model.name})"
+    return EvalStep(folds, jit.compiled(whole, *names, compile=compile, title=title, numpy=("batch",)))
 
 
 def trains(model: Layer, chosen: Select, params: Params) -> Select:
     """Choose what trains of a tree: what the model lets train, narrowed."""
     return model.trainable(params) & chosen
-
-
-def as_arrays(batch: Batch) -> Batch:
-    """Take the numpy arrays of a batch as mlx arrays; everything else stays."""
-    if isinstance(batch, mx.array):
-        return batch
-    if isinstance(batch, dict):
-        return {key: as_arrays(value) for key, value in batch.items()}
-    if isinstance(batch, (list, tuple)):
-        items = [as_arrays(value) for value in batch]
-        if isinstance(batch, list):
-            return items
-        return type(batch)(*items) if hasattr(batch, "_fields") else tuple(items)
-    return mx.array(batch) if hasattr(batch, "__array__") else batch
-
-
-class _Forward:
-    """The model during one step; keeps the buffers that each call hands back, and the last output."""
-
-    __slots__ = ("_dtype", "_model", "output", "params", "train")
-
-    def __init__(self, model: Layer, params: Params, train: bool, dtype: Any) -> None:
-        self._model, self._dtype = model, dtype
-        self.params, self.train, self.output = params, train, None
-
-    def __call__(self, *xs: Any, **kw: Any) -> Any:
-        """Run the model, in the random stream of the step."""
-        weight = self._model.trainable.leaves(self.params)
-
-        def narrow(path: str, leaf: Array) -> Array:
-            return _cast(leaf, self._dtype) if weight(path, leaf) else leaf
-
-        def kept(path: str, after: Array, before: Array) -> Array:
-            return before if weight(path, before) else after.astype(before.dtype)
-
-        inside = tree_map_with_path(narrow, self.params)
-        self.output, after = self._model.apply(inside, *xs, train=self.train, **kw)
-        self.params = tree_map_with_path(kept, after, self.params)
-        return self.output
-
-
-def _losses(loss: Loss, forward: _Forward, batch: Batch, dtype: Any) -> tuple[Array, State]:
-    result = call.spread(loss, forward, _cast(batch, dtype), "loss")
-    value, logs = result if isinstance(result, tuple) and len(result) == 2 else (result, {})
-    for name, scalar in {"loss": value, **(logs if isinstance(logs, dict) else {"its second value": logs})}.items():
-        if not isinstance(scalar, mx.array) or scalar.ndim != 0:
-            got = f"an array of shape {scalar.shape}" if isinstance(scalar, mx.array) else type(scalar).__name__
-            raise TypeError(f"a loss returns a scalar array, or (scalar, dict of scalars); {name} is {got}: mean() it?")
-    return value.astype(mx.float32), logs
-
-
-def _cast(tree: Tree, dtype: Any) -> Tree:
-    """Take the floating arrays of a tree in another floating type, None being their own."""
-    if dtype is None:
-        return tree
-
-    def cast(leaf: Any) -> Any:
-        return leaf.astype(dtype) if isinstance(leaf, mx.array) and mx.issubdtype(leaf.dtype, mx.floating) else leaf
-
-    return tree_map(cast, tree)
 
 
 def _check(kept: Params) -> None:

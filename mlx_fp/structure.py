@@ -16,7 +16,7 @@ from typing import Any
 from .door import mx
 from .types import Tree
 
-__all__ = ["Structure", "arrays", "builder", "describe", "structure"]
+__all__ = ["Structure", "arrays", "as_arrays", "builder", "describe", "structure"]
 
 _CONSTANTS = (type(None), bool, int, float, str)
 
@@ -74,6 +74,18 @@ def arrays(tree: Tree) -> Iterator[Any]:
     elif isinstance(tree, (dict, list, tuple)):
         for _, child in _items(tree):
             yield from arrays(child)
+
+
+def as_arrays(tree: Tree) -> Tree:
+    """Take the numpy arrays of a tree as mlx arrays; everything else stays."""
+    if isinstance(tree, mx.array):
+        return tree
+    if isinstance(tree, dict):
+        return {key: as_arrays(value) for key, value in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        items = [as_arrays(value) for value in tree]
+        return type(tree)(*items) if hasattr(tree, "_fields") else type(tree)(items)
+    return mx.array(tree) if hasattr(tree, "__array__") else tree
 
 
 def describe(trees: Mapping[str, Tree]) -> dict[str, str]:

@@ -29,8 +29,8 @@ def partition(spec: Any) -> Callable[[Tree], tuple[Tree, Tree]]:
     chosen = select(spec)
 
     def split(tree: Tree) -> tuple[Tree, Tree]:
-        kept = tree_map_with_path(lambda path, leaf: leaf if chosen(path or "", leaf) else {}, tree)
-        rest = tree_map_with_path(lambda path, leaf: {} if chosen(path or "", leaf) else leaf, tree)
+        kept = tree_map_with_path(lambda path, leaf: leaf if chosen(path, leaf) else {}, tree, path="")
+        rest = tree_map_with_path(lambda path, leaf: {} if chosen(path, leaf) else leaf, tree, path="")
         return kept, rest
 
     return split
@@ -112,7 +112,7 @@ def swap(path: str, value: Any) -> Callable[[Tree], Tree]:
 
     def swapped(tree: Tree) -> Tree:
         _require(path, paths()(tree))
-        return tree_map_with_path(lambda p, leaf: _like(value, leaf, p) if p == path else leaf, tree)
+        return tree_map_with_path(lambda p, leaf: _like(value, leaf, p) if p == path else leaf, tree, path="")
 
     return swapped
 
@@ -131,7 +131,7 @@ def restore_like(template: Tree, named: Mapping[str, Any]) -> Tree:
         _require(path, named)
     for path in named:
         _require(path, wanted)
-    return tree_map_with_path(lambda path, _: named[path], template)
+    return tree_map_with_path(lambda path, _: named[path], template, path="")
 
 
 def _named(tree: Tree) -> list[tuple[str, Any]]:

@@ -16,7 +16,8 @@ from ..door import mx
 from ..select import Select, nothing, within
 from ..types import Params
 from .layer import Apply, Layer, Trainable, layer
-from .lift import Module, as_layer, lift
+from .lift import as_layer, lift
+from .module import Module
 
 __all__ = ["add", "branch", "concat", "repeat", "residual", "sequential", "share", "stack"]
 

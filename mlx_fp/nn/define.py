@@ -157,7 +157,7 @@ def _leaf(shape: int | tuple[int, ...], init: Init, dtype: Any, trains: bool) ->
 
 def _initial(init: Init, shape: tuple[int, ...], dtype: Any) -> Any:
     if not callable(init):
-        return mx.full(shape, init, dtype=dtype)
+        return mx.full(shape, mx.array(init, dtype))
     try:
         names = inspect.signature(init).parameters
     except ValueError:  # mlx's own creation functions, which take a shape

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from .. import jit, rng
-from ..door import mx, utils
+from ..door import mx
 from ..errors import nearest
 from ..select import Select, everything, select, within
 from ..tree import paths
@@ -148,7 +148,7 @@ def shapes(target: Layer) -> Params:
 def predictor(params: Params, *, compile: bool = False) -> Callable[[Layer], Callable[..., Any]]:
     """Turn a layer into a plain function of arrays, in evaluation mode, to embed anywhere.
 
-    With `compile=True` it takes positional arrays and is traced once per shape.
+    Numpy arrays are taken as well. With `compile=True` it is traced once per shape.
 
     >>> from mlx_fp import nn
     >>> model = nn.linear(3, 2)
@@ -158,15 +158,11 @@ def predictor(params: Params, *, compile: bool = False) -> Callable[[Layer], Cal
     """
 
     def bound(target: Layer) -> Callable[..., Any]:
-        def predict(*xs: Any, **kw: Any) -> Any:
-            """Run the model on arrays; numpy arrays are taken as well."""
-            y, _ = target.apply(params, *map(_array, xs), **{name: _array(x) for name, x in kw.items()})
-            return y
+        def run(params: Params, xs: tuple[Any, ...], kw: dict[str, Any]) -> Any:
+            return target.apply(params, *xs, **kw)[0]
 
-        if not compile:
-            return predict
-        step = jit.compiled(lambda params, xs: target.apply(params, *xs)[0], "params", "xs", title="predictor")
-        return lambda *xs: step(params, tuple(map(_array, xs)))
+        step = jit.compiled(run, "params", "xs", "kw", compile=compile, title="predictor", numpy=("xs", "kw"))
+        return lambda *xs, **kw: step(params, xs, kw)
 
     return bound
 
@@ -221,15 +217,6 @@ def _must_match(chosen: Select, target: Layer) -> None:
         known = paths()(params)
         close = nearest(" ".join(chosen.named) or repr(chosen), known) or known[:3]
         raise KeyError(f"{chosen!r} matches no parameter of {target.name}; nearest: {', '.join(close) or 'none'}")
-
-
-def _array(x: Any) -> Any:
-    """Take numpy arrays, and trees of them, as mlx arrays."""
-    return utils.tree_map(lambda leaf: mx.array(leaf) if _foreign(leaf) else leaf, x)
-
-
-def _foreign(leaf: Any) -> bool:
-    return hasattr(leaf, "__array__") and not isinstance(leaf, mx.array)
 
 
 def _drawn(target: Layer, label: str = "", indent: str = "") -> str:

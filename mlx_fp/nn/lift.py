@@ -21,12 +21,10 @@ from ..tree import flat
 from ..types import Params
 from .dense import Linear
 from .layer import Layer, Trainable, layer
+from .module import AS_THEY_ARE, Module, copied, fill, hidden, parameters, read, structure
 
 __all__ = ["as_layer", "fn", "lift", "lower", "split"]
 
-Module = mlx_nn.Module
-
-_AS_THEY_ARE: Mapping[type, type] = MappingProxyType({})
 _COMPUTED: Mapping[type, type] = MappingProxyType({mlx_nn.Linear: Linear})
 """The classes that compute in the place of mlx.nn's own."""
 
@@ -53,7 +51,7 @@ def lift(target: Any, *args: Any, **kwargs: Any) -> Layer:
         return made
     if not isinstance(made, Module):
         raise TypeError(f"{call.name_of(target)} made {type(made).__name__}, neither a Layer nor an mlx.nn.Module")
-    return _lifted(made, lambda: _parameters(target(*args, **kwargs)))
+    return _lifted(made, lambda: parameters(target(*args, **kwargs)))
 
 
 def split(module: mlx_nn.Module) -> tuple[Layer, Params]:
@@ -68,9 +66,9 @@ def split(module: mlx_nn.Module) -> tuple[Layer, Params]:
     """
     if not isinstance(module, Module):
         raise TypeError(f"split takes an mlx.nn.Module; got {type(module).__name__}")
-    still = _structure(module, {})
-    params = _parameters(module)
-    return _lifted(still, lambda: _copied(params)), _copied(params)
+    still = structure(module, {})
+    params = parameters(module)
+    return _lifted(still, lambda: copied(params)), copied(params)
 
 
 def lower(target: Layer, params: Params) -> mlx_nn.Module:
@@ -125,12 +123,12 @@ class _Run:
 
     def __call__(self, params: Params, xs: tuple[Any, ...], kw: dict[str, Any], train: bool) -> tuple[Any, Params]:
         module = self.bound(params, train, _COMPUTED)
-        return module(*xs, **kw), _read(module, params)
+        return module(*xs, **kw), read(module, params)
 
-    def bound(self, params: Params, train: bool, classes: Mapping[type, type] = _AS_THEY_ARE) -> mlx_nn.Module:
+    def bound(self, params: Params, train: bool, classes: Mapping[type, type] = AS_THEY_ARE) -> mlx_nn.Module:
         """Return a module of this structure that holds `params`, some classes replaced by others."""
-        module: mlx_nn.Module = _structure(self.still, {}, classes)
-        _fill(module, params)
+        module: mlx_nn.Module = structure(self.still, {}, classes)
+        fill(module, params)
         module.train(train)
         return module
 
@@ -145,7 +143,7 @@ class _Lowered(mlx_nn.Module):
             self[name] = _node(child)
 
     def __call__(self, *xs: Any, **kw: Any) -> Any:
-        params = _parameters(self)
+        params = parameters(self)
         y, params = rng.ambient(lambda: self._layer.apply(params, *xs, train=self.training, **kw))
         self.update(params)
         return y
@@ -175,96 +173,20 @@ def _freeze_rest(module: mlx_nn.Module, params: Params, target: Layer) -> mlx_nn
 
 
 def _lifted(still: mlx_nn.Module, make: Callable[[], Params]) -> Layer:
-    mx.eval(_hidden(still))
+    mx.eval(hidden(still))
     return layer(make, _Run(still), trainable=_trainable(still), name=type(still).__name__)
 
 
 def _trainable(module: mlx_nn.Module) -> Trainable:
     """Tell buffers, which a module freezes again after `unfreeze`, from what it has frozen besides."""
     trains = set(flat(module.trainable_parameters()))
-    free = _structure(module, {})
-    free.unfreeze()
-    floats = {p for p, leaf in flat(_parameters(module)).items() if mx.issubdtype(leaf.dtype, mx.floating)}
-    may = set(flat(free.trainable_parameters())) & floats
+    free = structure(module, {})
+    free.apply_to_modules(lambda _, m: m.unfreeze(recurse=False))  # asked one by one, each keeps its buffers frozen
+    floats = {p for p, leaf in flat(parameters(module)).items() if mx.issubdtype(leaf.dtype, mx.floating)}
+    may = (set(flat(free.trainable_parameters())) | trains) & floats
     rules = ((select(may - trains), False),) if may - trains else ()
     chosen = select(lambda path: path in may)
     return Trainable(lambda params: chosen, rules)
-
-
-def _parameters(module: mlx_nn.Module) -> Params:
-    return _copied(module.parameters())
-
-
-def _copied(tree: Params) -> Params:
-    """Fresh plain containers around the same arrays."""
-    if isinstance(tree, Mapping):
-        return {key: _copied(child) for key, child in tree.items()}
-    if isinstance(tree, (list, tuple)):
-        return [_copied(child) for child in tree]
-    return tree
-
-
-def _structure(node: Any, seen: dict[int, Any], classes: Mapping[type, type] = _AS_THEY_ARE) -> Any:
-    """Copy modules, their containers, and their arrays as objects, for a module may use `+=`; what stands in two places
-    stays one.
-    """
-    if isinstance(node, mx.array):
-        return node.astype(node.dtype)
-    if not isinstance(node, (dict, list, tuple)):
-        return node
-    if id(node) in seen:
-        return seen[id(node)]
-    if isinstance(node, Module):
-        kind: Any = classes.get(type(node), type(node))
-        copy = kind.__new__(kind)
-        seen[id(node)] = copy
-        copy.__dict__.update(node.__dict__)
-        copy._no_grad = set(node._no_grad)
-        for key, child in node.items():
-            dict.__setitem__(copy, key, _structure(child, seen, classes))
-        return copy
-    if isinstance(node, dict):
-        return {key: _structure(child, seen, classes) for key, child in node.items()}
-    items = [_structure(child, seen, classes) for child in node]
-    if isinstance(node, list):
-        return items
-    return type(node)(*items) if hasattr(node, "_fields") else type(node)(items)
-
-
-def _fill(node: Any, params: Params) -> None:
-    """Put the arrays of `params` into a structural copy, each as an object of its own: a module may use `+=`."""
-    for key, value in params.items() if isinstance(params, dict) else enumerate(params):
-        if isinstance(value, (dict, list, tuple)):
-            _fill(node[key], value)
-        elif isinstance(node, dict):
-            dict.__setitem__(node, key, value.astype(value.dtype))
-        else:
-            node[key] = value.astype(value.dtype)
-
-
-def _read(node: Any, params: Params) -> Params:
-    """Read the arrays at the places of `params` back."""
-    if isinstance(params, dict):
-        return {key: _read(node[key], value) for key, value in params.items()}
-    if isinstance(params, (list, tuple)):
-        return [_read(node[i], value) for i, value in enumerate(params)]
-    return node
-
-
-def _hidden(module: mlx_nn.Module) -> list[Any]:
-    """List the arrays that a module holds beside its parameters; they are constants of the layer."""
-    own = {id(leaf) for leaf in flat(module.parameters()).values()}
-    found: list[Any] = []
-
-    def walk(node: Any) -> None:
-        if isinstance(node, (dict, list, tuple)):
-            for child in node.values() if isinstance(node, dict) else node:
-                walk(child)
-        elif isinstance(node, mx.array) and id(node) not in own:
-            found.append(node)
-
-    walk(module)
-    return found
 
 
 def _is_module_class(entry: Any) -> bool:

@@ -134,8 +134,8 @@ def ema(decay: float) -> Verb:
     After each update `average = decay * average + (1 - decay) * parameter`, from the parameters at the start. See
     Polyak and Juditsky, Acceleration of stochastic approximation by averaging, https://doi.org/10.1137/0330046.
     """
-    if not 0 <= decay < 1:
-        raise ValueError(f"decay is in [0, 1); got {decay!r}")
+    if not isinstance(decay, (int, float)) or not 0 <= decay < 1:
+        raise ValueError(f"decay is a number in [0, 1); got {decay!r}")
 
     def wrapped(inner: Optimizer) -> Optimizer:
         def init(params: Params) -> State:

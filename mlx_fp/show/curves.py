@@ -24,7 +24,10 @@ def curves(report: Report, path: str | os.PathLike[str], *, title: str = "") -> 
         raise ValueError("a report without epochs has no curves")
     figure, axes = _figure(bool(report.rows[0].named()))
     epochs = [row.epoch for row in report.rows]
-    losses = {"train": [r.epoch_loss for r in report.rows], "validation": [r.val_loss for r in report.rows]}
+    losses: dict[str, list[Any]] = {
+        "train": [r.epoch_loss for r in report.rows],
+        "validation": [r.val_loss for r in report.rows],
+    }
     _draw(axes[0], epochs, losses)
     axes[0].set_ylabel("loss")
     for name in report.rows[0].named():
@@ -50,6 +53,6 @@ def _draw(axes: Axes, epochs: list[int], lines: dict[str, list[Any]]) -> None:
         if values[0] is not None:
             axes.plot(epochs, values, marker=".", label=name)
     axes.set_xlabel("epoch")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
     axes.grid(alpha=0.3)
     axes.legend()

@@ -1,0 +1,68 @@
+"""The model during one step: bound to parameters and a mode, called by a loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import call
+from .door import mx, utils
+from .nn.layer import Layer
+from .types import Array, Batch, Loss, Params, State, Tree
+
+__all__ = ["Bound", "losses"]
+
+tree_map, tree_map_with_path = utils.tree_map, utils.tree_map_with_path
+
+
+class Bound:
+    """The model during one step; keeps the buffers that each call hands back, and the last output."""
+
+    __slots__ = ("_dtype", "_model", "output", "params", "train")
+
+    def __init__(self, model: Layer, params: Params, train: bool, dtype: Any) -> None:
+        self._model, self._dtype = model, dtype
+        self.params, self.train, self.output = params, train, None
+
+    def __call__(self, *xs: Any, **kw: Any) -> Any:
+        """Run the model, in the random stream of the step."""
+        weight = self._model.trainable.leaves(self.params)
+
+        def narrow(path: str, leaf: Array) -> Array:
+            narrowed: Array = _cast(leaf, self._dtype if weight(path, leaf) else None)
+            return narrowed
+
+        def kept(path: str, after: Array, before: Array) -> Array:
+            return before if weight(path, before) else after.astype(before.dtype)
+
+        inside = tree_map_with_path(narrow, self.params)
+        self.output, after = self._model.apply(inside, *xs, train=self.train, **kw)
+        self.params = tree_map_with_path(kept, after, self.params)
+        return self.output
+
+
+def losses(loss: Loss, forward: Bound, batch: Batch, dtype: Any) -> tuple[Array, State]:
+    """Call a loss on a batch: `(scalar, dict of what else it reports)`. TypeError for any other result."""
+    result = call.spread(loss, forward, _cast(batch, dtype), "loss")
+    value, logs = result if isinstance(result, tuple) and len(result) == 2 else (result, {})
+    reported = logs if isinstance(logs, dict) else {"its second value": logs}
+    for name, scalar in [("loss", value), *reported.items()]:
+        if not isinstance(scalar, mx.array) or scalar.ndim != 0:
+            got = f"an array of shape {scalar.shape}" if isinstance(scalar, mx.array) else type(scalar).__name__
+            raise TypeError(f"a loss returns a scalar array, or (scalar, dict of scalars); {name} is {got}: mean() it?")
+    if "loss" in reported:
+        raise ValueError("a loss reports scalars under names of their own; 'loss' is what it returns first")
+    return value.astype(mx.float32), logs
+
+
+def _cast(tree: Tree, dtype: Any) -> Tree:
+    """Take the floating arrays of a tree in another floating type, None being their own.
+
+    Each comes as an object of its own, so that what a loss or a layer does to it in place stays there.
+    """
+
+    def cast(leaf: Any) -> Any:
+        if not isinstance(leaf, mx.array):
+            return leaf
+        return leaf.astype(dtype if dtype is not None and mx.issubdtype(leaf.dtype, mx.floating) else leaf.dtype)
+
+    return tree_map(cast, tree)
