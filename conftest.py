@@ -1,20 +1,21 @@
-"""Doctests find `mx` and `toolz.pipe` in their namespace; `MLX_FP_REQUIRE_MLX=1` makes a missing backend a failure."""
+"""Every test starts with the same random stream; doctests find `mx` and `pipe` in their namespace.
+
+Without MLX the tests are skipped, or fail where MLX_FP_REQUIRE_MLX=1.
+"""
 
 import os
 
 import pytest
-
-REQUIRED = os.environ.get("MLX_FP_REQUIRE_MLX") == "1"
+from toolz import pipe
 
 
 @pytest.fixture(autouse=True)
-def _namespace(doctest_namespace):
+def _mlx(doctest_namespace):
     try:
         import mlx.core as mx
     except ImportError:
-        if REQUIRED:
+        if os.environ.get("MLX_FP_REQUIRE_MLX") == "1":
             raise
         pytest.skip("MLX is not installed: pip install 'mlx-fp[cpu]'")
-    from toolz import pipe
-
+    mx.random.seed(0)
     doctest_namespace.update(mx=mx, pipe=pipe)

@@ -24,7 +24,10 @@ def fit(target, **options):
 
 
 def same(a, b):
-    return all(mx.array_equal(x, y, equal_nan=True).item() for x, y in zip(fp.flat(a).values(), fp.flat(b).values()))
+    return all(
+        mx.array_equal(x, y, equal_nan=True).item()
+        for x, y in zip(fp.flat(a).values(), fp.flat(b).values(), strict=True)
+    )
 
 
 def test_fit_equals_the_step_in_a_hand_written_loop_bit_for_bit():

@@ -28,7 +28,7 @@ def test_order_is_priority_then_registration():
 
 def test_every_counts_emissions_before_when_is_asked():
     fired, asked = [], []
-    when = lambda e: asked.append(e) or e != 3  # noqa: E731
+    when = lambda e: asked.append(e) or e != 3
     emit(fp.hook("after_epoch", fired.append, every=3, when=when), times=8)
     assert asked == [0, 3, 6]
     assert fired == [0, 6]

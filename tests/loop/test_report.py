@@ -19,7 +19,7 @@ def report(*rows):
 def test_metrics_read_as_attributes_and_unknown_ones_name_those_there_are():
     assert (row().accuracy, row().val_accuracy, row().examples_per_second) == (0.75, 0.5, 20.0)
     with pytest.raises(AttributeError, match="val_accuracy"):
-        row().val_acuracy  # noqa: B018
+        row().val_acuracy
 
 
 def test_json_leaves_arrays_out_and_keeps_numbers_that_are_not_finite():
