@@ -6,7 +6,6 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from statistics import median
 
 import pytest
 from models import MODELS, check, ours, raw
@@ -27,26 +26,29 @@ def test_step(benchmark, name):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_first_call(benchmark, name):
-    """Trace and kernel compilation, in new processes with an empty kernel cache, turn about."""
+    """Trace and kernel compilation, each turn in new processes with an empty kernel cache."""
     taken = {"raw": [], "ours": []}
-    for _ in range(5):
-        for idiom in taken:
+
+    def turn():
+        for idiom, times in taken.items():
             with tempfile.TemporaryDirectory() as cache:
-                taken[idiom].append(_subprocess("first", idiom, name, TMPDIR=cache))
-    benchmark.extra_info |= {f"{idiom}_s": [round(t, 3) for t in times] for idiom, times in taken.items()}
-    ratio = median(taken["ours"]) / median(taken["raw"])
-    benchmark.extra_info["ours/raw"] = round(ratio, 3)
-    print(f"\n  first call {name}: raw {sorted(taken['raw'])} s, ours {sorted(taken['ours'])} s, ratio {ratio:.3f}")
-    benchmark.pedantic(lambda: None)
+                times.append(_subprocess("first", idiom, name, TMPDIR=cache))
+
+    benchmark.pedantic(turn, rounds=5)
+    note(benchmark, taken, "raw")
 
 
 def test_peak_memory(benchmark):
     """A 20-million-parameter model with AdamW, each idiom in a process of its own."""
-    peaks = {idiom: _subprocess("memory", idiom, "") for idiom in ("raw", "ours")}
+    peaks = {}
+
+    def turn():
+        peaks.update({idiom: _subprocess("memory", idiom, "") for idiom in ("raw", "ours")})
+
+    benchmark.pedantic(turn, rounds=1)
     benchmark.extra_info |= {f"{idiom}_mb": round(peak / 1e6, 1) for idiom, peak in peaks.items()}
     benchmark.extra_info["ours/raw"] = round(peaks["ours"] / peaks["raw"], 4)
-    print(f"\n  peak memory: {benchmark.extra_info}")
-    benchmark.pedantic(lambda: None)
+    print(f"\n  peak memory: {benchmark.extra_info}", end="")
 
 
 def _subprocess(*args, **env):
