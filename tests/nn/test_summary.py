@@ -1,0 +1,120 @@
+"""What a model is made of: the counts are those of its parameters, whatever it is made of."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import FrozenInstanceError
+
+import mlx.core as mx
+import mlx.nn as mlx_nn
+import pytest
+
+import mlx_fp as fp
+from mlx_fp import nn
+
+MODEL = nn.sequential(
+    nn.sequential(nn.conv2d(1, 4, 3), nn.batch_norm(4), nn.relu),
+    nn.fn(lambda x: x.mean(axis=(1, 2))),
+    nn.define(
+        lambda m, x: m.proj(x) * m.scale, proj=nn.linear(4, 4), scale=nn.param(4), n=nn.buffer((), dtype=mx.int32)
+    ),
+    body=nn.residual(nn.stack(2, nn.linear, 4, 4)),
+    head=nn.remat(nn.linear(4, 2)),
+)
+
+MODELS = {
+    "layers of every kind": MODEL,
+    "frozen in part": nn.freeze("body")(MODEL),
+    "frozen": nn.frozen(MODEL),
+    "all frozen but one": nn.unfreeze("head.bias")(nn.freeze()(MODEL)),
+    "a buffer thawed": nn.unfreeze("layers.2.n")(MODEL),
+    "one layer": nn.linear(4, 2),
+    "no parameters": nn.sequential(nn.relu, nn.dropout(0.5)),
+    "nothing": nn.sequential(),
+    "transformer": nn.transformer(8, 2, 1, 2, 16),
+    "inside a transformer": nn.freeze("encoder.layers.0.attention")(nn.transformer(8, 2, 1, 2, 16)),
+    "a module": nn.split(mlx_nn.Sequential(mlx_nn.Linear(2, 2), mlx_nn.BatchNorm(2)))[0],
+    "shared": nn.share(3, nn.sequential(nn.linear(4, 4))),
+    "lstm": nn.sequential(nn.lstm(4, 3)),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_counts_are_those_of_the_parameters(name):
+    model = MODELS[name]
+    params = nn.init(0)(model)
+    kept, _ = fp.partition(model.trainable(params))(params)
+    found = nn.summary(model)
+    assert found.count == fp.size(params) == sum(row.count for row in found.rows)
+    assert found.trainable == fp.size(kept) == sum(row.trainable for row in found.rows)
+    spelled = {f"{row.path}.{array}".lstrip("."): shape for row in found.rows for array, shape in row.shapes.items()}
+    assert spelled == {path: tuple(leaf.shape) for path, leaf in fp.tree.flat(params).items()}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_dict_is_json_and_comes_back_the_same(name):
+    found = nn.summary(MODELS[name])
+    back = json.loads(json.dumps(found.to_dict()))
+    assert back == found.to_dict()
+    assert (back["count"], back["trainable"]) == (found.count, found.trainable)
+    assert [(r["path"], r["name"], r["count"], r["trainable"]) for r in back["rows"]] == [
+        (r.path, r.name, r.count, r.trainable) for r in found.rows
+    ]
+    assert [{k: tuple(v) for k, v in r["shapes"].items()} for r in back["rows"]] == [r.shapes for r in found.rows]
+
+
+def test_the_rows_of_a_table():
+    model = nn.freeze("head")(nn.sequential(nn.linear(40, 80), nn.relu, head=nn.linear(80, 2)))
+    lines = [line.split() for line in str(nn.summary(model)).splitlines()]
+    assert lines == [
+        ["path", "layer", "arrays", "count", "trainable"],
+        ["layers.0", "Linear", "weight", "80×40", "bias", "80", "3,280", "3,280"],
+        ["layers.1", "ReLU", "0", "0"],
+        ["head", "Linear", "weight", "2×80", "bias", "2", "162", "0"],
+        ["total", "3,442", "3,280"],
+    ]
+    widths = {len(line) for line in str(nn.summary(model)).splitlines()}
+    assert len(widths) == 1
+
+
+def test_the_root_and_a_scalar_have_names_in_a_table():
+    lines = str(nn.summary(nn.define(lambda m, x: x, scale=nn.param(())))).splitlines()
+    assert lines[1].split() == [".", "define", "scale", "()", "1", "1"]
+
+
+def test_a_row_for_each_part_in_order():
+    assert [(row.path, row.name) for row in nn.summary(MODEL).rows] == [
+        ("layers.0.layers.0", "Conv2d"),
+        ("layers.0.layers.1", "BatchNorm"),
+        ("layers.0.layers.2", "ReLU"),
+        ("layers.1", "<lambda>"),
+        ("layers.2", "define"),
+        ("layers.2.proj", "Linear"),
+        ("body.layers.0.layers.0", "Linear"),
+        ("body.layers.0.layers.1", "Linear"),
+        ("head", "remat(Linear)"),
+    ]
+
+
+def test_inside_a_transformer_there_is_a_row_for_each_module_with_arrays():
+    rows = {row.path: row for row in nn.summary(nn.transformer(8, 2, 1, 2, 16)).rows}
+    assert rows["encoder.layers.0.attention.query_proj"].shapes == {"weight": (8, 8)}
+    assert rows["decoder.layers.1.linear1"].shapes == {"weight": (16, 8), "bias": (16,)}
+    assert rows["encoder.ln"].count == 16
+
+
+def test_a_summary_is_a_frozen_record_and_computes_nothing():
+    found = nn.summary(nn.linear(10_000, 10_000))
+    assert found.count == 100_010_000
+    with pytest.raises(FrozenInstanceError):
+        found.count = 1
+    with pytest.raises(FrozenInstanceError):
+        found.rows[0].count = 1
+
+
+def test_a_summary_does_not_move_the_stream():
+    mx.random.seed(1)
+    nn.summary(MODEL)
+    drawn = mx.random.uniform().item()
+    mx.random.seed(1)
+    assert drawn == mx.random.uniform().item()
