@@ -69,7 +69,7 @@ def start(metrics: Sequence[Metric]) -> State:
 
 def fold(metrics: Sequence[Metric], memory: State, output: Any, batch: Batch) -> State:
     """Take one batch into the memory of each metric."""
-    return {m.name: call.spread(partial(m.update, memory[m.name]), output, batch, "metric") for m in metrics}
+    return {m.name: call.spread(_update(m, memory[m.name]), output, batch, "metric") for m in metrics}
 
 
 def values(metrics: Sequence[Metric], memory: State) -> dict[str, float]:
@@ -85,3 +85,10 @@ def named(metrics: Sequence[Metric], name: str) -> Metric:
         if m.name == name:
             return m
     raise KeyError(unknown("metric", name, [m.name for m in metrics]))
+
+
+def _update(m: Metric, memory: Tree) -> Callable[..., Tree]:
+    """Bind a metric's memory to its update, under the metric's name, which is what an error calls it."""
+    update = partial(m.update, memory)
+    update.__name__ = m.name  # type: ignore[attr-defined]
+    return update

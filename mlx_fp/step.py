@@ -14,7 +14,7 @@ from .nn.layer import Layer
 from .optim.optimizer import Optimizer
 from .optim.wrap import went_through
 from .select import Select, select
-from .tree import copied, flat, merge, partition
+from .tree import flat, merge, partition
 from .types import Array, Batch, Loss, Params, State, Tree
 
 __all__ = ["EvalStep", "Step", "eval_step", "train_step"]
@@ -49,7 +49,7 @@ class Step:
         """
         given = isinstance(start, (dict, list, tuple))
         keys = mx.random.split(rng.key(seed if given else start))
-        params = copied(start) if given else self.model.init(keys[0])
+        params = as_arrays(start) if given else self.model.init(keys[0])
         kept, _ = partition(trains(self.model, self.chosen, params))(params)
         _check(kept)
         opt_state = {

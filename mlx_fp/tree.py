@@ -67,12 +67,16 @@ def leaves(tree: Tree) -> list[Any]:
 
 
 def flat(tree: Tree) -> dict[str, Any]:
-    """Name every leaf by its dotted path.
+    """Name every leaf by its dotted path. ValueError when a key with a dot gives two leaves one path.
 
     >>> flat({"a": [1, {"b": 2}]})
     {'a.0': 1, 'a.1.b': 2}
     """
-    return dict(_named(tree))
+    named = _named(tree)
+    found = dict(named)
+    if len(found) < len(named):
+        raise ValueError(f"two leaves have one path: {[p for i, (p, _) in enumerate(named) if p in dict(named[:i])]}")
+    return found
 
 
 def size(tree: Tree) -> int:

@@ -169,8 +169,11 @@ def _make(parts: Parts) -> Params:
 def _parts(entries: tuple[Any, ...], named: dict[str, Any]) -> Parts:
     parts: Parts = {("layers", i): as_layer(entry, f"entry {i}") for i, entry in enumerate(entries)}
     for name, entry in named.items():
-        if "." in name or not name or (name == "layers" and entries):
-            raise ValueError(f"a part cannot be called {name!r}: positional parts live under 'layers', dots are paths")
+        if "." in name or not name or name.startswith("_") or (name == "layers" and entries):
+            raise ValueError(
+                f"a part cannot be called {name!r}: positional parts live under 'layers', dots are paths, and mlx.nn "
+                "passes over names that start with _"
+            )
         parts[name,] = as_layer(entry, f"entry {name!r}")
     return parts
 

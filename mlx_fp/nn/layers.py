@@ -8,7 +8,7 @@ from typing import Any, ParamSpec, overload
 import mlx.nn as mlx_nn
 
 from .. import call
-from ..door import mx
+from ..structure import as_arrays
 from ..types import Array
 from .layer import Layer
 from .lift import fn, lift
@@ -124,8 +124,8 @@ class Activation:
     def __call__(self, *args: Any, **options: Any) -> Layer: ...
     def __call__(self, *args: Any, **options: Any) -> Array | Layer:
         """Apply to an array, or make a Layer of options."""
-        if args and isinstance(args[0], mx.array):
-            return self._function(*args, **options)
+        if args and hasattr(args[0], "__array__"):  # numpy's too
+            return self._function(*as_arrays(args), **options)
         try:
             call.arguments(self._cls, args, options)
         except TypeError:  # options that only the function has, such as an axis

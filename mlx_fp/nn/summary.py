@@ -12,6 +12,7 @@ from ..table import table
 from ..tree import paths, size
 from ..types import Params
 from .layer import Layer, shapes
+from .module import Module
 
 __all__ = ["Row", "Summary", "summary"]
 
@@ -74,7 +75,7 @@ def _rows(target: Layer, params: Params, path: str, trains: Select) -> Iterator[
     inside = dict(target.parts)
     own = {key: value for key, value in params.items() if isinstance(value, mx.array)} if inside else params
     if own or not inside:
-        yield from _arrays(target.name, own, path, trains)
+        yield from _arrays(target.name, getattr(target.apply.run, "still", None), own, path, trains)
     for key, part in inside.items():
         child = params
         for step in key.split("."):
@@ -82,8 +83,9 @@ def _rows(target: Layer, params: Params, path: str, trains: Select) -> Iterator[
         yield from _rows(part, child, f"{path}.{key}" if path else key, trains)
 
 
-def _arrays(name: str, params: Params, path: str, trains: Select) -> Iterator[Row]:
-    """Yield a row for the arrays of a part, and one for each of the modules inside it."""
+def _arrays(name: str, module: Any, params: Params, path: str, trains: Select) -> Iterator[Row]:
+    """Yield a row for the arrays of a part, and one for each of the modules inside it, by its own name."""
+    name = type(module).__name__ if isinstance(module, Module) else name
     items = list(params.items() if isinstance(params, dict) else enumerate(params))
     below = f"{path}." if path else ""
     own = {str(key): value for key, value in items if isinstance(value, mx.array)}
@@ -92,4 +94,6 @@ def _arrays(name: str, params: Params, path: str, trains: Select) -> Iterator[Ro
         trainable = sum(value.size for key, value in own.items() if trains(below + key, value))
         yield Row(path, name, {key: tuple(value.shape) for key, value in own.items()}, size(own), trainable)
     for key, child in nested.items():
-        yield from _arrays(name, child, below + key, trains)
+        at: Any = int(key) if isinstance(module, list) else key
+        inner = module[at] if isinstance(module, (dict, list)) else None
+        yield from _arrays(name, inner, child, below + key, trains)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import mlx.optimizers as mlx_optimizers
+from toolz import compose_left
 
 from .. import call
 from ..door import mx, utils
@@ -54,8 +55,9 @@ def lift(target: Any, *args: Any, **kwargs: Any) -> Optimizer:
     if not isinstance(made, mlx_optimizers.Optimizer) or isinstance(made, mlx_optimizers.MultiOptimizer):
         raise TypeError(f"lift takes a single mlx optimiser; got {type(made).__name__}; for several use optim.groups")
     still = copy.copy(made)
+    still._schedulers = {name: compose_left(schedule, _rate) for name, schedule in made._schedulers.items()}
     hyper = {name: mx.array(value) for name, value in made.state.items() if not isinstance(value, (dict, list))}
-
+    hyper |= {name: _rate(hyper[name]) for name in ("learning_rate", *made._schedulers) if name in hyper}
     mx.eval(hyper)
 
     def init(params: Params) -> State:
@@ -77,6 +79,11 @@ def _worker(still: mlx_optimizers.Optimizer, state: State) -> Any:
     worker = copy.copy(still)
     worker.state = state
     return worker
+
+
+def _rate(value: Any) -> Any:
+    """Take a rate, which a schedule may give as a plain number and an int may start, as float32."""
+    return mx.array(value, mx.float32)
 
 
 def _as_before(new: Tree, old: Tree) -> Tree:

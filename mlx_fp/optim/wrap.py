@@ -39,7 +39,9 @@ def clip_norm(max_norm: float) -> Verb:
             return {"grad_norm": mx.array(0.0), "inner": inner.init(params)}
 
         def update(grads: Tree, state: State, params: Params) -> tuple[Params, State]:
-            clipped, norm = clip_grad_norm(grads, max_norm)
+            wide = tree_map(lambda g: g.astype(_wide(g.dtype)), grads)  # MLX sums bfloat16 squares in bfloat16
+            clipped, norm = clip_grad_norm(wide, max_norm)
+            clipped = tree_map(lambda c, g: c.astype(g.dtype), clipped, grads)
             params, memory = inner.update(grads if math.isinf(max_norm) else clipped, state["inner"], params)
             return params, {"grad_norm": norm.astype(mx.float32), "inner": memory}
 
