@@ -7,6 +7,7 @@ from typing import Any
 from . import call
 from .door import mx, utils
 from .nn.layer import Layer
+from .select import everything
 from .types import Array, Batch, Loss, Params, State, Tree
 
 __all__ = ["Bound", "losses"]
@@ -15,7 +16,11 @@ tree_map, tree_map_with_path = utils.tree_map, utils.tree_map_with_path
 
 
 class Bound:
-    """The model during one step; keeps the buffers that each call hands back, and the last output."""
+    """The model during one step; keeps the buffers that each call hands back, and the last output.
+
+    In another floating type, inputs and weights are narrowed, and so are buffers where they stay as they are; the loss
+    gets its batch as it came.
+    """
 
     __slots__ = ("_dtype", "_model", "output", "params", "train")
 
@@ -25,24 +30,28 @@ class Bound:
 
     def __call__(self, *xs: Any, **kw: Any) -> Any:
         """Run the model, in the random stream of the step."""
-        weight = self._model.trainable.leaves(self.params)
+        trainable = self._model.trainable
+        weight = trainable.leaves(self.params)
+        stays = (trainable(self.params) if self._dtype is None else weight) if self.train else everything
 
         def narrow(path: str, leaf: Array) -> Array:
-            narrowed: Array = _cast(leaf, self._dtype if weight(path, leaf) else None)
+            narrowed: Array = _cast(leaf, self._dtype if weight(path, leaf) or not self.train else None)
             return narrowed
 
         def kept(path: str, after: Array, before: Array) -> Array:
-            return before if weight(path, before) else after.astype(before.dtype)
+            return before if stays(path, before) else after.astype(before.dtype)
 
         inside = tree_map_with_path(narrow, self.params)
-        self.output, after = self._model.apply(inside, *xs, train=self.train, **kw)
+        self.output, after = self._model.apply(
+            inside, *_cast(xs, self._dtype), train=self.train, **_cast(kw, self._dtype)
+        )
         self.params = tree_map_with_path(kept, after, self.params)
         return self.output
 
 
-def losses(loss: Loss, forward: Bound, batch: Batch, dtype: Any) -> tuple[Array, State]:
+def losses(loss: Loss, forward: Bound, batch: Batch) -> tuple[Array, State]:
     """Call a loss on a batch: `(scalar, dict of what else it reports)`. TypeError for any other result."""
-    result = call.spread(loss, forward, _cast(batch, dtype), "loss")
+    result = call.spread(loss, forward, _cast(batch, None), "loss")
     value, logs = result if isinstance(result, tuple) and len(result) == 2 else (result, {})
     reported = logs if isinstance(logs, dict) else {"its second value": logs}
     for name, scalar in [("loss", value), *reported.items()]:

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 from .door import mx
-from .structure import Structure, arrays, as_arrays, builder, describe, structure
+from .structure import Structure, arrays, as_arrays, builder, describe, fresh, structure
 from .types import Array
 
 __all__ = ["Compiled", "available", "compiled"]
@@ -91,7 +91,7 @@ class Compiled:
     def __call__(self, *args: Any) -> Any:
         """Run the function on trees of arrays and constants."""
         if self._options is None:
-            return self._fn(*self._arrays(args))
+            return self._fn(*map(fresh, self._arrays(args)))
         variant = self._last
         inputs = None if variant is None else variant.structure.flatten(*args)
         if variant is None or inputs is None:

@@ -10,10 +10,11 @@ from . import jit, metric, rng
 from .door import mx, utils
 from .forward import Bound, losses
 from .metric import Metric
-from .nn.layer import Layer
+from .nn.layer import Layer, shapes
 from .optim.optimizer import Optimizer
-from .optim.wrap import went_through
+from .optim.wrap import finite, skips
 from .select import Select, select
+from .structure import as_arrays
 from .tree import flat, merge, partition
 from .types import Array, Batch, Loss, Params, State, Tree
 
@@ -44,12 +45,14 @@ class Step:
     def init(self, start: int | Array | Params, *, seed: int | Array = 0) -> tuple[Params, State]:
         """Make `(params, opt_state)`, evaluated, of a seed or key, or around given parameters and `seed`.
 
-        Raise ValueError for parameters of no floating type that are to train, for nothing to train, and for parameters
-        that no rule of `groups` matches.
+        Raise ValueError for given parameters that are not the model's, for parameters of no floating type that are to
+        train, for nothing to train, and for parameters that no rule of `groups` matches.
         """
         given = isinstance(start, (dict, list, tuple))
         keys = mx.random.split(rng.key(seed if given else start))
         params = as_arrays(start) if given else self.model.init(keys[0])
+        if given:
+            _check_given(self.model, params)
         kept, _ = partition(trains(self.model, self.chosen, params))(params)
         _check(kept)
         opt_state = {
@@ -135,7 +138,7 @@ def train_step(
 
         def objective(kept: Params) -> Any:
             forward = Bound(model, merge(kept, rest), True, dtype)
-            (value, logs), key = rng.run(opt_state["key"], lambda: losses(loss, forward, batch, dtype))
+            (value, logs), key = rng.run(opt_state["key"], lambda: losses(loss, forward, batch))
             return value, (logs, forward.params, forward.output, key)
 
         (value, (logs, after, output, key)), grads = mx.value_and_grad(objective)(kept)
@@ -146,9 +149,9 @@ def train_step(
     def update(params: Params, opt_state: State, grads: Tree, rest: Params) -> tuple[Params, State]:
         kept, before = partition(trains(model, chosen, params))(params)
         kept, memory = optimizer.update(grads, opt_state["optimizer"], kept)
-        through = went_through(opt_state["optimizer"], memory)
-        if through is not None:
-            rest = utils.tree_map(lambda new, old: mx.where(through, new, old), rest, before)
+        if skips(memory):
+            sound = finite(grads)
+            rest = utils.tree_map(lambda new, old: mx.where(sound, new, old), rest, before)
         return merge(kept, rest), {**opt_state, "optimizer": memory}
 
     def whole(params: Params, opt_state: State, batch: Batch) -> tuple[Params, State, State]:
@@ -189,7 +192,7 @@ def eval_step(
 
     def whole(params: Params, state: State, batch: Batch) -> tuple[State, State]:
         forward = Bound(model, params, False, dtype)
-        (value, logs), _ = rng.run(0, lambda: losses(loss, forward, batch, dtype))
+        (value, logs), _ = rng.run(0, lambda: losses(loss, forward, batch))
         return metric.fold(folds, state, forward.output, batch), {"loss": value, **logs}
 
     names, title = ("params", "state", "batch"), f"eval_step({model.name})"
@@ -199,6 +202,16 @@ def eval_step(
 def trains(model: Layer, chosen: Select, params: Params) -> Select:
     """Choose what trains of a tree: what the model lets train, narrowed."""
     return model.trainable(params) & chosen
+
+
+def _check_given(model: Layer, params: Params) -> None:
+    """Compare given parameters with the model's own, path by path and shape by shape."""
+    own = {path: tuple(leaf.shape) for path, leaf in flat(shapes(model)).items()}
+    came = {path: tuple(leaf.shape) for path, leaf in flat(params).items()}
+    odd = [path for path in own | came if own.get(path) != came.get(path)]
+    if odd:
+        each = [f"{path} is {own.get(path, 'not there')}, given {came.get(path, 'nothing')}" for path in odd]
+        raise ValueError(f"the parameters are not those of {model.name}: {'; '.join(each[:5])}")
 
 
 def _check(kept: Params) -> None:

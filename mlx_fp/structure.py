@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
-from .door import mx
+from .door import mx, utils
 from .types import Tree
 
-__all__ = ["Structure", "arrays", "as_arrays", "builder", "describe", "structure"]
+__all__ = ["Structure", "arrays", "as_arrays", "builder", "describe", "fresh", "structure"]
 
 _CONSTANTS = (type(None), bool, int, float, str)
 
@@ -86,6 +86,11 @@ def as_arrays(tree: Tree) -> Tree:
         items = [as_arrays(value) for value in tree]
         return type(tree)(*items) if hasattr(tree, "_fields") else type(tree)(items)
     return mx.array(tree) if hasattr(tree, "__array__") else tree
+
+
+def fresh(tree: Tree) -> Tree:
+    """Return the same arrays as other objects, in other containers: what is done to them in place stays there."""
+    return utils.tree_map(lambda leaf: leaf.astype(leaf.dtype) if isinstance(leaf, mx.array) else leaf, tree)
 
 
 def describe(trees: Mapping[str, Tree]) -> dict[str, str]:

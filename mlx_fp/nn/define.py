@@ -121,7 +121,9 @@ class View:
         part = self._parts.get(name)
         if part is None:
             raise AttributeError(unknown("part", name, [*self._parts, *_RESERVED]))
-        return self._params[name] if isinstance(part, Leaf) else self._bound(name, part)
+        if isinstance(part, Leaf):  # an object of its own: what the function does to it in place stays in the call
+            return self._params[name].astype(self._params[name].dtype)
+        return self._bound(name, part)
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"a layer's parts are frozen; to change a buffer use m.update({name}=…)")

@@ -115,8 +115,8 @@ def skip_nonfinite(*, limit: int | None = None) -> Verb:
             return {"skipped": none, "in_a_row": mx.array(0, mx.uint32), "inner": inner.init(params)}
 
         def update(grads: Tree, state: State, params: Params) -> tuple[Params, State]:
-            finite = mx.all(mx.stack([mx.all(mx.isfinite(g)) for g in leaves(grads)] or [mx.array(True)]))
-            goes = finite if limit is None else finite | (state["in_a_row"] >= limit)
+            sound = finite(grads)
+            goes = sound if limit is None else sound | (state["in_a_row"] >= limit)
             updated, memory = inner.update(grads, state["inner"], params)
             state = {
                 "skipped": state["skipped"] + (~goes).astype(mx.uint32),
@@ -134,7 +134,8 @@ def ema(decay: float) -> Verb:
     """Keep an exponential moving average of the parameters beside them, float32: `averaged(opt_state)(params)`.
 
     After each update `average = decay * average + (1 - decay) * parameter`, from the parameters at the start. See
-    Polyak and Juditsky, Acceleration of stochastic approximation by averaging, https://doi.org/10.1137/0330046.
+    Polyak and Juditsky, Acceleration of stochastic approximation by averaging, https://doi.org/10.1137/0330046. Around
+    `accumulate` it averages every step, inside it every update.
     """
     if not isinstance(decay, (int, float)) or not 0 <= decay < 1:
         raise ValueError(f"decay is a number in [0, 1); got {decay!r}")
@@ -182,12 +183,17 @@ def reading(name: str) -> Callable[[State], Any]:
     return find
 
 
-def went_through(old: State, new: State) -> Array | None:
-    """Tell, as a bool scalar, whether the update took place; None when nothing can have held it back."""
-    skips = [(a["skipped"], b["skipped"]) for a, b in zip(_chain(old), _chain(new), strict=True) if "skipped" in a]
-    if not skips:
-        return None
-    return mx.all(mx.stack([before == after for before, after in skips]))
+def finite(tree: Tree) -> Array:
+    """Tell, as a bool scalar, whether no element of a tree is a NaN or an infinity."""
+    return mx.all(mx.stack([mx.all(mx.isfinite(leaf)) for leaf in leaves(tree)] or [mx.array(True)]))
+
+
+def skips(state: Any) -> bool:
+    """Tell whether an optimiser's state is that of one with `skip_nonfinite` somewhere in it."""
+    if isinstance(state, list):
+        return any(map(skips, state))
+    inside = (state[name] for name in ("inner", "groups") if name in state)
+    return "skipped" in state or any(map(skips, inside))
 
 
 def _chain(state: State) -> Iterator[State]:

@@ -1,0 +1,386 @@
+"""Optimisers around optimisers: each verb by hand, and every nesting of them."""
+
+from __future__ import annotations
+
+import math
+from itertools import permutations
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mlx.optimizers import clip_grad_norm
+from toolz import pipe
+
+import mlx_fp as fp
+from mlx_fp import nn, optim
+from mlx_fp.tree import flat, leaves, norm, size
+
+PARAMS = {"w": mx.array([1.0, 2.0]), "layers": [{"b": mx.array([[3.0]])}, {}]}
+ELEMENTS = st.floats(-100, 100, width=32, allow_subnormal=False)
+GRADS = st.builds(
+    lambda a, b, c: {"w": mx.array([a, b]), "layers": [{"b": mx.array([[c]])}, {}]}, ELEMENTS, ELEMENTS, ELEMENTS
+)
+
+
+def grads(*values):
+    a, b, c = values
+    return {"w": mx.array([a, b]), "layers": [{"b": mx.array([[c]])}, {}]}
+
+
+def bits(tree):
+    return {path: (str(leaf.dtype), np.array(leaf.astype(mx.float32)).tobytes()) for path, leaf in flat(tree).items()}
+
+
+def run(opt, many, params=PARAMS):
+    state = opt.init(params)
+    for each in many:
+        params, state = opt.update(each, state, params)
+    return params, state
+
+
+def close(mine, theirs, rtol=1e-5, atol=1e-6):
+    mine, theirs = flat(mine), flat(theirs)
+    assert mine.keys() == theirs.keys()
+    for path in mine:
+        np.testing.assert_allclose(mine[path], theirs[path], rtol=rtol, atol=atol, err_msg=path)
+
+
+def net():
+    return nn.sequential(nn.linear(3, 4), nn.tanh, nn.linear(4, 2))
+
+
+def loss(model, x, y):
+    return nn.losses.mse_loss(model(x), y)
+
+
+def batch(rows, seed=0):
+    draw = np.random.default_rng(seed)
+    return tuple(mx.array(draw.normal(size=(rows, n)).astype(np.float32)) for n in (3, 2))
+
+
+# clip_norm ------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=30, deadline=None)
+@given(GRADS, st.floats(0.01, 200))
+def test_clip_norm_is_clip_grad_norm_of_mlx(gradients, limit):
+    clipped, _ = clip_grad_norm(gradients, limit)
+    plain, _ = run(optim.sgd(1.0), [clipped])
+    mine, state = run(optim.clip_norm(limit)(optim.sgd(1.0)), [gradients])
+    assert bits(mine) == bits(plain)
+    assert optim.reading("grad_norm")(state).item() == norm(gradients).item()
+
+
+def test_the_norm_read_is_the_one_before_clipping_by_hand():
+    params, state = run(optim.clip_norm(1.0)(optim.sgd(1.0)), [grads(2.0, 3.0, 6.0)])
+    assert optim.reading("grad_norm")(state).item() == 7.0
+    np.testing.assert_allclose(params["w"], [1 - 2 / 7, 2 - 3 / 7], rtol=1e-5)
+    np.testing.assert_allclose(params["layers"][0]["b"], [[3 - 6 / 7]], rtol=1e-5)
+
+
+def test_an_infinite_limit_only_measures():
+    plain, _ = run(optim.adam(0.1), [grads(2.0, 3.0, 6.0)])
+    mine, state = run(optim.clip_norm(math.inf)(optim.adam(0.1)), [grads(2.0, 3.0, 6.0)])
+    assert bits(mine) == bits(plain)
+    assert optim.reading("grad_norm")(state).item() == 7.0
+
+
+def test_an_infinite_limit_spreads_no_infinity():
+    plain, _ = run(optim.sgd(0.1), [grads(1.0, 2.0, math.inf)])
+    mine, state = run(optim.clip_norm(math.inf)(optim.sgd(0.1)), [grads(1.0, 2.0, math.inf)])
+    assert bits(mine) == bits(plain)
+    assert optim.reading("grad_norm")(state).item() == math.inf
+
+
+def test_the_norm_through_the_step_is_that_of_the_gradients_by_hand():
+    model, data = net(), batch(6)
+    step = fp.train_step(model, loss, optim.clip_norm(1e-3)(optim.sgd(1.0)))
+    params, opt_state = step.init(0)
+    wanted = mx.grad(lambda p: loss(lambda x: model.apply(p, x)[0], *data))(params)
+    new, opt_state, _ = step(params, opt_state, data)
+    assert optim.reading("grad_norm")(opt_state).item() == pytest.approx(norm(wanted).item(), rel=1e-5)
+    moved = {path: leaf - flat(params)[path] for path, leaf in flat(new).items()}
+    assert norm(moved).item() == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_clip_norm_of_half_precision_does_not_overflow():
+    params = {"w": mx.zeros((4,), mx.float16)}
+    new, state = run(optim.clip_norm(1.0)(optim.sgd(1.0)), [{"w": mx.full((4,), 1000.0, mx.float16)}], params)
+    assert optim.reading("grad_norm")(state).item() == pytest.approx(2000.0)
+    assert new["w"].tolist() == [-0.5] * 4
+
+
+def test_the_norm_of_many_bfloat16_leaves_is_summed_in_float32():
+    params = {f"w{i}": mx.zeros((1,), mx.bfloat16) for i in range(300)}  # a bfloat16 sum of ones stands still at 256
+    new, state = run(
+        optim.clip_norm(1.0)(optim.sgd(1.0)), [{name: mx.ones((1,), mx.bfloat16) for name in params}], params
+    )
+    assert optim.reading("grad_norm")(state).item() == pytest.approx(300**0.5)
+    assert norm(new).item() == pytest.approx(1.0, rel=1e-2)
+    assert new["w0"].dtype == mx.bfloat16
+
+
+# clip_value -----------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=30, deadline=None)
+@given(GRADS, st.floats(0.01, 200))
+def test_clip_value_is_numpys_clip(gradients, limit):
+    mine, _ = run(optim.clip_value(limit)(optim.sgd(1.0)), [gradients])
+    for path, leaf in flat(mine).items():
+        wanted = np.array(flat(PARAMS)[path]) - np.clip(
+            np.array(flat(gradients)[path]), -np.float32(limit), np.float32(limit)
+        )
+        np.testing.assert_allclose(leaf, wanted, rtol=1e-6, atol=1e-6)
+
+
+# accumulate -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_accumulate_equals_one_step_on_the_larger_batch_to_rounding(count):
+    x, y = batch(6 * count)
+    many = fp.train_step(net(), loss, optim.accumulate(count)(optim.adam(0.05)))
+    once = fp.train_step(net(), loss, optim.adam(0.05))
+    params, opt_state = many.init(0)
+    start = params
+    for i in range(count):
+        assert bits(params) == bits(start), "it moved between"
+        params, opt_state, _ = many(params, opt_state, (x[6 * i : 6 * i + 6], y[6 * i : 6 * i + 6]))
+    whole, whole_state, _ = once(start, once.init(0)[1], (x, y))
+    close(params, whole)
+    close(opt_state["optimizer"]["inner"], whole_state["optimizer"], rtol=1e-4)
+    assert many.traces == 1
+    assert all(mx.all(leaf == 0).item() for leaf in leaves(opt_state["optimizer"]["grads"]))
+
+
+def test_accumulate_holds_one_tree_of_gradients():
+    plain, mine = optim.adam(0.1).init(PARAMS), optim.accumulate(4)(optim.adam(0.1)).init(PARAMS)
+    assert len(leaves(mine)) == len(leaves(plain)) + len(leaves(PARAMS)) + 1
+    assert size(mine) == size(plain) + size(PARAMS) + 1
+
+
+def test_the_schedule_inside_advances_once_per_count_and_the_cycle_goes_on():
+    opt = optim.accumulate(3)(optim.sgd(optim.linear_schedule(1.0, 0.0, 4)))
+    params, state, seen = PARAMS, opt.init(PARAMS), []
+    for _ in range(7):
+        params, state = opt.update(grads(1.0, 1.0, 1.0), state, params)
+        seen.append((state["count"].item(), state["inner"]["step"].item(), params["w"][0].item()))
+    assert seen == [(1, 0, 1.0), (2, 0, 1.0), (0, 1, 0.0), (1, 1, 0.0), (2, 1, 0.0), (0, 2, -0.75), (1, 2, -0.75)]
+
+
+def test_accumulate_sums_narrow_gradients_in_float32():
+    params = {"w": mx.zeros((1,), mx.bfloat16)}
+    opt = optim.accumulate(257)(optim.sgd(1.0))
+    state = opt.init(params)
+    assert state["grads"]["w"].dtype == mx.float32
+    for _ in range(257):  # a bfloat16 sum of ones stands still at 256
+        params, state = opt.update({"w": mx.ones((1,), mx.bfloat16)}, state, params)
+    assert params["w"].tolist() == [-1.0]
+    assert params["w"].dtype == mx.bfloat16
+
+
+# skip_nonfinite -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_gradient_that_is_not_finite_changes_nothing_and_is_counted(bad):
+    opt = optim.skip_nonfinite()(optim.adam(0.1))
+    params, state = run(opt, [grads(1.0, 2.0, 3.0)])
+    for times in (1, 2):
+        after, later = opt.update(grads(1.0, 2.0, bad), state, params)
+        assert bits(after) == bits(params)
+        assert bits(later["inner"]) == bits(state["inner"])
+        assert (later["skipped"].item(), later["in_a_row"].item()) == (times, times)
+        params, state = after, later
+    after, later = opt.update(grads(1.0, 2.0, 3.0), state, params)
+    assert bits(after) == bits(run(optim.adam(0.1), [grads(1.0, 2.0, 3.0)] * 2)[0])
+    assert (later["skipped"].item(), later["in_a_row"].item()) == (2, 0)
+
+
+def test_after_the_limit_the_next_bad_gradient_goes_through():
+    opt = optim.skip_nonfinite(limit=2)(optim.sgd(0.1))
+    bad = grads(math.nan, 1.0, 1.0)
+    params, state = run(opt, [bad, bad])
+    assert bits(params) == bits(PARAMS)
+    params, state = opt.update(bad, state, params)
+    assert math.isnan(params["w"][0].item())
+    assert (state["skipped"].item(), state["in_a_row"].item()) == (2, 0)
+
+
+def test_a_good_gradient_starts_the_row_again():
+    opt, bad, good = optim.skip_nonfinite(limit=2)(optim.sgd(0.1)), grads(math.nan, 1.0, 1.0), grads(1.0, 1.0, 1.0)
+    params, state = run(opt, [bad, good, bad, bad])
+    assert bits(params) == bits(run(optim.sgd(0.1), [good])[0])
+    assert (state["skipped"].item(), state["in_a_row"].item()) == (3, 2)
+
+
+# ema ------------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(GRADS, min_size=1, max_size=4), st.floats(0, 0.99))
+def test_ema_by_hand(many, decay):
+    opt = optim.ema(decay)(optim.sgd(0.1))
+    params, state, wanted = PARAMS, opt.init(PARAMS), {p: np.array(x, np.float64) for p, x in flat(PARAMS).items()}
+    for each in many:
+        params, state = opt.update(each, state, params)
+        wanted = {p: decay * wanted[p] + (1 - decay) * np.array(x, np.float64) for p, x in flat(params).items()}
+    assert bits(params) == bits(run(optim.sgd(0.1), many)[0])
+    for path, leaf in flat(optim.averaged(state)(params)).items():
+        np.testing.assert_allclose(leaf, wanted[path], rtol=1e-5, atol=1e-4)
+
+
+def test_averaged_fills_frozen_leaves_and_buffers_through_the_step():
+    model = pipe(nn.sequential(enc=nn.linear(3, 4), norm=nn.batch_norm(4), head=nn.linear(4, 2)), nn.freeze("enc"))
+    step = fp.train_step(model, loss, pipe(optim.sgd(0.5), optim.ema(0.75), optim.clip_norm(math.inf)))
+    params, opt_state = step.init(0)
+    start = params["head"]["weight"]
+    params, opt_state, _ = step(params, opt_state, batch(6))
+    mean = optim.averaged(opt_state)(params)
+    np.testing.assert_allclose(
+        mean["head"]["weight"], 0.75 * start + 0.25 * params["head"]["weight"], rtol=1e-5, atol=1e-6
+    )
+    assert bits(mean["enc"]) == bits(params["enc"])
+    assert mean["norm"]["running_var"].tolist() == params["norm"]["running_var"].tolist()
+    assert flat(mean).keys() == flat(params).keys()
+    fp.eval_step(model, loss)(mean, {}, batch(6))
+
+
+def test_the_average_of_bfloat16_is_float32_and_comes_back_narrow():
+    params = {"w": mx.ones((2,), mx.bfloat16)}
+    new, state = run(optim.ema(0.999)(optim.sgd(1.0)), [{"w": mx.ones((2,), mx.bfloat16)}], params)
+    assert state["average"]["w"].dtype == mx.float32
+    assert state["average"]["w"][0].item() == pytest.approx(0.999)
+    assert optim.averaged(state)(new)["w"].dtype == mx.bfloat16
+
+
+def test_averaged_without_ema_is_a_key_error_that_says_what_there_is():
+    _, state = run(optim.clip_norm(1.0)(optim.sgd(0.1)), [grads(1.0, 1.0, 1.0)])
+    with pytest.raises(KeyError, match=r"average.*grad_norm"):
+        optim.averaged(state)
+
+
+# all of them ----------------------------------------------------------------------------------------------------
+
+VERBS = {
+    "clip_norm": optim.clip_norm(1.0),
+    "clip_value": optim.clip_value(0.5),
+    "accumulate": optim.accumulate(2),
+    "skip_nonfinite": optim.skip_nonfinite(limit=9),
+    "ema": optim.ema(0.5),
+}
+
+
+@pytest.mark.parametrize("names", list(permutations(VERBS, 2)), ids="-".join)
+def test_any_two_nest_purely_and_keep_structure_and_dtypes(names):
+    opt = pipe(optim.adam(0.1), *(VERBS[name] for name in names))
+    params = {"w": mx.array([1.0, 2.0], mx.bfloat16), "b": [{"v": mx.array([1.0])}, {}]}
+    gradients = {"w": mx.array([3.0, 4.0], mx.bfloat16), "b": [{"v": mx.array([12.0])}, {}]}
+    state = opt.init(params)
+    before = bits([params, state, gradients])
+    new, after = opt.update(gradients, state, params)
+    assert bits(opt.update(gradients, state, params)) == bits((new, after))
+    assert bits([params, state, gradients]) == before
+    kinds = [{path: leaf.dtype for path, leaf in flat(tree).items()} for tree in ([params, state], [new, after])]
+    assert kinds[0] == kinds[1]
+    new, after = opt.update(gradients, after, new)
+    assert bits(new) != bits(params)
+    for name, kept in {
+        "clip_norm": "grad_norm",
+        "skip_nonfinite": "skipped",
+        "ema": "average",
+        "accumulate": "grads",
+    }.items():
+        assert (name not in names) or optim.reading(kept)(after) is not None
+
+
+@pytest.mark.parametrize(
+    "order", [list(VERBS), list(VERBS)[::-1], ["ema", "skip_nonfinite", "clip_norm", "accumulate"]], ids="-".join
+)
+def test_all_of_them_nest_in_one_compiled_step_that_learns(order):
+    step = fp.train_step(net(), loss, pipe(optim.adam(0.05), *(VERBS[name] for name in order)))
+    params, opt_state = step.init(0)
+    losses = []
+    for _ in range(40):
+        params, opt_state, logs = step(params, opt_state, batch(6))
+        losses.append(logs["loss"].item())
+    assert losses[-1] < 0.5 * losses[0]
+    assert step.traces == 1
+    assert optim.reading("skipped")(opt_state).item() == 0
+
+
+def test_the_order_of_clipping_and_accumulating_is_the_order_of_the_pipe():
+    many = [grads(3.0, 4.0, 0.0), grads(0.0, 0.0, 0.0)]
+    each = pipe(
+        optim.sgd(1.0), optim.accumulate(2), optim.clip_norm(1.0)
+    )  # each gradient is clipped, then the mean taken
+    mean = pipe(optim.sgd(1.0), optim.clip_norm(1.0), optim.accumulate(2))  # the mean is clipped
+    np.testing.assert_allclose(run(each, many)[0]["w"], [1 - 0.3, 2 - 0.4], rtol=1e-4)
+    np.testing.assert_allclose(run(mean, many)[0]["w"], [1 - 0.6, 2 - 0.8], rtol=1e-4)
+
+
+def test_a_skipped_gradient_counts_for_no_accumulation():
+    bad, good = grads(math.nan, 1.0, 1.0), grads(1.0, 1.0, 1.0)
+    opt = pipe(optim.sgd(1.0), optim.accumulate(2), optim.skip_nonfinite())
+    params, state = run(opt, [good, bad])
+    assert bits(params) == bits(PARAMS)
+    params, state = opt.update(good, state, params)
+    assert params["w"].tolist() == [0.0, 1.0]
+    assert optim.reading("skipped")(state).item() == 1
+
+
+def test_a_mean_that_is_not_finite_is_dropped_whole_inside_accumulate():
+    bad, good = grads(math.nan, 1.0, 1.0), grads(1.0, 1.0, 1.0)
+    opt = pipe(optim.sgd(1.0), optim.skip_nonfinite(), optim.accumulate(2))
+    params, state = run(opt, [bad, good])
+    assert bits(params) == bits(PARAMS)
+    assert optim.reading("skipped")(state).item() == 1
+    for _ in range(2):
+        params, state = opt.update(good, state, params)
+    assert params["w"].tolist() == [0.0, 1.0]
+
+
+def test_a_parameter_may_bear_the_name_of_what_a_wrapper_keeps():
+    params = {name: mx.array([1.0]) for name in ("inner", "optimizer", "grad_norm", "average", "skipped", "memory")}
+    ones = {name: mx.array([1.0]) for name in params}
+    for order in permutations(["clip_norm", "skip_nonfinite", "ema"]):
+        new, state = run(pipe(optim.adam(0.1), *(VERBS[name] for name in order)), [ones], params)
+        assert len({leaf.item() for leaf in new.values()}) == 1
+        assert optim.reading("grad_norm")(state).item() == pytest.approx(6**0.5)
+        assert optim.averaged(state)(new).keys() == params.keys()
+
+
+def test_reading_takes_the_outermost_and_names_what_there_is():
+    opt = pipe(optim.sgd(0.1), optim.clip_norm(1.0), optim.clip_value(0.5), optim.clip_norm(9.0))
+    _, state = run(opt, [grads(2.0, 3.0, 6.0)])
+    assert optim.reading("grad_norm")(state).item() == 7.0
+    assert optim.reading("learning_rate")(state).item() == pytest.approx(0.1)
+    with pytest.raises(KeyError, match=r"skipped.*kept: grad_norm, learning_rate, step"):
+        optim.reading("skipped")(state)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: optim.clip_norm(0), "max_norm.*above 0.*got 0"),
+        (lambda: optim.clip_norm(math.nan), "max_norm.*above 0.*nan"),
+        (lambda: optim.clip_norm("1"), "max_norm.*above 0.*'1'"),
+        (lambda: optim.clip_norm(True), "max_norm.*True"),
+        (lambda: optim.clip_value(-1), "limit.*above 0.*-1"),
+        (lambda: optim.accumulate(0), "1 or more.*0"),
+        (lambda: optim.accumulate(2.0), "1 or more.*2.0"),
+        (lambda: optim.accumulate(True), "1 or more.*True"),
+        (lambda: optim.skip_nonfinite(limit=0), "limit.*1 or more.*0"),
+        (lambda: optim.skip_nonfinite(limit=1.5), "limit.*1.5"),
+        (lambda: optim.ema(1), r"decay.*\[0, 1\).*1"),
+        (lambda: optim.ema(-0.1), r"decay.*\[0, 1\).*-0.1"),
+        (lambda: optim.ema(math.nan), r"decay.*nan"),
+        (lambda: optim.ema("0.9"), r"decay.*'0.9'"),
+    ],
+)
+def test_bad_options_are_refused_at_once(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()
