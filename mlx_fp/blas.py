@@ -190,8 +190,10 @@ def _check(mx: ModuleType, when: str, scale: int) -> None:
 
     Each check has a scale of its own: a function that writes nothing may return the memory of the last answer.
     It runs in a thread of its own: MLX's streams belong to the thread that uses them, and one started here, while
-    the library is being imported, would hang a process forked later.
+    the library is being imported, would hang a process forked later. The caller gets its stream first, as exported
+    functions look for the stream of the first number.
     """
+    mx.default_stream(mx.cpu)
     verdict: list[bool] = []
     worker = threading.Thread(target=lambda: verdict.append(_right(mx, scale)), name="mlx_fp.blas check")
     worker.start()

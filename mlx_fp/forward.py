@@ -8,6 +8,7 @@ from . import call
 from .door import mx, utils
 from .nn.layer import Layer
 from .select import everything
+from .tree import fresh
 from .types import Array, Batch, Loss, Params, State, Tree
 
 __all__ = ["Bound", "losses"]
@@ -18,8 +19,7 @@ tree_map, tree_map_with_path = utils.tree_map, utils.tree_map_with_path
 class Bound:
     """The model during one step; keeps the buffers that each call hands back, and the last output.
 
-    In another floating type, inputs and weights are narrowed, and so are buffers where they stay as they are; the loss
-    gets its batch as it came.
+    In another floating type, inputs and weights are narrowed; buffers are not, and the loss gets its batch as it came.
     """
 
     __slots__ = ("_dtype", "_model", "output", "params", "train")
@@ -35,7 +35,7 @@ class Bound:
         stays = (trainable(self.params) if self._dtype is None else weight) if self.train else everything
 
         def narrow(path: str, leaf: Array) -> Array:
-            narrowed: Array = _cast(leaf, self._dtype if weight(path, leaf) or not self.train else None)
+            narrowed: Array = _cast(leaf, self._dtype if weight(path, leaf) else None)
             return narrowed
 
         def kept(path: str, after: Array, before: Array) -> Array:
@@ -51,7 +51,7 @@ class Bound:
 
 def losses(loss: Loss, forward: Bound, batch: Batch) -> tuple[Array, State]:
     """Call a loss on a batch: `(scalar, dict of what else it reports)`. TypeError for any other result."""
-    result = call.spread(loss, forward, _cast(batch, None), "loss")
+    result = call.spread(loss, forward, fresh(batch), "loss")
     value, logs = result if isinstance(result, tuple) and len(result) == 2 else (result, {})
     reported = logs if isinstance(logs, dict) else {"its second value": logs}
     for name, scalar in [("loss", value), *reported.items()]:

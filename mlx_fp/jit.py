@@ -9,7 +9,9 @@ from functools import cache
 from typing import Any
 
 from .door import mx
-from .structure import Structure, arrays, as_arrays, builder, describe, fresh, structure
+from .errors import unknown
+from .structure import Structure, arrays, as_arrays, builder, describe, structure
+from .tree import fresh
 from .types import Array
 
 __all__ = ["Compiled", "available", "compiled"]
@@ -38,6 +40,9 @@ def compiled(
     """
     if not isinstance(compile, (bool, Mapping)):
         raise TypeError(f"compile is True, False or a mapping of mx.compile's options; got {compile!r}")
+    for name in compile if isinstance(compile, Mapping) else ():
+        if name != "shapeless":
+            raise TypeError(unknown("option of compile", name, ["shapeless"]))
     wanted = compile is not False and available()
     options = dict(compile) if isinstance(compile, Mapping) else {}
     return Compiled(fn, names, options if wanted else None, title, [name in numpy for name in names])

@@ -9,10 +9,9 @@ from typing import Any
 
 from . import call
 from .door import mx
-from .errors import unknown
 from .types import Array, Batch, State, Tree
 
-__all__ = ["Metric", "accuracy", "checked", "fold", "named", "start", "values"]
+__all__ = ["Metric", "accuracy", "checked", "fold", "start", "values"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +67,9 @@ def start(metrics: Sequence[Metric]) -> State:
 
 
 def fold(metrics: Sequence[Metric], memory: State, output: Any, batch: Batch) -> State:
-    """Take one batch into the memory of each metric."""
+    """Take one batch into the memory of each metric. ValueError when the loss did not call the model."""
+    if metrics and output is None:
+        raise ValueError("metrics are computed of what the model returns, and the loss did not call it")
     return {m.name: call.spread(_update(m, memory[m.name]), output, batch, "metric") for m in metrics}
 
 
@@ -77,14 +78,6 @@ def values(metrics: Sequence[Metric], memory: State) -> dict[str, float]:
     read = {m.name: m.value(memory[m.name]) for m in metrics}
     mx.eval(read)
     return {name: float(value) for name, value in read.items()}
-
-
-def named(metrics: Sequence[Metric], name: str) -> Metric:
-    """Find a metric by name; KeyError with candidates."""
-    for m in metrics:
-        if m.name == name:
-            return m
-    raise KeyError(unknown("metric", name, [m.name for m in metrics]))
 
 
 def _update(m: Metric, memory: Tree) -> Callable[..., Tree]:

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from .door import mx
+from .door import mx, utils
 from .types import Array
 
 __all__ = ["ambient", "key", "recomputed", "run", "undrawn"]
@@ -53,17 +53,15 @@ def run(seed: int | Array, fn: Callable[[], T]) -> tuple[T, Array]:
     True
     """
     installed = key(seed)
-    outer = _position()
-    _move(installed)
-    start = _held()
-    _installed.depth += 1
+    outer, depth = _position(), _installed.depth
     try:
+        _move(installed)
+        start, _installed.depth = _held(), depth + 1
         value = fn()
-        after = installed if _held() is start else _position()
-        return value, after
+        return value, installed if _held() is start else _position()
     finally:
-        _installed.depth -= 1
         _move(outer)
+        _installed.depth = depth
 
 
 def undrawn(fn: Callable[[], T]) -> T:
@@ -89,29 +87,33 @@ def undrawn(fn: Callable[[], T]) -> T:
 
 def ambient(fn: Callable[[], T]) -> T:
     """Call `fn()` on the stream as it stands, whoever seeded it."""
-    _installed.depth += 1
+    depth = _installed.depth
     try:
+        _installed.depth = depth + 1
         return fn()
     finally:
-        _installed.depth -= 1
+        _installed.depth = depth
 
 
-def recomputed(fn: Callable[..., tuple[Any, Any]], params: Any, xs: Any, kw: dict[str, Any]) -> tuple[Any, Any]:
-    """Call `fn(params, xs, kw)` under `mx.checkpoint`, so that the recomputation draws what the first pass drew.
+def recomputed(fn: Callable[..., T], *trees: Any) -> T:
+    """Call `fn(*trees)` under `mx.checkpoint`, so that the recomputation draws what the first pass drew.
 
     The key is closed over, as `mx.checkpoint` cannot take one as argument; the key that the stream ended on comes out
-    with the result, and the stream goes on from it.
+    with the result, and the stream goes on from it. Integers among the arrays have no gradient.
     """
     start = mx.stop_gradient(_position())
-    arrays = {name: value for name, value in kw.items() if isinstance(value, (mx.array, dict, list, tuple))}
-    others = {name: value for name, value in kw.items() if name not in arrays}
 
-    def body(params: Any, xs: Any, kw: Any) -> Any:
-        return run(start, lambda: fn(params, xs, {**kw, **others}))
+    def body(*trees: Any) -> tuple[T, Array]:
+        return run(start, lambda: fn(*utils.tree_map(_constant_integers, trees)))
 
-    (y, params), after = mx.checkpoint(body)(params, xs, arrays)
+    value, after = mx.checkpoint(body)(*trees)
     _move(mx.stop_gradient(after))
-    return y, params
+    return value
+
+
+def _constant_integers(leaf: Any) -> Any:
+    floating = not isinstance(leaf, mx.array) or mx.issubdtype(leaf.dtype, mx.inexact)
+    return leaf if floating else mx.stop_gradient(leaf)
 
 
 def _position() -> Array:

@@ -131,6 +131,7 @@ def train_step(
     (True, 1)
     """
     _check_parts(model, loss, optimizer)
+    _check_options(compile, dtype)
     folds, chosen = metric.checked(metrics), select(trainable)
 
     def gradients(params: Params, opt_state: State, batch: Batch) -> tuple[Tree, Params, State, State]:
@@ -188,6 +189,7 @@ def eval_step(
     1.0
     """
     _check_parts(model, loss, None)
+    _check_options(False, dtype)
     folds = metric.checked(metrics)
 
     def whole(params: Params, state: State, batch: Batch) -> tuple[State, State]:
@@ -221,6 +223,13 @@ def _check(kept: Params) -> None:
     odd = [f"{path} ({leaf.dtype})" for path, leaf in named.items() if not mx.issubdtype(leaf.dtype, mx.floating)]
     if odd:
         raise ValueError(f"only floating parameters can train; freeze {', '.join(odd)}")
+
+
+def _check_options(compile: Any, dtype: Any) -> None:
+    if isinstance(compile, Mapping) and compile.get("shapeless"):
+        raise ValueError("MLX's gradients are wrong, or crash, under shapeless compilation: pad or bucket batches")
+    if dtype is not None and not (isinstance(dtype, mx.Dtype) and mx.issubdtype(dtype, mx.floating)):
+        raise TypeError(f"dtype is a floating type of MLX, such as mx.bfloat16; got {dtype!r}")
 
 
 def _check_parts(model: Any, loss: Any, optimizer: Any) -> None:

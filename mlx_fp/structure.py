@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
-from .door import mx, utils
+from .door import mx
 from .types import Tree
 
-__all__ = ["Structure", "arrays", "as_arrays", "builder", "describe", "fresh", "structure"]
+__all__ = ["Structure", "arrays", "as_arrays", "builder", "describe", "structure"]
 
 _CONSTANTS = (type(None), bool, int, float, str)
 
@@ -85,12 +85,7 @@ def as_arrays(tree: Tree) -> Tree:
     if isinstance(tree, (list, tuple)):
         items = [as_arrays(value) for value in tree]
         return type(tree)(*items) if hasattr(tree, "_fields") else type(tree)(items)
-    return mx.array(tree) if hasattr(tree, "__array__") else tree
-
-
-def fresh(tree: Tree) -> Tree:
-    """Return the same arrays as other objects, in other containers: what is done to them in place stays there."""
-    return utils.tree_map(lambda leaf: leaf.astype(leaf.dtype) if isinstance(leaf, mx.array) else leaf, tree)
+    return _array(tree) if hasattr(tree, "__array__") else tree
 
 
 def describe(trees: Mapping[str, Tree]) -> dict[str, str]:
@@ -186,3 +181,11 @@ def _items(tree: Tree) -> Any:
 def _bad_leaf(leaf: Any, path: str) -> TypeError:
     kind = type(leaf).__name__
     return TypeError(f"a tree holds arrays and constants (None, bool, int, float, str); got {kind} at {path!r}")
+
+
+def _array(value: Any) -> Any:
+    try:
+        return mx.array(value)
+    except (RuntimeError, ValueError, TypeError) as error:
+        kind = getattr(value, "dtype", type(value).__name__)
+        raise TypeError(f"MLX has no arrays of {kind}, of which a batch or input holds one") from error

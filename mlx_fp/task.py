@@ -38,6 +38,7 @@ def classification(
     """Tell classes apart: logits `(n, …, classes)` against labels `y`, int `(n, …)`; cross entropy and accuracy.
 
     Batches are pairs `(x, y)`, or dicts with `x` and `y`. `loss(forward, x, y)` and `metrics` replace the defaults.
+    Labels must be from 0 to classes - 1: MLX reads and writes out of bounds for others.
 
     >>> classification()
     classification(accuracy)

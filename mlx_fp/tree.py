@@ -14,7 +14,7 @@ from .errors import nearest
 from .select import select
 from .types import Array, Tree
 
-__all__ = ["copied", "flat", "leaves", "merge", "norm", "partition", "paths", "restore_like", "size", "swap"]
+__all__ = ["flat", "fresh", "leaves", "merge", "norm", "partition", "paths", "restore_like", "size", "swap"]
 
 tree_flatten, tree_map, tree_map_with_path = utils.tree_flatten, utils.tree_map, utils.tree_map_with_path
 
@@ -98,9 +98,16 @@ def norm(tree: Tree) -> Array:
     return mx.sqrt(sum(squares, mx.array(0.0)))
 
 
-def copied(tree: Tree) -> Tree:
-    """Return the same leaves in fresh containers."""
-    return tree_map(lambda leaf: leaf, tree)
+def fresh(tree: Tree) -> Tree:
+    """Return the same arrays as other objects, in other containers: what is done to them in place stays there.
+
+    >>> one = {"w": mx.array(1)}
+    >>> other = fresh(one)
+    >>> other["w"] += 1
+    >>> one["w"].item(), other["w"].item()
+    (1, 2)
+    """
+    return tree_map(lambda leaf: leaf.astype(leaf.dtype) if isinstance(leaf, mx.array) else leaf, tree)
 
 
 def swap(path: str, value: Any) -> Callable[[Tree], Tree]:

@@ -148,11 +148,5 @@ def test_what_is_no_metric_is_refused():
         metric.checked(["accuracy"])
 
 
-def test_a_metric_is_found_by_name_or_the_nearest_is_named():
-    assert metric.named([SUM, fp.accuracy()], "accuracy").name == "accuracy"
-    with pytest.raises(KeyError, match=r"unknown metric 'acuracy'.*did you mean 'accuracy'"):
-        metric.named([SUM, fp.accuracy()], "acuracy")
-
-
 def test_a_metric_reads_as_its_name():
     assert repr(fp.accuracy("top1")) == "top1"

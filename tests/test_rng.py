@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
 import threading
 
 import mlx.core as mx
@@ -186,3 +188,32 @@ def test_dropout_differs_from_call_to_call_under_compile_and_repeats_by_key():
     assert mx.array_equal(one, again)
     assert not mx.array_equal(one, two)
     assert mx.array_equal(one, layer.apply({}, x, train=True, key=1)[0])
+
+
+@pytest.mark.parametrize("line", range(1, 12))
+def test_an_interrupt_at_any_line_of_run_leaves_the_stream_usable(line):
+    """A KeyboardInterrupt raised as the n-th line of `rng.run` starts, while a step is traced."""
+    seen = []
+
+    def tracer(frame, event, arg):
+        if frame.f_code is rng.run.__code__ and event == "line":
+            seen.append(frame.f_lineno)
+            if len(seen) == line and source[frame.f_lineno - first].strip() not in cleaning:
+                raise KeyboardInterrupt
+        return tracer if frame.f_code is rng.run.__code__ else None
+
+    source, first = inspect.getsourcelines(rng.run)
+    cleaning = ("_move(outer)", "_installed.depth = depth")  # a signal inside the cleaning up itself stays possible
+    mx.random.seed(3)
+    before = mx.random.state[0].tolist()
+    step = mx.compile(lambda key, x: rng.run(key, lambda: mx.random.uniform() + x))
+    sys.settrace(lambda frame, event, arg: tracer(frame, event, arg) if frame.f_code is rng.run.__code__ else None)
+    try:
+        step(rng.key(1), mx.array(1.0))
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.settrace(None)
+    assert mx.random.state[0].tolist() == before
+    with pytest.raises(ValueError, match="no key"):
+        rng.undrawn(mx.random.uniform)

@@ -722,3 +722,28 @@ def test_peak_memory_is_at_most_that_of_mlxs_captured_state_idiom():
     assert theirs[1] > 3 * 3 * 832 * 832 * 4, "the model is smaller than it should be"
     assert pure[0] <= 1.02 * theirs[0]
     assert pure[1] <= 1.02 * theirs[1]
+
+
+def test_options_are_checked_when_the_step_is_made():
+    for options, error, words in (
+        ({"compile": {"shapless": True}}, TypeError, "did you mean 'shapeless'"),
+        ({"compile": {"shapeless": True}}, ValueError, "pad or bucket"),
+        ({"dtype": "bfloat16"}, TypeError, "mx.bfloat16; got 'bfloat16'"),
+        ({"dtype": mx.int32}, TypeError, "floating"),
+    ):
+        with pytest.raises(error, match=words):
+            fp.train_step(nn.linear(3, 2), lambda m, x: m(x).mean(), optim.sgd(0.1), **options)
+
+
+def test_metrics_need_a_loss_that_calls_the_model():
+    step = fp.train_step(
+        nn.linear(3, 2), lambda m, x, y: m.params["bias"].sum(), optim.sgd(0.1), metrics=[fp.accuracy()]
+    )
+    with pytest.raises(ValueError, match="did not call it"):
+        step(*step.init(0), (mx.ones((2, 3)), mx.array([0, 1])))
+
+
+def test_a_numpy_array_of_strings_is_named():
+    step = fp.train_step(nn.linear(3, 2), lambda m, x: m(x).mean(), optim.sgd(0.1))
+    with pytest.raises(TypeError, match="no arrays of <U1"):
+        step(*step.init(0), np.array(["a", "b"]))

@@ -13,7 +13,7 @@ from toolz import pipe
 
 import mlx_fp as fp
 from mlx_fp import nn, optim
-from mlx_fp.tree import copied, flat, leaves, merge, norm, partition, paths, restore_like, size, swap
+from mlx_fp.tree import flat, fresh, leaves, merge, norm, partition, paths, restore_like, size, swap
 
 
 class Pair(NamedTuple):
@@ -83,14 +83,15 @@ def test_everything_and_nothing(tree):
 def test_paths_leaves_and_flat_agree(tree):
     assert list(flat(tree)) == list(dict.fromkeys(paths()(tree)))
     assert len(paths()(tree)) == len(leaves(tree))
-    assert drawn_like(copied(tree)) == drawn_like(tree)
+    assert drawn_like(fresh(tree)) == drawn_like(tree)
 
 
-def test_copied_shares_leaves_and_no_container():
+def test_fresh_shares_no_container_and_no_array_object():
     inner = {"b": mx.array(1)}
     tree = {"a": [inner]}
-    new = copied(tree)
-    assert new["a"][0]["b"] is inner["b"]
+    new = fresh(tree)
+    new["a"][0]["b"] += 1
+    assert (inner["b"].item(), new["a"][0]["b"].item()) == (1, 2)
     new["a"][0]["b"] = None
     assert inner["b"].item() == 1
 

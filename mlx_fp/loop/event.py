@@ -30,12 +30,30 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class RunState:
-    """Where a run stands: parameters, and what goes from step to step beside them."""
+    """Where a run stands: parameters, and what goes from step to step beside them.
 
-    params: Params
-    opt_state: State
+    Each reading gives array objects of its own: `+=` on them changes nothing in the run.
+    """
+
+    _params: Params
+    _opt_state: State
+
+    @property
+    def params(self) -> Params:
+        """The parameters and buffers."""
+        from ..tree import fresh
+
+        return fresh(self._params)
+
+    @property
+    def opt_state(self) -> State:
+        """The random stream, the optimiser's state, and the memory of metrics."""
+        from ..tree import fresh
+
+        state: State = fresh(self._opt_state)
+        return state
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any, TypedDict, Unpack
 
 from ..data import as_dataset
-from ..errors import unknown
+from ..errors import located, unknown
 from ..step import eval_step
 from ..types import Array, Params
 from .event import EVENTS, AfterFit, Event, event_name
@@ -74,7 +74,11 @@ def events(
     [0]
     """
     plan = _plan(train, only, options)
-    return lambda target: Run(target, plan).events()
+
+    def stream(target: Trainer) -> Generator[Event, None, None]:
+        yield from Run(target, plan).events()
+
+    return stream
 
 
 def evaluate(
@@ -94,8 +98,9 @@ def evaluate(
     def evaluated(target: Trainer) -> dict[str, float]:
         task, totals = target.task, Totals()
         step = eval_step(target.model, task.loss, metrics=task.metrics, compile=compile, dtype=dtype)
-        for _ in validated(step, params, data, totals, kind="test"):
-            pass
+        with located(split="test", batch=lambda: totals.batches):
+            for _ in validated(step, params, data, totals, kind="test"):
+                pass
         return {"loss": totals.means["loss"], **totals.named()}
 
     return evaluated

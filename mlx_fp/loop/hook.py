@@ -98,10 +98,13 @@ class Hooks:
         """The names of the events that a hook listens to."""
         return frozenset(self._by_event)
 
-    def emit(self, name: str, event: Event) -> list[Stop | Replace]:
-        """Run the hooks of an event and return what they ask for."""
-        asked = (running(event) for running in self._by_event.get(name, ()))
-        return [directive for directive in asked if directive is not None]
+    def emit(self, name: str, event: Event, obey: Callable[[Event, Stop | Replace], Event]) -> Event:
+        """Run the hooks of an event; each sees what `obey` made of it for the ones before. Returns the last."""
+        for running in self._by_event.get(name, ()):
+            directive = running(event)
+            if directive is not None:
+                event = obey(event, directive)
+        return event
 
 
 class _Running:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .. import metric
@@ -13,7 +13,7 @@ from ..door import mx
 from ..errors import located
 from ..step import EvalStep, eval_step, train_step
 from ..types import Array, Batch, Params, State
-from .event import EVENTS, Event, RunState
+from .event import EVENTS, AfterBackward, Event, RunState
 from .hook import Hooks, Replace, Stop
 from .report import Report, Row
 from .totals import Totals
@@ -52,15 +52,21 @@ class Run:
         self.params, self.opt_state = self.step.init(start, seed=plan.seed)
         self.rows: list[Row] = []
         self.losses: list[float] | None = [] if plan.keep_losses else None
-        self.steps, self.asked_to_stop = 0, ""
+        self.steps = self.completed = 0
+        self.stop: Stop | None = None
 
     def events(self) -> Stream:
-        """Run, and yield the events that are wanted. `after_fit` comes last, also when an error ends the run."""
+        """Run, and yield the events that are wanted.
+
+        `after_fit` comes last. When an error, an interrupt or the closing of the stream ends the run, its hooks still
+        run, and then the exception goes on.
+        """
         try:
             yield from self._epochs()
-        except Exception as error:
-            self.asked_to_stop = f"{type(error).__name__}: {error}"
-            yield from self._emit("after_fit", report=self.report())
+        except BaseException as error:
+            closed = isinstance(error, GeneratorExit)
+            self.stop = Stop("the stream was closed" if closed else f"{type(error).__name__}: {error}")
+            self._tell("after_fit", report=self.report())
             raise
         yield from self._emit("after_fit", report=self.report())
 
@@ -71,11 +77,11 @@ class Run:
             losses=tuple(self.losses or ()),
             losses_kept=self.plan.keep_losses,
             epochs_target=self.plan.epochs,
-            epochs_completed=len(self.rows),
+            epochs_completed=self.completed,
             epochs_ran=len(self.rows),
             start_epoch=0,
-            stopped_early=bool(self.asked_to_stop),
-            stop_reason=self.asked_to_stop or None,
+            stopped_early=self.stop is not None and self.completed < self.plan.epochs,
+            stop_reason=None if self.stop is None else self.stop.reason,
             params=self.params,
             opt_state=self.opt_state,
         )
@@ -85,9 +91,10 @@ class Run:
         fields = {"epochs_target": plan.epochs, "start_epoch": 0, "resumed_from_epoch": None}
         yield from self._emit("before_fit", **fields, batches=_length(plan.train))
         for epoch in range(plan.epochs):
-            if self.asked_to_stop:
+            if self.stop is None:
+                yield from self._emit("before_epoch", epoch=epoch)
+            if self.stop is not None:
                 return
-            yield from self._emit("before_epoch", epoch=epoch)
             started, totals = time.perf_counter(), Totals(self.losses)
             yield from self._train(epoch, totals)
             seconds, validation = time.perf_counter() - started, Totals()
@@ -100,65 +107,79 @@ class Run:
         self.opt_state = {**self.opt_state, "metrics": metric.start(self.step.metrics)}
         with located(split="train", epoch=epoch, batch=lambda: totals.batches):
             for batch in self.plan.train.open(Cursor(epoch), kind="train"):
-                yield from self._step(epoch, batch, totals)
-                if self.asked_to_stop:
+                logs = yield from self._step(epoch, batch)
+                totals.add(logs, batch)
+                if self.stop is not None:
                     break
+            else:
+                self.completed += 1
             totals.close(self.plan.train, metric.values(self.step.metrics, self.opt_state["metrics"]))
 
-    def _step(self, epoch: int, batch: Batch, totals: Totals) -> Stream:
+    def _step(self, epoch: int, batch: Batch) -> Generator[Event, None, State]:
         here = {"epoch": epoch, "batch": batch, "step": self.steps}
         if "before_step" in self.heard:
             yield from self._emit("before_step", **here)
         if "after_backward" in self.heard:
             grads, rest, self.opt_state, logs = self.step.gradients(self.params, self.opt_state, batch)
-            asked = yield from self._emit("after_backward", **here, loss=logs["loss"], grads=grads)
-            grads = next((a.grads for a in reversed(asked) if a.grads is not None), grads)
+            event = yield from self._emit("after_backward", **here, loss=logs["loss"], grads=grads)
+            grads = event.grads if isinstance(event, AfterBackward) else grads
             self.params, self.opt_state = self.step.update(self.params, self.opt_state, grads, rest)
         else:
             self.params, self.opt_state, logs = self.step(self.params, self.opt_state, batch)
         mx.async_eval(self.params, self.opt_state, logs)
         self.steps += 1
-        totals.add(logs, batch)
         if "after_step" in self.heard:
             yield from self._emit("after_step", **here, loss=logs["loss"], logs=logs)
+        return logs
 
     def _validate(self, epoch: int, data: Dataset, totals: Totals) -> Stream:
         yield from self._emit("before_validation", epoch=epoch)
-        for batch, logs in validated(self.eval, self.params, data, totals, epoch=epoch):
-            if "after_validation_batch" in self.heard:
-                yield from self._emit("after_validation_batch", epoch=epoch, batch=batch, loss=logs["loss"])
+        with located(split="validation", epoch=epoch, batch=lambda: totals.batches):
+            for batch, logs in validated(self.eval, self.params, data, totals, epoch=epoch):
+                if "after_validation_batch" in self.heard:
+                    yield from self._emit("after_validation_batch", epoch=epoch, batch=batch, loss=logs["loss"])
         fields = {"val_loss": totals.means["loss"], "validation_batches": totals.batches}
         yield from self._emit("after_validation", epoch=epoch, **fields, val_metrics=totals.named())
 
-    def _emit(self, name: str, **fields: Any) -> Generator[Event, None, list[Replace]]:
-        """Make an event if anybody listens, run its hooks, do what they ask, and yield it if it is wanted."""
+    def _emit(self, name: str, **fields: Any) -> Generator[Event, None, Event | None]:
+        """Tell the hooks of an event, and yield it if it is wanted; nothing is made of one that nobody listens to."""
         if name not in self.heard:
-            return []
-        event = EVENTS[name](self.trainer, RunState(self.params, self.opt_state), **fields)
-        asked = self.hooks.emit(name, event)
-        for directive in asked:
-            if isinstance(directive, Stop):
-                self.asked_to_stop = self.asked_to_stop or directive.reason
-            else:
-                self.params = self.params if directive.params is None else directive.params
-                self.opt_state = self.opt_state if directive.opt_state is None else directive.opt_state
+            return None
+        event = self._tell(name, **fields)
         if name in self.plan.wanted:
             yield event
-        return [directive for directive in asked if isinstance(directive, Replace)]
+        return event
+
+    def _tell(self, name: str, **fields: Any) -> Event:
+        event = EVENTS[name](self.trainer, RunState(self.params, self.opt_state), **fields)
+        return self.hooks.emit(name, event, self._obey)
+
+    def _obey(self, event: Event, directive: Stop | Replace) -> Event:
+        """Do what a hook asks, and return the event as the next one shall see it."""
+        if isinstance(directive, Stop):
+            self.stop = self.stop or directive
+            return event
+        self.params = self.params if directive.params is None else directive.params
+        self.opt_state = self.opt_state if directive.opt_state is None else directive.opt_state
+        event = replace(event, state=RunState(self.params, self.opt_state))
+        if directive.grads is None:
+            return event
+        if not isinstance(event, AfterBackward):
+            raise TypeError("Replace(grads=…) is for hooks of after_backward, where gradients are")
+        return replace(event, grads=directive.grads)
 
 
 def validated(
     step: EvalStep, params: Params, data: Dataset, totals: Totals, *, epoch: int = 0, kind: str = "validation"
 ) -> Generator[tuple[Batch, State], None, None]:
-    """Take every batch of the data into `totals`, in evaluation mode, and yield it with what was logged."""
+    """Take every batch of the data into `totals`, in evaluation mode; yield each, before it counts, with its logs."""
     state = step.init()
-    with located(split=kind, epoch=epoch, batch=lambda: totals.batches):
-        for batch in data.open(Cursor(epoch), kind=kind):
-            state, logs = step(params, state, batch)
-            mx.async_eval(state, logs)
-            totals.add(logs, batch)
-            yield batch, logs
-        totals.close(data, metric.values(step.metrics, state))
+    for batch in data.open(Cursor(epoch), kind=kind):
+        state, logs = step(params, state, batch)
+        mx.async_eval(state, logs)
+        yield batch, logs
+        totals.add(logs, batch)
+    totals.close(data, metric.values(step.metrics, state))
 
 
 def _row(epoch: int, steps: int, seconds: float, train: Totals, validation: Totals) -> Row:

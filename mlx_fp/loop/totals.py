@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import deque
 
 from ..data import Dataset
+from ..tree import leaves
 from ..types import Batch, State
+from .report import Row
 
 __all__ = ["Totals", "examples"]
 
@@ -34,11 +36,17 @@ class Totals:
             self._read()
 
     def close(self, data: Dataset, metrics: dict[str, float]) -> None:
-        """Read what is queued, and the metrics. ValueError when there was no batch."""
+        """Read what is queued, and the metrics. ValueError when there was no batch, or two figures have one name."""
         if not self.batches:
-            raise ValueError(f"an epoch of {data!r} gave no batch; it needs at least one")
+            raise ValueError(
+                f"an epoch of {data!r} gave no batch; it needs at least one, and a stream's factory must return "
+                "a fresh iterable each time"
+            )
         while self._queue:
             self._read()
+        taken = sorted(self._sums.keys() & {*metrics, *Row.__slots__})
+        if taken or any(name.startswith("val_") for name in self._sums):
+            raise ValueError(f"a loss reports {', '.join(taken or self._sums)}: rows and metrics have names like these")
         self.means = {name: total / max(self.examples, 1) for name, total in self._sums.items()}
         self.metrics = metrics
 
@@ -55,12 +63,9 @@ class Totals:
 
 
 def examples(batch: Batch) -> int:
-    """Count the examples of a batch: the length of its first array's first axis, 1 for a scalar.
+    """Count the examples of a batch: the length of the first axis of its first array that has one, else 1.
 
-    >>> examples({"x": mx.zeros((32, 8)), "y": mx.zeros((32,))}), examples(mx.array(1.0))
+    >>> examples({"rate": 0.5, "x": mx.zeros((32, 8)), "y": mx.zeros((32,))}), examples(mx.array(1.0))
     (32, 1)
     """
-    while isinstance(batch, (dict, list, tuple)):
-        batch = next(iter(batch.values() if isinstance(batch, dict) else batch), None)
-    shape = getattr(batch, "shape", ())
-    return int(shape[0]) if shape else 1
+    return next((int(leaf.shape[0]) for leaf in leaves(batch) if getattr(leaf, "shape", ())), 1)

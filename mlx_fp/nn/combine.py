@@ -6,7 +6,7 @@ Entries are Layers, mlx.nn modules or their classes, or plain callables. Positio
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import replace
 from functools import reduce
 from typing import Any
@@ -169,13 +169,18 @@ def _make(parts: Parts) -> Params:
 def _parts(entries: tuple[Any, ...], named: dict[str, Any]) -> Parts:
     parts: Parts = {("layers", i): as_layer(entry, f"entry {i}") for i, entry in enumerate(entries)}
     for name, entry in named.items():
-        if "." in name or not name or name.startswith("_") or (name == "layers" and entries):
-            raise ValueError(
-                f"a part cannot be called {name!r}: positional parts live under 'layers', dots are paths, and mlx.nn "
-                "passes over names that start with _"
-            )
+        part_name(name, ("layers",) if entries else ())
         parts[name,] = as_layer(entry, f"entry {name!r}")
     return parts
+
+
+def part_name(name: str, taken: Container[str]) -> None:
+    """Raise ValueError for a name that a part cannot have."""
+    if not name or "." in name or name.startswith("_") or name in taken:
+        raise ValueError(
+            f"a part cannot be called {name!r}: that name is taken, or it is empty or has a dot, which paths are cut "
+            "at, or starts with _, which mlx.nn passes over"
+        )
 
 
 def _some(name: str, parts: Parts) -> Parts:

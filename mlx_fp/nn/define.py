@@ -13,7 +13,7 @@ from ..errors import unknown
 from ..select import Select, select
 from ..types import Array, Params
 from . import initializers
-from .combine import joined
+from .combine import joined, part_name
 from .layer import Layer, Trainable, layer
 from .lift import as_layer
 
@@ -141,8 +141,7 @@ class View:
 
 
 def _part(name: str, part: Any) -> Layer | Leaf:
-    if name in _RESERVED or name.startswith("_"):
-        raise ValueError(f"a part cannot be called {name!r}: {', '.join(_RESERVED)} and names with _ are taken")
+    part_name(name, _RESERVED)
     if isinstance(part, Leaf):
         return part
     return as_layer(part, f"part {name!r}")

@@ -16,12 +16,13 @@ import mlx.nn as mlx_nn
 
 from .. import call, rng
 from ..door import mx
+from ..errors import unknown
 from ..select import select
-from ..tree import flat
+from ..tree import flat, fresh
 from ..types import Params
 from .dense import Linear
 from .layer import Layer, Trainable, layer
-from .module import AS_THEY_ARE, Module, copied, fill, hidden, parameters, read, structure
+from .module import AS_THEY_ARE, Module, fill, hidden, parameters, read, structure
 
 __all__ = ["as_layer", "fn", "lift", "lower", "split"]
 
@@ -68,7 +69,7 @@ def split(module: mlx_nn.Module) -> tuple[Layer, Params]:
         raise TypeError(f"split takes an mlx.nn.Module; got {type(module).__name__}")
     still = structure(module, {})
     params = parameters(module)
-    return _lifted(still, lambda: copied(params)), copied(params)
+    return _lifted(still, lambda: fresh(params)), fresh(params)
 
 
 def lower(target: Layer, params: Params) -> mlx_nn.Module:
@@ -117,20 +118,30 @@ def as_layer(entry: Any, where: str) -> Layer:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Run:
-    """The computation of a lifted module; `still` is its structure."""
+    """The computation of a lifted module; `still` is its structure, `paths` are those of its parameters."""
 
     still: mlx_nn.Module
+    paths: frozenset[str]
 
     def __call__(self, params: Params, xs: tuple[Any, ...], kw: dict[str, Any], train: bool) -> tuple[Any, Params]:
-        module = self.bound(params, train, _COMPUTED)
+        module = self.bound(params, train, _COMPUTED if train else AS_THEY_ARE)  # without, a predictor can be exported
         return module(*xs, **kw), read(module, params)
 
     def bound(self, params: Params, train: bool, classes: Mapping[type, type] = AS_THEY_ARE) -> mlx_nn.Module:
         """Return a module of this structure that holds `params`, some classes replaced by others."""
+        self._check(params)
         module: mlx_nn.Module = structure(self.still, {}, classes)
         fill(module, params)
         module.train(train)
         return module
+
+    def _check(self, params: Params) -> None:
+        """Raise KeyError unless the parameters are the module's own: a missing one would be the structure's."""
+        came = flat(params)
+        odd = [path for path in (*self.paths, *came) if (path in came) != (path in self.paths)]
+        if odd:
+            where, known = ("parameters", came) if odd[0] in self.paths else ("module", self.paths)
+            raise KeyError(f"{type(self.still).__name__}: {unknown(f'path of the {where},', odd[0], sorted(known))}")
 
 
 class _Lowered(mlx_nn.Module):
@@ -139,7 +150,7 @@ class _Lowered(mlx_nn.Module):
     def __init__(self, target: Layer, params: Params) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._layer = target
-        for name, child in params.items():
+        for name, child in fresh(params).items():
             self[name] = _node(child)
 
     def __call__(self, *xs: Any, **kw: Any) -> Any:
@@ -174,7 +185,8 @@ def _freeze_rest(module: mlx_nn.Module, params: Params, target: Layer) -> mlx_nn
 
 def _lifted(still: mlx_nn.Module, make: Callable[[], Params]) -> Layer:
     mx.eval(hidden(still))
-    return layer(make, _Run(still), trainable=_trainable(still), name=type(still).__name__)
+    run = _Run(still, frozenset(flat(parameters(still))))
+    return layer(make, run, trainable=_trainable(still), name=type(still).__name__)
 
 
 def _trainable(module: mlx_nn.Module) -> Trainable:

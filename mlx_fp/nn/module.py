@@ -9,10 +9,10 @@ from typing import Any
 import mlx.nn as mlx_nn
 
 from ..door import mx
-from ..tree import flat
+from ..tree import flat, fresh
 from ..types import Params
 
-__all__ = ["AS_THEY_ARE", "Module", "copied", "fill", "hidden", "parameters", "read", "structure"]
+__all__ = ["AS_THEY_ARE", "Module", "fill", "hidden", "parameters", "read", "structure"]
 
 Module = mlx_nn.Module
 
@@ -21,17 +21,8 @@ AS_THEY_ARE: Mapping[type, type] = MappingProxyType({})
 
 
 def parameters(module: mlx_nn.Module) -> Params:
-    """Return the parameters and buffers of a module, as a tree of plain containers around the same arrays."""
-    return copied(module.parameters())
-
-
-def copied(tree: Params) -> Params:
-    """Fresh plain containers around the same arrays."""
-    if isinstance(tree, Mapping):
-        return {key: copied(child) for key, child in tree.items()}
-    if isinstance(tree, (list, tuple)):
-        return [copied(child) for child in tree]
-    return tree
+    """Return the parameters and buffers of a module as a plain tree, each array as an object of its own."""
+    return fresh(module.parameters())
 
 
 def structure(node: Any, seen: dict[int, Any], classes: Mapping[type, type] = AS_THEY_ARE) -> Any:

@@ -6,11 +6,15 @@ from dataclasses import replace
 from typing import Any
 
 from .. import rng
+from ..door import mx, utils
+from ..tree import merge, partition
 from ..types import Params
 from .layer import Apply, Layer
 from .lift import as_layer
 
 __all__ = ["remat"]
+
+tree_map = utils.tree_map
 
 
 def remat(entry: Any) -> Layer:
@@ -27,6 +31,16 @@ def remat(entry: Any) -> Layer:
     inner = as_layer(entry, "remat's layer")
 
     def run(params: Params, xs: tuple[Any, ...], kw: dict[str, Any], train: bool) -> tuple[Any, Params]:
-        return rng.recomputed(lambda params, xs, kw: inner.apply.run(params, xs, kw, train), params, xs, kw)
+        may, trains = inner.trainable.leaves(params), inner.trainable(params)
+        kept, rest = partition(may | trains)(params)  # what has no gradient, quantised weights say, is closed over
+        rest = tree_map(mx.stop_gradient, rest)
+        arrays = {name: value for name, value in kw.items() if isinstance(value, (mx.array, dict, list, tuple))}
+
+        def forward(kept: Params, xs: tuple[Any, ...], arrays: dict[str, Any]) -> tuple[Any, Params]:
+            y, after = inner.apply.run(merge(kept, rest), xs, {**kw, **arrays}, train)
+            return y, partition(may | trains)(after)[1]
+
+        y, after = rng.recomputed(forward, kept, xs, arrays)
+        return y, merge(kept, after)
 
     return replace(inner, apply=Apply(run), name=f"remat({inner.name})")

@@ -12,7 +12,7 @@ from toolz import compose_left
 
 from .. import call
 from ..door import mx, utils
-from ..tree import copied
+from ..tree import fresh
 from ..types import Params, State, Tree
 
 __all__ = ["Optimizer", "lift"]
@@ -67,7 +67,7 @@ def lift(target: Any, *args: Any, **kwargs: Any) -> Optimizer:
         return state
 
     def update(grads: Tree, state: State, params: Params) -> tuple[Params, State]:
-        worker = _worker(still, copied(state))
+        worker = _worker(still, fresh(state))
         worker._initialized = True
         updated = worker.apply_gradients({"memory": grads}, {"memory": params})
         return _as_before(updated["memory"], params), _as_before(worker.state, state)

@@ -177,7 +177,7 @@ def reading(name: str) -> Callable[[State], Any]:
         for state in chain:
             if name in state:
                 return state[name]
-        kept = sorted({key for state in chain for key in state} - {"inner", "memory"})
+        kept = sorted({key for state in chain for key in state} - {"inner", "memory", "optimizer", "groups"})
         raise KeyError(f"no wrapper of this optimiser keeps {name!r}; kept: {', '.join(kept)}")
 
     return find
@@ -188,22 +188,17 @@ def finite(tree: Tree) -> Array:
     return mx.all(mx.stack([mx.all(mx.isfinite(leaf)) for leaf in leaves(tree)] or [mx.array(True)]))
 
 
-def skips(state: Any) -> bool:
+def skips(state: State) -> bool:
     """Tell whether an optimiser's state is that of one with `skip_nonfinite` somewhere in it."""
-    if isinstance(state, list):
-        return any(map(skips, state))
-    inside = (state[name] for name in ("inner", "groups") if name in state)
-    return "skipped" in state or any(map(skips, inside))
+    return any("skipped" in one for one in _chain(state))
 
 
-def _chain(state: State) -> Iterator[State]:
-    """Yield the states of the wrappers, the outermost first, and of the optimiser inside."""
-    state = state.get("optimizer", state)
-    while True:
+def _chain(state: Any) -> Iterator[State]:
+    """Yield the states of the wrappers, the outermost first, and of the optimisers inside."""
+    if isinstance(state, dict):
         yield state
-        if not isinstance(state.get("inner"), dict):
-            return
-        state = state["inner"]
+        for inner in (state.get("optimizer"), state.get("inner"), *state.get("groups", ())):
+            yield from _chain(inner)
 
 
 def _chosen(condition: Array, yes: Tree, no: Tree) -> Tree:

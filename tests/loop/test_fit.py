@@ -162,7 +162,7 @@ def test_an_exception_keeps_its_class_and_says_where():
     target = trainer(fp.on("after_step", broken), fp.on("after_fit", lambda e: ended.append(e.report)))
     with pytest.raises(LookupError, match="no such thing") as caught:
         fit(target, epochs=3)
-    assert "at split=train, epoch=1, batch=2" in caught.value.__notes__
+    assert "at split=train, epoch=1, batch=1" in caught.value.__notes__
     assert ended[0].stop_reason == "LookupError: no such thing"
     assert ended[0].epochs_ran == 1
 
@@ -245,3 +245,89 @@ def test_freeze_on_a_trainer_keeps_that_part():
     assert same(report.params["layers"][0], start["layers"][0])
     assert not same(report.params["layers"][4], start["layers"][4])
     assert fp.paths("layers.0")(report.opt_state["optimizer"]["memory"]) == ()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_an_interrupt_ends_with_a_whole_report_and_goes_on(error):
+    def interrupt(e):
+        if e.step == 4:
+            raise error
+
+    ended = []
+    target = trainer(fp.on("after_step", interrupt), fp.on("after_fit", lambda e: ended.append(e.report)))
+    with pytest.raises(error):
+        fit(target, epochs=3)
+    assert ended[0].stop_reason.startswith(error.__name__)
+    assert (ended[0].epochs_completed, ended[0].stopped_early) == (1, True)
+    assert mx.isfinite(ended[0].params["layers"][0]["weight"]).all()
+
+
+def test_closing_the_stream_runs_the_last_hooks():
+    ended = []
+    run = fp.events(TRAIN, epochs=2, only=("after_step",))(trainer(fp.on("after_fit", ended.append)))
+    next(run)
+    run.close()
+    assert [e.report.stop_reason for e in ended] == ["the stream was closed"]
+
+
+def test_nothing_happens_before_the_first_event_is_asked_for():
+    run = fp.events(TRAIN)(trainer(fp.freeze()))
+    with pytest.raises(ValueError, match="nothing trains"):
+        next(run)
+
+
+def test_hooks_that_replace_gradients_compose():
+    halve = fp.on("after_backward", lambda e: fp.Replace(grads=_map(lambda g: g / 2, e.grads)))
+    plain = pipe(fp.trainer(nn.linear(4, 2), fp.classification()), fp.with_optimizer(optim.sgd(0.4)))
+    quarter = pipe(plain, fp.with_optimizer(optim.sgd(0.1)))
+    one, other = fit(pipe(plain, halve, halve)), fit(quarter)
+    for a, b in zip(fp.flat(one.params).values(), fp.flat(other.params).values(), strict=True):
+        assert mx.allclose(a, b, atol=1e-6)
+    with pytest.raises(TypeError, match="after_backward"):
+        fit(trainer(fp.on("before_step", lambda e: fp.Replace(grads={}))))
+
+
+def test_a_stop_is_obeyed_wherever_it_comes_from():
+    assert fit(trainer(fp.on("after_epoch", lambda e: fp.Stop(""))), epochs=3).epochs_ran == 1
+    before = fit(trainer(fp.on("before_epoch", lambda e: fp.Stop("no") if e.epoch == 1 else None)), epochs=3)
+    assert (before.epochs_ran, before.epochs_completed, before.opt_state["optimizer"]["step"].item()) == (1, 1, 3)
+    cut = fit(trainer(fp.on("after_step", lambda e: fp.Stop("half way"))), epochs=1)
+    assert (cut.epochs_completed, cut.stopped_early) == (0, True)
+    last = fit(trainer(fp.on("after_epoch", lambda e: fp.Stop("done") if e.epoch == 1 else None)), epochs=2)
+    assert (last.stopped_early, last.stop_reason) == (False, "done")
+
+
+def test_what_a_hook_does_in_place_changes_nothing():
+    def meddle(e):
+        e.state.params["layers"][0]["weight"] += 100
+
+    start = nn.init(0)(MODEL)
+    first = fp.flat(start)["layers.0.weight"].tolist()
+    meddled = fit(trainer(fp.on("before_fit", meddle), fp.on("after_step", meddle)), params=start)
+    assert same(meddled.params, fit(trainer(), params=start).params)
+    assert fp.flat(start)["layers.0.weight"].tolist() == first
+
+
+def test_batches_are_weighted_by_their_arrays_not_by_numbers_before_them():
+    batches = [{"rate": 1.0, "x": mx.full((n, 4), float(n))} for n in (30, 10)]
+    report = pipe(
+        fp.trainer(nn.linear(4, 1), lambda model, rate, x: model(x).mean() * 0 + x.mean()), fp.fit(batches, quiet=True)
+    )
+    assert report.rows[0].examples == 40
+    assert report.rows[0].epoch_loss == pytest.approx((30 * 30 + 10 * 10) / 40)
+
+
+@pytest.mark.parametrize("name", ["epoch", "accuracy", "val_loss"])
+def test_a_loss_cannot_report_under_the_name_of_a_field_or_metric(name):
+    task = fp.classification(loss=lambda model, x, y: (model(x).mean(), {name: mx.array(1.0)}))
+    with pytest.raises(ValueError, match=name):
+        pipe(fp.trainer(MODEL, task), fp.fit(TRAIN, quiet=True))
+
+
+def test_an_error_after_a_validation_batch_says_where():
+    def broken(e):
+        raise LookupError
+
+    with pytest.raises(LookupError) as caught:
+        fit(trainer(fp.on("after_validation_batch", broken)), validation=HELD)
+    assert "at split=validation, epoch=0, batch=0" in caught.value.__notes__

@@ -8,7 +8,10 @@ from mlx_fp.loop.hook import Hooks
 
 def emit(*hooks, times=1, event="after_epoch"):
     running = Hooks(hooks)
-    return [running.emit(event, number) for number in range(times)]
+    asked = []
+    for number in range(times):
+        running.emit(event, number, lambda e, directive: asked.append(directive) or e)
+    return asked
 
 
 def test_memory_goes_from_event_to_event_and_each_run_starts_anew():
@@ -41,7 +44,7 @@ def test_once_is_spent_by_a_completed_run_not_by_a_declined_one():
 
 
 def test_directives_come_back_and_anything_else_names_the_hook():
-    assert emit(fp.hook("after_epoch", lambda e: fp.Stop("now"))) == [[fp.Stop("now")]]
+    assert emit(fp.hook("after_epoch", lambda e: fp.Stop("now"))) == [fp.Stop("now")]
 
     def confused(event):
         return "stop"

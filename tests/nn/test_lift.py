@@ -187,7 +187,7 @@ def test_keyword_arguments_go_through():
 def test_split_gives_the_module_s_own_arrays_and_outputs():
     module = Block(4)
     layer, params = nn.split(module)
-    assert flat(params)["towers.0.weight"] is module.towers[0].weight
+    assert mx.array_equal(flat(params)["towers.0.weight"], module.towers[0].weight)
     assert flat(nn.init(9)(layer))["towers.0.weight"].tolist() == module.towers[0].weight.tolist()
     mx.random.seed(4)
     expected = module.train()(X)
@@ -452,3 +452,34 @@ def test_a_frozen_module_piped_into_a_model_keeps_its_rules():
     model = pipe(nn.sequential(first=module, last=mlx_nn.Linear(4, 2)))
     params = nn.init(0)(model)
     assert fp.paths(model.trainable(params))(params) == ("first.bias", "last.weight", "last.bias")
+
+
+def test_parameters_that_are_missing_or_unknown_are_named():
+    layer = nn.linear(4, 2)
+    params = nn.init(1)(layer)
+    with pytest.raises(KeyError, match="unknown path of the parameters, 'weight': did you mean 'wieght'"):
+        layer.apply({"wieght": params["weight"], "bias": params["bias"]}, mx.ones((1, 4)))
+    with pytest.raises(KeyError, match="unknown path of the module, 'extra'"):
+        layer.apply({**params, "extra": mx.ones(1)}, mx.ones((1, 4)))
+
+
+def test_what_is_done_in_place_to_split_or_lowered_arrays_stays_there():
+    module = mlx_nn.Linear(4, 2)
+    before = module.weight.tolist()
+    layer, params = nn.split(module)
+    params["weight"] += 1
+    assert module.weight.tolist() == before
+    assert nn.init(0)(layer)["weight"].tolist() == before
+    model = nn.sequential(layer)
+    own = nn.init(0)(model)
+    lowered = nn.lower(model, own)
+    lowered["layers"][0]["weight"] += 1
+    assert own["layers"][0]["weight"].tolist() == before
+
+
+def test_a_predictor_can_be_exported(tmp_path):
+    model = nn.sequential(nn.linear(4, 8), nn.relu, nn.linear(8, 2))
+    predict = nn.predictor(nn.init(0)(model))(model)
+    path = str(tmp_path / "model.mlxfn")
+    mx.export_function(path, predict, mx.ones((3, 4)))
+    assert mx.allclose(mx.import_function(path)(mx.ones((3, 4)))[0], predict(mx.ones((3, 4))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mlx.core as mx
+import mlx.nn as mlx_nn
 import pytest
 
 import mlx_fp as fp
@@ -139,3 +140,17 @@ def test_an_error_inside_comes_out_and_leaves_the_stream():
     drawn = mx.random.uniform().item()
     mx.random.seed(4)
     assert drawn == mx.random.uniform().item()
+
+
+def test_integer_inputs_and_quantised_layers_have_no_gradient_and_need_none():
+    tokens = mx.array([[1, 2, 3]])
+    embedded = nn.sequential(nn.embedding(10, 4), nn.linear(4, 10))
+    quantised = nn.sequential(nn.linear(4, 64), nn.split(mlx_nn.QuantizedLinear(64, 64))[0])
+    for model, x in ((embedded, tokens), (quantised, mx.ones((2, 4)))):
+        step, again = (
+            fp.train_step(m, lambda f, x: f(x).square().mean(), optim.sgd(0.1)) for m in (model, nn.remat(model))
+        )
+        params, state = step.init(0)
+        (plain, _, logs), (rematted, _, relogs) = step(params, state, x), again(params, state, x)
+        assert logs["loss"].item() == relogs["loss"].item()
+        assert all(mx.array_equal(a, b) for a, b in zip(flat(plain).values(), flat(rematted).values(), strict=True))
