@@ -32,8 +32,7 @@ def main() -> float:
     for epoch in range(12):
         for batch in batches.open(data.Cursor(epoch)):
             params, opt_state, logs = step(params, opt_state, batch)
-        rate = opt_state["optimizer"]["inner"]["inner"]["learning_rate"]
-        norm = optim.reading("grad_norm")(opt_state)
+        rate, norm = (optim.reading(name)(opt_state) for name in ("learning_rate", "grad_norm"))
         print(f"epoch {epoch:2}  loss {logs['loss'].item():.4f}  rate {rate.item():.5f}  norm {norm.item():.3f}")
     print(f"{step.traces} trace, {optim.reading('skipped')(opt_state).item()} steps skipped")
     return logs["loss"].item()

@@ -56,8 +56,9 @@ def losses(loss: Loss, forward: Bound, batch: Batch) -> tuple[Array, State]:
     reported = logs if isinstance(logs, dict) else {"its second value": logs}
     for name, scalar in [("loss", value), *reported.items()]:
         if not isinstance(scalar, mx.array) or scalar.ndim != 0:
-            got = f"an array of shape {scalar.shape}" if isinstance(scalar, mx.array) else type(scalar).__name__
-            raise TypeError(f"a loss returns a scalar array, or (scalar, dict of scalars); {name} is {got}: mean() it?")
+            isarray = isinstance(scalar, mx.array)
+            got = f"an array of shape {scalar.shape}: mean() it?" if isarray else type(scalar).__name__
+            raise TypeError(f"a loss returns a scalar array, or (scalar, dict of scalars); {name} is {got}")
     if "loss" in reported:
         raise ValueError("a loss reports scalars under names of their own; 'loss' is what it returns first")
     return value.astype(mx.float32), logs

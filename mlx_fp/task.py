@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import call
+from .door import mx
 from .metric import Metric, accuracy, checked
 from .nn import losses
 from .types import Array, Forward, Loss
@@ -61,4 +62,7 @@ def as_task(task: Any) -> Task:
 
 
 def _cross_entropy(forward: Forward, x: Array, y: Array) -> Array:
-    return losses.cross_entropy(forward(x), y, reduction="mean")
+    logits = forward(x)
+    if y.ndim < logits.ndim and not mx.issubdtype(y.dtype, mx.integer):
+        raise TypeError(f"classification needs integer labels; y is {y.dtype} {y.shape}: y.astype(mx.int32)")
+    return losses.cross_entropy(logits, y, reduction="mean")

@@ -40,3 +40,22 @@ def test_a_trainer_says_what_it_takes():
         fp.trainer("model", fp.classification())
     with pytest.raises(TypeError, match=r"optim\.lift"):
         fp.with_optimizer("adam")
+
+
+def test_labels_that_are_no_integers_are_refused_with_the_remedy():
+    batch = (mx.ones((4, 3)), mx.ones((4,)))
+    with pytest.raises(TypeError, match=r"integer labels; y is mlx.core.float32 \(4,\): y.astype"):
+        fp.fit([batch], quiet=True)(fp.trainer(nn.linear(3, 2), fp.classification()))
+    soft = (mx.ones((4, 3)), mx.full((4, 2), 0.5))  # probabilities of each class are labels too
+    fp.fit([soft], quiet=True)(fp.trainer(nn.linear(3, 2), fp.classification(metrics=[])))
+
+
+def test_what_stands_in_the_wrong_place_is_named_at_once():
+    from mlx_fp import optim
+
+    with pytest.raises(TypeError, match="call it, with a rate"):
+        fp.with_optimizer(optim.adam)
+    with pytest.raises(TypeError, match="a seed is an int.*got"):
+        nn.init(nn.linear(3, 2))
+    with pytest.raises(KeyError, match="the parameters lack layers; they have weight, bias"):
+        nn.predictor(nn.init(0)(nn.linear(3, 2)))(nn.sequential(nn.linear(3, 2)))(mx.ones((1, 3)))

@@ -41,7 +41,8 @@ def trainer(model: Any, task: Any, *, optimizer: Optimizer | None = None) -> Tra
 def with_optimizer(optimizer: Optimizer) -> Verb:
     """Train with another optimiser."""
     if not isinstance(optimizer, Optimizer):
-        raise TypeError(f"a trainer takes an Optimizer; got {type(optimizer).__name__}: optim.lift it")
+        hint = "call it, with a rate" if callable(optimizer) else "optim.lift it"
+        raise TypeError(f"a trainer takes an Optimizer; got {type(optimizer).__name__}: {hint}")
     return lambda target: replace(target, optimizer=optimizer)
 
 

@@ -123,6 +123,9 @@ class Pass:
     __slots__ = ("params", "parts", "train")
 
     def __init__(self, parts: Parts, params: Params, train: bool) -> None:
+        lacking = sorted({key[0] for key in parts} - set(params))
+        if lacking:
+            raise KeyError(f"the parameters lack {', '.join(lacking)}; they have {', '.join(map(str, params))}")
         self.parts, self.train = parts, train
         self.params = {name: list(value) if isinstance(value, list) else value for name, value in params.items()}
 

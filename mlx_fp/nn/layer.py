@@ -132,8 +132,10 @@ def init(key: int | Array) -> Callable[[Layer], Params]:
     (2, 3)
     """
 
+    start = rng.key(key)
+
     def made(target: Layer) -> Params:
-        params = target.init(rng.key(key))
+        params = target.init(start)
         mx.eval(params)
         return params
 
