@@ -261,10 +261,11 @@ def test_importing_the_package_costs_neither_mlx_nor_numpy():
 BLOCKED = "import sys\nfor name in ('mlx', 'mlx.core', 'mlx.nn', 'mlx.utils'): sys.modules[name] = None\n"
 
 
-@pytest.mark.parametrize("name", [n for n in FLOORS[0] if (PACKAGE / f"{n}.py").exists()] + ["data"])
-def test_without_mlx_the_first_floor_and_data_load(name):
-    if name == "data" and not (PACKAGE / "data" / "__init__.py").exists():
-        pytest.skip("mlx_fp.data is being written")
+LIGHT = ["data", "loop.event", "loop.hook", "loop.progress", "loop.report"]
+
+
+@pytest.mark.parametrize("name", [n for n in FLOORS[0] if (PACKAGE / f"{n}.py").exists()] + LIGHT)
+def test_without_mlx_the_first_floor_data_hooks_and_reports_load(name):
     code = (
         f"import mlx_fp, mlx_fp.{name} as part\nfor n in part.__all__: getattr(part, n)\nprint(len(part.__all__) > 0)"
     )
