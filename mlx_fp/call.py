@@ -13,7 +13,7 @@ from typing import Any
 
 from .errors import nearest, unknown
 
-__all__ = ["arguments", "name_of", "named", "spread"]
+__all__ = ["arguments", "name_of", "named", "signature_of", "spread"]
 
 _POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -34,7 +34,7 @@ def named(
     Traceback (most recent call last):
     TypeError: map function '<lambda>' requires 'shard', which is not on offer; it may name: epoch, index
     """
-    parameters = _parameters(fn)
+    parameters = signature_of(fn)
     if parameters is None:
         return lambda *given, **_: fn(*given[:values])
     room = _room(parameters, values)
@@ -88,7 +88,7 @@ def spread(fn: Callable[..., Any], first: Any, batch: Any, what: str = "loss") -
         _check_keys(fn, batch, what)
         return fn(first, **batch)
     values = tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
-    parameters = _parameters(fn)
+    parameters = signature_of(fn)
     if parameters is not None:
         _check_count(fn, parameters, len(values), what)
     return fn(first, *values)
@@ -103,10 +103,15 @@ def name_of(fn: Any) -> str:
     return str(getattr(fn, "__name__", None) or getattr(fn, "name", None) or type(fn).__name__)
 
 
-def _parameters(fn: Callable[..., Any]) -> list[Parameter] | None:
+def signature_of(fn: Callable[..., Any]) -> list[Parameter] | None:
+    """Return the parameters of a callable, None for a builtin that does not tell them.
+
+    >>> [p.name for p in signature_of(lambda x, *, train: x)]
+    ['x', 'train']
+    """
     try:
         return list(inspect.signature(fn).parameters.values())
-    except (ValueError, TypeError):  # a builtin without a signature
+    except (ValueError, TypeError):
         return None
 
 
@@ -138,7 +143,7 @@ def _check_keys(fn: Callable[..., Any], batch: Mapping[Any, Any], what: str) -> 
             f"{what} {name_of(fn)!r} takes keyword arguments, but the batch key {odd[0]!r} is not an identifier; "
             f"the batch has keys ({', '.join(map(str, batch))})"
         )
-    parameters = _parameters(fn)
+    parameters = signature_of(fn)
     if parameters is None:
         return
     plain = [

@@ -65,14 +65,9 @@ def losses(loss: Loss, forward: Bound, batch: Batch) -> tuple[Array, State]:
 
 
 def _cast(tree: Tree, dtype: Any) -> Tree:
-    """Take the floating arrays of a tree in another floating type, None being their own.
+    """Take a tree afresh, its floating arrays in another floating type, None being their own."""
 
-    Each comes as an object of its own, so that what a loss or a layer does to it in place stays there.
-    """
+    def narrow(leaf: Any) -> Any:
+        return leaf.astype(dtype) if isinstance(leaf, mx.array) and mx.issubdtype(leaf.dtype, mx.floating) else leaf
 
-    def cast(leaf: Any) -> Any:
-        if not isinstance(leaf, mx.array):
-            return leaf
-        return leaf.astype(dtype if dtype is not None and mx.issubdtype(leaf.dtype, mx.floating) else leaf.dtype)
-
-    return tree_map(cast, tree)
+    return fresh(tree) if dtype is None else tree_map(narrow, fresh(tree))

@@ -11,7 +11,7 @@ from .door import mx, utils
 from .forward import Bound, losses
 from .metric import Metric
 from .nn.layer import Layer, shapes
-from .optim.optimizer import Optimizer
+from .optim.optimizer import Optimizer, checked
 from .optim.wrap import finite, skips
 from .select import Select, select
 from .structure import as_arrays
@@ -130,7 +130,8 @@ def train_step(
     >>> logs["loss"].item() < 1e-3, step.traces
     (True, 1)
     """
-    _check_parts(model, loss, optimizer)
+    _check_parts(model, loss)
+    checked(optimizer, "a step")
     _check_options(compile, dtype)
     folds, chosen = metric.checked(metrics), select(trainable)
 
@@ -188,7 +189,7 @@ def eval_step(
     >>> step({}, step.init(), mx.ones((4,)))[1]["loss"].item()
     1.0
     """
-    _check_parts(model, loss, None)
+    _check_parts(model, loss)
     _check_options(False, dtype)
     folds = metric.checked(metrics)
 
@@ -232,10 +233,8 @@ def _check_options(compile: Any, dtype: Any) -> None:
         raise TypeError(f"dtype is a floating type of MLX, such as mx.bfloat16; got {dtype!r}")
 
 
-def _check_parts(model: Any, loss: Any, optimizer: Any) -> None:
+def _check_parts(model: Any, loss: Any) -> None:
     if not isinstance(model, Layer):
         raise TypeError(f"a step takes a Layer as model; got {type(model).__name__}: lift or split it")
     if not callable(loss):
         raise TypeError(f"a step takes a function as loss; got {loss!r}")
-    if optimizer is not None and not isinstance(optimizer, Optimizer):
-        raise TypeError(f"a step takes an Optimizer; got {type(optimizer).__name__}: optim.lift it")

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
-from .door import mx
+from .door import mx, utils
+from .tree import leaves
 from .types import Tree
 
 __all__ = ["Structure", "arrays", "as_arrays", "builder", "describe", "structure"]
@@ -67,25 +68,14 @@ def builder(tree: Tree, *, first: int = 0) -> Callable[[list[Any]], Tree]:
     return source.function(f"def made(arrays): return {body}")
 
 
-def arrays(tree: Tree) -> Iterator[Any]:
-    """Yield the arrays of a tree, in tree order, constants left out."""
-    if isinstance(tree, mx.array):
-        yield tree
-    elif isinstance(tree, (dict, list, tuple)):
-        for _, child in _items(tree):
-            yield from arrays(child)
+def arrays(tree: Tree) -> list[Any]:
+    """List the arrays of a tree, in tree order, constants left out."""
+    return [leaf for leaf in leaves(tree) if isinstance(leaf, mx.array)]
 
 
 def as_arrays(tree: Tree) -> Tree:
     """Take the numpy arrays of a tree as mlx arrays; everything else stays."""
-    if isinstance(tree, mx.array):
-        return tree
-    if isinstance(tree, dict):
-        return {key: as_arrays(value) for key, value in tree.items()}
-    if isinstance(tree, (list, tuple)):
-        items = [as_arrays(value) for value in tree]
-        return type(tree)(*items) if hasattr(tree, "_fields") else type(tree)(items)
-    return _array(tree) if hasattr(tree, "__array__") else tree
+    return utils.tree_map(_array, tree)
 
 
 def describe(trees: Mapping[str, Tree]) -> dict[str, str]:
@@ -183,9 +173,11 @@ def _bad_leaf(leaf: Any, path: str) -> TypeError:
     return TypeError(f"a tree holds arrays and constants (None, bool, int, float, str); got {kind} at {path!r}")
 
 
-def _array(value: Any) -> Any:
+def _array(leaf: Any) -> Any:
+    if isinstance(leaf, mx.array) or not hasattr(leaf, "__array__"):
+        return leaf
     try:
-        return mx.array(value)
+        return mx.array(leaf)
     except (RuntimeError, ValueError, TypeError) as error:
-        kind = getattr(value, "dtype", type(value).__name__)
+        kind = getattr(leaf, "dtype", type(leaf).__name__)
         raise TypeError(f"MLX has no arrays of {kind}, of which a batch or input holds one") from error

@@ -49,10 +49,7 @@ class _Lines:
 
 def _line(event: AfterEpoch, target: int) -> str:
     row = event.row
-    numbers = {"loss": row.epoch_loss, **row.metrics}
-    if row.val_loss is not None:
-        numbers |= {"val_loss": row.val_loss, **{f"val_{name}": value for name, value in row.val_metrics.items()}}
-    shown = "  ".join(f"{name} {value:.4f}" for name, value in numbers.items())
+    shown = "  ".join(f"{name} {value:.4f}" for name, value in row.figures().items())
     return f"epoch {row.epoch + 1}/{target}  {shown}  {row.examples_per_second:,.0f} examples/s"
 
 

@@ -44,6 +44,11 @@ class Row:
         """Name every metric, those of validation with `val_` in front."""
         return self.metrics | {f"val_{name}": value for name, value in self.val_metrics.items()}
 
+    def figures(self) -> dict[str, float]:
+        """Name the losses and metrics in the order in which they are shown."""
+        held = {} if self.val_loss is None else {"val_loss": self.val_loss}
+        return {"loss": self.epoch_loss, **self.metrics, **held, **self.named()}
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, metrics by name among them."""
         plain = {name: getattr(self, name) for name in self.__slots__ if name not in ("metrics", "val_metrics")}
@@ -76,21 +81,17 @@ class Report:
         return json.dumps(_finite(self.to_dict()), indent=indent, allow_nan=False)
 
     def __str__(self) -> str:
-        return table([_heads(self.rows), *(_cells(row) for row in self.rows)], left=0) if self.rows else "no epochs"
+        if not self.rows:
+            return "no epochs"
+        heads = ["epoch", *self.rows[0].figures(), "seconds"]
+        return table([heads, *(_cells(row) for row in self.rows)], left=0)
 
     def __repr__(self) -> str:
         return f"Report({self.epochs_ran} epochs, {self.rows[-1].steps if self.rows else 0} steps)"
 
 
-def _heads(rows: tuple[Row, ...]) -> list[str]:
-    validation = ["val_loss"] if rows[0].val_loss is not None else []
-    return ["epoch", "loss", *rows[0].metrics, *validation, *(f"val_{n}" for n in rows[0].val_metrics), "seconds"]
-
-
 def _cells(row: Row) -> list[str]:
-    validation = [] if row.val_loss is None else [row.val_loss]
-    numbers = [row.epoch_loss, *row.metrics.values(), *validation, *row.val_metrics.values()]
-    return [str(row.epoch), *(f"{number:.4f}" for number in numbers), f"{row.seconds:.2f}"]
+    return [str(row.epoch), *(f"{number:.4f}" for number in row.figures().values()), f"{row.seconds:.2f}"]
 
 
 def _finite(value: Any) -> Any:

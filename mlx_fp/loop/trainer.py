@@ -9,6 +9,7 @@ from typing import Any
 from ..nn.layer import Layer
 from ..nn.lift import as_layer
 from ..optim import Optimizer, adamw
+from ..optim.optimizer import checked
 from ..task import Task, as_task
 from .hook import Hook, hook
 
@@ -40,10 +41,8 @@ def trainer(model: Any, task: Any, *, optimizer: Optimizer | None = None) -> Tra
 
 def with_optimizer(optimizer: Optimizer) -> Verb:
     """Train with another optimiser."""
-    if not isinstance(optimizer, Optimizer):
-        hint = "call it, with a rate" if callable(optimizer) else "optim.lift it"
-        raise TypeError(f"a trainer takes an Optimizer; got {type(optimizer).__name__}: {hint}")
-    return lambda target: replace(target, optimizer=optimizer)
+    given = checked(optimizer, "a trainer")
+    return lambda target: replace(target, optimizer=given)
 
 
 def with_hooks(*hooks: Hook) -> Verb:

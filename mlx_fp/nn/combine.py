@@ -132,11 +132,7 @@ class Pass:
     def __call__(self, key: Key, xs: tuple[Any, ...], kw: dict[str, Any]) -> Any:
         """Run one part."""
         home: Any = self.params if len(key) == 1 else self.params[key[0]]
-        try:
-            y, home[key[-1]] = self.parts[key].apply.run(home[key[-1]], xs, kw, self.train)
-        except Exception as error:
-            error.add_note(f"in {_path(key)} ({self.parts[key].name})")
-            raise
+        y, home[key[-1]] = run_part(self.parts[key], _path(key), home[key[-1]], xs, kw, self.train)
         return y
 
 
@@ -153,10 +149,27 @@ def joined(parts: tuple[tuple[str, Layer], ...]) -> Trainable:
     """Say what trains in a composition: what trains in its parts."""
 
     def leaves(params: Params) -> Select:
-        inner = [within(path, part.trainable.leaves(_at(params, path))) for path, part in parts]
+        inner = [within(path, part.trainable.leaves(at(params, path))) for path, part in parts]
         return reduce(lambda a, b: a | b, inner, nothing)
 
     return Trainable(leaves, tuple(rule for path, part in parts for rule in part.trainable.inside(path)))
+
+
+def at(params: Params, path: str) -> Params:
+    """Return the parameters of a part, which is at `name` or `layers.N`."""
+    head, _, index = path.partition(".")
+    return params[head][int(index)] if index else params[head]
+
+
+def run_part(
+    part: Layer, where: str, params: Params, xs: tuple[Any, ...], kw: dict[str, Any], train: bool
+) -> tuple[Any, Params]:
+    """Run a part of a layer; an exception gains a note that says which."""
+    try:
+        return part.apply.run(params, xs, kw, train)
+    except Exception as error:
+        error.add_note(f"in {where} ({part.name})")
+        raise
 
 
 def _make(parts: Parts) -> Params:
@@ -233,8 +246,3 @@ def _counted(count: int) -> int:
 
 def _path(key: Key) -> str:
     return ".".join(map(str, key))
-
-
-def _at(params: Params, path: str) -> Params:
-    head, _, index = path.partition(".")
-    return params[head][int(index)] if index else params[head]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import Parameter
 from typing import Any
 
 from .. import call
@@ -13,7 +13,7 @@ from ..errors import unknown
 from ..select import Select, select
 from ..types import Array, Params
 from . import initializers
-from .combine import joined, part_name
+from .combine import joined, part_name, run_part
 from .layer import Layer, Trainable, layer
 from .lift import as_layer
 
@@ -130,11 +130,7 @@ class View:
 
     def _bound(self, name: str, part: Layer) -> Callable[..., Any]:
         def run(*xs: Any, **kw: Any) -> Any:
-            try:
-                y, self._params[name] = part.apply.run(self._params[name], xs, kw, self._train)
-            except Exception as error:
-                error.add_note(f"in {name} ({part.name})")
-                raise
+            y, self._params[name] = run_part(part, name, self._params[name], xs, kw, self._train)
             return y
 
         return run
@@ -159,10 +155,10 @@ def _leaf(shape: int | tuple[int, ...], init: Init, dtype: Any, trains: bool) ->
 def _initial(init: Init, shape: tuple[int, ...], dtype: Any) -> Any:
     if not callable(init):
         return mx.full(shape, mx.array(init, dtype))
-    try:
-        names = inspect.signature(init).parameters
-    except ValueError:  # mlx's own creation functions, which take a shape
+    parameters = call.signature_of(init)
+    if parameters is None:  # mlx's own creation functions, which take a shape
         return init(shape).astype(dtype)
+    names = [p.name for p in parameters]
     if "shape" in names:
         return init(**{"shape": shape, **({"dtype": dtype} if "dtype" in names else {})})
     return init(mx.zeros(shape, dtype))
@@ -179,9 +175,6 @@ def _trainable(parts: dict[str, Layer | Leaf], inner: tuple[tuple[str, Layer], .
 
 
 def _check_forward(forward: Callable[..., Any]) -> None:
-    try:
-        first = next(iter(inspect.signature(forward).parameters.values()), None)
-    except ValueError:
-        return
-    if first is None or first.kind is inspect.Parameter.KEYWORD_ONLY:
+    parameters = call.signature_of(forward)
+    if parameters is not None and (not parameters or parameters[0].kind is Parameter.KEYWORD_ONLY):
         raise TypeError(f"{call.name_of(forward)} must take the view of its parts first: (m, *xs, **kw)")

@@ -6,7 +6,6 @@ parameter tree in, sets the mode of every nested module, and reads the buffers b
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -94,7 +93,7 @@ def fn(function: Callable[..., Any], name: str | None = None) -> Layer:
     """
     if not callable(function):
         raise TypeError(f"fn takes a callable; got {function!r}")
-    wants_mode = _names(function, "train")
+    wants_mode = any(p.name == "train" for p in call.signature_of(function) or ())
 
     def run(params: Params, xs: tuple[Any, ...], kw: dict[str, Any], train: bool) -> tuple[Any, Params]:
         return function(*xs, **({**kw, "train": train} if wants_mode else kw)), params
@@ -203,10 +202,3 @@ def _trainable(module: mlx_nn.Module) -> Trainable:
 
 def _is_module_class(entry: Any) -> bool:
     return isinstance(entry, type) and issubclass(entry, Module)
-
-
-def _names(function: Callable[..., Any], name: str) -> bool:
-    try:
-        return name in inspect.signature(function).parameters
-    except (ValueError, TypeError):
-        return False

@@ -11,6 +11,7 @@ from ..select import Select
 from ..table import table
 from ..tree import paths, size
 from ..types import Params
+from .combine import at
 from .layer import Layer, shapes
 from .module import Module
 
@@ -77,10 +78,7 @@ def _rows(target: Layer, params: Params, path: str, trains: Select) -> Iterator[
     if own or not inside:
         yield from _arrays(target.name, getattr(target.apply.run, "still", None), own, path, trains)
     for key, part in inside.items():
-        child = params
-        for step in key.split("."):
-            child = child[int(step)] if isinstance(child, list) else child[step]
-        yield from _rows(part, child, f"{path}.{key}" if path else key, trains)
+        yield from _rows(part, at(params, key), f"{path}.{key}" if path else key, trains)
 
 
 def _arrays(name: str, module: Any, params: Params, path: str, trains: Select) -> Iterator[Row]:
@@ -94,6 +92,6 @@ def _arrays(name: str, module: Any, params: Params, path: str, trains: Select) -
         trainable = sum(value.size for key, value in own.items() if trains(below + key, value))
         yield Row(path, name, {key: tuple(value.shape) for key, value in own.items()}, size(own), trainable)
     for key, child in nested.items():
-        at: Any = int(key) if isinstance(module, list) else key
-        inner = module[at] if isinstance(module, (dict, list)) else None
+        place: Any = int(key) if isinstance(module, list) else key
+        inner = module[place] if isinstance(module, (dict, list)) else None
         yield from _arrays(name, inner, child, below + key, trains)

@@ -15,7 +15,7 @@ from ..door import mx, utils
 from ..tree import fresh
 from ..types import Params, State, Tree
 
-__all__ = ["Optimizer", "lift"]
+__all__ = ["Optimizer", "checked", "lift"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +73,14 @@ def lift(target: Any, *args: Any, **kwargs: Any) -> Optimizer:
         return _as_before(updated["memory"], params), _as_before(worker.state, state)
 
     return Optimizer(init, update, type(made).__name__.lower())
+
+
+def checked(optimizer: Any, taker: str) -> Optimizer:
+    """Return an Optimizer as it is; TypeError with the remedy for anything else."""
+    if isinstance(optimizer, Optimizer):
+        return optimizer
+    hint = "call it, with a rate" if callable(optimizer) else "optim.lift it"
+    raise TypeError(f"{taker} takes an Optimizer; got {type(optimizer).__name__}: {hint}")
 
 
 def _worker(still: mlx_optimizers.Optimizer, state: State) -> Any:
