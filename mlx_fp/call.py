@@ -8,19 +8,33 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from inspect import Parameter
 from typing import Any
 
 from .errors import nearest, unknown
 
-__all__ = ["arguments", "name_of", "named", "signature_of", "spread"]
+__all__ = ["Named", "arguments", "name_of", "named", "signature_of", "spread"]
 
 _POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
 
-def named(
-    fn: Callable[..., Any], *, offers: Sequence[str], values: int = 1, what: str = "function"
-) -> Callable[..., Any]:
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A function and the context that it takes, `fn(*values, **context)`, `uses` naming the context.
+
+    Where `uses` is empty, `fn` may be called without context; for a plain function it is that function itself.
+    """
+
+    fn: Callable[..., Any]
+    uses: tuple[str, ...]
+
+    def __call__(self, *values: Any, **context: Any) -> Any:
+        """Call the function with the values and what it uses of the context."""
+        return self.fn(*values, **{name: context[name] for name in self.uses})
+
+
+def named(fn: Callable[..., Any], *, offers: Sequence[str], values: int = 1, what: str = "function") -> Named:
     """Return `call(*values, **context)`, which gives `fn` the values and the context that it names.
 
     `context` must hold every name in `offers`. A parameter with a default that is not on offer keeps its
@@ -28,32 +42,40 @@ def named(
     `**kwargs` gets all of the context. Fewer positional parameters than values: the last values are left out.
 
     >>> scale = named(lambda row, epoch, rate=0.5: row * epoch * rate, offers=("epoch", "index"))
-    >>> scale(10, epoch=2, index=0)
-    10.0
+    >>> scale(10, epoch=2, index=0), scale.uses
+    (10.0, ('epoch',))
     >>> named(lambda row, shard: row, offers=("epoch", "index"), what="map function")
     Traceback (most recent call last):
     TypeError: map function '<lambda>' requires 'shard', which is not on offer; it may name: epoch, index
     """
+    if not callable(fn):
+        raise TypeError(f"a {what} is something to call; got {fn!r}")
     parameters = signature_of(fn)
     if parameters is None:
-        return lambda *given, **_: fn(*given[:values])
+        return Named(fn, ())
     room = _room(parameters, values)
     keys, everything = _context(fn, parameters[room:], offers, what)
     takes = values if any(p.kind is Parameter.VAR_POSITIONAL for p in parameters) else room
+    filled = [p.name for p in parameters[:room] if p.kind is Parameter.POSITIONAL_OR_KEYWORD]
+    uses = tuple(name for name in offers if name not in filled) if everything else keys
     only = {p.name: p.default for p in parameters[room:] if p.kind is Parameter.POSITIONAL_ONLY}
-    if not keys and not everything:
-        return lambda *given, **_: fn(*given[:takes])
-    if everything and not only:
-        return lambda *given, **context: fn(*given[:takes], **context)
-    by_name = [name for name in (offers if everything else keys) if name not in only]
-    return lambda *given, **context: fn(
-        *given[:takes], *[context.get(k, default) for k, default in only.items()], **{k: context[k] for k in by_name}
-    )
+    if takes == values and not only:
+        return Named(fn, uses)
+
+    def fitted(*given: Any, **context: Any) -> Any:
+        return fn(*given[:takes], *[context.pop(name, default) for name, default in only.items()], **context)
+
+    return Named(fitted, uses)
 
 
-def arguments(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-    """Raise TypeError, with candidates, unless `fn(*args, **kwargs)` fits its signature.
+def arguments(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what each parameter gets in `fn(*args, **kwargs)`; TypeError, with candidates, unless that fits.
 
+    What `**kwargs` take comes by its own names. Nothing is known of a builtin that does not tell its parameters, and
+    no names of what `*args` take: then it is empty.
+
+    >>> arguments(lambda dims, bias=True: None, (3,), {})
+    {'dims': 3, 'bias': True}
     >>> arguments(lambda dims, bias=True: None, (3,), {"bais": False})
     Traceback (most recent call last):
     TypeError: <lambda>: unknown option 'bais': did you mean 'bias'? known: dims, bias
@@ -61,16 +83,24 @@ def arguments(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, 
     try:
         signature = inspect.signature(fn)
     except ValueError:
-        return
+        return {}
     parameters = signature.parameters.values()
     known = [p.name for p in parameters if p.kind not in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)]
     extras = [k for k in kwargs if k not in known]
     if extras and not any(p.kind is Parameter.VAR_KEYWORD for p in parameters):
         raise TypeError(f"{name_of(fn)}: {unknown('option', extras[0], known)}")
     try:
-        signature.bind(*args, **kwargs)
+        bound = signature.bind(*args, **kwargs)
     except TypeError as error:
         raise TypeError(f"{name_of(fn)}: {error}; it takes {signature}") from None
+    bound.apply_defaults()
+    found = dict(bound.arguments)
+    for p in parameters:
+        if p.kind is Parameter.VAR_POSITIONAL and found.pop(p.name):
+            return {}
+        if p.kind is Parameter.VAR_KEYWORD:
+            found |= found.pop(p.name)
+    return found
 
 
 def spread(fn: Callable[..., Any], first: Any, batch: Any, what: str = "loss") -> Any:

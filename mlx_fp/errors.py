@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 
-__all__ = ["located", "nearest", "unknown"]
+__all__ = ["located", "nearest", "note", "unknown"]
 
 
 def nearest(name: str, candidates: Iterable[str], n: int = 3) -> tuple[str, ...]:
@@ -46,6 +46,17 @@ def located(**where: object) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        found = {name: value() if callable(value) else value for name, value in where.items()}
-        error.add_note("at " + ", ".join(f"{name}={value}" for name, value in found.items()))
+        note(error, where)
         raise
+
+
+def note(error: BaseException, where: Mapping[str, object]) -> None:
+    """Add a note saying where to an exception; a function among the values is asked for its place now.
+
+    >>> error = KeyError("x")
+    >>> note(error, {"epoch": lambda: 3})
+    >>> error.__notes__
+    ['at epoch=3']
+    """
+    found = {name: value() if callable(value) else value for name, value in where.items()}
+    error.add_note("at " + ", ".join(f"{name}={value}" for name, value in found.items()))

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import logging
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from operator import index as integer
-from typing import Any, Protocol
+from typing import Any
 
-from ..errors import located
+from ..errors import note
 
-__all__ = ["START", "Cursor", "Order", "Pass", "close", "natural", "numbered"]
+__all__ = ["CONTEXT", "START", "Cursor", "Pass", "blame", "close", "mapped", "natural", "replayed"]
+
+CONTEXT = ("epoch", "index", "kind")
+"""What a row function may name beside its row."""
+
+_LOG = logging.getLogger("mlx_fp.data")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,22 +39,57 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """One reading of one epoch: what for (`"train"`, `"validation"`), and the index of its first item."""
+    """One reading of one epoch: what for (`"train"`, `"validation"`, `"test"`), and the index of its first item."""
 
     epoch: int
     kind: str
     start: int = 0
 
 
-class Order(Protocol):
-    """The indices still to be read, in order: a `range`, a `memoryview` of int64, or groups of either."""
+def mapped(f: Callable[[Any], Any], rows: Any, now: Pass, label: str) -> Iterator[Any]:
+    """Yield `f(row)` for each row; an exception out of `f` keeps its class and notes where it came from.
 
-    def __len__(self) -> int: ...
-    def __iter__(self) -> Iterator[Any]: ...
-    def __getitem__(self, at: Any, /) -> Any: ...
+    >>> list(mapped(str.upper, "a1", Pass(epoch=0, kind="train"), "map(upper)"))
+    ['A', '1']
+    """
+    index = now.start
+    try:
+        for row in rows:
+            yield f(row)
+            index += 1
+    except Exception as error:
+        blame(error, label, now, index)
+        raise
 
 
-def close(rows: Iterator[Any]) -> None:
+def blame(error: Exception, label: str, now: Pass, index: int | None = None) -> None:
+    """Note the operation, split, epoch and index of an error, unless an operation before has noted its own.
+
+    >>> error = KeyError("x")
+    >>> blame(error, "map(f)", Pass(epoch=0, kind="train"), 7)
+    >>> blame(error, "batch(2)", Pass(epoch=0, kind="train"), 3)
+    >>> error.__notes__
+    ['at operation=map(f), split=train, epoch=0, index=7']
+    """
+    if any(text.startswith("at operation=") for text in getattr(error, "__notes__", ())):
+        return
+    where = {"operation": label, "split": now.kind, "epoch": now.epoch}
+    note(error, where if index is None else where | {"index": index})
+
+
+def replayed(rows: Iterator[Any], now: Pass, label: str) -> Iterator[Any]:
+    """Return the rows from the pass's start on, where only reading gets there; a line in the log says how many.
+
+    >>> list(replayed(iter("abc"), Pass(epoch=0, kind="train", start=2), "stream(open)"))
+    ['c']
+    """
+    if not now.start:
+        return rows
+    _LOG.info("reading past the first %d items of %s in epoch %d", now.start, label, now.epoch)
+    return islice(rows, now.start, None)
+
+
+def close(rows: Any) -> None:
     """Close an iterator that can be closed.
 
     >>> rows = (row for row in "abc")
@@ -72,31 +114,6 @@ def natural(value: object, what: str, least: int = 0) -> int:
     if number < least or isinstance(value, bool):
         raise ValueError(f"{what} must be an integer of at least {least}; got {value!r}")
     return number
-
-
-def numbered(
-    call: Callable[[Any], Any], items: Iterable[Any], now: Pass, label: str, *, keep: bool = False
-) -> Iterator[Any]:
-    """Yield `call(item)`, or with `keep` the items for which it is true.
-
-    An exception out of the call keeps its class, and notes the operation, the epoch and the item's index.
-
-    >>> now = Pass(epoch=0, kind="train")
-    >>> list(numbered(str.upper, "a1", now, "map(upper)"))
-    ['A', '1']
-    >>> list(numbered(str.isalpha, "a1", now, "filter(isalpha)", keep=True))
-    ['a']
-    """
-    for index, item in enumerate(items, now.start):
-        try:
-            made = call(item)
-        except Exception:
-            with located(operation=label, epoch=now.epoch, index=index):
-                raise
-        if not keep:
-            yield made
-        elif made:
-            yield item
 
 
 START = Cursor(epoch=0, index=0)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, cast
+from functools import partial
+from importlib.util import find_spec
+from typing import Any
 
 from ..call import name_of, named
-from ..errors import located
-from .collate import collate, is_array
 from .dataset import Dataset, Source
-from .place import Pass, close
+from .place import Pass, blame, close, replayed
+from .stack import is_array, stack
+from .view import View
 
 __all__ = ["arrays", "as_dataset", "source", "stream"]
 
@@ -34,7 +36,8 @@ def source(sequence: Any) -> Dataset:
             f"source takes what has __len__ and __getitem__, not a {kind}: write stream(lambda: a fresh one)"
         )
     size = len(sequence)
-    return Dataset(Source(f"source({kind} of {size})", size, _picking(sequence.__getitem__)))
+    view = View(range(size), _picking(sequence), sequence.__getitem__)
+    return Dataset(Source(f"source({kind} of {size})", size, view=lambda now: view))
 
 
 def arrays(*columns: Any, **by_name: Any) -> Dataset:
@@ -57,21 +60,27 @@ def arrays(*columns: Any, **by_name: Any) -> Dataset:
     if bool(columns) == bool(by_name):
         raise TypeError("arrays takes columns, all by position or all by name")
     given: Mapping[Any, Any] = by_name or dict[Any, Any](enumerate(columns))
-    takes = {key: _take(f"column {key!r}", column) for key, column in given.items()}
+    gathers = [_gather(f"column {key!r}", column) for key, column in given.items()]
     sizes = {key: len(column) for key, column in given.items()}
     if len(set(sizes.values())) > 1:
         told = ", ".join(f"column {key!r} has {size}" for key, size in sizes.items())
         raise ValueError(f"the columns of arrays have different lengths: {told}")
     shapes = ", ".join(f"{key}={column.shape}" if by_name else f"{column.shape}" for key, column in given.items())
 
-    def pick(at: int | slice | memoryview) -> Any:
-        if isinstance(at, memoryview):
-            items = {key: take(at) for key, take in takes.items()}
-        else:
-            items = {key: column[at] for key, column in given.items()}
-        return items if by_name else tuple(items.values())
+    together = _naming(tuple(by_name)) if by_name else tuple
 
-    return Dataset(Source(f"arrays({shapes})", next(iter(sizes.values())), _picking(pick, pick)))
+    def pick(at: Any) -> Any:
+        if isinstance(at, memoryview):
+            return together([gather(at) for gather in gathers])
+        if isinstance(at, range):
+            at = slice(at.start, at.stop, at.step)
+        elif not isinstance(at, int):
+            return stack([pick(i) for i in at])
+        return together([column[at] for column in given.values()])
+
+    size = next(iter(sizes.values()))
+    view = View(range(size), pick)
+    return Dataset(Source(f"arrays({shapes})", size, view=lambda now: view))
 
 
 def stream(factory: Callable[..., Any]) -> Dataset:
@@ -88,7 +97,7 @@ def stream(factory: Callable[..., Any]) -> Dataset:
         raise TypeError(f"stream takes a function that returns an iterable; got {type(factory).__name__}")
     label = f"stream({name_of(factory)})"
     call = named(factory, offers=("epoch", "kind"), values=0, what="stream factory")
-    return Dataset(Source(label, rows=lambda now: _streamed(call, now, label)))
+    return Dataset(Source(label, rows=lambda now: replayed(_streamed(call, now, label), now, label)))
 
 
 def as_dataset(data: Any) -> Dataset:
@@ -108,47 +117,64 @@ def _refuse_iterator(what: str, given: Any) -> None:
         raise TypeError(f"{what} cannot take a {kind}, read once and gone: write stream(lambda: a fresh one)")
 
 
-def _picking(row: Callable[[int], Any], gather: Callable[[Any], Any] | None = None) -> Callable[[Any], Any]:
-    """Return how to read an index by `row`, indices by `gather` if there is one, and groups by collating."""
+def _naming(names: tuple[str, ...]) -> Callable[[list[Any]], Any]:
+    return lambda items: dict(zip(names, items, strict=True))
+
+
+def _picking(sequence: Any) -> Callable[[Any], Any]:
+    """Return how to read an index of a sequence, or of a group of them a batch: at once where it knows how."""
+    row, many = sequence.__getitem__, getattr(sequence, "__getitems__", None)  # Hugging Face's and torch's name
 
     def pick(at: Any) -> Any:
         if isinstance(at, int):
             return row(at)
-        if gather is not None and isinstance(at, range):
-            return gather(slice(at.start, at.stop, at.step))
-        if gather is not None and isinstance(at, memoryview):
-            return gather(at)
-        return collate([pick(i) for i in at])
+        if many is not None and isinstance(at, (memoryview, range)):
+            return stack(many(list(at)))
+        return stack([pick(i) for i in at])
 
     return pick
 
 
-def _take(what: str, column: Any) -> Callable[[memoryview], Any]:
-    """Return how to gather from a column, numpy's or mlx's."""
+def _gather(what: str, column: Any) -> Callable[[memoryview], Any]:
+    """Return how to gather from a column, numpy's or mlx's, what it is."""
     _refuse_iterator("arrays", column)
     if not is_array(column, "numpy", "ndarray") and not is_array(column, "mlx.core", "array"):
         raise TypeError(f"{what} of arrays must be a numpy or an mlx array; got {type(column).__name__}")
     if not column.ndim:
         raise ValueError(f"{what} of arrays has no rows: its shape is ()")
-    if is_array(column, "numpy", "ndarray"):
-        import numpy as np
+    return partial(column.take, axis=0) if is_array(column, "numpy", "ndarray") else _mlx_gather(column)
 
-        return lambda at: column.take(np.asarray(at), axis=0)
+
+def _mlx_gather(column: Any) -> Callable[[memoryview], Any]:
+    """Gather from an mlx array: on a CPU through numpy's view of it, which spares a kernel per batch."""
     from ..door import mx
 
-    return lambda at: mx.take(column, mx.array(cast(Any, at)), axis=0)
+    mx.eval(column)  # what is lazy cannot be read in another thread
+    kept = column.dtype not in (mx.bfloat16, mx.float64)  # numpy or mlx would change it
+    if not (kept and mx.default_device() == mx.Device(mx.cpu) and find_spec("numpy")):
+        return lambda at: mx.take(column, mx.array(at), axis=0)  # type: ignore[arg-type]
+    import numpy as np
+
+    gather = partial(np.asarray(column).take, axis=0)
+    return lambda at: mx.array(gather(at))
+
+
+def _iterator(given: Any, label: str) -> Iterator[Any]:
+    if not hasattr(given, "__iter__"):
+        raise TypeError(f"the factory of {label} returns an iterable; it gave {given!r}")
+    return iter(given)
 
 
 def _streamed(call: Callable[..., Any], now: Pass, label: str) -> Iterator[Any]:
     index = 0
     rows: Iterator[Any] = iter(())
     try:
-        rows = iter(call(epoch=now.epoch, kind=now.kind))
+        rows = _iterator(call(epoch=now.epoch, kind=now.kind), label)
         for row in rows:
             yield row
             index += 1
-    except Exception:
-        with located(operation=label, epoch=now.epoch, index=index):
-            raise
+    except Exception as error:
+        blame(error, label, now, index)
+        raise
     finally:
         close(rows)

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_fp.data import collate
+from mlx_fp.data import stack
 
 Pair = namedtuple("Pair", "x y")
 
 
 @given(st.lists(st.tuples(st.integers(-(2**31), 2**31 - 1), st.booleans(), st.text()), min_size=1))
 def test_collating_is_transposing(rows):
-    numbers, flags, words = collate(rows)
+    numbers, flags, words = stack(rows)
     assert list(zip(numbers.tolist(), flags.tolist(), words, strict=True)) == rows
     assert (numbers.dtype, flags.dtype) == (mx.int32, mx.bool_)
 
@@ -33,57 +33,60 @@ def test_collating_is_transposing(rows):
     ],
 )
 def test_numbers(rows, dtype):
-    batch = collate(rows)
+    batch = stack(rows)
     assert (batch.tolist(), batch.dtype) == (rows, dtype)
 
 
 @pytest.mark.parametrize("library", [mx, np], ids=["mlx", "numpy"])
 def test_arrays_stay_what_they_are(library):
     rows = [library.ones((2, 3), dtype=library.float16)] * 4
-    batch = collate(rows)
+    batch = stack(rows)
     assert type(batch) is type(rows[0])
     assert (batch.shape, batch.dtype) == ((4, 2, 3), library.float16)
-    assert collate(list(library.arange(3))).tolist() == [0, 1, 2]
+    assert stack(list(library.arange(3))).tolist() == [0, 1, 2]
 
 
 def test_structure_and_the_order_of_keys_are_the_first_row_s():
     rows = [OrderedDict(b=1, a={"c": (1.0, "s")}), OrderedDict(a={"c": (2.0, "t")}, b=2)]
-    batch = collate(rows)
+    batch = stack(rows)
     assert list(batch) == ["b", "a"]
     number, words = batch["a"]["c"]
     assert (batch["b"].tolist(), number.tolist(), words) == ([1, 2], [1.0, 2.0], ["s", "t"])
-    pair = collate([Pair(1, 2), Pair(3, 4)])
+    pair = stack([Pair(1, 2), Pair(3, 4)])
     assert isinstance(pair, Pair)
     assert (pair.x.tolist(), pair.y.tolist()) == ([1, 3], [2, 4])
-    assert isinstance(collate([[1, 2]]), list)
+    assert isinstance(stack([[1, 2]]), list)
 
 
 def test_anything_else_stays_a_list():
     thing = object()
     for rows in (["a", "b"], [b"a"], [None, None], [thing, 3]):
-        assert collate(rows) == rows
+        assert stack(rows) == rows
 
 
 def test_the_rows_are_left_alone():
     rows = ["a", "b"]
-    assert collate(rows) is not rows
+    assert stack(rows) is not rows
 
 
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([mx.zeros(2), mx.zeros(3)], "cannot stack row: row 0 has shape (2,), row 1 has shape (3,)"),
+        (
+            [mx.zeros(2), mx.zeros(3)],
+            "cannot stack row: row 0 has shape (2,), row 1 has shape (3,); pad them, see data.pad",
+        ),
         (
             [{"x": np.zeros((2, 2))}, {"x": np.zeros((2, 2))}, {"x": np.zeros((2, 3))}],
-            "cannot stack row['x']: row 0 has shape (2, 2), row 2 has shape (2, 3)",
+            "cannot stack row['x']: row 0 has shape (2, 2), row 2 has shape (2, 3); pad them, see data.pad",
         ),
         (
             [{"x": (1, mx.zeros(2))}, {"x": (1, mx.zeros(4))}],
-            "cannot stack row['x'][1]: row 0 has shape (2,), row 1 has shape (4,)",
+            "cannot stack row['x'][1]: row 0 has shape (2,), row 1 has shape (4,); pad them, see data.pad",
         ),
         ([{"x": 1, "y": 2}, {"x": 1}], "cannot stack row: row 0 has keys x, y, row 1 has keys x"),
-        ([(1, 2), (1, 2, 3)], "cannot stack row: row 0 has length 2, row 1 has length 3"),
-        ([[1, 2], [1]], "cannot stack row: row 0 has length 2, row 1 has length 1"),
+        ([(1, 2), (1, 2, 3)], "cannot stack row: row 0 has length 2, row 1 has length 3; pad them, see data.pad"),
+        ([[1, 2], [1]], "cannot stack row: row 0 has length 2, row 1 has length 1; pad them, see data.pad"),
         ([{"x": 1}, (1,)], "cannot stack row: row 0 has type dict, row 1 has type tuple"),
         ([(1, 2), "ab"], "cannot stack row: row 0 has type tuple, row 1 has type str"),
         ([1, 2.5, None], "cannot stack row: row 0 has type int, row 2 has type NoneType"),
@@ -92,10 +95,10 @@ def test_the_rows_are_left_alone():
 )
 def test_rows_that_differ_are_named(rows, message):
     with pytest.raises(ValueError) as error:  # noqa: PT011
-        collate(rows)
+        stack(rows)
     assert str(error.value) == message
 
 
 def test_no_rows():
-    with pytest.raises(ValueError, match="cannot collate no rows"):
-        collate([])
+    with pytest.raises(ValueError, match="cannot stack no rows"):
+        stack([])

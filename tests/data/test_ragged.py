@@ -1,0 +1,274 @@
+"""Rows of different lengths: every row comes once, and a compiled step sees few shapes."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from itertools import islice
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from toolz import pipe
+
+import mlx_fp as fp
+from mlx_fp import data, nn, optim
+from mlx_fp.data import Cursor
+
+Pair = namedtuple("Pair", "tokens label")
+LENGTHS = [3, 9, 1, 4, 12, 7, 2, 5, 11, 6, 8, 2]
+
+
+def read(dataset, epoch=0):
+    return list(dataset.open(Cursor(epoch)))
+
+
+def padded(rows, **options):
+    """The one batch of some rows."""
+    (batch,) = pipe(data.source(rows), data.batch(len(rows), stack=list), data.pad(**options))
+    return batch
+
+
+def sentences(lengths=LENGTHS):
+    return data.source([{"tokens": [i + 1] * n, "label": i} for i, n in enumerate(lengths)])
+
+
+def length(row):
+    return len(row["tokens"])
+
+
+# bucket
+
+
+def test_a_bucket_holds_lengths_up_to_and_with_its_boundary():
+    rows = data.source(["a", "bb", "ccc", "dddd", "eeeee", "ffffffff"])
+    lists = read(pipe(rows, data.bucket(len, boundaries=(2, 4), batch_size=9)))
+    assert lists == [["a", "bb"], ["ccc", "dddd"], ["eeeee", "ffffffff"]]
+
+
+def test_a_list_is_handed_out_when_it_is_full_and_the_rest_at_the_end():
+    rows = data.source(["a", "long", "b", "longer", "c", "longest"])
+    assert read(pipe(rows, data.bucket(len, boundaries=[1], batch_size=2))) == [
+        ["a", "b"],
+        ["long", "longer"],
+        ["c"],
+        ["longest"],
+    ]
+    whole = data.bucket(len, boundaries=[1], batch_size=2, drop_last=True)
+    assert read(whole(rows)) == [["a", "b"], ["long", "longer"]]
+
+
+@given(st.lists(st.text(max_size=9)), st.integers(1, 4))
+def test_every_row_is_in_one_bucket_with_rows_of_like_length(words, size):
+    lists = read(pipe(data.source(words), data.bucket(len, boundaries=(0, 3, 6), batch_size=size)))
+    assert sorted(word for words in lists for word in words) == sorted(words)
+    for words in lists:
+        assert 1 <= len(words) <= size
+        assert len({(len(word) > 0) + (len(word) > 3) + (len(word) > 6) for word in words}) == 1
+
+
+def test_no_row_is_read_after_the_one_that_fills_a_list():
+    taps = []
+    rows = pipe(data.stream(lambda: iter(["a", "bb", "c", "d"])), data.tap(taps.append))
+    assert next(iter(pipe(rows, data.bucket(len, boundaries=[1], batch_size=2)))) == ["a", "c"]
+    assert taps == ["a", "bb", "c"]
+
+
+def test_the_length_may_depend_on_the_place():
+    by_place = data.bucket(lambda row, index, epoch: (index + epoch) // 2 % 2, boundaries=[0], batch_size=2)
+    assert read(by_place(data.source("abcd"))) == [["a", "b"], ["c", "d"]]
+    assert read(by_place(data.source("abcd")), 1) == [["b", "c"], ["a", "d"]]
+
+
+@pytest.mark.parametrize("boundaries", [(), (2, 2), (3, 1), [1, 5, 4]])
+def test_boundaries_that_do_not_rise_are_refused_at_once(boundaries):
+    with pytest.raises(ValueError, match="the boundaries of bucket must rise; got"):
+        data.bucket(len, boundaries=boundaries, batch_size=2)
+
+
+def test_a_bad_batch_size_and_a_length_that_wants_more_are_refused_at_once():
+    with pytest.raises(ValueError, match="the batch_size of bucket must be an integer of at least 1; got 0"):
+        data.bucket(len, boundaries=[1], batch_size=0)
+    with pytest.raises(TypeError, match="bucket function '<lambda>' requires 'vocabulary', which is not on offer"):
+        data.bucket(lambda row, vocabulary: 1, boundaries=[1], batch_size=2)
+
+
+def test_an_error_of_the_length_names_the_row():
+    with pytest.raises(TypeError, match="has no len") as error:
+        read(pipe(data.source(["a", "b", 3]), data.bucket(len, boundaries=[1], batch_size=9)), 4)
+    assert error.value.__notes__ == [
+        "at operation=bucket(len, boundaries=(1,), batch_size=9), split=train, epoch=4, index=2"
+    ]
+
+
+def test_buckets_go_on_from_every_cursor():
+    dataset = pipe(
+        sentences(), data.shuffle(seed=1), data.bucket(length, boundaries=(4, 8), batch_size=3), data.pad(to=(4, 8, 12))
+    )
+    whole = [batch["tokens"].tolist() for batch in read(dataset, 2)]
+    for index in range(len(whole) + 1):
+        assert [batch["tokens"].tolist() for batch in dataset.open(Cursor(2, index))] == whole[index:]
+
+
+# pad
+
+
+@pytest.mark.parametrize(
+    "make", [list, mx.array, lambda row: np.array(row, np.int32)], ids=["list of numbers", "mlx", "numpy"]
+)
+@pytest.mark.parametrize(
+    ("options", "rows"),
+    [
+        ({}, [[1, 2, 3], [4, 0, 0]]),
+        ({"multiple_of": 2}, [[1, 2, 3, 0], [4, 0, 0, 0]]),
+        ({"multiple_of": 3}, [[1, 2, 3], [4, 0, 0]]),
+        ({"to": (5, 2)}, [[1, 2, 3, 0, 0], [4, 0, 0, 0, 0]]),
+        ({"to": [3, 9]}, [[1, 2, 3], [4, 0, 0]]),
+        ({"value": -1}, [[1, 2, 3], [4, -1, -1]]),
+    ],
+    ids=repr,
+)
+def test_rows_are_filled_up_to_one_length(make, options, rows):
+    batch = padded([make([1, 2, 3]), make([4])], **options)
+    assert batch.tolist() == rows
+    assert isinstance(batch, np.ndarray if make([1]).__class__ is np.ndarray else mx.array)
+
+
+@pytest.mark.parametrize("dtype", [mx.bool_, mx.uint8, mx.int64, mx.float16, mx.bfloat16, mx.float32], ids=str)
+def test_a_padded_batch_keeps_the_dtype_of_its_rows(dtype):
+    batch = padded([mx.ones((2, 3), dtype=dtype), mx.ones((1, 3), dtype=dtype)])
+    assert (batch.shape, batch.dtype) == ((2, 2, 3), dtype)
+
+
+def test_a_padded_numpy_batch_keeps_the_dtype_and_the_other_axes():
+    batch = padded([np.ones((2, 3), np.float16), np.ones((4, 3), np.float16)], value=7, multiple_of=8)
+    assert (batch.shape, batch.dtype) == ((2, 8, 3), np.float16)
+    assert batch[0, 2:].tolist() == [[7.0] * 3] * 6
+
+
+def test_each_array_of_a_row_is_padded_to_its_own_longest():
+    rows = [{"a": [1], "b": (mx.zeros(3), {"c": np.zeros(1)})}, {"a": [1, 2], "b": (mx.zeros(1), {"c": np.zeros(5)})}]
+    batch = padded(rows)
+    assert (batch["a"].shape, batch["b"][0].shape, batch["b"][1]["c"].shape) == ((2, 2), (2, 3), (2, 5))
+
+
+def test_what_has_no_length_is_stacked():
+    batch = padded([{"x": [1, 2], "y": 3, "name": "a"}, {"x": [1], "y": 4, "name": "b"}])
+    assert (batch["y"].tolist(), batch["name"]) == ([3, 4], ["a", "b"])
+
+
+def test_named_tuples_stay_named():
+    batch = padded([Pair([1, 2], 0), Pair([3], 1)])
+    assert isinstance(batch, Pair)
+    assert (batch.tokens.tolist(), batch.label.tolist()) == ([[1, 2], [3, 0]], [0, 1])
+
+
+def test_rows_without_anything_in_them():
+    assert padded([[], [1.5]]).tolist() == [[0], [1.5]]
+    assert padded([[], []], to=(2,)).tolist() == [[0, 0], [0, 0]]
+
+
+@pytest.mark.parametrize("make", [list, mx.array, np.array], ids=["list of numbers", "mlx", "numpy"])
+def test_lengths_are_those_before_padding(make):
+    batch = padded([{"y": 0, "x": make([1, 2, 3])}, {"y": 1, "x": make([4])}], multiple_of=8, lengths="n")
+    assert (batch["n"].tolist(), batch["n"].dtype, batch["x"].shape) == ([3, 1], mx.int32, (2, 8))
+
+
+def test_lengths_are_found_inside_nested_rows():
+    batch = padded([{"input": {"id": 7, "x": [1, 2]}}, {"input": {"id": 8, "x": []}}], lengths="n")
+    assert batch["n"].tolist() == [2, 0]
+    assert padded([{"pair": ("a", [1, 2, 3])}], lengths="n")["n"].tolist() == [3]
+
+
+def test_lengths_need_rows_that_are_dicts():
+    with pytest.raises(TypeError, match=r"pad\(lengths=…\) adds a key to rows that are dicts; got list of 2"):
+        padded([[1, 2]], lengths="n")
+
+
+def test_a_row_longer_than_the_last_length_is_refused_with_its_place():
+    dataset = pipe(sentences([1, 2, 3, 9]), data.batch(2, stack=list), data.pad(to=(4, 8)))
+    with pytest.raises(
+        ValueError, match=r"a row has length 9, longer than the last of pad\(to=\(4, 8\)\): cut or filter it"
+    ) as error:
+        read(dataset, 5)
+    assert error.value.__notes__ == ["at operation=pad(to=(4, 8)), split=train, epoch=5, index=1"]
+
+
+def test_pad_wants_lists_of_rows():
+    with pytest.raises(TypeError, match=r"as batch\(n, stack=list\) gives; got \{x: int64 \(2,\)\}") as error:
+        read(pipe(data.arrays(x=np.zeros(4, np.int64)), data.batch(2), data.pad()))
+    assert error.value.__notes__ == ["at operation=pad(multiple_of=1), split=train, epoch=0, index=0"]
+
+
+@pytest.mark.parametrize(
+    "options", [{"multiple_of": 0}, {"multiple_of": 1.5}, {"to": (0, 4)}, {"to": (2.5,)}], ids=repr
+)
+def test_bad_lengths_are_refused_at_once(options):
+    with pytest.raises(ValueError, match="of pad.* must be an integer of at least 1; got"):
+        data.pad(**options)
+
+
+# few shapes, few traces
+
+
+def loss(model, tokens, label, n):
+    """The mean over what is no padding."""
+    logits = model(tokens)
+    inside = mx.arange(tokens.shape[1])[None] < n[:, None]
+    pooled = (logits * inside[..., None]).sum(axis=1) / n[:, None]
+    return nn.losses.cross_entropy(pooled, label, reduction="mean")
+
+
+MODEL = nn.sequential(nn.embedding(16, 4), nn.linear(4, 12))
+
+
+@pytest.mark.parametrize(
+    ("group", "options", "many"),
+    [
+        (data.bucket(length, boundaries=(4, 8), batch_size=2, drop_last=True), {"to": (4, 8, 12)}, 3),
+        (data.batch(2, stack=list), {"multiple_of": 6}, 2),
+        (data.batch(4, stack=list), {"to": (12,)}, 1),
+    ],
+    ids=repr,
+)
+def test_a_step_is_traced_once_a_shape_and_shapes_are_few(group, options, many):
+    dataset = pipe(sentences(), data.shuffle(seed=3), group, data.pad(**options, lengths="n"))
+    step = fp.train_step(MODEL, loss, optim.sgd(0.5))
+    params, opt_state = step.init(0)
+    shapes = set()
+    for epoch in range(4):
+        for batch in dataset.open(Cursor(epoch)):
+            shapes.add(batch["tokens"].shape)
+            params, opt_state, logs = step(params, opt_state, batch)
+    assert step.traces == len(shapes) == many
+    assert mx.isfinite(logs["loss"]).item()
+
+
+def test_padding_that_is_masked_changes_no_loss():
+    step = fp.eval_step(MODEL, loss)
+    params = nn.init(0)(MODEL)
+    found = []
+    for options in ({}, {"multiple_of": 8}, {"to": (32,), "value": 9}):
+        dataset = pipe(sentences(), data.batch(6, stack=list), data.pad(lengths="n", **options))
+        found.append([step(params, step.init(), batch)[1]["loss"].item() for batch in dataset])
+    np.testing.assert_allclose(found[1:], [found[0]] * 2, rtol=1e-5)
+
+
+def test_fit_trains_on_buckets():
+    train = pipe(
+        sentences(),
+        data.shuffle(seed=0),
+        data.bucket(length, boundaries=(6,), batch_size=3, drop_last=True),
+        data.pad(to=(6, 12), lengths="n"),
+    )
+    report = pipe(
+        fp.trainer(MODEL, loss), fp.with_optimizer(optim.adam(0.1)), fp.fit(train, epochs=20, seed=1, quiet=True)
+    )
+    assert report.rows[-1].epoch_loss < report.rows[0].epoch_loss / 4
+
+
+def test_a_stream_is_padded_as_it_comes():
+    endless = data.stream(lambda: ([i] * (1 + i % 5) for i in iter(int, 1)))
+    batches = pipe(endless, data.batch(4, stack=list), data.pad(to=(8,)))
+    assert [batch.shape for batch in islice(batches, 3)] == [(4, 8)] * 3
