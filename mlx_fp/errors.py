@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 
-__all__ = ["located", "nearest", "note", "unknown"]
+__all__ = ["CheckpointError", "located", "nearest", "note", "unknown"]
 
 
 def nearest(name: str, candidates: Iterable[str], n: int = 3) -> tuple[str, ...]:
@@ -60,3 +60,7 @@ def note(error: BaseException, where: Mapping[str, object]) -> None:
     """
     found = {name: value() if callable(value) else value for name, value in where.items()}
     error.add_note("at " + ", ".join(f"{name}={value}" for name, value in found.items()))
+
+
+class CheckpointError(ValueError):
+    """A file that is no checkpoint, or a damaged one, or one that does not fit; the message names the file."""

@@ -11,7 +11,7 @@ from . import call
 from .door import mx
 from .types import Array, Batch, State, Tree
 
-__all__ = ["Metric", "accuracy", "checked", "fold", "start", "values"]
+__all__ = ["Metric", "checked", "fold", "start", "values"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,24 +29,6 @@ class Metric:
 
     def __repr__(self) -> str:
         return self.name
-
-
-def accuracy(name: str = "accuracy") -> Metric:
-    """Count the examples whose largest logit, `(n, …, classes)`, is at the label, int `(n, …)`, of the batch's `y`.
-
-    >>> m = accuracy()
-    >>> m.value(m.update(m.init(), mx.array([[0.1, 0.9], [0.8, 0.2]]), x=None, y=mx.array([1, 1]))).item()
-    0.5
-    """
-
-    def update(memory: Tree, output: Array, x: Array, y: Array) -> Tree:
-        hits = (mx.argmax(output, axis=-1) == y).sum().astype(mx.uint32)
-        return {"hits": memory["hits"] + hits, "count": memory["count"] + mx.array(y.size, mx.uint32)}
-
-    def init() -> Tree:
-        return {"hits": mx.array(0, mx.uint32), "count": mx.array(0, mx.uint32)}
-
-    return Metric(name, init, update, lambda m: m["hits"] / mx.maximum(m["count"], 1))
 
 
 def checked(metrics: Sequence[Metric]) -> tuple[Metric, ...]:

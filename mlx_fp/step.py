@@ -12,7 +12,7 @@ from .forward import Bound, losses
 from .metric import Metric
 from .nn.layer import Layer, shapes
 from .optim.optimizer import Optimizer, checked
-from .optim.wrap import finite, skips
+from .optim.state import finite, skips
 from .select import Select, select
 from .structure import as_arrays
 from .tree import flat, merge, partition
@@ -137,13 +137,16 @@ def train_step(
 
     def gradients(params: Params, opt_state: State, batch: Batch) -> tuple[Tree, Params, State, State]:
         kept, rest = partition(trains(model, chosen, params))(params)
+        aside: list[Any] = []  # as results of value_and_grad, two equal ones end in an IndexError of mx.compile
 
         def objective(kept: Params) -> Any:
             forward = Bound(model, merge(kept, rest), True, dtype)
             (value, logs), key = rng.run(opt_state["key"], lambda: losses(loss, forward, batch))
-            return value, (logs, forward.params, forward.output, key)
+            aside.append((logs, forward.params, forward.output, key))
+            return value
 
-        (value, (logs, after, output, key)), grads = mx.value_and_grad(objective)(kept)
+        value, grads = mx.value_and_grad(objective)(kept)
+        ((logs, after, output, key),) = aside
         _, rest = partition(trains(model, chosen, params))(after)
         memory = metric.fold(folds, opt_state["metrics"], output, batch)
         return grads, rest, {**opt_state, "key": key, "metrics": memory}, {"loss": value, **logs}

@@ -1,4 +1,4 @@
-"""What a model is trained for: a loss, metrics, and what to watch."""
+"""What a model is trained for: a loss, metrics, what to watch, and the shape of batches."""
 
 from __future__ import annotations
 
@@ -7,23 +7,29 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import call
+from .data.collate import bound
 from .door import mx
-from .metric import Metric, accuracy, checked
+from .metric import Metric, checked
+from .metrics import accuracy, as_targets, kept, mae, mse, perplexity, r2, token_accuracy
 from .nn import losses
-from .types import Array, Forward, Loss
+from .types import Array, Batch, Forward, Loss
 
-__all__ = ["Task", "as_task", "classification"]
+__all__ = ["Task", "as_task", "classification", "language_modeling", "regression"]
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A loss and metrics over batches of `x` and `y`, and the name and direction of the number to watch."""
+    """A loss and metrics over batches, the name and direction of the number to watch, and how batches are shaped.
+
+    `collate` is a spec for `data.collate`, of what comes out of a dataset; None takes batches as they come.
+    """
 
     name: str
     loss: Loss
     metrics: tuple[Metric, ...] = ()
     monitor: str = "val_loss"
     mode: str = "min"
+    collate: Any = None
 
     def __repr__(self) -> str:
         return f"{self.name}({', '.join(m.name for m in self.metrics)})"
@@ -33,19 +39,74 @@ def classification(
     *,
     loss: Callable[..., Array] | None = None,
     metrics: Sequence[Metric] | None = None,
-    monitor: str = "val_accuracy",
-    mode: str = "max",
+    monitor: str | None = None,
+    mode: str | None = None,
+    collate: Any = None,
 ) -> Task:
     """Tell classes apart: logits `(n, …, classes)` against labels `y`, int `(n, …)`; cross entropy and accuracy.
 
-    Batches are pairs `(x, y)`, or dicts with `x` and `y`. `loss(forward, x, y)` and `metrics` replace the defaults.
-    Labels must be from 0 to classes - 1: MLX reads and writes out of bounds for others.
+    Batches are pairs `(x, y)`, or dicts with `x` and `y`, or with what stands for them, see `data.bind`.
+    `loss(forward, x, y)` and the other options replace the defaults. Labels must be from 0 to classes - 1: MLX reads
+    and writes out of bounds for others.
 
     >>> classification()
     classification(accuracy)
     """
     folds = (accuracy(),) if metrics is None else checked(metrics)
-    return Task("classification", loss or _cross_entropy, folds, monitor, mode)
+    watched = _watched(monitor, mode, "val_accuracy", "max", folds)
+    return Task("classification", loss or _cross_entropy, folds, *watched, collate or _xy)
+
+
+def regression(
+    *,
+    loss: Callable[..., Array] | None = None,
+    metrics: Sequence[Metric] | None = None,
+    monitor: str | None = None,
+    mode: str | None = None,
+    collate: Any = None,
+) -> Task:
+    """Predict numbers `(n, …)`, targets `y` of the same shape, or `(n,)` for predictions `(n, 1)`; mean squared error.
+
+    Metrics are MSE, MAE and R², of one output unless `metrics` says otherwise. Batches and options as in
+    `classification`.
+
+    >>> regression()
+    regression(mse, mae, r2)
+    """
+    folds = (mse(), mae(), r2()) if metrics is None else checked(metrics)
+    watched = _watched(monitor, mode, "val_loss", "min", folds)
+    return Task("regression", loss or _squared_error, folds, *watched, collate or _xy)
+
+
+def language_modeling(
+    *,
+    ignore: int | None = None,
+    loss: Callable[..., Array] | None = None,
+    metrics: Sequence[Metric] | None = None,
+    monitor: str | None = None,
+    mode: str | None = None,
+    collate: Any = None,
+) -> Task:
+    """Predict the next token: logits `(n, tokens, vocabulary)` against `y`, int `(n, tokens)`.
+
+    A batch that is one array of tokens, `(n, tokens + 1)`, is its own target, one place on. Padding is left out of loss
+    and metrics where `y` is `ignore`, or where a third column `mask` is 0. The loss is the mean over the tokens of a
+    batch. Other batches and options as in `classification`.
+
+    >>> language_modeling()
+    language_modeling(perplexity, token_accuracy)
+    """
+
+    def cross_entropy(forward: Forward, x: Array, y: Array, mask: Array | None = None) -> Array:
+        counts = kept(y, mask, ignore)
+        if counts is None:
+            return losses.cross_entropy(forward(x), y, reduction="mean")
+        each = losses.cross_entropy(forward(x), mx.where(counts, y, 0), reduction="none")
+        return mx.where(counts, each, 0.0).sum() / mx.maximum(counts.sum(), 1)
+
+    folds = (perplexity(ignore=ignore), token_accuracy(ignore=ignore)) if metrics is None else checked(metrics)
+    watched = _watched(monitor, mode, "val_perplexity", "min", folds)
+    return Task("language_modeling", loss or cross_entropy, folds, *watched, collate or _shifted)
 
 
 def as_task(task: Any) -> Task:
@@ -61,8 +122,42 @@ def as_task(task: Any) -> Task:
     raise TypeError(f"a task is a Task, such as classification(), or a loss function; got {type(task).__name__}")
 
 
+def _watched(
+    monitor: str | None, mode: str | None, usual: str, its_mode: str, metrics: Sequence[Metric]
+) -> tuple[str, str]:
+    """Return what to watch and in which direction: the usual, unless another is named or its metric is not there."""
+    if monitor is not None:
+        return monitor, mode or (its_mode if monitor == usual else "min")
+    there = usual == "val_loss" or usual in [f"val_{m.name}" for m in metrics]
+    return (usual, mode or its_mode) if there else ("val_loss", mode or "min")
+
+
 def _cross_entropy(forward: Forward, x: Array, y: Array) -> Array:
     logits = forward(x)
     if y.ndim < logits.ndim and not mx.issubdtype(y.dtype, mx.integer):
         raise TypeError(f"classification needs integer labels; y is {y.dtype} {y.shape}: y.astype(mx.int32)")
     return losses.cross_entropy(logits, y, reduction="mean")
+
+
+def _squared_error(forward: Forward, x: Array, y: Array) -> Array:
+    output = forward(x)
+    targets = as_targets(output, y)
+    if output.shape != targets.shape:
+        raise ValueError(f"regression needs targets of the predictions' shape; they are {output.shape}, y is {y.shape}")
+    return losses.mse_loss(output, targets, reduction="mean")
+
+
+def _xy(batch: Batch) -> Batch:
+    """Leave pairs and dicts with x and y as they are; name those of other dicts that stand for them."""
+    if not isinstance(batch, dict) or ("x" in batch and "y" in batch):
+        return batch
+    return bound(batch, {"x": True, "y": True}, "a loss of x and y")
+
+
+def _shifted(batch: Batch) -> Batch:
+    """Make inputs and targets of one array of tokens."""
+    if isinstance(batch, (dict, tuple, list)):
+        return _xy(batch)
+    if batch.ndim != 2 or batch.shape[1] < 2:
+        raise ValueError(f"a batch of tokens is an array (n, tokens + 1); got {tuple(batch.shape)}")
+    return batch[:, :-1], batch[:, 1:]

@@ -1,5 +1,6 @@
 """README, the pages of docs/ and the examples run as they are printed."""
 
+import math
 import os
 import re
 import runpy
@@ -17,8 +18,26 @@ PROMISES = {
     "step": lambda loss: loss < 0.2,
     "groups": lambda moved: {p for p, did in moved.items() if not did} == FROZEN,
     "lifted": lambda module: type(module).__name__ == "Autoencoder",
+    "streaming": lambda report: report.rows[-1].val_accuracy > 0.9 and {row.batches for row in report.rows} == {22},
+    "collates": lambda losses: max(losses.values()) < 0.25 and same(losses, "xy", "selectors", "function", "bind"),
+    "mnist": lambda report: report.rows[-1].val_accuracy > 0.9,
+    "tables": lambda accuracies: min(accuracies.values()) > 0.8 and same(accuracies, "csv", "npz", "npy"),
+    "text": lambda losses: math.exp(losses[0]) > 200 and math.exp(losses[1]) < 16,
+    "hooks": lambda same: same,
+    "monitoring": lambda report: report.best_value > 0.85 and "no improvement" in report.stop_reason,
+    "driving": lambda ended: ended[0] == 100 and ended[1] < 0.4,
+    "controls": lambda reports: len({report.rows[-1].accuracy for report in reports.values()}) <= 2,
+    "long_run": lambda run: run[0] < 32 and run[1][-1]["steps"] == 20_000,
+    "experiments": lambda found: found.best.report.best_value > 0.85 and len(found.trials) == 4,
+    "gpt": lambda ended: ended[0] < 16 and len(ended[1]) > 100,
+    "hugging_face": lambda report: report.rows[-1].val_accuracy > 0.9,
 }
 FROZEN = {"embed.weight", "body.layers.0.layers.0.weight", "body.layers.0.layers.0.bias"}
+
+
+def same(values, *names):
+    """Whether several ways came to one number, as far as the order of sums lets them."""
+    return max(values[n] for n in names) - min(values[n] for n in names) < 1e-6
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)

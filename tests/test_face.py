@@ -1,5 +1,8 @@
 """`import mlx_fp`: every public name is there, and wrong ones come back with candidates."""
 
+import subprocess
+import sys
+
 import pytest
 
 import mlx_fp as fp
@@ -13,3 +16,14 @@ def test_every_public_name_resolves():
 def test_an_unknown_name_comes_back_with_candidates():
     with pytest.raises(AttributeError, match="did you mean 'trainer'"):
         fp.trianer
+
+
+def test_a_submodule_does_not_take_the_place_of_the_function_of_its_name():
+    code = """
+import importlib, mlx_fp as fp
+for name in ("select", "experiment", "sweep", "registry", "metrics"):
+    importlib.import_module(f"mlx_fp.{name}")
+print(*(type(getattr(fp, name)).__name__ for name in ("select", "experiment", "sweep", "metrics")))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split() == ["function", "function", "function", "module"]

@@ -78,7 +78,9 @@ ONLY_HERE = {
         "clip_value": "a verb",
         "ema": "a verb",
         "lift": "the way in from mlx.optimizers",
+        "changed": "makes an optimiser anew with other options",
         "reading": "reads what a wrapper keeps",
+        "scale_rates": "changes every learning rate in a state",
         "skip_nonfinite": "a verb",
     },
 }

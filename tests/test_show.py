@@ -9,7 +9,10 @@ from mlx_fp.show import curves
 
 
 def report(rows):
-    return Report(tuple(rows), (), False, 3, len(rows), len(rows), 0, False, None, {}, {})
+    ran = len(rows)
+    return Report(
+        tuple(rows), (), False, "epoch_loss", "min", None, None, 3, ran, ran, 0, False, *[None] * 3, (), *[{}] * 3
+    )
 
 
 @pytest.mark.parametrize("validation", [True, False])

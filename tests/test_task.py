@@ -1,11 +1,34 @@
 """Tasks supply loss, metrics and monitor, each overridable."""
 
+import math
+
 import mlx.core as mx
+import numpy as np
 import pytest
+from toolz import pipe
 
 import mlx_fp as fp
-from mlx_fp import nn
+from mlx_fp import data, metrics, nn, optim
 from mlx_fp.task import as_task
+
+X = mx.random.normal((8, 3), key=mx.random.key(0))
+LABELS = (X[:, 0] > 0).astype(mx.int32)
+TOKENS = mx.array([[1, 2, 3, 0], [2, 3, 0, 0]])
+WORDS = nn.sequential(nn.embedding(4, 5), nn.linear(5, 4))
+
+
+def fit(model, task, batches, **options):
+    target = pipe(fp.trainer(model, task), fp.with_optimizer(optim.sgd(0.1)))
+    return fp.fit(batches, quiet=True, **options)(target)
+
+
+def logits_of(tokens, model=WORDS):
+    return nn.predictor(nn.init(0)(model))(model)(tokens)
+
+
+def loss_of(task, output, *batch):
+    """The loss of a model that always returns `output`."""
+    return task.loss(lambda x: output, None, *batch).item()
 
 
 def test_classification_is_cross_entropy_and_accuracy():
@@ -51,11 +74,179 @@ def test_labels_that_are_no_integers_are_refused_with_the_remedy():
 
 
 def test_what_stands_in_the_wrong_place_is_named_at_once():
-    from mlx_fp import optim
-
     with pytest.raises(TypeError, match="call it, with a rate"):
         fp.with_optimizer(optim.adam)
     with pytest.raises(TypeError, match="a seed is an int.*got"):
         nn.init(nn.linear(3, 2))
     with pytest.raises(KeyError, match="the parameters lack layers; they have weight, bias"):
         nn.predictor(nn.init(0)(nn.linear(3, 2)))(nn.sequential(nn.linear(3, 2)))(mx.ones((1, 3)))
+
+
+# regression
+
+
+def test_regression_is_the_mean_squared_error_with_mse_mae_and_r2():
+    task = fp.regression()
+    output, y = mx.array([[1.0], [2.0]]), mx.array([[0.0], [4.0]])
+    assert loss_of(task, output, y) == 2.5
+    assert ([m.name for m in task.metrics], task.monitor, task.mode) == (["mse", "mae", "r2"], "val_loss", "min")
+
+
+def test_targets_of_one_axis_are_those_of_one_output():
+    assert loss_of(fp.regression(), mx.array([[1.0], [2.0]]), mx.array([0.0, 4.0])) == 2.5
+    assert loss_of(fp.regression(), mx.array([1.0, 2.0]), mx.array([0.0, 4.0])) == 2.5
+
+
+@pytest.mark.parametrize("shape", [(8, 1), (8,), (4, 2)])
+def test_targets_of_another_shape_are_refused_with_both_shapes(shape):
+    with pytest.raises(ValueError, match=r"targets of the predictions' shape; they are \(8, 2\), y is"):
+        fit(nn.linear(3, 2), fp.regression(), [(X, mx.zeros(shape))])
+
+
+def test_regression_through_fit_equals_scikit_learn():
+    scores = pytest.importorskip("sklearn.metrics")
+    report = fit(nn.linear(3, 1), fp.regression(), [(X, X.sum(axis=1))], validation=[(X, X.sum(axis=1))])
+    output = np.array(nn.predictor(report.params)(nn.linear(3, 1))(X))
+    row, y = report.rows[0], np.array(X.sum(axis=1))
+    assert row.val_mse == pytest.approx(scores.mean_squared_error(y, output), rel=1e-5)
+    assert row.val_mae == pytest.approx(scores.mean_absolute_error(y, output), rel=1e-5)
+    assert row.val_r2 == pytest.approx(scores.r2_score(y, output), rel=1e-4)
+    assert row.val_loss == pytest.approx(row.val_mse, rel=1e-5)
+
+
+# language modeling
+
+
+def test_language_modeling_is_cross_entropy_with_perplexity_and_token_accuracy():
+    task = fp.language_modeling()
+    logits, y = logits_of(TOKENS), TOKENS
+    assert loss_of(task, logits, y) == pytest.approx(nn.losses.cross_entropy(logits, y, reduction="mean").item())
+    assert [m.name for m in task.metrics] == ["perplexity", "token_accuracy"]
+    assert (task.monitor, task.mode) == ("val_perplexity", "min")
+
+
+def test_one_array_of_tokens_is_its_own_target_one_place_on():
+    whole = fit(WORDS, fp.language_modeling(), [TOKENS], validation=[TOKENS])
+    pair = (TOKENS[:, :-1], TOKENS[:, 1:])
+    assert whole.rows[0].metrics == fit(WORDS, fp.language_modeling(), [pair]).rows[0].metrics
+    assert whole.losses == fit(WORDS, fp.language_modeling(), [pair]).losses
+    assert whole.rows[0].examples == 2
+
+
+def test_padding_counts_neither_by_ignore_nor_by_a_mask():
+    x, y = TOKENS[:, :-1], TOKENS[:, 1:]
+    each = nn.losses.cross_entropy(logits_of(x), y)
+    wanted = (each * (y != 0)).sum().item() / (y != 0).sum().item()
+    start = nn.init(0)(WORDS)
+    ignored = fit(WORDS, fp.language_modeling(ignore=0), [(x, y)], params=start)
+    masked = fit(WORDS, fp.language_modeling(), [(x, y, y != 0)], params=start)
+    named = fit(WORDS, fp.language_modeling(), [{"tokens": x, "targets": y}], params=start)
+    assert ignored.losses[0] == pytest.approx(wanted, rel=1e-5)
+    assert masked.losses[0] == pytest.approx(wanted, rel=1e-5)
+    assert named.losses[0] == pytest.approx(each.mean().item(), rel=1e-5)
+    assert ignored.rows[0].perplexity == pytest.approx(math.exp(wanted), rel=1e-5)
+    assert masked.rows[0].metrics == pytest.approx(ignored.rows[0].metrics)
+
+
+def test_labels_beyond_the_vocabulary_are_safe_where_they_are_ignored():
+    x = TOKENS[:, :-1]
+    y = mx.where(TOKENS[:, 1:] == 0, -100, TOKENS[:, 1:])
+    report = fit(WORDS, fp.language_modeling(ignore=-100), [(x, y)])
+    assert report.losses == fit(WORDS, fp.language_modeling(ignore=0), [(x, TOKENS[:, 1:])]).losses
+
+
+@pytest.mark.parametrize("tokens", [TOKENS[0], TOKENS[:, :1], TOKENS[None]])
+def test_tokens_of_another_shape_are_refused(tokens):
+    with pytest.raises(ValueError, match=r"array \(n, tokens \+ 1\); got"):
+        fit(WORDS, fp.language_modeling(), [tokens])
+
+
+# every task
+
+CASES = {
+    "classification": (fp.classification, nn.linear(3, 2), (X, LABELS)),
+    "regression": (fp.regression, nn.linear(3, 1), (X, X[:, 0])),
+    "language_modeling": (fp.language_modeling, WORDS, (TOKENS[:, :-1], TOKENS[:, 1:])),
+}
+
+
+@pytest.fixture(params=CASES)
+def case(request):
+    return CASES[request.param]
+
+
+def test_a_list_of_pairs_is_data_for_train_and_validation_alike(case):
+    make, model, pair = case
+    report = fit(model, make(), [pair, pair], validation=[pair], epochs=2)
+    row = report.rows[-1]
+    assert (row.steps, row.validation_batches) == (4, 1)
+    assert row.metrics.keys() == row.val_metrics.keys() == {m.name for m in make().metrics}
+    assert report.monitor_name == make().monitor
+    assert report.best_value is not None
+
+
+def test_numpy_and_lists_of_two_are_pairs_too(case):
+    make, model, pair = case
+    arrays = [list(map(np.array, pair))]
+    assert fit(model, make(), arrays).losses == fit(model, make(), [pair]).losses
+
+
+@pytest.mark.parametrize("names", [("x", "y"), ("inputs", "targets"), ("features", "label"), ("tokens", "labels")])
+def test_dicts_may_use_the_usual_names(case, names):
+    make, model, pair = case
+    batch = dict(zip(names, pair, strict=True))
+    assert fit(model, make(), [batch]).losses == fit(model, make(), [pair]).losses
+
+
+def test_a_dict_that_names_no_target_says_what_it_has(case):
+    make, model, pair = case
+    with pytest.raises(ValueError, match="no key fills 'y'.*inputs"):
+        fit(model, make(), [{"inputs": pair[0], "wanted": pair[1]}])
+
+
+def test_a_collate_of_ones_own_wins(case):
+    make, model, (x, y) = case
+    task = make(collate={"x": "image", "y": ("meta", 0)})
+    assert fit(model, task, [{"image": x, "meta": [y]}]).losses == fit(model, make(), [(x, y)]).losses
+
+
+def test_every_option_can_be_replaced(case):
+    make, model, pair = case
+
+    def mine(model, x, y):
+        return model(x).mean()
+
+    size = fp.Metric("size", lambda: mx.array(0), lambda m, output, x, y: m + y.size, lambda m: m)
+    report = fit(model, make(loss=mine, metrics=[size], monitor="size", mode="max"), [pair])
+    assert (report.monitor_name, report.monitor_mode, report.best_value) == ("size", "max", pair[1].size)
+
+
+def test_the_usual_monitor_needs_its_metric_and_is_the_loss_without(case):
+    make, model, pair = case
+    bare = make(metrics=[])
+    assert (bare.monitor, bare.mode) == ("val_loss", "min")
+    assert fit(model, bare, [pair], validation=[pair]).monitor_name == "val_loss"
+    assert fit(model, bare, [pair]).monitor_name == "epoch_loss"
+
+
+def test_a_monitor_of_ones_own_goes_down_unless_the_mode_says_up():
+    assert fp.classification(monitor="val_loss").mode == "min"
+    assert fp.classification(monitor="val_accuracy").mode == "max"
+    assert fp.classification(monitor="val_loss", mode="max").mode == "max"
+    several = fp.classification(metrics=[metrics.f1(2), fp.accuracy()])
+    assert (several.monitor, several.mode) == ("val_accuracy", "max")
+
+
+def test_what_is_no_metric_is_refused_when_the_task_is_made(case):
+    with pytest.raises(TypeError, match="a metric is a Metric"):
+        case[0](metrics=["accuracy"])
+
+
+def test_a_pipeline_of_rows_trains_a_task_in_batches():
+    train = pipe(data.arrays(features=X, label=LABELS), data.batch(3))
+    report = fit(nn.linear(3, 2), fp.classification(), train, validation=train)
+    assert (report.rows[0].examples, report.rows[0].validation_batches) == (8, 3)
+
+
+def test_a_task_reads_as_its_name_and_metrics():
+    assert repr(fp.regression(metrics=[metrics.mae()])) == "regression(mae)"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 from collections import deque
 from collections.abc import Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from threading import get_ident
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from queue import SimpleQueue
+from threading import Thread, get_ident
 from typing import Any
 
 from .dataset import Operation, same
@@ -18,14 +21,50 @@ __all__ = ["prefetch"]
 
 _END = object()
 
-_IDLE: list[tuple[ThreadPoolExecutor, int]] = []
-"""Threads of readers that have ended: a new thread at each epoch would cost MLX one of its own each time."""
 
-_MADE: list[ThreadPoolExecutor] = []
-"""All threads: one that only its reader knew would end when both are found to be garbage, and the reader would wait."""
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """A thread that gives the next item of whatever it is asked for, and never ends.
+
+    One that has used MLX takes Python's lock once more when it ends, and at exit that kills the process. So it is a
+    daemon, which an exit leaves where it waits.
+    """
+
+    requests: SimpleQueue[tuple[Future[Any], Iterator[Any]]]
+    number: int | None
+
+    def ask(self, rows: Iterator[Any]) -> Future[Any]:
+        """Ask for the next item, `_END` after the last."""
+        item: Future[Any] = Future()
+        self.requests.put((item, rows))
+        return item
+
+    def rest(self) -> None:
+        """Wait until it is between two items, so that its rows may be closed."""
+        if self.number != get_ident() and not sys.is_finalizing():  # garbage is collected in any thread, and at exit
+            self.ask(iter(())).result()
+
+
+_IDLE: list[_Reader] = []
+"""Those whose rows have ended: a new thread at each epoch would cost MLX one of its own each time."""
+
+_MADE: list[_Reader] = []
+"""All of them."""
+
+
+@atexit.register
+def _rest() -> None:
+    for reader in _MADE:
+        reader.rest()
+
+
+def _forget() -> None:
+    _IDLE.clear()
+    _MADE.clear()
+
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_IDLE.clear)  # threads stay with the parent
+    os.register_at_fork(after_in_child=_forget)  # threads stay with the parent
 
 
 def prefetch(n: int = 2) -> Operation:
@@ -50,21 +89,19 @@ def prefetch(n: int = 2) -> Operation:
 
 
 def _prefetched(rows: Iterator[Any], ahead: int) -> Generator[Any, None, None]:
-    """Keep `ahead` requests for a next item with the thread: it waits for nobody, so an exit never waits for it."""
-    with _thread() as (thread, number):
+    """Keep `ahead` requests for a next item with a thread, which waits for nobody: an exit waits for these at most."""
+    with _lent() as reader:
         asked: deque[Future[Any]] = deque()
         try:
             for _ in range(ahead):
-                asked.append(thread.submit(next, rows, _END))
+                asked.append(reader.ask(rows))
             while (item := asked.popleft().result()) is not _END:
-                asked.append(thread.submit(next, rows, _END))
+                asked.append(reader.ask(rows))
                 yield item
         finally:
             for request in asked:
                 request.cancel()
-            if get_ident() != number:  # garbage is collected in any thread
-                with suppress(RuntimeError):  # at exit, when threads have ended
-                    thread.submit(int).result()  # the reader is between two items now, and may be closed
+            reader.rest()
 
 
 def _evaluated(item: Any) -> Any:
@@ -77,15 +114,32 @@ def _evaluated(item: Any) -> Any:
 
 
 @contextmanager
-def _thread() -> Iterator[tuple[ThreadPoolExecutor, int]]:
-    """Lend a thread, and its number."""
+def _lent() -> Iterator[_Reader]:
     try:
-        thread = _IDLE.pop()
+        reader = _IDLE.pop()
     except IndexError:
-        made = ThreadPoolExecutor(1, thread_name_prefix="mlx_fp-prefetch")
-        _MADE.append(made)
-        thread = made, made.submit(get_ident).result()
+        reader = _started()
     try:
-        yield thread
+        yield reader
     finally:
-        _IDLE.append(thread)
+        _IDLE.append(reader)
+
+
+def _started() -> _Reader:
+    requests: SimpleQueue[tuple[Future[Any], Iterator[Any]]] = SimpleQueue()
+    thread = Thread(target=_serve, args=(requests,), name="mlx_fp-prefetch", daemon=True)
+    thread.start()
+    reader = _Reader(requests, thread.ident)
+    _MADE.append(reader)
+    return reader
+
+
+def _serve(requests: SimpleQueue[tuple[Future[Any], Iterator[Any]]]) -> None:
+    while True:
+        item, rows = requests.get()
+        if item.set_running_or_notify_cancel():
+            try:
+                item.set_result(next(rows, _END))
+            except BaseException as error:
+                item.set_exception(error)
+        del item, rows  # they are not for this thread to keep

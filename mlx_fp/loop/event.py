@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = [
     "EVENTS",
     "AfterBackward",
+    "AfterCheckpoint",
     "AfterEpoch",
     "AfterFit",
     "AfterStep",
@@ -156,6 +157,18 @@ class AfterEpoch(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class AfterCheckpoint(Event):
+    """A checkpoint is on disk; `deleted` names those that made room for it."""
+
+    path: str
+    epoch: int
+    step: int
+    monitor_value: float | None
+    improved: bool
+    deleted: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class AfterFit(Event):
     """The run has ended, as planned or not: `report.stop_reason`."""
 
@@ -172,6 +185,7 @@ EVENTS: dict[str, type[Event]] = {
     "after_validation_batch": AfterValidationBatch,
     "after_validation": AfterValidation,
     "after_epoch": AfterEpoch,
+    "after_checkpoint": AfterCheckpoint,
     "after_fit": AfterFit,
 }
 """Every event by its name, in the order of a run."""

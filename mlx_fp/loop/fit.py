@@ -3,44 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
-from ..data import as_dataset
-from ..errors import located, unknown
+from ..data import Splits, as_dataset
+from ..errors import located
 from ..step import eval_step
-from ..types import Array, Params
-from .event import EVENTS, AfterFit, Event, event_name
+from ..types import Params
+from .event import EVENTS, Event
+from .plan import Options, plan, shaped
 from .progress import progress
 from .report import Report
-from .run import Plan, Run, validated
+from .run import Run
+from .signals import asking
 from .totals import Totals
 from .trainer import Trainer, with_hooks
+from .validation import validated
 
-__all__ = ["Options", "evaluate", "events", "fit"]
-
-
-class Options(TypedDict, total=False):
-    """The options of `fit` and `events`.
-
-    `validation` is a Dataset or a sequence of batches, read anew each epoch, as the training data is. Parameters start
-    from `params`, or from `seed`, 0 if none is given, which seeds the random stream of the run too. `compile` and
-    `dtype` are those of `train_step`. `keep_losses=False` drops the losses of single steps.
-    """
-
-    validation: Any
-    epochs: int
-    params: Params | None
-    seed: int | Array
-    compile: bool | Mapping[str, Any]
-    dtype: Any
-    keep_losses: bool
+__all__ = ["evaluate", "events", "fit"]
 
 
 def fit(train: Any, *, quiet: bool = False, **options: Unpack[Options]) -> Callable[[Trainer], Report]:
     """Train for a number of epochs, 1 unless `epochs` says otherwise, and report; `options` as in `Options`.
 
-    Progress shows as a bar on a terminal, as lines elsewhere, and not at all with `quiet=True`. ValueError for an epoch
-    without batches; an exception keeps its class and says in a note where it happened.
+    `train` may be `splits`, with validation data in them. Progress shows as a bar on a terminal, as lines elsewhere,
+    and not at all with `quiet=True`. Ctrl-C and SIGTERM end the run after the step at hand, with a report that says
+    so; a second one ends it at once. ValueError for an epoch without batches; an exception keeps its class and says in
+    a note where it happened.
 
     >>> from mlx_fp import data, nn, optim, task
     >>> from mlx_fp.loop.trainer import trainer
@@ -50,12 +38,14 @@ def fit(train: Any, *, quiet: bool = False, **options: Unpack[Options]) -> Calla
     >>> len(report.rows), report.rows[-1].steps
     (3, 12)
     """
-    stream = events(train, only=("after_fit",), **options)
+    asked = plan(train, (), options)
 
     def run(target: Trainer) -> Report:
-        *_, last = stream(target if quiet else with_hooks(*progress())(target))
-        assert isinstance(last, AfterFit)
-        return last.report
+        running = Run(target if quiet else with_hooks(*progress())(target), asked)
+        with asking(running.interrupt):
+            for _ in running.events():
+                pass
+        return running.report()
 
     return run
 
@@ -73,10 +63,10 @@ def events(
     >>> [event.step for event in events([mx.ones((2, 3))], only=("after_step",))(model)]
     [0]
     """
-    plan = _plan(train, only, options)
+    asked = plan(train, only, options)
 
     def stream(target: Trainer) -> Generator[Event, None, None]:
-        yield from Run(target, plan).events()
+        yield from Run(target, asked).events()
 
     return stream
 
@@ -86,6 +76,8 @@ def evaluate(
 ) -> Callable[[Trainer], dict[str, float]]:
     """Return the mean loss and the metrics of parameters on data, in evaluation mode: `{"loss": …, "accuracy": …}`.
 
+    Of `splits` it reads the test split.
+
     >>> from mlx_fp import nn
     >>> from mlx_fp.loop.trainer import trainer
     >>> model = nn.linear(3, 1)
@@ -93,25 +85,18 @@ def evaluate(
     >>> evaluate([mx.ones((2, 3))], params=params)(trainer(model, lambda m, x: m(x).mean()))
     {'loss': 3.0}
     """
+    if isinstance(test, Splits):
+        if test.test is None:
+            raise ValueError("evaluate reads the test split, and these splits have none")
+        test = test.test
     data = as_dataset(test)
 
     def evaluated(target: Trainer) -> dict[str, float]:
         task, totals = target.task, Totals()
         step = eval_step(target.model, task.loss, metrics=task.metrics, compile=compile, dtype=dtype)
         with located(split="test", batch=lambda: totals.batches):
-            for _ in validated(step, params, data, totals, kind="test"):
+            for _ in validated(step, params, shaped(data, task), totals, kind="test"):
                 pass
         return {"loss": totals.means["loss"], **totals.named()}
 
     return evaluated
-
-
-def _plan(train: Any, only: Iterable[str], options: Options) -> Plan:
-    for name in options:
-        if name not in Options.__annotations__:
-            raise TypeError(unknown("option", name, Options.__annotations__))
-    epochs, validation = options.get("epochs", 1), options.get("validation")
-    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 0:
-        raise ValueError(f"epochs is a count, 0 or more; got {epochs!r}")
-    checked = {**options, "validation": None if validation is None else as_dataset(validation)}
-    return Plan(as_dataset(train), frozenset(event_name(name) for name in only), **checked)  # type: ignore[arg-type]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from .. import call
+from ..errors import note
 from .event import Event, event_name
 
-__all__ = ["Directive", "Hook", "Hooks", "Replace", "Stop", "fold", "hook"]
+__all__ = ["Directive", "Hook", "Hooks", "Replace", "Save", "Stop", "Validate", "fold", "hook"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,19 @@ class Replace:
     grads: Any = None
 
 
-Directive = Stop | Replace | None
+@dataclass(frozen=True, slots=True)
+class Save:
+    """Write a checkpoint after the step at hand."""
+
+
+@dataclass(frozen=True, slots=True)
+class Validate:
+    """Validate after the step at hand, beside what is done at the end of each epoch."""
+
+
+Asked = Stop | Replace | Save | Validate
+
+Directive = Asked | None
 """What a hook may return."""
 
 
@@ -98,10 +111,32 @@ class Hooks:
         """The names of the events that a hook listens to."""
         return frozenset(self._by_event)
 
-    def emit(self, name: str, event: Event, obey: Callable[[Event, Stop | Replace], Event]) -> Event:
+    def state(self) -> dict[str, Any]:
+        """Return the memory and counts of each hook, by event, name and number among those alike."""
+        return {key: {"memory": r.memory, "seen": r.seen, "spent": r.spent} for key, r in self._named()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Give the hooks that were there the memory and counts that they had."""
+        for key, running in self._named():
+            if key in state:
+                running.memory, running.seen, running.spent = (state[key][n] for n in ("memory", "seen", "spent"))
+
+    def _named(self) -> Iterator[tuple[str, _Running]]:
+        counts: dict[str, int] = {}
+        for event, hooks in self._by_event.items():
+            for running in hooks:
+                key = f"{event} {running.hook.name}"
+                counts[key] = counts.get(key, 0) + 1
+                yield f"{key} {counts[key]}", running
+
+    def emit(self, name: str, event: Event, obey: Callable[[Event, Asked], Event]) -> Event:
         """Run the hooks of an event; each sees what `obey` made of it for the ones before. Returns the last."""
         for running in self._by_event.get(name, ()):
-            directive = running(event)
+            try:
+                directive = running(event)
+            except Exception as error:
+                note(error, {"hook": running.hook})
+                raise
             if directive is not None:
                 event = obey(event, directive)
         return event
@@ -110,17 +145,27 @@ class Hooks:
 class _Running:
     """A hook during a run."""
 
+    __slots__ = ("always", "fn", "hook", "memory", "seen", "spent")
+
     def __init__(self, hook: Hook) -> None:
-        self.hook, self.memory = hook, hook.init
+        self.hook, self.fn, self.memory = hook, hook.fn, hook.init
         self.seen, self.spent = 0, False
+        self.always = hook.every == 1 and not hook.once and hook.when is None
 
     def __call__(self, event: Event) -> Directive:
-        hook = self.hook
         self.seen += 1
-        if self.spent or (self.seen - 1) % hook.every or (hook.when is not None and not hook.when(event)):
+        if not (self.always or self._due(event)):
             return None
-        self.memory, directive = hook.fn(self.memory, event)
-        self.spent = hook.once
-        if directive is not None and not isinstance(directive, (Stop, Replace)):
-            raise TypeError(f"{hook!r} returned {directive!r}; a hook returns None, Stop(reason) or Replace(…)")
-        return directive
+        self.memory, directive = self.fn(self.memory, event)
+        self.spent = self.hook.once
+        if directive is None or isinstance(directive, Asked):
+            return directive
+        raise TypeError(
+            f"{self.hook!r} returned {directive!r}; a hook returns None, Stop(reason), Replace(…), Validate() or Save()"
+        )
+
+    def _due(self, event: Event) -> bool:
+        hook = self.hook
+        if self.spent or (self.seen - 1) % hook.every:
+            return False
+        return hook.when is None or bool(hook.when(event))

@@ -59,48 +59,68 @@ def _bar() -> tuple[Hook, ...]:
         hook("before_fit", shown.start),
         hook("before_epoch", shown.epoch),
         hook("after_step", shown.step, priority=_LAST),
+        hook("before_validation", shown.validation),
         hook("after_epoch", shown.line, priority=_LAST),
         hook("after_fit", shown.stop, priority=_LAST),
     )
 
 
 class _Bar:
-    """A bar over the batches of the epoch at hand; finished epochs are lines above it."""
+    """A bar over the batches of the epoch at hand, with the time that the run still takes; past epochs are lines."""
 
     def __init__(self) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+        from .totals import examples
+
+        self.count = examples
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[loss]}"),
+            TextColumn("{task.fields[figures]}"),
         )
         self.bar = Progress(*columns, transient=True)
-        self.task = self.bar.add_task("", loss="", visible=False)
+        self.task = self.bar.add_task("", figures="", visible=False)
         self.batches: int | None = None
-        self.target, self.looked = 0, 0.0
+        self.target = self.done = self.examples = 0
+        self.looked = self.started = 0.0
+        self.held = ""
 
     def start(self, event: Any) -> None:
-        self.target, self.batches = event.epochs_target, event.batches
+        self.target, self.batches = event.epochs_target - event.start_epoch, event.batches
+        self.started = time.monotonic()
         self.bar.start()
 
     def epoch(self, event: Any) -> None:
         name = f"epoch {event.epoch + 1}/{self.target}"
-        self.bar.reset(self.task, total=self.batches, description=name, visible=True, loss="")
+        self.bar.reset(self.task, total=self.batches, description=name, visible=True, figures=self.held)
 
     def step(self, event: Any) -> None:
+        self.done, self.examples = self.done + 1, self.examples + self.count(event.batch)
         now = time.monotonic()
         if now - self.looked < _EVERY:
             self.bar.advance(self.task)
             return
         self.looked = now
-        self.bar.update(self.task, advance=1, loss=f"loss {event.loss_value:.4f}")
+        rate = self.examples / max(now - self.started, 1e-9)
+        figures = [f"loss {event.loss_value:.4f}", self.held, f"{rate:,.0f} examples/s", self._left(now)]
+        self.bar.update(self.task, advance=1, figures="  ".join(filter(None, figures)))
+
+    def validation(self, event: Any) -> None:
+        self.bar.update(self.task, figures=f"{self.held}  validating".strip())
 
     def line(self, event: Any) -> None:
         self.batches = event.row.batches
+        self.held = "" if event.row.val_loss is None else f"val_loss {event.row.val_loss:.4f}"
         self.bar.console.print(_line(event, self.target), highlight=False)
 
     def stop(self, event: Any) -> None:
         self.bar.stop()
+
+    def _left(self, now: float) -> str:
+        """Say how long the run still takes, at the rate so far, where the number of batches is known."""
+        if not self.batches:
+            return ""
+        seconds = (now - self.started) / self.done * (self.batches * self.target - self.done)
+        return f"{seconds // 3600:.0f}:{seconds % 3600 // 60:02.0f}:{seconds % 60:02.0f} left"

@@ -28,6 +28,12 @@ class Row:
     val_metrics: dict[str, float]
     validation_batches: int
     seconds: float
+    monitor_value: float | None = None
+    improved: bool = False
+    """Whether this epoch is the best so far, by the monitor."""
+    stale_epochs: int = 0
+    """Epochs since the best one."""
+    checkpoint: str | None = None
 
     @property
     def examples_per_second(self) -> float:
@@ -62,19 +68,28 @@ class Report:
     rows: tuple[Row, ...]
     losses: tuple[float, ...]
     losses_kept: bool
+    monitor_name: str
+    monitor_mode: str
+    best_value: float | None
+    best_epoch: int | None
     epochs_target: int
     epochs_completed: int
     epochs_ran: int
     start_epoch: int
     stopped_early: bool
     stop_reason: str | None
+    resume_from: str | None
+    resumed_from_epoch: int | None
+    checkpoints: tuple[str, ...]
+    policy: dict[str, Any] | None
     params: Params = field(repr=False)
     opt_state: State = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, without the arrays."""
         plain = {name: getattr(self, name) for name in self.__slots__ if name not in ("rows", "params", "opt_state")}
-        return {"rows": [row.to_dict() for row in self.rows], **plain, "losses": list(self.losses)}
+        listed = {"losses": list(self.losses), "checkpoints": list(self.checkpoints)}
+        return {"rows": [row.to_dict() for row in self.rows], **plain, **listed}
 
     def to_json(self, indent: int | None = 2) -> str:
         """Return JSON, without the arrays; numbers that are not finite as the strings nan, inf and -inf."""

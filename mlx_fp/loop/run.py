@@ -2,41 +2,39 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Generator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator
+from contextlib import closing, nullcontext
+from dataclasses import replace
 from typing import Any
 
 from .. import metric
 from ..data import Cursor, Dataset
 from ..door import mx
 from ..errors import located
-from ..step import EvalStep, eval_step, train_step
-from ..types import Array, Batch, Params, State
+from ..optim.state import finite
+from ..step import eval_step, train_step
+from ..types import Batch, State
 from .event import EVENTS, AfterBackward, Event, RunState
-from .hook import Hooks, Replace, Stop
+from .hook import Asked, Hooks, Replace, Save, Stop, Validate
+from .monitor import Standing, judged, watched
+from .outcome import report_of, row_of
+from .plan import Plan
 from .report import Report, Row
-from .totals import Totals
+from .resume import resolved
+from .saver import Saver
+from .snapshot import restore, snapshot
+from .totals import IN_FLIGHT, Totals
 from .trainer import Trainer
+from .validation import logged, validated
 
-__all__ = ["Plan", "Run", "validated"]
+__all__ = ["Run"]
 
 Stream = Generator[Event, None, None]
 
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a run is asked to do; the options of `fit`."""
-
-    train: Dataset
-    wanted: frozenset[str]
-    validation: Dataset | None = None
-    epochs: int = 1
-    params: Params | None = None
-    seed: int | Array = 0
-    compile: bool | Mapping[str, Any] = True
-    dtype: Any = None
-    keep_losses: bool = True
+SYNC: dict[str, Callable[..., Any]] = {"async": mx.async_eval, "step": mx.eval}
+"""What is done with what a step gives; nothing where there is no name."""
 
 
 class Run:
@@ -44,16 +42,27 @@ class Run:
 
     def __init__(self, trainer: Trainer, plan: Plan) -> None:
         task, common = trainer.task, {"compile": plan.compile, "dtype": plan.dtype}
-        self.trainer, self.plan, self.hooks = trainer, plan, Hooks(trainer.hooks)
+        self.trainer, self.plan, self.hooks = trainer, plan.shaped(task), Hooks(trainer.hooks)
         self.heard = self.hooks.events | plan.wanted
         self.step = train_step(trainer.model, task.loss, trainer.optimizer, metrics=task.metrics, **common)
         self.eval = eval_step(trainer.model, task.loss, metrics=task.metrics, **common)
         start = plan.seed if plan.params is None else plan.params
         self.params, self.opt_state = self.step.init(start, seed=plan.seed)
+        self.sync = SYNC.get(plan.sync)
+        self.in_flight = IN_FLIGHT if self.sync else math.inf
         self.rows: list[Row] = []
         self.losses: list[float] | None = [] if plan.keep_losses else None
         self.steps = self.completed = 0
+        self.standing = Standing()
+        self.monitor = watched(task, trainer.monitor, plan.validation is not None, self._logged)
         self.stop: Stop | None = None
+        self.interrupted = self.validate = self.save = False
+        self.stage = "start"
+        self.totals = self._totals(None, "mean")
+        self.saver = None if trainer.policy is None else Saver(trainer.policy)
+        self.resumed_totals: dict[str, Any] | None = None
+        self.cursor, self.resume_from, self.resumed_from_epoch = self._resumed()
+        self.start_epoch = self.cursor.epoch
 
     def events(self) -> Stream:
         """Run, and yield the events that are wanted.
@@ -61,58 +70,87 @@ class Run:
         `after_fit` comes last. When an error, an interrupt or the closing of the stream ends the run, its hooks still
         run, and then the exception goes on.
         """
-        try:
-            yield from self._epochs()
-        except BaseException as error:
-            closed = isinstance(error, GeneratorExit)
-            self.stop = Stop("the stream was closed" if closed else f"{type(error).__name__}: {error}")
-            self._tell("after_fit", report=self.report())
-            raise
-        yield from self._emit("after_fit", report=self.report())
+        with self.saver or nullcontext():
+            try:
+                yield from self._epochs()
+            except BaseException as error:
+                closed = isinstance(error, GeneratorExit)
+                self.stop = Stop("the stream was closed" if closed else f"{type(error).__name__}: {error}")
+                self._tell("after_fit", report=self.report())
+                raise
+            yield from self._emit("after_fit", report=self.report())
+
+    def interrupt(self, why: str) -> None:
+        """End the run after the step at hand, without a last validation."""
+        self.interrupted, self.stop = True, self.stop or Stop(why)
 
     def report(self) -> Report:
         """Say what the run has done so far."""
-        return Report(
-            rows=tuple(self.rows),
-            losses=tuple(self.losses or ()),
-            losses_kept=self.plan.keep_losses,
-            epochs_target=self.plan.epochs,
-            epochs_completed=self.completed,
-            epochs_ran=len(self.rows),
-            start_epoch=0,
-            stopped_early=self.stop is not None and self.completed < self.plan.epochs,
-            stop_reason=None if self.stop is None else self.stop.reason,
-            params=self.params,
-            opt_state=self.opt_state,
-        )
+        return report_of(self)
 
     def _epochs(self) -> Stream:
         plan = self.plan
-        fields = {"epochs_target": plan.epochs, "start_epoch": 0, "resumed_from_epoch": None}
-        yield from self._emit("before_fit", **fields, batches=_length(plan.train))
-        for epoch in range(plan.epochs):
-            if self.stop is None:
-                yield from self._emit("before_epoch", epoch=epoch)
+        fields = {"start_epoch": self.start_epoch, "resumed_from_epoch": self.resumed_from_epoch}
+        yield from self._emit("before_fit", epochs_target=plan.epochs, **fields, batches=plan.train.size)
+        for epoch in range(self.start_epoch, plan.epochs):
+            if self.stop is None and not self.cursor.index:
+                with located(epoch=epoch, stage="before_epoch"):
+                    yield from self._emit("before_epoch", epoch=epoch)
             if self.stop is not None:
                 return
-            started, totals = time.perf_counter(), Totals(self.losses)
-            yield from self._train(epoch, totals)
-            seconds, validation = time.perf_counter() - started, Totals()
-            if plan.validation is not None:
-                yield from self._validate(epoch, plan.validation, validation)
-            self.rows.append(_row(epoch, self.steps, seconds, totals, validation))
-            yield from self._emit("after_epoch", row=self.rows[-1])
+            yield from self._epoch(epoch)
+
+    def _epoch(self, epoch: int) -> Stream:
+        plan, started = self.plan, time.perf_counter()
+        totals = self.totals = self._totals(self.losses, plan.reduce)
+        yield from self._train(epoch, totals)
+        seconds, validation = time.perf_counter() - started, self._totals(None, plan.validation_reduce)
+        if plan.validation is not None and not self.interrupted:
+            yield from self._validate(epoch, plan.validation, validation)
+        row = row_of(epoch, self.steps, seconds, totals, validation)
+        whole = plan.validation is None or validation.batches > 0  # an interrupted epoch is not validated
+        with located(epoch=epoch, stage="after_epoch"):
+            self.standing, row = judged(self.monitor, self.standing, row, whole=whole)
+            self.rows.append(row)
+            self.cursor = Cursor(epoch + 1)
+            yield from self._emit("after_epoch", row=row)
+        due = self.saver is not None and self.saver.policy.due(epoch, row.improved)
+        if (due or self.save) and not self.interrupted:
+            yield from self._save()
 
     def _train(self, epoch: int, totals: Totals) -> Stream:
-        self.opt_state = {**self.opt_state, "metrics": metric.start(self.step.metrics)}
-        with located(split="train", epoch=epoch, batch=lambda: totals.batches):
-            for batch in self.plan.train.open(Cursor(epoch), kind="train"):
-                logs = yield from self._step(epoch, batch)
+        if self.resumed_totals is not None:
+            totals.restore(self.resumed_totals)
+            self.resumed_totals = None
+        else:
+            self.opt_state = {**self.opt_state, "metrics": metric.start(self.step.metrics)}
+        where = {"split": "train", "epoch": epoch, "batch": lambda: totals.batches, "stage": lambda: self.stage}
+        plain = self.heard.isdisjoint(("before_step", "after_backward", "after_step"))
+        step, sync = self.step, self.sync
+        self.stage = "data"
+        with located(**where), closing(self.plan.train.open(self.cursor, kind="train")) as batches:
+            for batch in batches:
+                self.stage = "step"
+                if plain:
+                    self.params, self.opt_state, logs = step(self.params, self.opt_state, batch)
+                    if sync is not None:
+                        sync(self.params, self.opt_state, logs)
+                    self.steps += 1
+                else:
+                    logs = yield from self._step(epoch, batch)
                 totals.add(logs, batch)
+                if self.validate:
+                    yield from self._validate_now(epoch)
+                if self.saver is not None and (self.save or self.interrupted or self.saver.policy.due_at(self.steps)):
+                    self.cursor = Cursor(epoch, totals.batches)
+                    yield from self._save()
                 if self.stop is not None:
                     break
+                self.stage = "data"
             else:
                 self.completed += 1
+            if self.plan.sync == "epoch":
+                mx.eval(self.params, self.opt_state)
             totals.close(self.plan.train, metric.values(self.step.metrics, self.opt_state["metrics"]))
 
     def _step(self, epoch: int, batch: Batch) -> Generator[Event, None, State]:
@@ -124,22 +162,59 @@ class Run:
             event = yield from self._emit("after_backward", **here, loss=logs["loss"], grads=grads)
             grads = event.grads if isinstance(event, AfterBackward) else grads
             self.params, self.opt_state = self.step.update(self.params, self.opt_state, grads, rest)
+            del event, grads, rest
         else:
             self.params, self.opt_state, logs = self.step(self.params, self.opt_state, batch)
-        mx.async_eval(self.params, self.opt_state, logs)
+        if self.sync is not None:
+            self.sync(self.params, self.opt_state, logs)
         self.steps += 1
-        if "after_step" in self.heard:
+        if "after_step" in self.plan.wanted:
             yield from self._emit("after_step", **here, loss=logs["loss"], logs=logs)
+        elif "after_step" in self.heard:
+            self._tell("after_step", **here, loss=logs["loss"], logs=logs)
         return logs
 
+    def _save(self) -> Stream:
+        """Write a checkpoint of the state at `cursor`, and tell of it."""
+        assert self.saver is not None
+        self.save, self.stage = False, "checkpoint"
+        if not finite(self.params).item():
+            raise FloatingPointError(f"the parameters are not finite after step {self.steps}: nothing is written")
+        told = snapshot(self, self.cursor)
+        path = self.saver.path(told)
+        if not self.cursor.index:
+            self.rows[-1] = replace(self.rows[-1], checkpoint=str(path))
+            told["rows"][-1]["checkpoint"] = str(path)
+        deleted = self.saver.write(path, self.params, self.opt_state, told)
+        fields = {name: told[name] for name in ("epoch", "step", "monitor_value", "improved")}
+        yield from self._emit("after_checkpoint", path=str(path), deleted=deleted, **fields)
+
+    def _resumed(self) -> tuple[Cursor, str | None, int | None]:
+        """Go on from a checkpoint, if there is one; return where the data go on, and from what."""
+        found, kind = resolved(self.plan.resume, self.trainer, self.monitor.name)
+        if found is None:
+            return Cursor(), None, None
+        cursor = restore(self, found)
+        if self.saver is not None:
+            self.saver.resumed_from = found.path
+        return cursor, kind if found.path is None else str(found.path), found.metadata["epoch"]
+
+    def _validate_now(self, epoch: int) -> Stream:
+        self.validate = False
+        if self.plan.validation is None:
+            raise ValueError("a hook asked to Validate(), and there is no validation data")
+        yield from self._validate(epoch, self.plan.validation, self._totals(None, self.plan.validation_reduce))
+
     def _validate(self, epoch: int, data: Dataset, totals: Totals) -> Stream:
-        yield from self._emit("before_validation", epoch=epoch)
-        with located(split="validation", epoch=epoch, batch=lambda: totals.batches):
+        where = {"split": "validation", "epoch": epoch, "batch": lambda: totals.batches, "stage": lambda: self.stage}
+        with located(**where):
+            yield from self._emit("before_validation", epoch=epoch)
+            self.stage = "validation"
             for batch, logs in validated(self.eval, self.params, data, totals, epoch=epoch):
                 if "after_validation_batch" in self.heard:
                     yield from self._emit("after_validation_batch", epoch=epoch, batch=batch, loss=logs["loss"])
-        fields = {"val_loss": totals.means["loss"], "validation_batches": totals.batches}
-        yield from self._emit("after_validation", epoch=epoch, **fields, val_metrics=totals.named())
+            fields = {"val_loss": totals.means["loss"], "validation_batches": totals.batches}
+            yield from self._emit("after_validation", epoch=epoch, **fields, val_metrics=totals.named())
 
     def _emit(self, name: str, **fields: Any) -> Generator[Event, None, Event | None]:
         """Tell the hooks of an event, and yield it if it is wanted; nothing is made of one that nobody listens to."""
@@ -151,54 +226,34 @@ class Run:
         return event
 
     def _tell(self, name: str, **fields: Any) -> Event:
+        self.stage = name
         event = EVENTS[name](self.trainer, RunState(self.params, self.opt_state), **fields)
         return self.hooks.emit(name, event, self._obey)
 
-    def _obey(self, event: Event, directive: Stop | Replace) -> Event:
+    def _obey(self, event: Event, asked: Asked) -> Event:
         """Do what a hook asks, and return the event as the next one shall see it."""
-        if isinstance(directive, Stop):
-            self.stop = self.stop or directive
-            return event
-        self.params = self.params if directive.params is None else directive.params
-        self.opt_state = self.opt_state if directive.opt_state is None else directive.opt_state
+        if isinstance(asked, Stop):
+            self.stop = self.stop or asked
+        if isinstance(asked, Validate):
+            self.validate = True
+        if isinstance(asked, Save):
+            if self.saver is None:
+                raise ValueError("a hook asked to Save(), and this trainer writes no checkpoints: add checkpoints(…)")
+            self.save = True
+        return self._replaced(event, asked) if isinstance(asked, Replace) else event
+
+    def _replaced(self, event: Event, by: Replace) -> Event:
+        self.params = self.params if by.params is None else by.params
+        self.opt_state = self.opt_state if by.opt_state is None else by.opt_state
         event = replace(event, state=RunState(self.params, self.opt_state))
-        if directive.grads is None:
+        if by.grads is None:
             return event
         if not isinstance(event, AfterBackward):
             raise TypeError("Replace(grads=…) is for hooks of after_backward, where gradients are")
-        return replace(event, grads=directive.grads)
+        return replace(event, grads=by.grads)
 
+    def _logged(self) -> list[str]:
+        return logged(self.eval, self.params, self.plan.train)
 
-def validated(
-    step: EvalStep, params: Params, data: Dataset, totals: Totals, *, epoch: int = 0, kind: str = "validation"
-) -> Generator[tuple[Batch, State], None, None]:
-    """Take every batch of the data into `totals`, in evaluation mode; yield each, before it counts, with its logs."""
-    state = step.init()
-    for batch in data.open(Cursor(epoch), kind=kind):
-        state, logs = step(params, state, batch)
-        mx.async_eval(state, logs)
-        yield batch, logs
-        totals.add(logs, batch)
-    totals.close(data, metric.values(step.metrics, state))
-
-
-def _row(epoch: int, steps: int, seconds: float, train: Totals, validation: Totals) -> Row:
-    return Row(
-        epoch=epoch,
-        batches=train.batches,
-        examples=train.examples,
-        steps=steps,
-        epoch_loss=train.means["loss"],
-        metrics=train.named(),
-        val_loss=validation.means.get("loss"),
-        val_metrics=validation.named(),
-        validation_batches=validation.batches,
-        seconds=seconds,
-    )
-
-
-def _length(data: Dataset) -> int | None:
-    try:
-        return len(data)
-    except TypeError:
-        return None
+    def _totals(self, losses: list[float] | None, reduce: Any) -> Totals:
+        return Totals(losses, reduce=reduce, in_flight=self.in_flight)

@@ -3,36 +3,63 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from ..data import Dataset
+from ..errors import unknown
 from ..tree import leaves
 from ..types import Batch, State
 from .report import Row
 
-__all__ = ["Totals", "examples"]
+__all__ = ["REDUCERS", "Reducer", "Totals", "checked_reducer", "examples"]
 
-_IN_FLIGHT = 2
+Reducer = str | Callable[[list[float]], float]
+"""A name of `REDUCERS`, or a function of the list of the losses of an epoch."""
+
+REDUCERS = ("mean", "sum", "last")
+"""What the loss of an epoch may be of those of its batches; the mean is weighted by examples."""
+
+IN_FLIGHT = 2
 """How many steps may be queued on the device before the loop waits for the oldest."""
+
+
+def checked_reducer(reduce: Reducer) -> Reducer:
+    """Return a reducer, or ValueError with candidates for a name that is none.
+
+    >>> checked_reducer("men")
+    Traceback (most recent call last):
+    ValueError: unknown reducer 'men': did you mean 'mean'? known: mean, sum, last, or a function of the list of losses
+    """
+    if callable(reduce) or reduce in REDUCERS:
+        return reduce
+    raise ValueError(unknown("reducer", str(reduce), REDUCERS) + ", or a function of the list of losses")
 
 
 class Totals:
     """Means of what the steps log, weighted by examples; each loss goes on to `losses` in order, if it is given."""
 
-    def __init__(self, losses: list[float] | None = None) -> None:
+    def __init__(
+        self, losses: list[float] | None = None, *, reduce: Reducer = "mean", in_flight: float = IN_FLIGHT
+    ) -> None:
         self.batches = self.examples = 0
         self.means: dict[str, float] = {}
         self.metrics: dict[str, float] = {}
-        self._losses = losses
+        self._all = losses
+        self._reduce = reduce
+        self._own: list[float] = []
+        self._last = self._sum = 0.0
         self._sums: dict[str, float] = {}
         self._queue: deque[tuple[State, int]] = deque()
+        self._in_flight = in_flight
 
     def add(self, logs: State, batch: Batch) -> None:
-        """Count a batch and queue its logs; reads those of the step before last."""
+        """Count a batch and queue its logs; reads those that are due."""
         count = examples(batch)
         self.batches += 1
         self.examples += count
         self._queue.append((logs, count))
-        if len(self._queue) > _IN_FLIGHT:
+        if len(self._queue) > self._in_flight:
             self._read()
 
     def close(self, data: Dataset, metrics: dict[str, float]) -> None:
@@ -48,7 +75,21 @@ class Totals:
         if taken or any(name.startswith("val_") for name in self._sums):
             raise ValueError(f"a loss reports {', '.join(taken or self._sums)}: rows and metrics have names like these")
         self.means = {name: total / max(self.examples, 1) for name, total in self._sums.items()}
+        self.means["loss"] = self._reduced()
         self.metrics = metrics
+
+    def state(self) -> dict[str, Any]:
+        """Return the sums so far, everything that is queued read first."""
+        while self._queue:
+            self._read()
+        own = {"own": self._own, "last": self._last, "sum": self._sum, "sums": self._sums}
+        return {"batches": self.batches, "examples": self.examples, **own}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from sums of before."""
+        self.batches, self.examples = state["batches"], state["examples"]
+        self._own, self._last, self._sum = list(state["own"]), state["last"], state["sum"]
+        self._sums = dict(state["sums"])
 
     def named(self) -> dict[str, float]:
         """Name the metrics, and the means of what the loss reports beside itself."""
@@ -57,9 +98,22 @@ class Totals:
     def _read(self) -> None:
         logs, count = self._queue.popleft()
         for name, scalar in logs.items():
-            self._sums[name] = self._sums.get(name, 0.0) + float(scalar.item()) * count
-        if self._losses is not None:
-            self._losses.append(float(logs["loss"].item()))
+            value = scalar.item()
+            self._sums[name] = self._sums.get(name, 0.0) + value * count
+            if name == "loss":
+                self._take(value)
+
+    def _take(self, loss: float) -> None:
+        self._last, self._sum = loss, self._sum + loss
+        if callable(self._reduce):
+            self._own.append(loss)
+        if self._all is not None:
+            self._all.append(loss)
+
+    def _reduced(self) -> float:
+        if callable(self._reduce):
+            return float(self._reduce(self._own))
+        return {"mean": self.means["loss"], "sum": self._sum, "last": self._last}[self._reduce]
 
 
 def examples(batch: Batch) -> int:
@@ -68,4 +122,9 @@ def examples(batch: Batch) -> int:
     >>> examples({"rate": 0.5, "x": mx.zeros((32, 8)), "y": mx.zeros((32,))}), examples(mx.array(1.0))
     (32, 1)
     """
+    parts = batch.values() if isinstance(batch, dict) else batch if isinstance(batch, (tuple, list)) else (batch,)
+    for part in parts:  # no walk over the tree for the usual batch
+        if getattr(part, "shape", ()):
+            return int(part.shape[0])
+        break
     return next((int(leaf.shape[0]) for leaf in leaves(batch) if getattr(leaf, "shape", ())), 1)

@@ -4,18 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ..metric import Metric
+from ..metric import checked as checked_metrics
 from ..nn.layer import Layer
 from ..nn.lift import as_layer
 from ..optim import Optimizer, adamw
 from ..optim.optimizer import checked
+from ..registry import Registry
 from ..task import Task, as_task
 from .hook import Hook, hook
+from .monitor import Monitor
+from .report import Row
 
-__all__ = ["Trainer", "on", "trainer", "with_hooks", "with_optimizer"]
+if TYPE_CHECKING:
+    from .policy import Policy
+
+__all__ = [
+    "Trainer",
+    "Verb",
+    "monitor",
+    "on",
+    "trainer",
+    "with_hooks",
+    "with_metrics",
+    "with_named",
+    "with_optimizer",
+]
 
 Verb = Callable[["Trainer"], "Trainer"]
+"""What changes a trainer: it returns another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +45,10 @@ class Trainer:
     task: Task
     optimizer: Optimizer
     hooks: tuple[Hook, ...] = ()
+    monitor: Monitor | None = None
+    """What to watch; None is what the task says."""
+    policy: Policy | None = None
+    """Which checkpoints are written."""
 
 
 def trainer(model: Any, task: Any, *, optimizer: Optimizer | None = None) -> Trainer:
@@ -64,3 +87,54 @@ def on(event: str, fn: Callable[[Any], Any], **schedule: Any) -> Verb:
     (on('after_epoch', print),)
     """
     return with_hooks(hook(event, fn, **schedule))
+
+
+def with_metrics(*metrics: Metric) -> Verb:
+    """Compute more metrics, in training and validation. ValueError for two of one name.
+
+    >>> from mlx_fp import metrics, nn, task
+    >>> pipe(trainer(nn.linear(4, 2), task.classification()), with_metrics(metrics.top_k(2))).task
+    classification(accuracy, top_2)
+    """
+    given = checked_metrics(metrics)
+
+    def added(target: Trainer) -> Trainer:
+        return replace(target, task=replace(target.task, metrics=checked_metrics((*target.task.metrics, *given))))
+
+    return added
+
+
+def monitor(
+    name: str, *, mode: str = "min", min_delta: float = 0.0, metric: Callable[[Row], float] | None = None
+) -> Verb:
+    """Watch a figure of each epoch's row, `val_loss` say, or what a function of the row, `metric`, makes of it.
+
+    The best epoch is the one with the least, or with `mode="max"` the most of it; one that is better by no more than
+    `min_delta` is none. NaN never is. Early stopping, plateaus and checkpoints go by it. ValueError, with candidates,
+    for another mode, and when the run starts for a figure that there is not.
+
+    >>> from mlx_fp import nn, task
+    >>> pipe(trainer(nn.linear(4, 2), task.classification()), monitor("val_accuracy", mode="max")).monitor.mode
+    'max'
+    """
+    watched = Monitor(name, mode, min_delta, metric)
+    return lambda target: replace(target, monitor=watched)
+
+
+def with_named(registry: Registry, name: str, **options: Any) -> Verb:
+    """Do what a registry has under a name: a preset, `trainer -> trainer`, or with options a pack, which makes one.
+
+    >>> from mlx_fp import nn, optim, task
+    >>> presets = Registry("preset").add("slow", with_optimizer(optim.sgd(1e-4)))
+    >>> pipe(trainer(nn.linear(4, 2), task.classification()), with_named(presets, "slow")).optimizer
+    sgd
+    """
+    verb = registry[name](**options) if options else registry[name]
+
+    def applied(target: Trainer) -> Trainer:
+        made = verb(target)
+        if not isinstance(made, Trainer):
+            raise TypeError(f"the {registry.kind} {name!r} gave no trainer but {made!r}: does it take options?")
+        return made
+
+    return applied

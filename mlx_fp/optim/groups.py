@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ..select import Select, select
@@ -34,7 +35,18 @@ def groups(*rules: tuple[Any, Optimizer]) -> Optimizer:
         done = [opt.update(g, memory, p) for (_, opt), g, memory, p in shares]
         return merge(*(p for p, _ in done)), {"groups": [memory for _, memory in done]}
 
-    return Optimizer(init, update, f"groups({', '.join(f'{spec!r}: {opt.name}' for spec, opt in made)})")
+    options = {f"{i}.{name}": value for i, (_, opt) in enumerate(made) for name, value in opt.options.items()}
+
+    def remake(options: Mapping[str, Any]) -> Optimizer:
+        return groups(*((spec, _remade(opt, i, options)) for i, (spec, opt) in enumerate(made)))
+
+    name = f"groups({', '.join(f'{spec!r}: {opt.name}' for spec, opt in made)})"
+    return Optimizer(init, update, name, options, remake)
+
+
+def _remade(optimizer: Optimizer, i: int, options: Mapping[str, Any]) -> Optimizer:
+    own = {name: options[f"{i}.{name}"] for name in optimizer.options}
+    return optimizer.remake(own) if optimizer.remake else optimizer
 
 
 def _rule(index: int, rule: Any) -> tuple[Select, Optimizer]:

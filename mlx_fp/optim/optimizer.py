@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import mlx.optimizers as mlx_optimizers
@@ -12,10 +12,11 @@ from toolz import compose_left
 
 from .. import call
 from ..door import mx, utils
+from ..errors import unknown
 from ..tree import fresh
 from ..types import Params, State, Tree
 
-__all__ = ["Optimizer", "checked", "lift"]
+__all__ = ["Optimizer", "changed", "checked", "lift"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,9 @@ class Optimizer:
     init: Callable[[Params], State]
     update: Callable[[Tree, State, Params], tuple[Params, State]]
     name: str = "optimizer"
+    options: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    """What it and the optimisers in it were made with, by name; see `changed`."""
+    remake: Callable[[Mapping[str, Any]], Optimizer] | None = field(default=None, compare=False)
 
     def __repr__(self) -> str:
         return self.name
@@ -45,12 +49,13 @@ def lift(target: Any, *args: Any, **kwargs: Any) -> Optimizer:
     >>> opt.update({"step": mx.array(1.0)}, state, {"step": mx.array(1.0)})[0]["step"].item()
     0.5
     """
+    options: dict[str, Any] = {}
     if isinstance(target, mlx_optimizers.Optimizer):
         if args or kwargs:
             raise TypeError(f"{type(target).__name__} is made already and takes no arguments; lift its class")
         made = target
     else:
-        call.arguments(target, args, kwargs)
+        options = call.arguments(target, args, kwargs)
         made = target(*args, **kwargs)
     if not isinstance(made, mlx_optimizers.Optimizer) or isinstance(made, mlx_optimizers.MultiOptimizer):
         raise TypeError(f"lift takes a single mlx optimiser; got {type(made).__name__}; for several use optim.groups")
@@ -72,7 +77,30 @@ def lift(target: Any, *args: Any, **kwargs: Any) -> Optimizer:
         updated = worker.apply_gradients({"memory": grads}, {"memory": params})
         return _as_before(updated["memory"], params), _as_before(worker.state, state)
 
-    return Optimizer(init, update, type(made).__name__.lower())
+    remake = (lambda options: lift(target, **options)) if options else None
+    return Optimizer(init, update, type(made).__name__.lower(), options, remake)
+
+
+def changed(options: Mapping[str, Any]) -> Callable[[Optimizer], Optimizer]:
+    """Make an optimiser anew with other options; those of an optimiser in `groups` have its number in front.
+
+    KeyError with candidates for an option that there is not.
+
+    >>> from mlx_fp import optim
+    >>> slow = pipe(optim.sgd(0.5), optim.clip_norm(1.0), changed({"learning_rate": 0.1}))
+    >>> slow.options["learning_rate"], slow.options["max_norm"]
+    (0.1, 1.0)
+    """
+
+    def again(optimizer: Optimizer) -> Optimizer:
+        for name in options:
+            if name not in optimizer.options:
+                raise KeyError(unknown(f"option of {optimizer.name}", name, optimizer.options))
+        if not options or optimizer.remake is None:
+            return optimizer
+        return optimizer.remake({**optimizer.options, **options})
+
+    return again
 
 
 def checked(optimizer: Any, taker: str) -> Optimizer:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from mlx.optimizers import clip_grad_norm
 
 from ..door import mx, utils
-from ..tree import leaves, merge, partition, paths
 from ..types import Array, Params, State, Tree
 from .optimizer import Optimizer
+from .state import finite
 
-__all__ = ["accumulate", "averaged", "clip_norm", "clip_value", "ema", "reading", "skip_nonfinite"]
+__all__ = ["accumulate", "clip_norm", "clip_value", "ema", "skip_nonfinite"]
 
 Verb = Callable[[Optimizer], Optimizer]
 tree_map = utils.tree_map
@@ -45,7 +46,9 @@ def clip_norm(max_norm: float) -> Verb:
             params, memory = inner.update(grads if math.isinf(max_norm) else clipped, state["inner"], params)
             return params, {"grad_norm": norm.astype(mx.float32), "inner": memory}
 
-        return Optimizer(init, update, f"clip_norm({max_norm:g})({inner.name})")
+        return _around(
+            inner, clip_norm, {"max_norm": max_norm}, Optimizer(init, update, f"clip_norm({max_norm:g})({inner.name})")
+        )
 
     return wrapped
 
@@ -63,7 +66,9 @@ def clip_value(limit: float) -> Verb:
             params, memory = inner.update(clipped, state["inner"], params)
             return params, {"inner": memory}
 
-        return Optimizer(init, update, f"clip_value({limit:g})({inner.name})")
+        return _around(
+            inner, clip_value, {"limit": limit}, Optimizer(init, update, f"clip_value({limit:g})({inner.name})")
+        )
 
     return wrapped
 
@@ -95,7 +100,9 @@ def accumulate(count: int) -> Verb:
             }
             return _chosen(due, updated, params), state
 
-        return Optimizer(init, update, f"accumulate({count})({inner.name})")
+        return _around(
+            inner, accumulate, {"count": count}, Optimizer(init, update, f"accumulate({count})({inner.name})")
+        )
 
     return wrapped
 
@@ -125,7 +132,12 @@ def skip_nonfinite(*, limit: int | None = None) -> Verb:
             }
             return _chosen(goes, updated, params), state
 
-        return Optimizer(init, update, f"skip_nonfinite({'' if limit is None else limit})({inner.name})")
+        return _around(
+            inner,
+            skip_nonfinite,
+            {"limit": limit},
+            Optimizer(init, update, f"skip_nonfinite({'' if limit is None else limit})({inner.name})"),
+        )
 
     return wrapped
 
@@ -149,56 +161,19 @@ def ema(decay: float) -> Verb:
             average = tree_map(lambda p, a: decay * a + (1 - decay) * p.astype(a.dtype), params, state["average"])
             return params, {"average": average, "inner": memory}
 
-        return Optimizer(init, update, f"ema({decay:g})({inner.name})")
+        return _around(inner, ema, {"decay": decay}, Optimizer(init, update, f"ema({decay:g})({inner.name})"))
 
     return wrapped
 
 
-def averaged(opt_state: State) -> Callable[[Params], Params]:
-    """Put the averages that `ema` keeps in the place of the parameters, in their dtypes. KeyError without `ema`."""
-    average = reading("average")(opt_state)
-    held = set(paths()(average))
+def _around(inner: Optimizer, make: Callable[..., Verb], own: dict[str, Any], made: Optimizer) -> Optimizer:
+    """Give a wrapper the options of what it wraps beside its own, and how to make both anew."""
 
-    def replaced(params: Params) -> Params:
-        _, rest = partition(lambda path: path in held)(params)
-        return tree_map(lambda leaf, before: leaf.astype(before.dtype), merge(average, rest), params)
+    def remake(options: Mapping[str, Any]) -> Optimizer:
+        theirs = {name: value if name in own else options[name] for name, value in inner.options.items()}
+        return make(**{name: options[name] for name in own})(inner.remake(theirs) if inner.remake else inner)
 
-    return replaced
-
-
-def reading(name: str) -> Callable[[State], Any]:
-    """Find what a wrapper keeps under `name` in an optimiser's state, the outermost first: `grad_norm`, `skipped`, …
-
-    Takes the state of a step or of an optimiser. KeyError, naming what there is, when no wrapper keeps it.
-    """
-
-    def find(opt_state: State) -> Any:
-        chain = list(_chain(opt_state))
-        for state in chain:
-            if name in state:
-                return state[name]
-        kept = sorted({key for state in chain for key in state} - {"inner", "memory", "optimizer", "groups"})
-        raise KeyError(f"no wrapper of this optimiser keeps {name!r}; kept: {', '.join(kept)}")
-
-    return find
-
-
-def finite(tree: Tree) -> Array:
-    """Tell, as a bool scalar, whether no element of a tree is a NaN or an infinity."""
-    return mx.all(mx.stack([mx.all(mx.isfinite(leaf)) for leaf in leaves(tree)] or [mx.array(True)]))
-
-
-def skips(state: State) -> bool:
-    """Tell whether an optimiser's state is that of one with `skip_nonfinite` somewhere in it."""
-    return any("skipped" in one for one in _chain(state))
-
-
-def _chain(state: Any) -> Iterator[State]:
-    """Yield the states of the wrappers, the outermost first, and of the optimisers inside."""
-    if isinstance(state, dict):
-        yield state
-        for inner in (state.get("optimizer"), state.get("inner"), *state.get("groups", ())):
-            yield from _chain(inner)
+    return replace(made, options={**inner.options, **own}, remake=remake)
 
 
 def _chosen(condition: Array, yes: Tree, no: Tree) -> Tree:

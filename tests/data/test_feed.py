@@ -291,6 +291,20 @@ print(next(reader), next(reader))
     assert ran(code) == ["0", "1"]
 
 
+def test_a_reader_that_is_left_while_it_computes_does_not_crash_the_interpreter():
+    code = """
+from itertools import count
+import mlx.core as mx
+from toolz import pipe
+from mlx_fp import data
+x = mx.ones((200, 200))
+mx.eval(x)
+reader = pipe(data.stream(count), data.map(lambda n: x @ x + n), data.prefetch(20)).open()
+print(next(reader)[0, 0].item())
+"""
+    assert ran(code) == ["200.0"]
+
+
 def test_a_reader_that_is_garbage_is_collected_and_leaves_its_thread_to_others():
     code = """
 import gc
@@ -339,10 +353,11 @@ from mlx_fp import data
 dataset = pipe(data.source("ab"), data.prefetch(2))
 list(dataset)
 child = os.fork()
+if child:
+    os.waitpid(child, 0)
 print(*dataset, flush=True)
 if not child:
     os._exit(0)
-os.waitpid(child, 0)
 """
     assert ran(code) == ["a", "b", "a", "b"]
 

@@ -493,6 +493,16 @@ def test_an_abandoned_reader_closes_the_sources_of_all_its_parts(name, items):
     assert sum(log) == 0
 
 
+@pytest.mark.parametrize("name", joins(stream))
+def test_an_error_that_is_kept_keeps_no_source_open(name):
+    log = []
+    reader = joins(lambda n: watched(log, n))[name].open()
+    next(reader), next(reader)
+    with pytest.raises(KeyError) as error:
+        reader.throw(KeyError("elsewhere"))
+    assert (sum(log), error.type) == (0, KeyError)
+
+
 def test_a_part_that_has_ended_is_closed_before_the_next_is_opened():
     log = []
     read(data.concat(watched(log), watched(log)))
@@ -503,9 +513,9 @@ def test_a_part_that_has_ended_is_closed_before_the_next_is_opened():
 def test_an_error_in_one_part_closes_the_others(join):
     log = []
     broken = pipe(data.stream(lambda: iter(range(5))), data.map(lambda row: 1 // (2 - row)))
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(ZeroDivisionError) as error:
         read(join(watched(log), broken))
-    assert log == [1, -1]
+    assert (log, error.type) == ([1, -1], ZeroDivisionError)
 
 
 def test_nothing_is_opened_before_the_first_item_is_asked_for():

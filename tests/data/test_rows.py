@@ -205,6 +205,22 @@ def test_what_flat_map_was_given_is_closed_with_its_reader():
     assert closed == [1, 5]
 
 
+def test_an_error_that_is_kept_keeps_nothing_open_that_flat_map_was_given():
+    closed = []
+
+    def rows(n):
+        try:
+            yield from range(n)
+        finally:
+            closed.append(n)
+
+    reader = pipe(data.source([5]), data.flat_map(rows)).open()
+    next(reader)
+    with pytest.raises(KeyError) as error:
+        reader.throw(KeyError("elsewhere"))
+    assert (closed, error.type) == ([5], KeyError)
+
+
 def test_an_error_half_way_through_an_item_of_flat_map_names_that_item():
     def rows(n):
         yield n

@@ -109,7 +109,7 @@ def test_no_record_is_made_of_an_event_without_listeners(monkeypatch):
             EVENTS, name, lambda *args, kind=kind, **kw: made.append(kind.__name__) or kind(*args, **kw)
         )
     fit(trainer(fp.on("after_epoch", lambda e: None)), validation=HELD, epochs=2)
-    assert made == ["AfterEpoch", "AfterEpoch", "AfterFit"]
+    assert made == ["AfterEpoch", "AfterEpoch"]
 
 
 def test_two_halves_give_the_bits_of_the_whole_step():
@@ -162,7 +162,7 @@ def test_an_exception_keeps_its_class_and_says_where():
     target = trainer(fp.on("after_step", broken), fp.on("after_fit", lambda e: ended.append(e.report)))
     with pytest.raises(LookupError, match="no such thing") as caught:
         fit(target, epochs=3)
-    assert "at split=train, epoch=1, batch=1" in caught.value.__notes__
+    assert "at split=train, epoch=1, batch=1, stage=after_step" in caught.value.__notes__
     assert ended[0].stop_reason == "LookupError: no such thing"
     assert ended[0].epochs_ran == 1
 
@@ -172,7 +172,7 @@ def test_an_exception_in_the_compiled_step_says_where_too():
     with pytest.raises(ValueError, match=r"\[addmm\]|shape") as caught:
         pipe(trainer(), fp.fit(batches, quiet=True))
     assert any(note.startswith("in layers.0") for note in caught.value.__notes__)
-    assert "at split=train, epoch=0, batch=1" in caught.value.__notes__
+    assert "at split=train, epoch=0, batch=1, stage=step" in caught.value.__notes__
 
 
 def test_an_epoch_without_batches_is_an_error():
@@ -330,4 +330,4 @@ def test_an_error_after_a_validation_batch_says_where():
 
     with pytest.raises(LookupError) as caught:
         fit(trainer(fp.on("after_validation_batch", broken)), validation=HELD)
-    assert "at split=validation, epoch=0, batch=0" in caught.value.__notes__
+    assert "at split=validation, epoch=0, batch=0, stage=after_validation_batch" in caught.value.__notes__

@@ -13,7 +13,27 @@ def row(epoch=0, loss=0.5, val=0.25):
 
 
 def report(*rows):
-    return Report(rows, (1.0, math.nan), True, 2, len(rows), len(rows), 0, False, None, {"w": object()}, {})
+    return Report(
+        rows=rows,
+        losses=(1.0, math.nan),
+        losses_kept=True,
+        monitor_name="val_accuracy",
+        monitor_mode="max",
+        best_value=0.5,
+        best_epoch=0,
+        epochs_target=2,
+        epochs_completed=len(rows),
+        epochs_ran=len(rows),
+        start_epoch=0,
+        stopped_early=False,
+        stop_reason=None,
+        resume_from=None,
+        resumed_from_epoch=None,
+        checkpoints=(),
+        policy=None,
+        params={"w": object()},
+        opt_state={},
+    )
 
 
 def test_metrics_read_as_attributes_and_unknown_ones_name_those_there_are():

@@ -384,3 +384,62 @@ def test_reading_takes_the_outermost_and_names_what_there_is():
 def test_bad_options_are_refused_at_once(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+# options
+
+
+def test_options_of_a_wrapper_stand_beside_those_of_what_it_wraps():
+    opt = pipe(optim.sgd(0.5), optim.clip_norm(1.0), optim.skip_nonfinite(limit=3), optim.ema(0.9))
+    own = {"max_norm": 1.0, "limit": 3, "decay": 0.9}
+    assert {**optim.sgd(0.5).options, **own} == dict(opt.options)
+
+
+@pytest.mark.parametrize(
+    ("verb", "option", "value"),
+    [
+        (optim.clip_norm(1.0), "max_norm", 0.25),
+        (optim.clip_value(1.0), "limit", 0.25),
+        (optim.accumulate(2), "count", 3),
+        (optim.skip_nonfinite(limit=1), "limit", None),
+        (optim.ema(0.5), "decay", 0.25),
+    ],
+    ids=["clip_norm", "clip_value", "accumulate", "skip_nonfinite", "ema"],
+)
+def test_an_option_of_a_wrapper_and_one_inside_change_together(verb, option, value):
+    opt = optim.changed({option: value, "learning_rate": 0.25})(verb(optim.sgd(0.5, momentum=0.5)))
+    make = {"max_norm": optim.clip_norm, "count": optim.accumulate, "decay": optim.ema}.get(option)
+    make = make or (optim.skip_nonfinite if value is None else optim.clip_value)
+    again = (make(limit=None) if value is None else make(value))(optim.sgd(0.25, momentum=0.5))
+    assert opt.name == again.name
+    many = [grads(3.0, -4.0, 12.0), grads(1.0, 2.0, 3.0), grads(0.5, 0.5, 0.5)]
+    assert [bits(tree) for tree in run(opt, many)] == [bits(tree) for tree in run(again, many)]
+
+
+def test_an_option_of_the_innermost_changes_through_every_wrapper():
+    verbs = (optim.clip_norm(1.0), optim.clip_value(0.5), optim.accumulate(2), optim.skip_nonfinite(), optim.ema(0.9))
+    opt = optim.changed({"learning_rate": 0.25})(pipe(optim.adam(0.5), *verbs))
+    again = pipe(optim.adam(0.25), *verbs)
+    assert opt.name == again.name
+    many = [grads(3.0, -4.0, 12.0), grads(1.0, 2.0, 3.0)]
+    assert [bits(tree) for tree in run(opt, many)] == [bits(tree) for tree in run(again, many)]
+
+
+def test_of_two_wrappers_with_an_option_of_one_name_the_outer_one_has_it():
+    both = pipe(optim.sgd(1.0), optim.clip_value(0.5), optim.skip_nonfinite(limit=3))
+    assert both.options["limit"] == 3
+    assert optim.changed({"limit": 7})(both).name == "skip_nonfinite(7)(clip_value(0.5)(sgd))"
+    assert optim.changed({"learning_rate": 0.1})(both).name == both.name
+    twice = pipe(optim.sgd(1.0), optim.accumulate(2), optim.clip_norm(1.0), optim.accumulate(3))
+    assert optim.changed({"count": 5})(twice).name == "accumulate(5)(clip_norm(1)(accumulate(2)(sgd)))"
+    assert optim.changed({"max_norm": 4.0})(twice).name == "accumulate(3)(clip_norm(4)(accumulate(2)(sgd)))"
+
+
+def test_scale_rates_goes_through_every_wrapper():
+    opt = pipe(optim.sgd(0.5), *(VERBS[name] for name in VERBS))
+    state = optim.scale_rates(0.5)(opt.init(PARAMS))
+    assert optim.reading("learning_rate")(state).item() == 0.25
+    before, after = flat(opt.init(PARAMS)), flat(state)
+    assert [path for path in before if before[path].tolist() != after[path].tolist()] == [
+        path for path in before if path.endswith("learning_rate")
+    ]

@@ -1,0 +1,141 @@
+"""The loop against one written by hand over the same step and batches, and against MLX's own eager idiom."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from statistics import median
+
+import mlx.core as mx
+import mlx.nn
+import mlx.optimizers
+import pytest
+from models import MLP, cross_entropy, mlp, tiny
+from paired import note, paired
+from toolz import pipe
+
+import mlx_fp as fp
+from mlx_fp import nn, optim
+
+HERE = Path(__file__).parent
+STEPS = 200
+"""Steps of an epoch, and of a turn."""
+
+
+def squared(output, y):
+    return mlx.nn.losses.mse_loss(output, y, reduction="mean")
+
+
+def regression():
+    """A linear regression of 10 features on a batch of 32."""
+    x = mx.random.normal((32, 10), key=mx.random.key(0))
+    return (lambda: mlx.nn.Linear(10, 1)), (x, x.sum(axis=1, keepdims=True))
+
+
+CASES = {
+    "linear_regression": (regression, squared),
+    "tiny_mlp": (tiny, cross_entropy),
+    "mlp_784_256_10": (mlp, cross_entropy),
+}
+
+
+def by_hand(make, loss, batches):
+    """An epoch of the compiled step, waiting for each."""
+    model = nn.lift(make)
+    step = fp.train_step(model, lambda forward, x, y: loss(forward(x), y), optim.adamw(1e-3))
+    state = list(step.init(0))
+
+    def epoch():
+        for batch in batches:
+            state[0], state[1], logs = step(state[0], state[1], batch)
+            mx.eval(state, logs)
+
+    return epoch
+
+
+def eager(make, loss, batches):
+    """An epoch of MLX's eager idiom, as its own documentation writes it."""
+    module, optimizer = make(), mlx.optimizers.AdamW(1e-3)
+    value_and_grad = mlx.nn.value_and_grad(module, lambda x, y: loss(module(x), y))
+
+    def epoch():
+        for x, y in batches:
+            _, grads = value_and_grad(x, y)
+            optimizer.update(module, grads)
+            mx.eval(module.parameters(), optimizer.state)
+
+    return epoch
+
+
+def looped(make, loss, batches, *verbs, **options):
+    """An epoch of `fit`: its stream, from one epoch's start to the next."""
+    trainer = pipe(
+        fp.trainer(nn.lift(make), lambda forward, x, y: loss(forward(x), y)),
+        fp.with_optimizer(optim.adamw(1e-3)),
+        *verbs,
+    )
+    stream = fp.events(batches, only=("before_epoch",), epochs=10**9, **options)(trainer)
+    next(stream)
+    return lambda: next(stream)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_loop(benchmark, name):
+    case, loss = CASES[name]
+    make, batch = case()
+    mx.eval(batch)
+    batches = [batch] * STEPS
+    ways = {
+        "hand": by_hand(make, loss, batches),
+        "hand again": by_hand(make, loss, batches),
+        "fit, sync step": looped(make, loss, batches, sync="step"),
+        "fit": looped(make, loss, batches),
+        "fit, 5 hooks": looped(make, loss, batches, *[fp.on("after_step", lambda event: None)] * 5),
+        "eager": eager(make, loss, batches),
+    }
+    taken = paired(ways, turns=40, calls=1, warm_up=2)
+    note(benchmark, taken, "hand")
+    for more, less in (("fit, sync step", "hand"), ("fit, 5 hooks", "fit")):
+        each = [(a - b) / STEPS * 1e6 for a, b in zip(taken[more], taken[less], strict=True)]
+        benchmark.extra_info[f"{more} - {less}, us a step"] = round(median(each), 2)
+        print(f"\n  {more} - {less}: {median(each):.2f} us a step", end="")
+    benchmark.pedantic(ways["fit"], rounds=5)
+
+
+def test_peak_memory_of_a_run(benchmark):
+    """1,000 steps of a 20-million-parameter model with AdamW, each way in a process of its own."""
+    peaks = {}
+
+    def turn():
+        peaks.update({way: _peak(way) for way in ("hand", "fit", "fit, no losses kept")})
+
+    benchmark.pedantic(turn, rounds=1)
+    benchmark.extra_info |= {f"{way}_mb": round(peak / 1e6, 1) for way, peak in peaks.items()}
+    print(f"\n  peak memory: {benchmark.extra_info}", end="")
+
+
+def _peak(way):
+    command = [sys.executable, __file__, way]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)])}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=env, cwd=HERE)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measure(way, steps=1_000):
+    """Return the peak bytes of a run, the initial weights included."""
+    x = mx.random.normal((8, 1024), key=mx.random.key(0))
+    batch = x, mx.random.randint(0, 10, (8,), key=mx.random.key(1))
+    make, batches = (lambda: MLP(1024, 3072, 3072, 2304, 10)), [batch] * steps
+    run = (
+        by_hand(make, cross_entropy, batches)
+        if way == "hand"
+        else looped(make, cross_entropy, batches, keep_losses=way == "fit")
+    )
+    run()
+    return mx.get_peak_memory()
+
+
+if __name__ == "__main__":
+    fp.blas.bind()
+    print(json.dumps(measure(sys.argv[1])))

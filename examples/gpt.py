@@ -1,0 +1,75 @@
+"""A small GPT-2-style language model of bytes, trained on the standard library; ends by writing some itself."""
+
+import sysconfig
+from pathlib import Path
+
+import mlx.core as mx
+import mlx.nn
+from toolz import pipe
+
+import mlx_fp as fp
+from mlx_fp import data, nn, optim
+
+LENGTH, BATCH, STEPS, SEED = 64, 16, 200, 1
+
+
+def text(size: int = 1_000_000) -> mx.array:
+    """Return the first bytes of the standard library's modules, one after another: (size,) of uint8."""
+    folder = Path(sysconfig.get_path("stdlib"))
+    return mx.array(memoryview(b"".join(path.read_bytes() for path in sorted(folder.glob("*.py")))[:size]))
+
+
+def gpt(vocabulary: int = 256, *, dims: int = 64, heads: int = 4, depth: int = 2, length: int = LENGTH):
+    """Tokens and learned positions, blocks of causal attention, and the embedding again to read out: logits."""
+
+    def forward(m, tokens):
+        size = tokens.shape[1]
+        mask = mlx.nn.MultiHeadAttention.create_additive_causal_mask(size)
+        x = m.tokens(tokens) + m.positions[:size]
+        return m.head(m.blocks(x, mask))
+
+    return nn.define(
+        forward,
+        tokens=nn.embedding(vocabulary, dims),
+        positions=nn.param((length, dims), init=nn.initializers.normal(0.0, 0.02)),
+        blocks=nn.transformer_encoder(
+            depth, dims, heads, mlp_dims=4 * dims, norm_first=True, activation=mlx.nn.gelu_approx
+        ),
+        head=nn.linear(dims, vocabulary, bias=False),
+    )
+
+
+def sample(predict, prompt: list[int], count: int, *, temperature: float = 0.7) -> bytes:
+    """Write `count` bytes after a prompt of at least `LENGTH`, each drawn from what the model says of those before."""
+    tokens = list(prompt)
+    for i in range(count):
+        logits = predict(mx.array([tokens[-LENGTH:]]))[0, -1] / temperature
+        tokens.append(mx.random.categorical(logits, key=mx.random.key(SEED + i)).item())
+    return bytes(tokens[len(prompt) :])
+
+
+def main(steps: int = STEPS) -> tuple[float, str]:
+    tokens = text()
+    cut = len(tokens) * 9 // 10
+    windows = (data.window(LENGTH + 1, step=LENGTH), data.shuffle(seed=SEED), data.batch(BATCH))
+    batches = data.map(lambda columns: columns[0])  # an array of tokens is its own target, one place on
+    train = pipe(data.arrays(tokens[:cut]), *windows, data.take(steps), batches)
+    held_out = pipe(data.arrays(tokens[cut:]), *windows, data.take(10), batches)
+
+    model = gpt()
+    rate = optim.join_schedules([optim.linear_schedule(0.0, 3e-3, 20), optim.cosine_decay(3e-3, steps)], [20])
+    report = pipe(
+        fp.trainer(model, fp.language_modeling()),
+        fp.with_optimizer(pipe(optim.adamw(rate, weight_decay=0.1), optim.clip_norm(1.0))),
+        fp.fit(train, validation=held_out, seed=SEED),
+    )
+    predict = pipe(model, nn.predictor(report.params))
+    prompt = tokens[cut : cut + LENGTH].tolist()
+    written = sample(predict, prompt, 160).decode("utf-8", "replace")
+    print(f"perplexity {report.rows[-1].val_perplexity:.1f}\n--- it is given:\n{bytes(prompt).decode()}")
+    print(f"--- and goes on:\n{written}")
+    return report.rows[-1].val_perplexity, written
+
+
+if __name__ == "__main__":
+    main()

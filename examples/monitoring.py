@@ -1,0 +1,62 @@
+"""Watch the held-out accuracy, learn slower on a plateau, stop when it no longer improves, and show why."""
+
+import mlx.core as mx
+import numpy as np
+from sklearn.datasets import load_wine
+from toolz import pipe
+
+import mlx_fp as fp
+from mlx_fp import data, metrics, nn, optim
+
+SEED = 3
+
+
+def wine() -> data.Dataset:
+    """Return 178 wines: 13 measurements, standardised, and one of three growers."""
+    raw = load_wine()
+    x = (raw.data - raw.data.mean(axis=0)) / raw.data.std(axis=0)
+    return data.arrays(x=x.astype(np.float32), y=raw.target.astype(np.int32))
+
+
+def careful(patience: int = 4):
+    """A pack: what several runs share, as a function of options that gives a verb."""
+
+    def verb(trainer: fp.Trainer) -> fp.Trainer:
+        return pipe(
+            trainer,
+            fp.with_metrics(metrics.f1(3)),
+            fp.monitor("val_f1", mode="max", min_delta=1e-3),
+            fp.plateau(0.5, patience=max(patience // 2, 1)),
+            fp.early_stop(patience),
+        )
+
+    return verb
+
+
+packs = fp.Registry("pack").add("careful", careful)
+
+
+def main() -> fp.Report:
+    train, held_out = pipe(wine(), data.split((0.7, 0.3), seed=SEED))
+    rates = []
+    report = pipe(
+        fp.trainer(nn.sequential(nn.linear(13, 16), nn.relu, nn.linear(16, 3)), fp.classification()),
+        fp.with_optimizer(optim.adam(1e-2)),
+        fp.with_named(packs, "careful", patience=4),
+        fp.on("after_epoch", lambda e: rates.append(e.state.opt_state["optimizer"]["learning_rate"].item())),
+        fp.fit(
+            pipe(train, data.shuffle(seed=SEED), data.batch(16)),
+            validation=data.batch(64)(held_out),
+            epochs=200,
+            quiet=True,
+        ),
+    )
+    print(report)
+    print(f"\nbest {report.monitor_name} {report.best_value:.3f} in epoch {report.best_epoch}; {report.stop_reason}")
+    print(f"learning rate from {rates[0]:g} to {rates[-1]:g}")
+    return report
+
+
+if __name__ == "__main__":
+    mx.random.seed(SEED)
+    main()

@@ -1,0 +1,148 @@
+"""When a run writes checkpoints, under which names, and which of them it keeps."""
+
+from __future__ import annotations
+
+import os
+import string
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..call import name_of, named
+from ..errors import unknown
+from .trainer import Trainer, Verb
+
+__all__ = ["FIELDS", "Policy", "checkpoints"]
+
+FIELDS = ("epoch", "next_epoch", "step", "monitor", "monitor_name", "epoch_loss", "improved")
+"""What the path of a checkpoint may be made of."""
+
+_SAMPLE = {
+    "epoch": 1,
+    "next_epoch": 2,
+    "step": 3,
+    "monitor": 0.5,
+    "monitor_name": "m",
+    "epoch_loss": 0.5,
+    "improved": True,
+}
+_OTHER = {**_SAMPLE, "epoch": 4, "next_epoch": 5, "step": 6}
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Made by `checkpoints`; `path` says where, the rest when, and what stays."""
+
+    path: str | Callable[..., Any]
+    best: bool = False
+    every: int | None = 1
+    every_steps: int | None = None
+    keep_last: int | None = None
+    keep_best: int = 1
+
+    @property
+    def folder(self) -> Path:
+        """The folder under which all files of the policy are; no file is written outside it."""
+        return Path(os.path.commonpath([_render(self.path, _SAMPLE).parent, _render(self.path, _OTHER).parent]) or ".")
+
+    @property
+    def label(self) -> str:
+        """The path in words, by which files of one policy know each other."""
+        return self.path if isinstance(self.path, str) else name_of(self.path)
+
+    def file(self, values: Mapping[str, Any]) -> Path:
+        """Return the path for what `FIELDS` name. ValueError for one outside the folder."""
+        made, folder = _render(self.path, values), self.folder
+        inside = Path(os.path.abspath(made)).is_relative_to(os.path.abspath(folder))
+        if not inside or ".." in made.parts:
+            raise ValueError(f"the checkpoint path {os.fspath(made)!r} is outside of {os.fspath(folder)!r}")
+        return made
+
+    def due(self, epoch: int, improved: bool) -> bool:
+        """Whether the end of an epoch is to be kept."""
+        return (self.best and improved) or (self.every is not None and (epoch + 1) % self.every == 0)
+
+    def due_at(self, step: int) -> bool:
+        """Whether the state after so many steps is to be kept."""
+        return self.every_steps is not None and step % self.every_steps == 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        plain = {name: getattr(self, name) for name in ("best", "every", "every_steps", "keep_last", "keep_best")}
+        return {"path": self.label, **plain}
+
+
+def checkpoints(
+    path: str | Callable[..., Any],
+    *,
+    best: bool = False,
+    every: int | None = 1,
+    every_steps: int | None = None,
+    keep_last: int | None = None,
+    keep_best: int = 1,
+) -> Verb:
+    """Write checkpoints: after every `every`-th epoch, every `every_steps` steps, and with `best` each best epoch.
+
+    `path` is a template of `epoch next_epoch step monitor monitor_name epoch_loss improved` with format specs, as
+    `"runs/a/ep-{epoch:03}.safetensors"`, or a function of what it names of those. Without `keep_last` all files stay;
+    with it the last so many, the `keep_best` best ones by the monitor, and the one that the run was resumed from. A
+    checkpoint is written after all hooks, whatever their priority. Options, and a path that could not be made, or that
+    would be the same for two checkpoints that are to be kept, are a ValueError here.
+
+    >>> from mlx_fp import nn, task
+    >>> from mlx_fp.loop.trainer import trainer
+    >>> pipe(trainer(nn.linear(4, 2), task.classification()), checkpoints("runs/ep-{epoch}", keep_last=3)).policy.folder
+    PosixPath('runs')
+    >>> checkpoints("runs/ep-{epohc}")
+    Traceback (most recent call last):
+    ValueError: unknown field 'epohc': did you mean 'epoch'? known: epoch, next_epoch, step, monitor, ...
+    """
+    for name, count in {
+        "every": every,
+        "every_steps": every_steps,
+        "keep_last": keep_last,
+        "keep_best": keep_best,
+    }.items():
+        if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
+            raise ValueError(f"{name} is a count, 1 or more, or None; got {count!r}")
+    if every is None and every_steps is None and not best:
+        raise ValueError(
+            "checkpoints are written after epochs, after steps, or for the best; none of them is asked for"
+        )
+    policy = Policy(path if callable(path) else _template(path), best, every, every_steps, keep_last, keep_best)
+    _ = policy.folder
+    if keep_last is not None and policy.file(_SAMPLE) == policy.file(_OTHER):
+        raise ValueError(f"keep_last keeps several files, and {policy.label!r} names one: put {{epoch}} or {{step}} in")
+
+    def added(target: Trainer) -> Trainer:
+        return replace(target, policy=policy)
+
+    return added
+
+
+def _template(path: Any) -> str:
+    """Check a template: known names only, no attributes or items, and no widths that would fill the memory."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"the path of checkpoints is a text or a function; got {path!r}")
+    text = os.fspath(path)
+    if not isinstance(text, str) or not text:
+        raise ValueError(f"the path of checkpoints is a text; got {text!r}")
+    for _, field, spec, _ in string.Formatter().parse(text):
+        if field is None:
+            continue
+        if field not in FIELDS:
+            raise ValueError(unknown("field", field, FIELDS))
+        digits = "".join(c if c.isdigit() else " " for c in spec or "").split()
+        if "{" in (spec or "") or any(int(number) > 99 for number in digits):
+            raise ValueError(f"the format {spec!r} of {field!r} is too wide, or made of other fields")
+    return text
+
+
+def _render(path: str | Callable[..., Any], values: Mapping[str, Any]) -> Path:
+    if isinstance(path, str):
+        return Path(path.format(**values))
+    made = named(path, offers=FIELDS, values=0, what="checkpoint path")(**values)
+    if not isinstance(made, (str, os.PathLike)) or not os.fspath(made):
+        raise TypeError(f"the function {name_of(path)!r} gives the path of a checkpoint, a text; it gave {made!r}")
+    return Path(made)

@@ -1,0 +1,80 @@
+"""Where a run goes on from: every kind of source gives one checkpoint."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..call import named
+from ..errors import CheckpointError
+from ..store.bundle import read_bundle
+from ..store.checkpoint import Checkpoint, load
+from ..store.files import digest
+from .policy import Policy
+from .saver import listed
+from .trainer import Trainer
+
+__all__ = ["resolved"]
+
+_LOG = logging.getLogger("mlx_fp.loop")
+
+
+def resolved(source: Any, trainer: Trainer, monitor: str) -> tuple[Checkpoint | None, str | None]:
+    """Return the checkpoint that `resume=` means, and its kind in a word; None where a run starts anew.
+
+    A path, of a checkpoint or of a run bundle; `"latest"` or `"best"` of the trainer's checkpoints; a checkpoint; a
+    bundle; a function of what it names of `trainer` and `monitor`, which gives one of these; or None.
+    """
+    if callable(source):
+        call = named(source, offers=("trainer", "monitor"), values=0, what="resume function")
+        found, kind = resolved(call(trainer=trainer, monitor=monitor), trainer, monitor)
+        return found, "function" if kind else None
+    if source is None:
+        return None, None
+    if isinstance(source, Checkpoint):
+        return source, "checkpoint"
+    if isinstance(source, Mapping):
+        return _of_bundle(source, Path()), "bundle"
+    if source in ("latest", "best"):
+        return _of_policy(source, trainer.policy), source
+    if not isinstance(source, (str, os.PathLike)):
+        raise TypeError(f"resume is a path, 'latest', 'best', a checkpoint, a bundle or a function; got {source!r}")
+    if Path(source).suffix == ".json":
+        return _of_bundle(read_bundle(source), Path(source).parent), "bundle"
+    return load(source), "path"
+
+
+def _of_bundle(bundle: Mapping[str, Any], folder: Path) -> Checkpoint:
+    told = bundle.get("checkpoint")
+    if not told:
+        raise CheckpointError("the bundle names no checkpoint to resume from")
+    path = folder / told["path"]
+    if digest(path) != told["sha256"]:
+        raise CheckpointError(f"{path} is not the checkpoint that the bundle names: its SHA-256 is another")
+    return load(path)
+
+
+def _of_policy(which: str, policy: Policy | None) -> Checkpoint | None:
+    """Load the newest or best file that is whole; a damaged one is passed over with a warning."""
+    if policy is None:
+        raise ValueError(f"resume={which!r} is of a trainer with checkpoints(…)")
+    files = listed(policy)
+    if which == "best":
+        files = sorted((f for f in files if f[1]["improved"]), key=lambda f: f[1]["next_epoch"])
+    for path, _ in reversed(files):
+        try:
+            return load(path)
+        except CheckpointError as error:
+            _LOG.warning("%s; the one before it is used", error)
+    left = (
+        [p.name for p in policy.folder.rglob("*") if p.suffix in (".safetensors", ".npz")]
+        if policy.folder.is_dir()
+        else []
+    )
+    if left:
+        raise CheckpointError(f"no checkpoint in {policy.folder} can be read: {', '.join(sorted(left)[:8])}")
+    _LOG.warning("there is no checkpoint in %s yet: the run starts anew", policy.folder)
+    return None

@@ -1,0 +1,87 @@
+"""The state of a run as trees and plain values, and back: what a checkpoint holds."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+from typing import TYPE_CHECKING, Any
+
+from ..data import Cursor
+from ..errors import CheckpointError
+from ..structure import as_arrays
+from ..tree import flat, restore_like
+from .monitor import Standing
+from .report import Row
+
+if TYPE_CHECKING:
+    from .run import Run
+
+__all__ = ["restore", "snapshot"]
+
+
+def snapshot(run: Run, cursor: Cursor, user: Any = None) -> dict[str, Any]:
+    """Return what a run must know to go on from `cursor`, beside parameters and optimiser state."""
+    from ..door import mx
+    from ..store.bundle import environment
+
+    totals = run.totals.state() if cursor.index else None  # this reads the losses that are still on the device
+    last = run.rows[-1] if run.rows else None
+    return {
+        "epoch": cursor.epoch if cursor.index else cursor.epoch - 1,
+        "next_epoch": cursor.epoch,
+        "step": run.steps,
+        "cursor": asdict(cursor),
+        "epoch_loss": last and last.epoch_loss,
+        "monitor_name": run.monitor.name,
+        "monitor_mode": run.monitor.mode,
+        "monitor_value": last and last.monitor_value,
+        "improved": bool(last and last.improved and not cursor.index),
+        **asdict(run.standing),
+        "completed": run.completed,
+        "hooks": run.hooks.state(),
+        "rows": [asdict(row) for row in run.rows],
+        "losses": None if run.losses is None else mx.array(run.losses, mx.float32),
+        "totals": totals,
+        "policy": None if run.trainer.policy is None else run.trainer.policy.label,
+        "versions": environment(),
+        "user": user,
+    }
+
+
+def restore(run: Run, checkpoint: Any) -> Cursor:
+    """Put a run where a checkpoint left it, and return where the data go on. CheckpointError for one of another run."""
+    told = checkpoint.metadata
+    if "cursor" not in told or checkpoint.opt_state is None:
+        raise CheckpointError(
+            f"{checkpoint.path} holds parameters, and nothing of a run to go on with: give them as params="
+        )
+    _same_monitor(run, checkpoint)
+    run.params = _like("parameters", run.params, checkpoint.params, checkpoint.path)
+    run.opt_state = _like("optimiser state", run.opt_state, checkpoint.opt_state, checkpoint.path)
+    run.steps, run.completed = told["step"], told["completed"]
+    run.standing = Standing(told["best_value"], told["best_epoch"], told["stale_epochs"])
+    run.rows = [Row(**{field.name: row[field.name] for field in fields(Row)}) for row in told["rows"]]
+    if run.losses is not None and told["losses"] is not None:
+        run.losses[:] = told["losses"].tolist()
+    run.hooks.restore(told["hooks"])
+    run.resumed_totals = told["totals"]
+    return Cursor(**told["cursor"])
+
+
+def _same_monitor(run: Run, checkpoint: Any) -> None:
+    one = run.monitor.name, run.monitor.mode
+    other = checkpoint.metadata["monitor_name"], checkpoint.metadata["monitor_mode"]
+    if one != other:
+        raise CheckpointError(f"{checkpoint.path} watches {other[0]} ({other[1]}), and this run {one[0]} ({one[1]})")
+
+
+def _like(what: str, own: Any, held: Any, path: Any) -> Any:
+    """Return the tree of a file in the containers of the run's own; the paths, shapes and dtypes must be the same."""
+    mine, theirs = flat(own), flat(held)
+    told = {name: f"{leaf.dtype} {tuple(leaf.shape)}" for name, leaf in mine.items()}
+    came = {name: f"{leaf.dtype} {tuple(leaf.shape)}" for name, leaf in theirs.items()}
+    odd = [name for name in told | came if told.get(name) != came.get(name)]
+    if odd:
+        each = [f"{name}: here {told.get(name, 'none')}, there {came.get(name, 'none')}" for name in odd]
+        more = f"; and {len(each) - 8} more" if len(each) > 8 else ""
+        raise CheckpointError(f"{path} holds other {what} than this run: {'; '.join(each[:8])}{more}")
+    return as_arrays(restore_like(own, theirs))

@@ -1,0 +1,84 @@
+"""Read and change what optimisers keep in their state, however they are wrapped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ..door import mx, utils
+from ..tree import leaves, merge, partition, paths
+from ..types import Array, Params, State, Tree
+
+__all__ = ["averaged", "finite", "reading", "scale_rates", "skips"]
+
+tree_map = utils.tree_map
+
+
+def averaged(opt_state: State) -> Callable[[Params], Params]:
+    """Put the averages that `ema` keeps in the place of the parameters, in their dtypes. KeyError without `ema`."""
+    average = reading("average")(opt_state)
+    held = set(paths()(average))
+
+    def replaced(params: Params) -> Params:
+        _, rest = partition(lambda path: path in held)(params)
+        return tree_map(lambda leaf, before: leaf.astype(before.dtype), merge(average, rest), params)
+
+    return replaced
+
+
+def reading(name: str) -> Callable[[State], Any]:
+    """Find what a wrapper keeps under `name` in an optimiser's state, the outermost first: `grad_norm`, `skipped`, …
+
+    Takes the state of a step or of an optimiser. KeyError, naming what there is, when no wrapper keeps it.
+    """
+
+    def find(opt_state: State) -> Any:
+        chain = list(_chain(opt_state))
+        for state in chain:
+            if name in state:
+                return state[name]
+        kept = sorted({key for state in chain for key in state} - {"inner", "memory", "optimizer", "groups"})
+        raise KeyError(f"no wrapper of this optimiser keeps {name!r}; kept: {', '.join(kept)}")
+
+    return find
+
+
+def scale_rates(factor: float, *, least: float = 0.0) -> Callable[[State], State]:
+    """Multiply every learning rate in an optimiser's state, or a step's, by `factor`, down to `least`; lower ones stay.
+
+    >>> from mlx_fp import optim
+    >>> state = optim.clip_norm(1.0)(optim.sgd(0.5)).init({"w": mx.array(1.0)})
+    >>> scale_rates(0.5)(state)["inner"]["learning_rate"].item()
+    0.25
+    """
+
+    def scaled(state: State) -> State:
+        changed = dict(state)
+        for key in {"optimizer", "inner"} & state.keys():
+            changed[key] = scaled(state[key])
+        if "groups" in state:
+            changed["groups"] = [scaled(one) for one in state["groups"]]
+        if "learning_rate" in state:
+            rate = state["learning_rate"]
+            changed["learning_rate"] = mx.minimum(rate, mx.maximum(rate * factor, least))
+        return changed
+
+    return scaled
+
+
+def finite(tree: Tree) -> Array:
+    """Tell, as a bool scalar, whether no element of a tree is a NaN or an infinity."""
+    return mx.all(mx.stack([mx.all(mx.isfinite(leaf)) for leaf in leaves(tree)] or [mx.array(True)]))
+
+
+def skips(state: State) -> bool:
+    """Tell whether an optimiser's state is that of one with `skip_nonfinite` somewhere in it."""
+    return any("skipped" in one for one in _chain(state))
+
+
+def _chain(state: Any) -> Iterator[State]:
+    """Yield the states of the wrappers, the outermost first, and of the optimisers inside."""
+    if isinstance(state, dict):
+        yield state
+        for inner in (state.get("optimizer"), state.get("inner"), *state.get("groups", ())):
+            yield from _chain(inner)

@@ -1,0 +1,196 @@
+"""Checkpoints: one file with parameters, the state beside them, and what else a run must know to go on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ..errors import CheckpointError
+from ..types import Array, Params, State
+from .container import LONGEST_HEADER, header, metadata_of, unpack
+from .files import write_whole
+from .manifest import rebuild, take_down
+from .tensors import Tensor, as_array, as_tensor
+
+__all__ = ["SCHEMA", "Checkpoint", "found", "load", "peek", "save"]
+
+SCHEMA = 1
+"""The version of what is in the file."""
+
+PREFIX = "__mlx_fp__"
+"""In front of the names of arrays that are no parameters."""
+
+SUFFIXES = (".safetensors", ".npz")
+
+_BLANK = "0" * 64
+_CHUNK = 8 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What a file held: parameters, state, and a dict of plain values."""
+
+    params: Params = field(repr=False)
+    opt_state: State | None = field(repr=False)
+    metadata: dict[str, Any]
+    path: Path | None = None
+
+
+def save(
+    path: str | os.PathLike[str],
+    params: Params,
+    *,
+    opt_state: Any = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a checkpoint, whole or not at all, and return where; folders are made.
+
+    The suffix is `.safetensors`, also where none is given, or `.npz`. Parameters stand under their own paths:
+    `mlx.nn.Module.load_weights(path, strict=False)` reads them. Any dtype and shape comes back bit for bit. The call
+    returns when the file is on disk. `metadata`, and what is no array in the trees, must be numbers, texts, None, or
+    lists and dicts of them: TypeError, naming the place, before anything is written.
+
+    >>> import tempfile
+    >>> path = save(os.path.join(tempfile.mkdtemp(), "a"), {"weight": mx.ones((2,))}, metadata={"epoch": 3})
+    >>> load(path).params, load(path).metadata
+    ({'weight': array([1, 1], dtype=float32)}, {'epoch': 3})
+    """
+    target = _suffixed(Path(path))
+    arrays: dict[str, Array] = {}
+    manifest = {
+        "params": take_down(params, arrays),
+        "opt_state": take_down(opt_state, arrays, f"{PREFIX}.opt_state"),
+        "metadata": take_down(dict(metadata or {}), arrays, f"{PREFIX}.metadata"),
+    }
+    tensors = {name: as_tensor(array) for name, array in arrays.items()}
+    told = json.dumps(manifest, allow_nan=False)
+    if target.suffix == ".npz":
+        from .npz import write_npz
+
+        return write_whole(target, lambda file: write_npz(file, tensors, told, SCHEMA))
+    return write_whole(target, lambda file: _write(file, tensors, told))
+
+
+def load(path: str | os.PathLike[str]) -> Checkpoint:
+    """Read a checkpoint; without a suffix `.safetensors` is looked for, then `.npz`.
+
+    Every byte is checked against the digest in the file before any array is handed out. CheckpointError, naming the
+    file and the fault, for one that is damaged, or none, or of a newer schema; FileNotFoundError where there is none.
+    """
+    source = found(path)
+    try:
+        if source.suffix == ".npz":
+            from .npz import read_npz
+
+            tensors, told, schema = read_npz(source)
+        else:
+            tensors, told, schema = _read(source)
+        if schema != SCHEMA:
+            raise ValueError(f"its schema is {schema}, and this version of mlx_fp reads {SCHEMA}")
+        return _rebuilt(tensors, json.loads(told), source)
+    except (ValueError, RecursionError, KeyError, TypeError) as error:
+        fault = "it is nested too deep" if isinstance(error, RecursionError) else error
+        raise CheckpointError(f"{source} is no checkpoint that can be read: {fault}") from None
+
+
+def peek(path: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """Return the metadata of a checkpoint without reading its arrays or checking its bytes; None if it is none.
+
+    Arrays among the metadata are left out.
+    """
+    source = Path(path)
+    try:
+        if source.suffix == ".npz":
+            from .npz import peek_npz
+
+            told = peek_npz(source)
+        else:
+            with source.open("rb") as file:
+                length = int.from_bytes(file.read(8), "little")
+                told = metadata_of(file.read(min(length, LONGEST_HEADER))).get("manifest", "")
+        found: dict[str, Any] = rebuild(json.loads(told)["metadata"], _left_out)
+        return found
+    except (ValueError, RecursionError, KeyError, TypeError, OSError):
+        return None
+
+
+def _left_out(name: str) -> Any:
+    return None
+
+
+def found(path: str | os.PathLike[str]) -> Path:
+    """Return the file of a checkpoint named without its suffix. FileNotFoundError, naming what was looked for."""
+    source = Path(path)
+    tried = [source] if source.suffix in SUFFIXES else [source.with_name(source.name + s) for s in SUFFIXES]
+    for one in tried:
+        if one.is_file():
+            return one
+    raise FileNotFoundError(f"there is no checkpoint {' or '.join(map(str, tried))}")
+
+
+def _suffixed(path: Path) -> Path:
+    if path.suffix in SUFFIXES:
+        return path
+    if path.suffix and not path.suffix[1:].isdigit():
+        raise ValueError(f"a checkpoint ends in .safetensors or .npz; got {path.name!r}")
+    return path.with_name(path.name + SUFFIXES[0])
+
+
+def _write(file: BinaryIO, tensors: Mapping[str, Tensor], told: str) -> None:
+    """Write the container, digesting its bytes meanwhile in a thread, and then the digest in its place."""
+    metadata = {"format": "mlx_fp", "schema": str(SCHEMA), "sha256": _BLANK, "manifest": told}
+    head = header(tensors, metadata)
+    parts: list[Any] = [head, *(tensor.data for tensor in tensors.values())]
+    with ThreadPoolExecutor(1) as aside:
+        digest = aside.submit(_digest, parts)
+        for part in parts:
+            file.write(part)
+        found = digest.result()
+    file.seek(_place(head))
+    file.write(found.encode())
+
+
+def _read(source: Path) -> tuple[dict[str, Tensor], str, int]:
+    content = memoryview(bytearray(source.stat().st_size))
+    with source.open("rb") as file:
+        if file.readinto(content) != len(content):
+            raise ValueError("it changed while it was read")
+    tensors, metadata = unpack(content)
+    if metadata.get("format") != "mlx_fp":
+        raise ValueError("it has tensors, but mlx_fp did not write it; for weights alone use mx.load")
+    length = 8 + int.from_bytes(content[:8], "little")
+    at = _place(bytes(content[:length]), metadata["sha256"])
+    blanked = bytearray(content[:length])
+    blanked[at : at + 64] = _BLANK.encode()
+    if _digest([blanked, content[length:]]) != metadata["sha256"]:
+        raise ValueError("it is damaged: its digest is another")
+    return tensors, metadata["manifest"], int(metadata["schema"])
+
+
+def _place(head: bytes, digest: str = _BLANK) -> int:
+    """Return where the digest stands in a header."""
+    mark = f'"sha256":"{digest}"'.encode()
+    if head.count(mark) != 1:
+        raise ValueError("its digest is not where it should be")
+    return head.index(mark) + len(b'"sha256":"')
+
+
+def _digest(parts: Iterable[Any]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _rebuilt(tensors: Mapping[str, Tensor], manifest: Any, source: Path) -> Checkpoint:
+    left = dict(tensors)
+    trees = {part: rebuild(manifest[part], lambda name: as_array(left.pop(name))) for part in manifest}
+    if left:
+        raise ValueError(f"its manifest has no place for {next(iter(left))!r}")
+    return Checkpoint(trees["params"], trees["opt_state"], trees["metadata"], source)

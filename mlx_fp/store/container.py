@@ -1,0 +1,122 @@
+"""The safetensors container, written and read by the letter: a header of JSON, then the bytes of each tensor in turn.
+
+Format: https://huggingface.co/docs/safetensors. The header is written by hand, because a checkpoint is written straight
+from the arrays' memory, and read by hand, because MLX's reader trusts shapes and offsets that it should not.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from .tensors import WIDTHS, Tensor
+
+__all__ = ["LONGEST_HEADER", "header", "metadata_of", "unpack"]
+
+LONGEST_HEADER = 100_000_000
+"""Bytes; the limit of safetensors itself."""
+
+
+def header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """Return what stands before the bytes of the tensors: the length of the header, and the header.
+
+    >>> header({}, {"a": "b"})[8:]
+    b'{"__metadata__":{"a":"b"}}      '
+    """
+    entries: dict[str, Any] = {"__metadata__": dict(metadata)}
+    at = 0
+    for name, tensor in tensors.items():
+        end = at + len(tensor.data)
+        entries[name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [at, end]}
+        at = end
+    text = json.dumps(entries, separators=(",", ":"), allow_nan=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def unpack(content: memoryview) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors, as views of the content, and the metadata. ValueError, saying what is wrong, if anything is.
+
+    >>> tensors = {"x": Tensor("U8", (2,), memoryview(b"ab"))}
+    >>> found, metadata = unpack(memoryview(header(tensors, {"a": "b"}) + b"ab"))
+    >>> bytes(found["x"].data), metadata
+    (b'ab', {'a': 'b'})
+    """
+    if len(content) < 8:
+        raise ValueError("it is shorter than a header")
+    length = int.from_bytes(content[:8], "little")
+    if length > min(len(content) - 8, LONGEST_HEADER):
+        raise ValueError(f"its header should have {length} bytes, more than there are")
+    text = bytes(content[8 : 8 + length])
+    entries, metadata = _entries(text), metadata_of(text)
+    entries.pop("__metadata__", None)
+    payload = content[8 + length :]
+    return dict(_tensors(entries, payload)), metadata
+
+
+def _entries(text: bytes) -> dict[str, Any]:
+    try:
+        entries = json.loads(text.decode(), object_pairs_hook=_unique)
+    except RecursionError:
+        raise ValueError("its header is nested too deep") from None
+    except ValueError as error:  # not UTF-8, no JSON, a key twice
+        raise ValueError(f"its header is no JSON: {error}") from None
+    if not isinstance(entries, dict):
+        raise ValueError("its header is no JSON object")
+    return entries
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands in it twice")
+    return found
+
+
+def metadata_of(text: bytes) -> dict[str, str]:
+    """Return the metadata in a header. ValueError for what is none.
+
+    >>> metadata_of(b'{"__metadata__": {"a": "b"}}')
+    {'a': 'b'}
+    """
+    metadata = _entries(text).get("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise ValueError("its metadata are no texts by name")
+    return metadata
+
+
+def _tensors(entries: dict[str, Any], payload: memoryview) -> Iterator[tuple[str, Tensor]]:
+    """Yield each tensor; together they must cover the payload, without a gap or an overlap."""
+    at = 0
+    for name, entry in sorted(entries.items(), key=_start):
+        start, end, dtype, shape = _checked(name, entry)
+        if start != at or end > len(payload):
+            raise ValueError(f"the bytes of tensor {name!r} are not where they should be")
+        tensor = Tensor(dtype, shape, payload[start:end])
+        if not tensor.fits:
+            raise ValueError(f"tensor {name!r} has {end - start} bytes, not those of {dtype} {shape}")
+        yield name, tensor
+        at = end
+    if at != len(payload):
+        raise ValueError(f"{len(payload) - at} bytes belong to no tensor")
+
+
+def _start(item: tuple[str, Any]) -> tuple[int, int]:
+    start, end, _, _ = _checked(*item)
+    return start, end
+
+
+def _checked(name: str, entry: Any) -> tuple[int, int, str, tuple[int, ...]]:
+    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+        raise ValueError(f"tensor {name!r} has no dtype, shape and offsets")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if dtype not in WIDTHS:
+        raise ValueError(f"tensor {name!r} has the unknown dtype {dtype!r}")
+    if not _are_counts(shape) or not _are_counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
+        raise ValueError(f"tensor {name!r} has a shape or offsets that are none")
+    return offsets[0], offsets[1], dtype, tuple(shape)
+
+
+def _are_counts(numbers: Any) -> bool:
+    return isinstance(numbers, list) and all(type(number) is int and 0 <= number < 2**63 for number in numbers)

@@ -1,0 +1,71 @@
+"""Files that are whole at every instant: the old one, or the new one."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+__all__ = ["digest", "write_whole"]
+
+
+def write_whole(path: str | os.PathLike[str], content: bytes | Callable[[BinaryIO], None]) -> Path:
+    """Write a file beside its place, flush it to disk, and put it there; folders are made.
+
+    The content may be a function that writes it to a file.
+
+    At every instant `path` holds the whole old file or the whole new one. A failing write is an OSError with the path;
+    the old file is intact, and nothing is left beside it. A symbolic link is replaced, not followed.
+
+    >>> folder = tempfile.mkdtemp()
+    >>> write_whole(os.path.join(folder, "deep", "a.txt"), b"one").read_bytes()
+    b'one'
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    number, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(number, "wb") as file:
+            content(file) if callable(content) else file.write(content)
+            file.flush()
+            os.fchmod(file.fileno(), 0o666 & ~_umask())
+            os.fsync(file.fileno())
+        os.replace(name, target)
+    except BaseException as error:
+        Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            raise type(error)(error.errno, error.strerror, os.fspath(target)) from error
+        raise
+    _flush_folder(target.parent)
+    return target
+
+
+def digest(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a file, in hexadecimal.
+
+    >>> with tempfile.NamedTemporaryFile() as file:
+    ...     digest(file.name)[:8]
+    'e3b0c442'
+    """
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make a file's new name durable, where folders can be flushed."""
+    if os.name == "nt":
+        return
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask

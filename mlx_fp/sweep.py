@@ -1,0 +1,108 @@
+"""One experiment under several settings, in one table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any, Unpack
+
+from .experiment import Experiment, override, run
+from .loop.plan import Options, plan
+from .loop.report import Report
+from .loop.signals import SIGNALS
+from .table import table
+
+__all__ = ["Sweep", "Trial", "sweep"]
+
+_INTERRUPTS = {number.name for number in SIGNALS}
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One variant of an experiment, and what came of it."""
+
+    settings: dict[str, Any]
+    report: Report
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Sweep:
+    """The trials of a sweep, without their arrays; `str()` is a table of them, the best marked."""
+
+    name: str
+    trials: tuple[Trial, ...]
+    best: Trial | None
+    """The trial with the best value by the monitor, with its parameters; None where there is no trial."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, a row per trial."""
+        return {"name": self.name, "trials": [_figures(trial) for trial in self.trials]}
+
+    def __str__(self) -> str:
+        rows = [_figures(trial) for trial in self.trials]
+        heads = list(rows[0]) if rows else []
+        marks = ["best" if self.best and trial.settings == self.best.settings else "" for trial in self.trials]
+        cells = [[*map(_cell, row.values()), mark] for row, mark in zip(rows, marks, strict=True)]
+        return table([[*heads, ""], *cells], left=0)
+
+    def __repr__(self) -> str:
+        return f"Sweep({self.name!r}, {len(self.trials)} trials)"
+
+
+def sweep(
+    grid: Mapping[str, Sequence[Any]], *, quiet: bool = False, **options: Unpack[Options]
+) -> Callable[[Experiment], Sweep]:
+    """Run an experiment for each combination of the values that `grid` gives to paths, as `override` does.
+
+    Every path and value is tried out, and so every name checked, before the first run. `options` are those of `run`.
+    Ctrl-C and SIGTERM end the sweep after the step at hand, with the trials so far.
+
+    >>> from mlx_fp import nn, optim
+    >>> from mlx_fp.experiment import experiment
+    >>> from mlx_fp.task import regression
+    >>> x = mx.random.normal((64, 3), key=mx.random.key(0))
+    >>> plain = experiment(
+    ...     "sums", model=nn.linear(3, 1), task=regression(), optimizer=optim.sgd(0.1), data=[(x, x.sum(axis=1))] * 9
+    ... )
+    >>> found = sweep({"optimizer.learning_rate": [0.001, 0.1]}, quiet=True)(plain)
+    >>> found.best.settings
+    {'optimizer.learning_rate': 0.1}
+    """
+
+    def swept(target: Experiment) -> Sweep:
+        cases = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
+        variants = [override(case)(target) for case in cases]
+        for variant in variants:
+            _ = variant.trainer, plan(variant.splits, (), {"epochs": variant.epochs, **options})
+        trials: list[Trial] = []
+        best: Trial | None = None
+        for number, (case, variant) in enumerate(zip(cases, variants, strict=True), 1):
+            if not quiet:
+                print(f"trial {number}/{len(cases)}: {', '.join(f'{k}={v!r}' for k, v in case.items())}", flush=True)
+            trial = Trial(case, run(quiet=quiet, **options)(variant))
+            best = trial if best is None or _better(trial.report, best.report) else best
+            trials.append(replace(trial, report=replace(trial.report, params={}, opt_state={})))
+            if trial.report.stop_reason in _INTERRUPTS:
+                break
+        return Sweep(target.name, tuple(trials), best)
+
+    return swept
+
+
+def _better(report: Report, than: Report) -> bool:
+    if report.best_value is None:
+        return False
+    if than.best_value is None:
+        return True
+    return report.best_value < than.best_value if report.monitor_mode == "min" else report.best_value > than.best_value
+
+
+def _figures(trial: Trial) -> dict[str, Any]:
+    report = trial.report
+    own = {f"best {report.monitor_name}": report.best_value, "epoch": report.best_epoch, "epochs": report.epochs_ran}
+    return {**trial.settings, **own, "seconds": sum(row.seconds for row in report.rows), "stopped": report.stop_reason}
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

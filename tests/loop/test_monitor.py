@@ -1,0 +1,243 @@
+"""One verdict per epoch: what improves, what is best, and what can be watched."""
+
+from __future__ import annotations
+
+import math
+
+import mlx.core as mx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from toolz import pipe
+
+import mlx_fp as fp
+from mlx_fp import data, nn
+from mlx_fp.loop.monitor import Standing, judged
+from mlx_fp.loop.report import Row
+
+X = mx.random.normal((8, 3), key=mx.random.key(0))
+PAIR = (X, (X[:, 0] > 0).astype(mx.int32))
+ROW_FIELDS = [
+    "epoch",
+    "batches",
+    "examples",
+    "steps",
+    "epoch_loss",
+    "val_loss",
+    "validation_batches",
+    "monitor_value",
+    "improved",
+    "stale_epochs",
+    "seconds",
+    "examples_per_second",
+    "checkpoint",
+]
+
+
+def mean(model, x):
+    return x.mean()
+
+
+def stream(values):
+    """One batch an epoch, the mean of which is the value of that epoch."""
+    return data.stream(lambda epoch: [mx.full((2, 1), values[epoch])])
+
+
+def run(values, *verbs, validation=None, task=mean):
+    held = None if validation is None else stream(validation)
+    target = pipe(fp.trainer(nn.linear(1, 1), task), *verbs)
+    return fp.fit(stream(values), validation=held, epochs=len(values), quiet=True)(target)
+
+
+def verdicts(report):
+    return [row.improved for row in report.rows]
+
+
+# what improves
+
+
+def test_the_first_number_improves_then_what_is_better_and_nan_never():
+    report = run([math.nan, 2.0, 3.0, math.nan, 1.0])
+    assert verdicts(report) == [False, True, False, False, True]
+    assert [row.stale_epochs for row in report.rows] == [1, 0, 1, 2, 0]
+    assert (report.best_value, report.best_epoch) == (1.0, 4)
+
+
+def test_nothing_but_nan_has_no_best():
+    report = run([math.nan, math.nan])
+    assert (verdicts(report), report.best_value, report.best_epoch) == ([False, False], None, None)
+
+
+def test_an_infinity_is_a_number():
+    assert verdicts(run([math.inf, math.inf, 5.0])) == [True, False, True]
+
+
+def test_mode_max_takes_the_most():
+    report = run([1.0, 3.0, 2.0], fp.monitor("epoch_loss", mode="max"))
+    assert (verdicts(report), report.best_value, report.best_epoch) == ([True, True, False], 3.0, 1)
+
+
+@pytest.mark.parametrize(("mode", "sign"), [("min", 1.0), ("max", -1.0)])
+def test_what_is_better_by_min_delta_exactly_is_not_better(mode, sign):
+    values = [sign * value for value in (1.0, 0.75, 0.5, 0.25)]
+    report = run(values, fp.monitor("epoch_loss", mode=mode, min_delta=0.25))
+    assert verdicts(report) == [True, False, True, False]
+    assert report.best_value == values[2]
+
+
+def test_an_equal_value_does_not_improve():
+    assert verdicts(run([1.0, 1.0])) == [True, False]
+
+
+@given(st.lists(st.floats(width=32), min_size=1), st.sampled_from(["min", "max"]))
+def test_the_best_is_the_least_or_most_of_the_numbers_and_the_first_of_equals(values, mode):
+    standing, improved = Standing(), []
+    for epoch, value in enumerate(values):
+        row = Row(epoch, 1, 1, epoch + 1, value, {}, None, {}, 0, 0.0)
+        standing, row = judged(fp.Monitor("epoch_loss", mode), standing, row)
+        improved.append(row.improved)
+    numbers = [value for value in values if not math.isnan(value)]
+    best = (min if mode == "min" else max)(numbers) if numbers else None
+    assert standing.best_value == best
+    assert standing.best_epoch == (None if best is None else values.index(best))
+    assert any(improved) == bool(numbers)
+
+
+# when
+
+
+def test_the_verdict_is_there_before_any_hook_whatever_its_priority():
+    seen = []
+    look = fp.on("after_epoch", lambda e: seen.append((e.improved, e.monitor_value, e.stale_epochs)), priority=-1000)
+    report = run([2.0, 3.0, 1.0], look)
+    assert seen == [(row.improved, row.monitor_value, row.stale_epochs) for row in report.rows]
+    assert seen == [(True, 2.0, 0), (False, 3.0, 1), (True, 1.0, 0)]
+
+
+def test_there_is_one_verdict_an_epoch_however_many_read_it():
+    asked = []
+    watch = fp.monitor("mine", metric=lambda row: asked.append(row.epoch) or row.epoch_loss)
+    run([2.0, 3.0], watch, fp.early_stop(5), fp.plateau(0.5), fp.stop_on_divergence(every=1))
+    assert asked == [0, 1]
+
+
+# what is watched
+
+
+def test_a_function_of_the_row_may_be_watched():
+    watch = fp.monitor("gap", mode="max", metric=lambda row: row.val_loss - row.epoch_loss)
+    report = run([1.0, 2.0, 3.0], watch, validation=[2.0, 5.0, 3.0])
+    assert [row.monitor_value for row in report.rows] == [1.0, 3.0, 0.0]
+    assert (report.monitor_name, report.monitor_mode, report.best_epoch) == ("gap", "max", 1)
+
+
+def test_validation_is_watched_by_its_own_value():
+    report = run([1.0, 1.0, 1.0], fp.monitor("val_loss"), validation=[3.0, 2.0, 4.0])
+    assert (report.best_value, report.best_epoch) == (2.0, 1)
+
+
+@pytest.mark.parametrize(("name", "held"), [("spread", False), ("val_spread", True)])
+def test_what_the_loss_reports_can_be_watched(name, held):
+    def loss(model, x):
+        return x.mean(), {"spread": x.max() * 2}
+
+    report = run([3.0, 1.0], fp.monitor(name), validation=[5.0, 4.0] if held else None, task=loss)
+    assert (report.best_value, report.best_epoch) == (8.0 if held else 2.0, 1)
+
+
+def test_asking_the_loss_what_it_reports_changes_no_bit():
+    def loss(model, x):
+        return model(x).mean(), {"spread": x.max()}
+
+    def params(*verbs):
+        found = run([3.0, 1.0], *verbs, task=loss).params
+        return {path: leaf.tolist() for path, leaf in fp.flat(found).items()}
+
+    assert params(fp.monitor("spread")) == params()
+
+
+def test_the_task_says_what_to_watch_where_nothing_else_does():
+    def watched(task, **options):
+        report = fp.fit([PAIR], quiet=True, **options)(fp.trainer(nn.linear(3, 2), task))
+        return report.monitor_name, report.monitor_mode
+
+    assert watched(fp.classification(), validation=[PAIR]) == ("val_accuracy", "max")
+    assert watched(fp.classification()) == ("accuracy", "max")
+    assert watched(fp.classification().loss, validation=[PAIR]) == ("val_loss", "min")
+    assert watched(fp.classification().loss) == ("epoch_loss", "min")
+
+
+def test_the_last_monitor_given_wins():
+    report = run([1.0, 2.0], fp.monitor("epoch_loss", mode="max"), fp.monitor("epoch_loss"))
+    assert (report.monitor_mode, report.best_epoch) == ("min", 0)
+
+
+# what is refused
+
+
+def refused(name, *, task, validation=None):
+    """The message for a monitor, and what had happened by then."""
+    happened, pulled = [], []
+    train = data.stream(lambda epoch: (pulled.append(epoch) or PAIR for _ in range(3)))
+    begun = fp.on("before_fit", lambda e: happened.append("fit"))
+    target = pipe(fp.trainer(nn.linear(3, 2), task), fp.monitor(name), begun)
+    with pytest.raises(ValueError, match="unknown monitor") as caught:
+        fp.fit(train, validation=validation, quiet=True)(target)
+    return str(caught.value), happened, len(pulled)
+
+
+def test_an_unknown_monitor_fails_before_training_with_candidates():
+    message, happened, pulled = refused("val_acuracy", task=fp.classification(), validation=[PAIR])
+    assert message.startswith("unknown monitor 'val_acuracy': did you mean 'val_accuracy'? known: epoch_loss, accuracy")
+    assert happened == []
+    assert pulled <= 1  # the one that the loss is asked for what it reports
+
+
+def test_a_figure_of_validation_without_validation_fails_before_training():
+    message, happened, _ = refused("val_accuracy", task=fp.classification())
+    assert "did you mean 'accuracy'" in message
+    assert message.endswith("there is no validation data")
+    assert happened == []
+
+
+def test_a_known_monitor_pulls_nothing_ahead():
+    pulled = []
+    train = data.stream(lambda epoch: (pulled.append(epoch) or PAIR for _ in range(3)))
+    target = pipe(fp.trainer(nn.linear(3, 2), fp.classification()), fp.monitor("accuracy", mode="max"))
+    run = fp.events(train, only=("before_fit",))(target)
+    next(run)
+    assert pulled == []
+
+
+def test_a_monitor_that_the_task_names_and_nothing_computes_is_an_error_too():
+    task = fp.classification(monitor="val_f1")
+    with pytest.raises(ValueError, match="unknown monitor 'val_f1'"):
+        fp.fit([PAIR], validation=[PAIR], quiet=True)(fp.trainer(nn.linear(3, 2), task))
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"mode": "maximum"}, ValueError, "unknown mode 'maximum': did you mean 'max'"),
+        ({"min_delta": -0.1}, ValueError, "min_delta"),
+        ({"min_delta": math.nan}, ValueError, "min_delta"),
+        ({"min_delta": math.inf}, ValueError, "min_delta"),
+        ({"metric": "accuracy"}, TypeError, "function of the row"),
+    ],
+)
+def test_wrong_options_fail_at_once(options, error, words):
+    with pytest.raises(error, match=words):
+        fp.monitor("epoch_loss", **options)
+
+
+# rows
+
+
+def test_a_row_has_the_fields_of_the_contract():
+    report = fp.fit([PAIR], validation=[PAIR], quiet=True)(fp.trainer(nn.linear(3, 2), fp.classification()))
+    row = report.rows[0].to_dict()
+    assert row.keys() == {*ROW_FIELDS, "accuracy", "val_accuracy"}
+    wanted = {"epoch": 0, "batches": 1, "examples": 8, "steps": 1, "validation_batches": 1, "stale_epochs": 0}
+    assert row["improved"] is True
+    assert {name: row[name] for name in wanted} == wanted
+    assert row["monitor_value"] == row["val_accuracy"]

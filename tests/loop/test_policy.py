@@ -1,0 +1,197 @@
+"""Which checkpoints are written, where, and which of them stay."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+
+import mlx.core as mx
+import pytest
+from toolz import pipe
+
+import mlx_fp as fp
+from mlx_fp import nn, optim
+
+BATCHES = [(mx.ones((4, 3)), mx.zeros((4,), mx.int32))] * 2
+MODEL = nn.linear(3, 2)
+
+
+def fit(*verbs, epochs=5, **options):
+    target = pipe(fp.trainer(MODEL, fp.classification()), fp.with_optimizer(optim.sgd(0.1)), *verbs)
+    return pipe(target, fp.fit(BATCHES, epochs=epochs, quiet=True, **options))
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def watched(values):
+    """A monitor whose values are given, one an epoch."""
+    return fp.monitor("given", metric=lambda row: values[row.epoch])
+
+
+def test_files_are_named_by_the_template_and_by_a_function(tmp_path):
+    report = fit(fp.checkpoints(tmp_path / "a" / "{monitor_name}-{epoch:03}-{step}-{epoch_loss:.2f}"), epochs=2)
+    assert [name.startswith(f"accuracy-00{i}-{2 * i + 2}-0.") for i, name in enumerate(names(tmp_path / "a"))] == [
+        True
+    ] * 2
+    assert [row.checkpoint for row in report.rows] == list(report.checkpoints)
+    fit(fp.checkpoints(lambda next_epoch, improved: f"{tmp_path}/b/{next_epoch}-{improved}.npz"), epochs=1)
+    assert names(tmp_path / "b") == ["1-True.npz"]
+
+
+def test_every_counts_epochs_and_best_adds_those_that_improve(tmp_path):
+    fit(fp.checkpoints(tmp_path / "{epoch}", every=2))
+    assert names(tmp_path) == ["1.safetensors", "3.safetensors"]
+    given = watched([3.0, 4.0, 2.0, 5.0, float("nan")])
+    fit(given, fp.checkpoints(tmp_path / "best" / "{epoch}", every=None, best=True))
+    assert names(tmp_path / "best") == ["0.safetensors", "2.safetensors"]
+
+
+def test_retention_keeps_the_last_the_best_and_the_one_resumed_from(tmp_path):
+    policy = fp.checkpoints(tmp_path / "{epoch}", best=True, keep_last=2)
+    given = watched([3.0, 1.0, 2.0, 4.0, 5.0, 6.0, 7.0])
+    fit(given, policy)
+    assert names(tmp_path) == ["1.safetensors", "3.safetensors", "4.safetensors"]
+    fit(given, policy, epochs=7, resume=tmp_path / "3")  # another process would find the same in the folder
+    assert names(tmp_path) == ["1.safetensors", "3.safetensors", "5.safetensors", "6.safetensors"]
+
+
+def test_retention_leaves_files_of_others_alone(tmp_path):
+    fp.save(tmp_path / "weights", {"a": mx.array(1)})
+    (tmp_path / "notes.safetensors").write_text("mine")
+    fit(fp.checkpoints(tmp_path / "other-{epoch}", keep_last=1), watched([1.0, 2.0, 3.0, 4.0, 5.0]))
+    theirs = names(tmp_path)
+    assert theirs == ["notes.safetensors", "other-0.safetensors", "other-4.safetensors", "weights.safetensors"]
+    fit(fp.checkpoints(tmp_path / "{epoch}", keep_last=1), watched([1.0, 2.0, 3.0, 4.0, 5.0]))
+    assert names(tmp_path) == ["0.safetensors", "4.safetensors", *theirs]
+
+
+def test_keep_best_keeps_so_many(tmp_path):
+    given = watched([3.0, 1.0, 2.0, 4.0, 5.0])
+    fit(given, fp.checkpoints(tmp_path / "{epoch}", keep_last=1, keep_best=2))
+    assert names(tmp_path) == ["1.safetensors", "2.safetensors", "4.safetensors"]
+
+
+def test_after_checkpoint_tells_of_it_after_all_other_hooks(tmp_path):
+    told = []
+    fit(
+        fp.on("after_checkpoint", lambda e: told.append((e.path, e.epoch, e.step, e.improved, e.deleted))),
+        fp.on("after_epoch", lambda e: told.append("hook"), priority=10**9),
+        fp.checkpoints(tmp_path / "{epoch}", keep_last=1, best=True),
+        watched([2.0, 3.0, 4.0]),
+        epochs=3,
+    )
+    paths = [str(tmp_path / f"{i}.safetensors") for i in range(3)]
+    first, second, third = (paths[0], 0, 2, True, ()), (paths[1], 1, 4, False, ()), (paths[2], 2, 6, False, (paths[1],))
+    assert told == ["hook", first, "hook", second, "hook", third]
+
+
+def test_a_hook_may_ask_for_a_checkpoint(tmp_path):
+    ask = fp.on("after_step", lambda e: fp.Save() if e.step == 2 else None)
+    fit(ask, fp.checkpoints(tmp_path / "{step}", every=100))
+    assert names(tmp_path) == ["3.safetensors"]
+    assert fp.load(tmp_path / "3").metadata["cursor"] == {"epoch": 1, "index": 1}
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("a/{epohc}", "unknown field 'epohc': did you mean 'epoch'"),
+        ("a/{epoch.__class__}", "unknown field 'epoch.__class__'"),
+        ("a/{epoch[0]}", r"unknown field 'epoch\[0\]'"),
+        ("a/{}", "unknown field ''"),
+        ("a/{epoch:999999999}", "too wide"),
+        ("a/{monitor:.{step}f}", "too wide, or made of other fields"),
+        ("", "is a text"),
+    ],
+)
+def test_a_bad_template_is_refused_when_it_is_given(path, words):
+    with pytest.raises(ValueError, match=words):
+        fp.checkpoints(path)
+
+
+def test_bad_options_are_refused_when_they_are_given(tmp_path):
+    for options in ({"every": 0}, {"keep_last": 0}, {"keep_last": True}, {"every_steps": 1.5}, {"every": None}):
+        with pytest.raises(ValueError, match="count|none of them"):
+            fp.checkpoints(tmp_path / "{epoch}", **options)
+    with pytest.raises(ValueError, match=r"names one: put {epoch} or {step} in"):
+        fp.checkpoints(tmp_path / "model", keep_last=2)
+    with pytest.raises(TypeError, match="requires 'loss'"):
+        fp.checkpoints(lambda loss: "a")
+    with pytest.raises(TypeError, match="it gave 3"):
+        fp.checkpoints(lambda: 3)
+
+
+def test_no_file_leaves_the_folder(tmp_path):
+    where = ["a/1", "a/2"]
+    policy = fp.checkpoints(lambda: f"{tmp_path}/{where[0]}")
+    where[0] = "../elsewhere"
+    with pytest.raises(ValueError, match="is outside of"):
+        fit(policy)
+    assert not (tmp_path.parent / "elsewhere.safetensors").exists()
+    escape = fp.monitor("../../x", metric=lambda row: 1.0)
+    fit(escape, fp.checkpoints(tmp_path / "{monitor_name}-{epoch}"), epochs=1)
+    assert names(tmp_path) == [".._.._x-0.safetensors"] or names(tmp_path) == []
+
+
+def test_what_is_not_finite_is_not_written(tmp_path):
+    spoil = fp.on("after_step", lambda e: fp.Replace(params={"weight": mx.full((2, 3), mx.nan), "bias": mx.zeros(2)}))
+    with pytest.raises(FloatingPointError, match="not finite after step 2"):
+        fit(spoil, fp.checkpoints(tmp_path / "{epoch}"))
+    assert names(tmp_path) == []
+
+
+def test_a_second_run_in_the_folder_fails_at_its_start_and_says_who_holds_it(tmp_path):
+    policy, tried = fp.checkpoints(tmp_path / "{epoch}"), []
+
+    def other(event):
+        with pytest.raises(BlockingIOError, match=f"another run writes here: process {os.getpid()} on"):
+            fit(policy)
+        tried.append(True)
+
+    fit(policy, fp.on("after_epoch", other, once=True))
+    fit(policy)
+    assert tried == [True]
+
+
+def test_the_lock_of_a_killed_run_does_not_stay(tmp_path):
+    code = f"""
+import os
+from pathlib import Path
+from mlx_fp.store.lock import Lock
+Lock(Path({str(tmp_path)!r})).take()
+os.kill(os.getpid(), 9)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == -9
+    (tmp_path / ".0.safetensors.abc.tmp").write_bytes(b"half")
+    fit(fp.checkpoints(tmp_path / "{epoch}"), epochs=1)
+    assert names(tmp_path) == ["0.safetensors"]
+    assert not list(tmp_path.glob(".*.tmp"))
+
+
+def test_a_write_that_fails_keeps_the_checkpoint_before_and_the_report_the_parameters(tmp_path, monkeypatch):
+    reports = []
+    fit(fp.checkpoints(tmp_path / "{epoch}"), epochs=1)
+    monkeypatch.setattr(os, "replace", lambda *a: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        fit(
+            fp.checkpoints(tmp_path / "{epoch}"),
+            fp.on("after_fit", lambda e: reports.append(e.report)),
+            resume="latest",
+        )
+    assert caught.value.filename == str(tmp_path / "1.safetensors")
+    assert names(tmp_path) == ["0.safetensors"]
+    assert set(reports[0].params) == {"weight", "bias"}
+    assert "No space left" in reports[0].stop_reason
+
+
+def test_files_have_the_permissions_of_any_other(tmp_path):
+    before = os.umask(0o027)
+    try:
+        fit(fp.checkpoints(tmp_path / "{epoch}"), epochs=1)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "0.safetensors").stat().st_mode) == 0o640

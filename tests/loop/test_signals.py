@@ -1,0 +1,141 @@
+"""Ctrl-C and SIGTERM end a run after the step at hand, with a whole report."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import mlx.core as mx
+import pytest
+from toolz import pipe
+
+import mlx_fp as fp
+from mlx_fp import nn
+
+X = mx.random.normal((8, 4), key=mx.random.key(3))
+PAIR = (X, (X[:, 0] > 0).astype(mx.int32))
+TRAIN = [PAIR] * 4
+BOTH = (signal.SIGINT, signal.SIGTERM)
+
+
+def trainer(*verbs):
+    return pipe(fp.trainer(nn.linear(4, 2), fp.classification()), *verbs)
+
+
+def send(number, *, step, how=signal.raise_signal, times=1):
+    """A hook that sends a signal in the middle of a step."""
+    return fp.on("after_step", lambda e: [how(number) for _ in range(times)] and None if e.step == step else None)
+
+
+def handlers():
+    return [signal.getsignal(number) for number in BOTH]
+
+
+@pytest.fixture(autouse=True)
+def _restored():
+    before = handlers()
+    yield
+    for number, handler in zip(BOTH, before, strict=True):
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", BOTH)
+def test_a_signal_ends_the_run_after_the_step_at_hand_with_a_whole_report(number, capfd):
+    ended = []
+    target = trainer(send(number, step=5), fp.on("after_fit", lambda e: ended.append(e.report)))
+    report = fp.fit(TRAIN, epochs=3, quiet=True)(target)
+    assert (report.epochs_completed, report.epochs_ran, report.rows[-1].steps) == (1, 2, 6)
+    assert (report.stopped_early, report.stop_reason) == (True, number.name)
+    assert len(report.losses) == 6
+    assert [one.stop_reason for one in ended] == [number.name]
+    assert "once more to stop at once" in capfd.readouterr().err
+
+
+def test_a_signal_from_another_process_does_too():
+    target = trainer(send(signal.SIGTERM, step=1, how=lambda number: os.kill(os.getpid(), number)))
+    assert fp.fit(TRAIN, quiet=True)(target).stop_reason == "SIGTERM"
+
+
+def test_an_interrupted_epoch_is_not_validated_and_gets_no_verdict():
+    seen = []
+    hooks = [fp.on(name, lambda e, name=name: seen.append(name)) for name in ("before_validation", "after_epoch")]
+    report = fp.fit(TRAIN, validation=[PAIR], epochs=3, quiet=True)(trainer(send(signal.SIGINT, step=5), *hooks))
+    assert seen == ["before_validation", "after_epoch", "after_epoch"]
+    last = report.rows[-1]
+    assert (last.val_loss, last.validation_batches, last.monitor_value, last.improved) == (None, 0, None, False)
+    assert (report.monitor_name, report.best_epoch) == ("val_accuracy", 0)
+
+
+def test_a_monitor_that_is_a_function_of_validation_is_not_asked_then():
+    watch = fp.monitor("gap", metric=lambda row: row.val_loss - row.epoch_loss)
+    report = fp.fit(TRAIN, validation=[PAIR], quiet=True)(trainer(watch, send(signal.SIGINT, step=1)))
+    assert (report.stop_reason, report.best_value) == ("SIGINT", None)
+
+
+def test_a_second_interrupt_ends_at_once():
+    steps, ended = [], []
+    hooks = (
+        fp.on("after_step", lambda e: steps.append(e.step), priority=-1),
+        fp.on("after_fit", lambda e: ended.append(e.report.stop_reason)),
+    )
+    with pytest.raises(KeyboardInterrupt):
+        fp.fit(TRAIN, quiet=True)(trainer(send(signal.SIGINT, step=1, times=2), *hooks))
+    assert steps == [0, 1]
+    assert len(ended) == 1
+    assert ended[0].startswith("KeyboardInterrupt")
+
+
+def test_the_second_signal_does_what_it_did_before():
+    got = []
+    signal.signal(signal.SIGTERM, lambda number, frame: got.append(number))
+    report = fp.fit(TRAIN, quiet=True)(trainer(send(signal.SIGTERM, step=1, times=2)))
+    assert got == [signal.SIGTERM]
+    assert report.stop_reason == "SIGTERM"
+
+
+def test_a_reason_that_is_there_already_stays():
+    stop = fp.on("after_step", lambda e: fp.Stop("enough") if e.step == 1 else None)
+    assert fp.fit(TRAIN, quiet=True)(trainer(stop, send(signal.SIGINT, step=1))).stop_reason == "enough"
+
+
+@pytest.mark.parametrize("event", ["before_fit", "before_epoch"])
+def test_a_signal_before_the_first_step_trains_nothing(event):
+    early = fp.on(event, lambda e: signal.raise_signal(signal.SIGINT))
+    report = fp.fit(TRAIN, quiet=True)(trainer(early))
+    assert (report.rows, report.losses, report.stop_reason) == ((), (), "SIGINT")
+
+
+def test_handlers_are_there_during_the_run_and_restored_after_it():
+    before, during = handlers(), []
+    fp.fit(TRAIN, quiet=True)(trainer(fp.on("after_epoch", lambda e: during.append(handlers()))))
+    assert all(now != then for now, then in zip(during[0], before, strict=True))
+    assert handlers() == before
+
+
+def test_handlers_are_restored_after_an_error_too():
+    def broken(event):
+        raise LookupError
+
+    before = handlers()
+    with pytest.raises(LookupError):
+        fp.fit(TRAIN, quiet=True)(trainer(fp.on("after_step", broken)))
+    assert handlers() == before
+
+
+def test_off_the_main_thread_signals_are_left_alone():
+    before, during, reports = handlers(), [], []
+    target = trainer(fp.on("after_epoch", lambda e: during.append(handlers())))
+    thread = threading.Thread(target=lambda: reports.append(fp.fit(TRAIN, quiet=True)(target)))
+    thread.start()
+    thread.join()
+    assert during == [before]
+    assert reports[0].epochs_completed == 1
+
+
+def test_a_stream_of_events_installs_no_handler():
+    before = handlers()
+    run = fp.events(TRAIN, only=("after_step",))(trainer())
+    next(run)
+    assert handlers() == before
+    run.close()

@@ -1,0 +1,104 @@
+"""When the loop waits for the device changes no bit, and what it holds meanwhile is bounded."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import pytest
+from toolz import pipe
+
+import mlx_fp as fp
+from mlx_fp import data, nn, optim
+from mlx_fp.loop.totals import Totals
+
+SYNCS = ("async", "step", "epoch", "none")
+X = mx.random.normal((40, 4), key=mx.random.key(3))
+Y = (X[:, 0] > 0).astype(mx.int32)
+TRAIN = pipe(data.arrays(x=X, y=Y), data.shuffle(seed=5), data.batch(8))
+HELD = pipe(data.arrays(x=X[:16], y=Y[:16]), data.batch(8))
+MODEL = nn.sequential(nn.linear(4, 8), nn.relu, nn.dropout(0.3), nn.linear(8, 2))
+
+
+def fit(*verbs, **options):
+    optimizer = optim.clip_norm(1.0)(optim.adam(1e-2))
+    target = pipe(fp.trainer(MODEL, fp.classification()), fp.with_optimizer(optimizer), *verbs)
+    return fp.fit(TRAIN, validation=HELD, epochs=2, seed=1, quiet=True, **options)(target)
+
+
+def bits(report):
+    """All that a run gives, but for the time that it took."""
+    trees = fp.flat({"params": report.params, "state": report.opt_state})
+    rows = [{k: v for k, v in row.to_dict().items() if "second" not in k} for row in report.rows]
+    return {path: leaf.tolist() for path, leaf in trees.items()}, rows, report.losses
+
+
+def reading():
+    """Hooks that read values in the middle of the run, at every event that has some."""
+    seen = []
+    return seen, (
+        fp.on("after_backward", lambda e: seen.append(fp.norm(e.grads).item())),
+        fp.on("after_step", lambda e: seen.append((e.loss_value, e.grad_norm))),
+        fp.on("after_validation_batch", lambda e: seen.append(e.loss.item())),
+        fp.on("after_epoch", lambda e: seen.append(e.state.params["layers"][0]["weight"].tolist())),
+    )
+
+
+@pytest.mark.parametrize("compile", [True, False])
+def test_every_sync_gives_equal_bits(compile):
+    first, *others = (bits(fit(sync=sync, compile=compile)) for sync in SYNCS)
+    assert all(other == first for other in others)
+
+
+@pytest.mark.parametrize("compile", [True, False])
+def test_every_sync_gives_equal_bits_to_hooks_that_read(compile):
+    runs = []
+    for sync in SYNCS:
+        seen, hooks = reading()
+        runs.append((bits(fit(*hooks, sync=sync, compile=compile)), seen))
+    assert all(run == runs[0] for run in runs)
+
+
+@pytest.mark.parametrize("sync", SYNCS)
+def test_hooks_that_look_change_no_bit(sync):
+    look = fp.on("after_step", lambda e: fp.norm(e.state.params).item() and None)
+    assert bits(fit(look, sync=sync)) == bits(fit(sync=sync))
+
+
+@pytest.mark.parametrize("sync", SYNCS)
+def test_rows_are_the_same_without_the_losses_of_steps(sync):
+    kept, dropped = bits(fit(sync=sync)), bits(fit(sync=sync, keep_losses=False))
+    assert len(kept[2]) == 10
+    assert dropped == (*kept[:2], ())
+
+
+@pytest.mark.parametrize(("sync", "most"), [("async", 2), ("step", 2), ("epoch", 5), ("none", 5)])
+def test_at_most_so_many_logs_wait_to_be_read(sync, most, monkeypatch):
+    waiting = []
+    plain = Totals.add
+
+    def add(self, logs, batch):
+        plain(self, logs, batch)
+        waiting.append(len(self._queue))
+
+    monkeypatch.setattr(Totals, "add", add)
+    fp.fit(TRAIN, sync=sync, quiet=True)(fp.trainer(MODEL, fp.classification()))
+    assert max(waiting) == most
+
+
+@pytest.mark.parametrize(("sync", "waits"), [("step", True), ("async", False)])
+def test_step_waits_for_each_and_async_queues_each(sync, waits, monkeypatch):
+    from mlx_fp.loop import run
+
+    synced = []
+    monkeypatch.setitem(run.SYNC, "step", lambda *trees: synced.append(True))
+    monkeypatch.setitem(run.SYNC, "async", lambda *trees: synced.append(False))
+    fp.fit(TRAIN, sync=sync, quiet=True)(fp.trainer(MODEL, fp.classification()))
+    assert synced == [waits] * 5
+
+
+def test_a_stop_that_reads_a_value_ends_every_sync_at_the_same_step():
+    ends = set()
+    for sync in SYNCS:
+        report = fit(fp.on("after_step", lambda e: fp.Stop("good") if e.step > 2 and e.loss_value else None), sync=sync)
+        ends.add((report.rows[-1].steps, report.stop_reason, report.losses))
+    assert len(ends) == 1
+    assert next(iter(ends))[:2] == (4, "good")

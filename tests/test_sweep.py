@@ -1,0 +1,140 @@
+"""A sweep runs each variant of an experiment once, and puts them in one table."""
+
+from __future__ import annotations
+
+import math
+import signal
+
+import mlx.core as mx
+import pytest
+
+import mlx_fp as fp
+from mlx_fp import data, nn, optim
+
+X = mx.random.normal((8, 3), key=mx.random.key(0))
+PAIR = (X, X.sum(axis=1))
+
+
+def made(*verbs, **parts):
+    usual = {"model": nn.linear(3, 1), "task": fp.regression(), "optimizer": optim.sgd(0.1), "data": [PAIR] * 4}
+    return fp.experiment("sums", *verbs, **{**usual, **parts})
+
+
+def sweep(grid, target, **options):
+    return fp.sweep(grid, quiet=True, **options)(target)
+
+
+def counted(runs):
+    """A verb that counts the runs which begin."""
+    return fp.on("before_fit", lambda e: runs.append(e.epochs_target))
+
+
+def test_every_combination_runs_once_in_order():
+    runs = []
+    found = sweep({"optimizer.learning_rate": [0.1, 0.2], "epochs": [1, 2]}, made(counted(runs)))
+    assert [tuple(trial.settings.values()) for trial in found.trials] == [(0.1, 1), (0.1, 2), (0.2, 1), (0.2, 2)]
+    assert runs == [1, 2, 1, 2]
+
+
+def test_a_trial_is_what_the_variant_gives_alone():
+    found = sweep({"optimizer.learning_rate": [0.01, 0.1]}, made())
+    for trial in found.trials:
+        alone = fp.run(quiet=True)(fp.override(trial.settings)(made()))
+        assert trial.report.losses == alone.losses
+
+
+def test_the_best_is_by_the_monitor_and_keeps_its_parameters():
+    found = sweep({"optimizer.learning_rate": [0.001, 0.1, 0.01]}, made())
+    values = [trial.report.best_value for trial in found.trials]
+    assert found.best.settings == {"optimizer.learning_rate": 0.1}
+    assert found.best.report.best_value == min(values)
+    alone = fp.run(quiet=True)(fp.override(found.best.settings)(made()))
+    assert mx.array_equal(found.best.report.params["weight"], alone.params["weight"])
+    assert [trial.report.params for trial in found.trials] == [{}, {}, {}]
+
+
+def test_the_best_by_mode_max_has_the_most():
+    watch = fp.monitor("r2", mode="max")
+    assert sweep({"optimizer.learning_rate": [0.001, 0.1]}, made(watch)).best.settings["optimizer.learning_rate"] == 0.1
+
+
+def test_a_trial_that_is_lost_is_never_the_best():
+    found = sweep({"optimizer.learning_rate": [math.nan, 0.1]}, made())
+    assert found.best.settings == {"optimizer.learning_rate": 0.1}
+    assert found.trials[0].report.best_value is None
+
+
+def test_the_table_has_a_line_per_trial_and_marks_the_best():
+    found = sweep({"optimizer.learning_rate": [0.001, 0.1]}, made())
+    lines = str(found).splitlines()
+    heads = ["optimizer.learning_rate", "best", "epoch_loss", "epoch", "epochs", "seconds", "stopped"]
+    assert lines[0].split() == heads
+    assert [line.split()[0] for line in lines[1:]] == ["0.001", "0.1"]
+    assert [line.endswith("best") for line in lines[1:]] == [False, True]
+    assert repr(found) == "Sweep('sums', 2 trials)"
+
+
+def test_plain_values_have_a_row_per_trial():
+    found = sweep({"epochs": [1, 2]}, made()).to_dict()
+    assert found["name"] == "sums"
+    assert [(row["epochs"], row["epoch"]) for row in found["trials"]] == [(1, 0), (2, 1)]
+    assert found["trials"][0]["best epoch_loss"] > found["trials"][1]["best epoch_loss"]
+
+
+def test_a_trial_that_stopped_says_why():
+    stop = fp.on("after_step", lambda e: fp.Stop("enough"))
+    assert sweep({"seed": [1]}, made(stop)).to_dict()["trials"][0]["stopped"] == "enough"
+
+
+@pytest.mark.parametrize(
+    ("grid", "error", "words"),
+    [
+        ({"seed": [1, 2], "optimizer.learning_rte": [0.1]}, KeyError, "did you mean 'optimizer.learning_rate'"),
+        ({"epochs": [1, -1]}, ValueError, "epochs is a count"),
+        ({"optimizer.max_norm": [1.0, -1.0]}, ValueError, "max_norm"),
+        ({"data.size": [8, 0]}, ValueError, "size 0"),
+    ],
+)
+def test_every_variant_is_tried_out_before_the_first_runs(grid, error, words):
+    def batches(size=8):
+        if size < 1:
+            raise ValueError(f"size {size}")
+        return data.batch(size)(data.arrays(x=PAIR[0], y=PAIR[1]))
+
+    runs = []
+    target = made(counted(runs), optimizer=optim.clip_norm(1.0)(optim.sgd(0.1)), data=batches)
+    with pytest.raises(error, match=words):
+        sweep(grid, target)
+    assert runs == []
+
+
+def test_options_reach_every_run_and_are_checked_before_the_first():
+    assert [t.report.losses for t in sweep({"seed": [1, 2]}, made(), keep_losses=False).trials] == [(), ()]
+    runs = []
+    with pytest.raises(TypeError, match="unknown option 'epoch'"):
+        sweep({"seed": [1, 2]}, made(counted(runs)), epoch=3)
+    assert runs == []
+
+
+def test_a_sweep_of_no_values_has_no_trials():
+    found = sweep({"seed": []}, made())
+    assert (found.trials, found.best) == ((), None)
+    assert str(found).strip() == ""
+
+
+def test_trials_are_told_unless_it_is_quiet(capsys):
+    fp.sweep({"seed": [1, 2]})(made())
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("trial")]
+    assert told == ["trial 1/2: seed=1", "trial 2/2: seed=2"]
+    sweep({"seed": [1]}, made())
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_the_sweep_with_the_trials_so_far(number):
+    runs = []
+    interrupt = fp.on("after_step", lambda e: signal.raise_signal(number) if len(runs) == 2 else None)
+    found = sweep({"seed": [1, 2, 3]}, made(counted(runs), interrupt))
+    assert [trial.report.stop_reason for trial in found.trials] == [None, number.name]
+    assert len(runs) == 2
+    assert found.best is not None
