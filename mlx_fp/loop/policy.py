@@ -40,6 +40,7 @@ class Policy:
     every_steps: int | None = None
     keep_last: int | None = None
     keep_best: int = 1
+    background: bool = False
 
     @property
     def folder(self) -> Path:
@@ -69,7 +70,10 @@ class Policy:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""
-        plain = {name: getattr(self, name) for name in ("best", "every", "every_steps", "keep_last", "keep_best")}
+        plain = {
+            name: getattr(self, name)
+            for name in ("best", "every", "every_steps", "keep_last", "keep_best", "background")
+        }
         return {"path": self.label, **plain}
 
 
@@ -81,14 +85,18 @@ def checkpoints(
     every_steps: int | None = None,
     keep_last: int | None = None,
     keep_best: int = 1,
+    background: bool = False,
 ) -> Verb:
     """Write checkpoints: after every `every`-th epoch, every `every_steps` steps, and with `best` each best epoch.
 
     `path` is a template of `epoch next_epoch step monitor monitor_name epoch_loss improved` with format specs, as
     `"runs/a/ep-{epoch:03}.safetensors"`, or a function of what it names of those. Without `keep_last` all files stay;
     with it the last so many, the `keep_best` best ones by the monitor, and the one that the run was resumed from. A
-    checkpoint is written after all hooks, whatever their priority. Options, and a path that could not be made, or that
-    would be the same for two checkpoints that are to be kept, are a ValueError here.
+    checkpoint is written after all hooks, whatever their priority. With `background` a thread writes, one at a time,
+    while training goes on: a failure comes out at the next step, and `fit` returns when the last is on disk.
+
+    Bad options, and a path that could not be made, or that would be one for checkpoints that are all to be kept, are a
+    ValueError here.
 
     >>> from mlx_fp import nn, task
     >>> from mlx_fp.loop.trainer import trainer
@@ -98,19 +106,16 @@ def checkpoints(
     Traceback (most recent call last):
     ValueError: unknown field 'epohc': did you mean 'epoch'? known: epoch, next_epoch, step, monitor, ...
     """
-    for name, count in {
-        "every": every,
-        "every_steps": every_steps,
-        "keep_last": keep_last,
-        "keep_best": keep_best,
-    }.items():
+    counts = {"every": every, "every_steps": every_steps, "keep_last": keep_last, "keep_best": keep_best}
+    for name, count in counts.items():
         if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
             raise ValueError(f"{name} is a count, 1 or more, or None; got {count!r}")
     if every is None and every_steps is None and not best:
         raise ValueError(
             "checkpoints are written after epochs, after steps, or for the best; none of them is asked for"
         )
-    policy = Policy(path if callable(path) else _template(path), best, every, every_steps, keep_last, keep_best)
+    template = path if callable(path) else _template(path)
+    policy = Policy(template, best, every, every_steps, keep_last, keep_best, background)
     _ = policy.folder
     if keep_last is not None and policy.file(_SAMPLE) == policy.file(_OTHER):
         raise ValueError(f"keep_last keeps several files, and {policy.label!r} names one: put {{epoch}} or {{step}} in")

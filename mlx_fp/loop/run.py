@@ -13,18 +13,16 @@ from .. import metric
 from ..data import Cursor, Dataset
 from ..door import mx
 from ..errors import located
-from ..optim.state import finite
 from ..step import eval_step, train_step
 from ..types import Batch, State
+from . import keeping
 from .event import EVENTS, AfterBackward, Event, RunState
 from .hook import Asked, Hooks, Replace, Save, Stop, Validate
 from .monitor import Standing, judged, watched
 from .outcome import report_of, row_of
 from .plan import Plan
 from .report import Report, Row
-from .resume import resolved
 from .saver import Saver
-from .snapshot import restore, snapshot
 from .totals import IN_FLIGHT, Totals
 from .trainer import Trainer
 from .validation import logged, validated
@@ -61,7 +59,7 @@ class Run:
         self.totals = self._totals(None, "mean")
         self.saver = None if trainer.policy is None else Saver(trainer.policy)
         self.resumed_totals: dict[str, Any] | None = None
-        self.cursor, self.resume_from, self.resumed_from_epoch = self._resumed()
+        self.cursor, self.resume_from, self.resumed_from_epoch = keeping.resumed(self)
         self.start_epoch = self.cursor.epoch
 
     def events(self) -> Stream:
@@ -73,12 +71,13 @@ class Run:
         with self.saver or nullcontext():
             try:
                 yield from self._epochs()
+                yield from keeping.finish(self)
             except BaseException as error:
                 closed = isinstance(error, GeneratorExit)
                 self.stop = Stop("the stream was closed" if closed else f"{type(error).__name__}: {error}")
                 self._tell("after_fit", report=self.report())
                 raise
-            yield from self._emit("after_fit", report=self.report())
+            yield from self.emit("after_fit", report=self.report())
 
     def interrupt(self, why: str) -> None:
         """End the run after the step at hand, without a last validation."""
@@ -91,11 +90,11 @@ class Run:
     def _epochs(self) -> Stream:
         plan = self.plan
         fields = {"start_epoch": self.start_epoch, "resumed_from_epoch": self.resumed_from_epoch}
-        yield from self._emit("before_fit", epochs_target=plan.epochs, **fields, batches=plan.train.size)
+        yield from self.emit("before_fit", epochs_target=plan.epochs, **fields, batches=plan.train.size)
         for epoch in range(self.start_epoch, plan.epochs):
             if self.stop is None and not self.cursor.index:
                 with located(epoch=epoch, stage="before_epoch"):
-                    yield from self._emit("before_epoch", epoch=epoch)
+                    yield from self.emit("before_epoch", epoch=epoch)
             if self.stop is not None:
                 return
             yield from self._epoch(epoch)
@@ -113,10 +112,10 @@ class Run:
             self.standing, row = judged(self.monitor, self.standing, row, whole=whole)
             self.rows.append(row)
             self.cursor = Cursor(epoch + 1)
-            yield from self._emit("after_epoch", row=row)
-        due = self.saver is not None and self.saver.policy.due(epoch, row.improved)
-        if (due or self.save) and not self.interrupted:
-            yield from self._save()
+            yield from self.emit("after_epoch", row=row)
+            if self.validate:
+                yield from self._validate_now(epoch)
+            yield from keeping.after_epoch(self, epoch, row.improved)
 
     def _train(self, epoch: int, totals: Totals) -> Stream:
         if self.resumed_totals is not None:
@@ -141,9 +140,8 @@ class Run:
                 totals.add(logs, batch)
                 if self.validate:
                     yield from self._validate_now(epoch)
-                if self.saver is not None and (self.save or self.interrupted or self.saver.policy.due_at(self.steps)):
-                    self.cursor = Cursor(epoch, totals.batches)
-                    yield from self._save()
+                if self.saver is not None:
+                    yield from keeping.after_step(self, epoch, totals.batches)
                 if self.stop is not None:
                     break
                 self.stage = "data"
@@ -156,10 +154,10 @@ class Run:
     def _step(self, epoch: int, batch: Batch) -> Generator[Event, None, State]:
         here = {"epoch": epoch, "batch": batch, "step": self.steps}
         if "before_step" in self.heard:
-            yield from self._emit("before_step", **here)
+            yield from self.emit("before_step", **here)
         if "after_backward" in self.heard:
             grads, rest, self.opt_state, logs = self.step.gradients(self.params, self.opt_state, batch)
-            event = yield from self._emit("after_backward", **here, loss=logs["loss"], grads=grads)
+            event = yield from self.emit("after_backward", **here, loss=logs["loss"], grads=grads)
             grads = event.grads if isinstance(event, AfterBackward) else grads
             self.params, self.opt_state = self.step.update(self.params, self.opt_state, grads, rest)
             del event, grads, rest
@@ -169,35 +167,10 @@ class Run:
             self.sync(self.params, self.opt_state, logs)
         self.steps += 1
         if "after_step" in self.plan.wanted:
-            yield from self._emit("after_step", **here, loss=logs["loss"], logs=logs)
+            yield from self.emit("after_step", **here, loss=logs["loss"], logs=logs)
         elif "after_step" in self.heard:
             self._tell("after_step", **here, loss=logs["loss"], logs=logs)
         return logs
-
-    def _save(self) -> Stream:
-        """Write a checkpoint of the state at `cursor`, and tell of it."""
-        assert self.saver is not None
-        self.save, self.stage = False, "checkpoint"
-        if not finite(self.params).item():
-            raise FloatingPointError(f"the parameters are not finite after step {self.steps}: nothing is written")
-        told = snapshot(self, self.cursor)
-        path = self.saver.path(told)
-        if not self.cursor.index:
-            self.rows[-1] = replace(self.rows[-1], checkpoint=str(path))
-            told["rows"][-1]["checkpoint"] = str(path)
-        deleted = self.saver.write(path, self.params, self.opt_state, told)
-        fields = {name: told[name] for name in ("epoch", "step", "monitor_value", "improved")}
-        yield from self._emit("after_checkpoint", path=str(path), deleted=deleted, **fields)
-
-    def _resumed(self) -> tuple[Cursor, str | None, int | None]:
-        """Go on from a checkpoint, if there is one; return where the data go on, and from what."""
-        found, kind = resolved(self.plan.resume, self.trainer, self.monitor.name)
-        if found is None:
-            return Cursor(), None, None
-        cursor = restore(self, found)
-        if self.saver is not None:
-            self.saver.resumed_from = found.path
-        return cursor, kind if found.path is None else str(found.path), found.metadata["epoch"]
 
     def _validate_now(self, epoch: int) -> Stream:
         self.validate = False
@@ -208,15 +181,15 @@ class Run:
     def _validate(self, epoch: int, data: Dataset, totals: Totals) -> Stream:
         where = {"split": "validation", "epoch": epoch, "batch": lambda: totals.batches, "stage": lambda: self.stage}
         with located(**where):
-            yield from self._emit("before_validation", epoch=epoch)
+            yield from self.emit("before_validation", epoch=epoch)
             self.stage = "validation"
             for batch, logs in validated(self.eval, self.params, data, totals, epoch=epoch):
                 if "after_validation_batch" in self.heard:
-                    yield from self._emit("after_validation_batch", epoch=epoch, batch=batch, loss=logs["loss"])
+                    yield from self.emit("after_validation_batch", epoch=epoch, batch=batch, loss=logs["loss"])
             fields = {"val_loss": totals.means["loss"], "validation_batches": totals.batches}
-            yield from self._emit("after_validation", epoch=epoch, **fields, val_metrics=totals.named())
+            yield from self.emit("after_validation", epoch=epoch, **fields, val_metrics=totals.named())
 
-    def _emit(self, name: str, **fields: Any) -> Generator[Event, None, Event | None]:
+    def emit(self, name: str, **fields: Any) -> Generator[Event, None, Event | None]:
         """Tell the hooks of an event, and yield it if it is wanted; nothing is made of one that nobody listens to."""
         if name not in self.heard:
             return None

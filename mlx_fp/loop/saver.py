@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from ..store.checkpoint import peek, save
+from ..store.checkpoint import peek, prepared
 from ..store.lock import Lock
 from .policy import Policy
 
-__all__ = ["Saver", "listed"]
+__all__ = ["Saver", "Written", "listed"]
+
+
+Written = tuple[Path, dict[str, Any], tuple[str, ...]]
+"""A checkpoint on disk: its path, its metadata, and the names of those that were deleted after it."""
 
 
 class Saver:
@@ -21,6 +27,8 @@ class Saver:
         self.resumed_from: Path | None = None
         self.written: list[str] = []
         self._lock = Lock(policy.folder)
+        self._worker: ThreadPoolExecutor | None = None
+        self._writing: Future[Written] | None = None
 
     def __enter__(self) -> Saver:
         """Take the folder, or raise with who holds it; what a killed writer left half-written is deleted."""
@@ -30,7 +38,9 @@ class Saver:
         return self
 
     def __exit__(self, *raised: object) -> None:
-        """Give the folder back."""
+        """Wait for what is being written, and give the folder back."""
+        if self._worker is not None:
+            self._worker.shutdown()
         self._lock.give_back()
 
     def path(self, told: dict[str, Any]) -> Path:
@@ -39,13 +49,29 @@ class Saver:
         made = self.policy.file({name: _shown(values.get(name)) for name in _NAMES})
         return made if made.suffix in (".safetensors", ".npz") else made.with_name(made.name + ".safetensors")
 
-    def write(self, path: Path, params: Any, opt_state: Any, told: dict[str, Any]) -> tuple[str, ...]:
-        """Write a checkpoint, and return the names of those deleted after it."""
-        save(path, params, opt_state=opt_state, metadata=told)
-        self.written = [name for name in self.written if name != str(path)] + [str(path)]
-        deleted = self._retain(path)
-        self.written = [name for name in self.written if name not in deleted]
-        return deleted
+    def start(self, path: Path, params: Any, opt_state: Any, told: dict[str, Any]) -> None:
+        """Begin to write a checkpoint, of the bytes as they are now; `done` gives what came of it."""
+        write = prepared(path, params, opt_state=opt_state, metadata=told)
+
+        def work() -> Written:
+            write()
+            return path, told, self._retain(path)
+
+        self._writing = self._thread().submit(work) if self.policy.background else _now(work)
+
+    def done(self, *, wait: bool) -> Written | None:
+        """Return what was written since last asked, after waiting for it if told to; an error of it comes out."""
+        writing = self._writing
+        if writing is None or not (wait or writing.done()):
+            return None
+        self._writing = None
+        path, told, deleted = writing.result()
+        self.written = [name for name in [*self.written, str(path)] if name not in deleted]
+        return path, told, deleted
+
+    def _thread(self) -> ThreadPoolExecutor:
+        self._worker = self._worker or ThreadPoolExecutor(1, thread_name_prefix="mlx_fp-checkpoint")
+        return self._worker
 
     def _retain(self, newest: Path) -> tuple[str, ...]:
         if self.policy.keep_last is None:
@@ -73,6 +99,16 @@ def listed(policy: Policy) -> list[tuple[Path, dict[str, Any]]]:
         if told is not None and told.get("policy") == policy.label:
             found.append((path, told))
     return sorted(found, key=lambda file: (file[1]["step"], file[1]["next_epoch"], str(file[0])))
+
+
+def _now(work: Callable[[], Written]) -> Future[Written]:
+    """Do the work at once, as if in a thread."""
+    done: Future[Written] = Future()
+    try:
+        done.set_result(work())
+    except Exception as error:
+        done.set_exception(error)
+    return done
 
 
 def _rank(told: dict[str, Any]) -> float | None:

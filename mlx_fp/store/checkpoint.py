@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from .files import write_whole
 from .manifest import rebuild, take_down
 from .tensors import Tensor, as_array, as_tensor
 
-__all__ = ["SCHEMA", "Checkpoint", "found", "load", "peek", "save"]
+__all__ = ["SCHEMA", "Checkpoint", "found", "load", "peek", "prepared", "save"]
 
 SCHEMA = 1
 """The version of what is in the file."""
@@ -61,6 +61,23 @@ def save(
     >>> load(path).params, load(path).metadata
     ({'weight': array([1, 1], dtype=float32)}, {'epoch': 3})
     """
+    return prepared(path, params, opt_state=opt_state, metadata=metadata)()
+
+
+def prepared(
+    path: str | os.PathLike[str],
+    params: Params,
+    *,
+    opt_state: Any = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> Callable[[], Path]:
+    """Do all of `save` but the writing, and return what writes; a thread may call it, for it evaluates nothing.
+
+    >>> import tempfile
+    >>> write = prepared(os.path.join(tempfile.mkdtemp(), "a"), {"weight": mx.ones((2,))})
+    >>> write().name
+    'a.safetensors'
+    """
     target = _suffixed(Path(path))
     arrays: dict[str, Array] = {}
     manifest = {
@@ -73,8 +90,8 @@ def save(
     if target.suffix == ".npz":
         from .npz import write_npz
 
-        return write_whole(target, lambda file: write_npz(file, tensors, told, SCHEMA))
-    return write_whole(target, lambda file: _write(file, tensors, told))
+        return lambda: write_whole(target, lambda file: write_npz(file, tensors, told, SCHEMA))
+    return lambda: write_whole(target, lambda file: _write(file, tensors, told))
 
 
 def load(path: str | os.PathLike[str]) -> Checkpoint:

@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 
 import mlx.core as mx
 import pytest
@@ -13,6 +14,7 @@ from toolz import pipe
 
 import mlx_fp as fp
 from mlx_fp import nn, optim
+from mlx_fp.store import checkpoint
 
 BATCHES = [(mx.ones((4, 3)), mx.zeros((4,), mx.int32))] * 2
 MODEL = nn.linear(3, 2)
@@ -195,3 +197,94 @@ def test_files_have_the_permissions_of_any_other(tmp_path):
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "0.safetensors").stat().st_mode) == 0o640
+
+
+def gated(monkeypatch):
+    """Let checkpoints be written only while a gate is open; returns the gate and what was begun."""
+    gate, begun, write = threading.Event(), [], checkpoint.write_whole
+
+    def slow(path, content):
+        begun.append(path.name)
+        assert gate.wait(60)
+        return write(path, content)
+
+    monkeypatch.setattr(checkpoint, "write_whole", slow)
+    return gate, begun
+
+
+def test_a_background_save_lets_training_go_on_and_fit_waits_for_the_last(tmp_path, monkeypatch):
+    gate, begun = gated(monkeypatch)
+    seen, told = [], []
+
+    def watch(event):
+        seen.append((event.step, list(begun), names(tmp_path) if tmp_path.exists() else []))
+        if event.step == 3:
+            gate.set()
+
+    report = fit(
+        fp.on("after_step", watch),
+        fp.on("after_checkpoint", lambda e: told.append((e.epoch, names(tmp_path)))),
+        fp.checkpoints(tmp_path / "{epoch}", background=True),
+        epochs=3,
+    )
+    assert seen[3] == (3, ["0.safetensors"], [])  # two steps further, and still not on disk
+    assert names(tmp_path) == [f"{i}.safetensors" for i in range(3)]
+    assert [epoch for epoch, _ in told] == [0, 1, 2]
+    assert all(f"{epoch}.safetensors" in there for epoch, there in told)
+    assert len(report.checkpoints) == 3
+
+
+def test_a_background_save_is_of_the_bytes_of_its_moment(tmp_path, monkeypatch):
+    gate, _ = gated(monkeypatch)
+    moments = {}
+
+    def keep(event):
+        moments[event.epoch] = event.state.params
+        if event.epoch == 1:
+            gate.set()
+
+    fit(fp.on("after_epoch", keep), fp.checkpoints(tmp_path / "{epoch}", background=True), epochs=3)
+    for epoch, params in moments.items():
+        saved = fp.load(tmp_path / str(epoch)).params
+        assert all(mx.array_equal(saved[name], params[name]).item() for name in params)
+
+
+def test_a_background_save_that_fails_surfaces_with_its_own_class(tmp_path, monkeypatch):
+    def full(path, content):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(checkpoint, "write_whole", full)
+    steps = []
+    with pytest.raises(OSError, match="No space left") as caught:
+        fit(fp.on("after_step", lambda e: steps.append(e.step)), fp.checkpoints(tmp_path / "{epoch}", background=True))
+    assert caught.value.errno == 28
+    assert len(steps) <= 4
+    with pytest.raises(OSError, match="No space left"):
+        fit(fp.checkpoints(tmp_path / "{epoch}", background=True), epochs=1)  # the last one, at the end of the run
+
+
+def test_background_saves_leave_no_threads(tmp_path):
+    before = threading.active_count()
+    for _ in range(3):
+        fit(fp.checkpoints(tmp_path / "{step}", every_steps=1, background=True, keep_last=2))
+    assert threading.active_count() == before
+    assert len(names(tmp_path)) <= 3
+
+
+def test_a_run_with_background_saves_resumes_to_the_same_bits(tmp_path):
+    alone = fit()
+    fit(fp.checkpoints(tmp_path / "{step}", every_steps=3, background=True), epochs=2)
+    again = fit(resume=tmp_path / "3")
+    assert all(mx.array_equal(again.params[name], alone.params[name]).item() for name in alone.params)
+    assert again.losses == alone.losses
+
+
+def test_validate_after_an_epoch_is_done_at_once():
+    told = []
+    fit(
+        fp.on("after_epoch", lambda e: fp.Validate() if e.epoch == 1 else None),
+        fp.on("after_validation", lambda e: told.append(e.epoch)),
+        epochs=2,
+        validation=BATCHES,
+    )
+    assert told == [0, 1, 1]

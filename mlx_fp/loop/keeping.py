@@ -1,0 +1,80 @@
+"""What a run does about checkpoints: when one is due, what is told of it, and where a resumed run goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ..data import Cursor
+from ..optim.state import finite
+from .event import Event
+from .resume import resolved
+from .snapshot import restore, snapshot
+
+if TYPE_CHECKING:
+    from .run import Run
+
+__all__ = ["after_epoch", "after_step", "finish", "resumed"]
+
+Stream = Generator[Event, None, None]
+
+
+def after_step(run: Run, epoch: int, batches: int) -> Stream:
+    """Write what is due after a step, or is asked for, or must not be lost; tell of what was written meanwhile."""
+    if run.saver is None:
+        return
+    yield from _told(run, wait=False)
+    if run.save or run.interrupted or run.saver.policy.due_at(run.steps):
+        run.cursor = Cursor(epoch, batches)
+        yield from _saved(run)
+
+
+def after_epoch(run: Run, epoch: int, improved: bool) -> Stream:
+    """Write what is due after an epoch, or was asked for, after all hooks."""
+    if run.saver is not None and not run.interrupted and (run.save or run.saver.policy.due(epoch, improved)):
+        yield from _saved(run)
+
+
+def finish(run: Run) -> Stream:
+    """Wait until the last checkpoint is on disk, and tell of it."""
+    if run.saver is not None:
+        yield from _told(run, wait=True)
+
+
+def resumed(run: Run) -> tuple[Cursor, str | None, int | None]:
+    """Go on from a checkpoint, if there is one; return where the data go on, from what, and from which epoch."""
+    found, kind = resolved(run.plan.resume, run.trainer, run.monitor.name)
+    if found is None:
+        return Cursor(), None, None
+    cursor = restore(run, found)
+    if run.saver is not None:
+        run.saver.resumed_from = found.path
+    return cursor, kind if found.path is None else str(found.path), found.metadata["epoch"]
+
+
+def _saved(run: Run) -> Stream:
+    """Write a checkpoint of the state at the run's cursor."""
+    assert run.saver is not None
+    run.save, run.stage = False, "checkpoint"
+    if not finite(run.params).item():
+        raise FloatingPointError(f"the parameters are not finite after step {run.steps}: no checkpoint is made of them")
+    told = snapshot(run, run.cursor)
+    path = run.saver.path(told)
+    if not run.cursor.index:
+        run.rows[-1] = replace(run.rows[-1], checkpoint=str(path))
+        told["rows"][-1]["checkpoint"] = str(path)
+    yield from _told(run, wait=True)  # one is written at a time
+    run.saver.start(path, run.params, run.opt_state, told)
+    yield from _told(run, wait=not run.saver.policy.background)
+
+
+def _told(run: Run, wait: bool) -> Stream:
+    """Tell of the checkpoint that is being written, if it is on disk; its failure comes out here."""
+    assert run.saver is not None
+    done = run.saver.done(wait=wait)
+    if done is None:
+        return
+    path, told, deleted = done
+    fields = {name: told[name] for name in ("epoch", "step", "monitor_value", "improved")}
+    yield from run.emit("after_checkpoint", path=str(path), deleted=deleted, **fields)
