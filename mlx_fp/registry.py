@@ -47,13 +47,14 @@ class Registry:
         """
         bases = (extends,) if isinstance(extends, str) else tuple(extends)
         made = replace(self, _entries={**self._entries, name: _Entry(_kept(spec), bases)})
-        made._resolve(name, ())
+        for other in (name, *made):  # those that extend it too
+            made._resolve(other)
         return made
 
     def __getitem__(self, name: str) -> Any:
         if name not in self._entries:
             raise KeyError(unknown(self.kind, name, self._entries))
-        return self._resolve(name, ())
+        return self._resolve(name)
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries
@@ -67,15 +68,20 @@ class Registry:
     def __repr__(self) -> str:
         return f"Registry({self.kind!r}: {', '.join(self._entries) or 'empty'})"
 
-    def _resolve(self, name: str, through: tuple[str, ...]) -> Any:
+    def _resolve(self, name: str) -> Any:
+        line = dict.fromkeys(self._line(name, ()))  # a base that two bases share comes once
+        return _joined(f"{self.kind} {name!r}", [self._entries[one].spec for one in line])
+
+    def _line(self, name: str, through: tuple[str, ...]) -> Iterator[str]:
+        """Yield the names of what an entry is made of, bases first."""
         if name in through:
             raise ValueError(f"the {self.kind} {name!r} extends itself: {' -> '.join((*through, name))}")
         if name not in self._entries:
             others = [other for other in self._entries if other not in through]
             raise ValueError(unknown(f"base of {self.kind} {through[-1]!r},", name, others))
-        entry = self._entries[name]
-        bases = [self._resolve(base, (*through, name)) for base in entry.bases]
-        return _joined(f"{self.kind} {name!r}", [*bases, entry.spec])
+        for base in self._entries[name].bases:
+            yield from self._line(base, (*through, name))
+        yield name
 
 
 def _kept(spec: Any) -> Any:

@@ -182,3 +182,17 @@ def test_presets_of_a_trainer_extend_each_other():
     trainer = pipe(fp.trainer(nn.linear(4, 2), fp.classification()), presets["watched"])
     pipe(trainer, fp.fit(pipe(data.arrays(x=X, y=Y), data.batch(32)), epochs=2, quiet=True))
     assert (calls, trainer.optimizer.name) == ([0, 1], optim.adam(0.1).name)
+
+
+def test_a_base_that_two_bases_share_comes_once():
+    flows = Registry("flow").add("a", lambda s: s + "a").add("b", lambda s: s + "b", extends="a")
+    flows = flows.add("c", lambda s: s + "c", extends="a").add("d", lambda s: s + "d", extends=("b", "c"))
+    assert flows["d"]("") == "abcd"
+    specs = Registry("spec").add("a", {"x": 1}).add("b", {"x": 2}, extends="a").add("c", {"y": 3}, extends="a")
+    assert specs.add("d", {}, extends=("b", "c"))["d"] == {"x": 2, "y": 3}
+
+
+def test_another_entry_of_a_name_must_fit_those_that_extend_it():
+    flows = Registry("flow").add("a", {"x": 1}).add("b", {"y": 2}, extends="a")
+    with pytest.raises(TypeError, match="the flow 'b' and its bases must be all dicts or all functions"):
+        flows.add("a", len)

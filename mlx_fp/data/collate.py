@@ -105,6 +105,10 @@ def bound(batch: Any, names: Mapping[str, bool], loss: str) -> dict[str, Any]:
         if len(found) > 1 or (names[name] and not found):
             why = f"both {' and '.join(map(repr, found))} fill" if found else "no key fills"
             raise ValueError(f"bind: {why} {name!r} of {loss!r}; the batch is {describe(batch)}")
+    used = [found[0] for found in keys.values() if found]
+    twice = sorted({key for key in used if used.count(key) > 1})
+    if twice:
+        raise ValueError(f"bind: {twice[0]!r} fills several parameters of {loss!r}; the batch is {describe(batch)}")
     return {name: batch[found[0]] for name, found in keys.items() if found}
 
 

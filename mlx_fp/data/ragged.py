@@ -61,6 +61,10 @@ def pad(
     [[1, 2, 3, 0], [4, 0, 0, 0]]
     """
     step = natural(multiple_of, "the multiple_of of pad", least=1)
+    if to is not None and (step > 1 or not len(to)):
+        raise ValueError(
+            f"pad takes multiple_of, or lengths as to=…, one of the two; got {multiple_of} and {tuple(to)}"
+        )
     ends = None if to is None else tuple(sorted(natural(end, "a length of pad(to=…)", least=1) for end in to))
     label = f"pad(to={ends})" if ends else f"pad(multiple_of={step})"
 

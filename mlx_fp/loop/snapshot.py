@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from ..data import Cursor
 from ..errors import CheckpointError
+from ..store.bundle import environment
 from ..structure import as_arrays
 from ..tree import flat, restore_like
 from .monitor import Standing
@@ -17,11 +19,12 @@ if TYPE_CHECKING:
 
 __all__ = ["restore", "snapshot"]
 
+_LOG = logging.getLogger("mlx_fp.loop")
+
 
 def snapshot(run: Run, cursor: Cursor, user: Any = None) -> dict[str, Any]:
     """Return what a run must know to go on from `cursor`, beside parameters and optimiser state."""
     from ..door import mx
-    from ..store.bundle import environment
 
     totals = run.totals.state() if cursor.index else None  # this reads the losses that are still on the device
     last = run.rows[-1] if run.rows else None
@@ -55,6 +58,7 @@ def restore(run: Run, checkpoint: Any) -> Cursor:
             f"{checkpoint.path} holds parameters, and nothing of a run to go on with: give them as params="
         )
     _same_monitor(run, checkpoint)
+    _same_place(checkpoint)
     run.params = _like("parameters", run.params, checkpoint.params, checkpoint.path)
     run.opt_state = _like("optimiser state", run.opt_state, checkpoint.opt_state, checkpoint.path)
     run.steps, run.completed = told["step"], told["completed"]
@@ -72,6 +76,14 @@ def _same_monitor(run: Run, checkpoint: Any) -> None:
     other = checkpoint.metadata["monitor_name"], checkpoint.metadata["monitor_mode"]
     if one != other:
         raise CheckpointError(f"{checkpoint.path} watches {other[0]} ({other[1]}), and this run {one[0]} ({one[1]})")
+
+
+def _same_place(checkpoint: Any) -> None:
+    """Warn once where what computes is not what computed before: the run goes on, but not to the same bits."""
+    here, there = environment(), checkpoint.metadata["versions"]
+    other = [f"{name} was {there.get(name)}, is {now}" for name, now in here.items() if there.get(name) != now]
+    if other:
+        _LOG.warning("%s was written elsewhere, and goes on inexactly: %s", checkpoint.path, "; ".join(other))
 
 
 def _like(what: str, own: Any, held: Any, path: Any) -> Any:

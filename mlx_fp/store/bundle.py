@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from .. import blas
 from .files import digest, write_whole
 
 __all__ = ["SCHEMA", "bundle", "read_bundle", "save_bundle"]
@@ -92,7 +93,7 @@ def environment() -> dict[str, str | None]:
     True
     """
     packages = {name.replace("-", "_"): _version(name) for name in ("mlx-fp", "mlx")}
-    return {**packages, "python": platform.python_version(), "platform": platform.platform(), "device": _device()}
+    return {**packages, "python": platform.python_version(), "platform": platform.platform(), **_device()}
 
 
 def _version(name: str) -> str | None:
@@ -102,12 +103,14 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _device() -> str | None:
+def _device() -> dict[str, str | None]:
+    """Say what computes: the device, and on CPUs the BLAS."""
     try:
         from ..door import mx
     except ImportError:
-        return None
-    return str(mx.default_device().type).removeprefix("DeviceType.")
+        return {"device": None, "blas": None}
+    device = str(mx.default_device().type).removeprefix("DeviceType.")
+    return {"device": device, "blas": Path(blas.info().library).name}
 
 
 def _plain(value: Any, at: str) -> Any:

@@ -393,3 +393,10 @@ def test_fit_keeps_the_class_of_an_error_of_a_collate_and_says_where():
     with pytest.raises(ValueError, match="bind finds no 'image' for 'x': the batch is {x: float32") as error:
         pipe(fp.trainer(MODEL, loss), fp.fit(dataset, quiet=True))
     assert "at operation=bind({x}), split=train, epoch=0, index=0" in error.value.__notes__
+
+
+def test_a_key_that_would_fill_two_parameters_is_named():
+    def loss(model, inputs, tokens): ...
+
+    with pytest.raises(ValueError, match="bind: 'x' fills several parameters of 'loss'; the batch is {x: int}"):
+        list(data.bind(loss)(data.source([{"x": 1}])))

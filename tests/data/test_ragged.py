@@ -272,3 +272,9 @@ def test_a_stream_is_padded_as_it_comes():
     endless = data.stream(lambda: ([i] * (1 + i % 5) for i in iter(int, 1)))
     batches = pipe(endless, data.batch(4, stack=list), data.pad(to=(8,)))
     assert [batch.shape for batch in islice(batches, 3)] == [(4, 8)] * 3
+
+
+@pytest.mark.parametrize("options", [{"to": ()}, {"to": (4, 8), "multiple_of": 2}])
+def test_lengths_and_multiples_exclude_each_other(options):
+    with pytest.raises(ValueError, match="one of the two"):
+        data.pad(**options)

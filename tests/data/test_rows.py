@@ -205,20 +205,33 @@ def test_what_flat_map_was_given_is_closed_with_its_reader():
     assert closed == [1, 5]
 
 
-def test_an_error_that_is_kept_keeps_nothing_open_that_flat_map_was_given():
-    closed = []
+class File:
+    """An iterator with a close of its own that is no generator."""
 
-    def rows(n):
-        try:
-            yield from range(n)
-        finally:
-            closed.append(n)
+    def __init__(self):
+        self.rows, self.closed = iter("abc"), 0
 
-    reader = pipe(data.source([5]), data.flat_map(rows)).open()
-    next(reader)
-    with pytest.raises(KeyError) as error:
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return next(self.rows)
+
+    def close(self):
+        self.closed += 1
+
+
+@pytest.mark.parametrize("items", [1, 3])
+def test_what_is_no_generator_is_closed_too_when_it_ends_or_its_user_fails(items):
+    file = File()
+    reader = pipe(data.source([file]), data.flat_map(iter)).open()
+    assert "".join(next(reader) for _ in range(items)) == "abc"[:items]
+    with pytest.raises(KeyError):
         reader.throw(KeyError("elsewhere"))
-    assert (closed, error.type) == ([5], KeyError)
+    assert file.closed == 1
+    file = File()
+    assert list(data.flat_map(lambda row: file)(data.source([0]))) == ["a", "b", "c"]
+    assert file.closed == 1
 
 
 def test_an_error_half_way_through_an_item_of_flat_map_names_that_item():

@@ -201,6 +201,18 @@ def test_another_monitor_is_an_error_before_training(tmp_path):
         fit(trainer(fp.monitor("val_accuracy", mode="max")), resume=tmp_path / "ep-0")
 
 
+def test_a_file_of_other_versions_goes_on_with_one_warning(alone, tmp_path, caplog, monkeypatch):
+    from mlx_fp.loop import snapshot
+
+    here = snapshot.environment()
+    monkeypatch.setattr(snapshot, "environment", lambda: {**here, "mlx": "0.0.1"})
+    fit(trainer(fp.checkpoints(tmp_path / "ep-{epoch}")))
+    monkeypatch.undo()
+    assert_equal(fit(trainer(), resume=tmp_path / "ep-1"), alone)
+    assert len(caplog.records) == 1
+    assert f"goes on inexactly: mlx was 0.0.1, is {here['mlx']}" in caplog.text
+
+
 def test_a_file_of_parameters_alone_is_no_run(tmp_path):
     path = fp.save(tmp_path / "weights", nn.init(0)(MODEL))
     with pytest.raises(CheckpointError, match="give them as params="):

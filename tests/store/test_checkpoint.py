@@ -181,7 +181,7 @@ def test_no_damage_is_loaded_in_silence(suffix, tmp_path):
         try:
             back = fp.load(path)
         except CheckpointError as error:
-            assert str(path) in str(error)
+            silent += str(path) not in str(error)
             continue
         intact = same([back.params, back.opt_state, back.metadata], [before.params, before.opt_state, before.metadata])
         silent += not intact
@@ -202,8 +202,10 @@ HOSTILE = {
 HEADERS = {
     "a shape that wraps": '{"a":{"dtype":"F32","shape":[4294967300],"data_offsets":[0,16]}}',
     "negative": '{"a":{"dtype":"F32","shape":[-2,-2],"data_offsets":[0,16]}}',
-    "an overlap": '{"a":{"dtype":"U8","shape":[16],"data_offsets":[0,16]},"b":{"dtype":"U8","shape":[8],"data_offsets":[8,16]}}',
-    "a key twice": '{"a":{"dtype":"U8","shape":[16],"data_offsets":[0,16]},"a":{"dtype":"I8","shape":[16],"data_offsets":[0,16]}}',
+    "an overlap": '{"a":{"dtype":"U8","shape":[16],"data_offsets":[0,16]},'
+    '"b":{"dtype":"U8","shape":[8],"data_offsets":[8,16]}}',
+    "a key twice": '{"a":{"dtype":"U8","shape":[16],"data_offsets":[0,16]},'
+    '"a":{"dtype":"I8","shape":[16],"data_offsets":[0,16]}}',
     "a foreign file": '{"a":{"dtype":"U8","shape":[16],"data_offsets":[0,16]}}',
 }
 
