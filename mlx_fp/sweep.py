@@ -71,16 +71,17 @@ def sweep(
     """
 
     def swept(target: Experiment) -> Sweep:
+        given: Any = {"nonfinite": "stop", **options}  # one trial that is lost ends no sweep
         cases = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
         variants = [override(case)(target) for case in cases]
         for variant in variants:
-            _ = variant.trainer, plan(variant.splits, (), {"epochs": variant.epochs, **options})
+            _ = variant.trainer, plan(variant.splits, (), {"epochs": variant.epochs, **given})
         trials: list[Trial] = []
         best: Trial | None = None
         for number, (case, variant) in enumerate(zip(cases, variants, strict=True), 1):
             if not quiet:
                 print(f"trial {number}/{len(cases)}: {', '.join(f'{k}={v!r}' for k, v in case.items())}", flush=True)
-            trial = Trial(case, run(quiet=quiet, **options)(variant))
+            trial = Trial(case, run(quiet=quiet, **given)(variant))
             best = trial if best is None or _better(trial.report, best.report) else best
             trials.append(replace(trial, report=replace(trial.report, params={}, opt_state={})))
             if trial.report.stop_reason in _INTERRUPTS:

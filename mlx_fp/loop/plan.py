@@ -15,6 +15,7 @@ from .totals import Reducer, checked_reducer
 
 __all__ = ["Options", "Plan", "plan", "shaped"]
 
+_NONFINITE = ("raise", "skip", "stop", "keep")
 _SYNCS = ("async", "step", "epoch", "none")
 
 
@@ -32,6 +33,10 @@ class Options(TypedDict, total=False):
     next batch is prepared meanwhile; `"step"` waits for each; `"epoch"` runs an epoch at its end, at once; `"none"`
     only when a value is read, which the row of an epoch does. The last two hold the work of a whole epoch.
 
+    `nonfinite` says what becomes of a loss that is NaN or infinite: `"raise"` ends the run with a FloatingPointError,
+    `"stop"` with a report; `"skip"` leaves the step out, of parameters, optimiser and sums, if its gradients are not
+    finite either. It is found when losses are read, up to two steps late. `"keep"` goes on with it.
+
     `resume` goes on where a checkpoint left off: a path, of a checkpoint or a run bundle, `"latest"` or `"best"` of the
     trainer's own, a loaded checkpoint or bundle, or a function that gives one of these. `epochs` is the whole number.
     """
@@ -46,6 +51,7 @@ class Options(TypedDict, total=False):
     reduce: Reducer
     validation_reduce: Reducer
     sync: str
+    nonfinite: str
     resume: Any
 
 
@@ -66,6 +72,7 @@ class Plan:
     reduce: Reducer = "mean"
     validation_reduce: Reducer = "mean"
     sync: str = "async"
+    nonfinite: str = "raise"
     resume: Any = None
 
     def shaped(self, task: Task) -> Plan:
@@ -92,6 +99,8 @@ def plan(train: Any, only: Iterable[str], options: Options) -> Plan:
         raise ValueError(f"epochs is a count, 0 or more; got {epochs!r}")
     if sync not in _SYNCS:
         raise ValueError(unknown("sync", str(sync), _SYNCS))
+    if given.get("nonfinite", "raise") not in _NONFINITE:
+        raise ValueError(unknown("nonfinite", str(given["nonfinite"]), _NONFINITE))
     for name in ("reduce", "validation_reduce"):
         checked_reducer(given.get(name, "mean"))
     if given.get("validation") is not None:

@@ -13,6 +13,7 @@ from .. import metric
 from ..data import Cursor, Dataset
 from ..door import mx
 from ..errors import located
+from ..optim import skip_nonfinite
 from ..step import eval_step, train_step
 from ..types import Batch, State
 from . import keeping
@@ -42,7 +43,8 @@ class Run:
         task, common = trainer.task, {"compile": plan.compile, "dtype": plan.dtype}
         self.trainer, self.plan, self.hooks = trainer, plan.shaped(task), Hooks(trainer.hooks)
         self.heard = self.hooks.events | plan.wanted
-        self.step = train_step(trainer.model, task.loss, trainer.optimizer, metrics=task.metrics, **common)
+        optimizer = skip_nonfinite()(trainer.optimizer) if plan.nonfinite == "skip" else trainer.optimizer
+        self.step = train_step(trainer.model, task.loss, optimizer, metrics=task.metrics, **common)
         self.eval = eval_step(trainer.model, task.loss, metrics=task.metrics, **common)
         start = plan.seed if plan.params is None else plan.params
         self.params, self.opt_state = self.step.init(start, seed=plan.seed)
@@ -101,7 +103,7 @@ class Run:
 
     def _epoch(self, epoch: int) -> Stream:
         plan, started = self.plan, time.perf_counter()
-        totals = self.totals = self._totals(self.losses, plan.reduce)
+        totals = self.totals = self._totals(self.losses, plan.reduce, self._lost)
         yield from self._train(epoch, totals)
         seconds, validation = time.perf_counter() - started, self._totals(None, plan.validation_reduce)
         if plan.validation is not None and not self.interrupted:
@@ -228,5 +230,17 @@ class Run:
     def _logged(self) -> list[str]:
         return logged(self.eval, self.params, self.plan.train)
 
-    def _totals(self, losses: list[float] | None, reduce: Any) -> Totals:
-        return Totals(losses, reduce=reduce, in_flight=self.in_flight)
+    def _totals(
+        self, losses: list[float] | None, reduce: Any, lost: Callable[[int, float], bool] | None = None
+    ) -> Totals:
+        return Totals(losses, reduce=reduce, in_flight=self.in_flight, lost=lost)
+
+    def _lost(self, batch: int, loss: float) -> bool:
+        """Do what the plan says of a loss that is not finite; return whether it is left out of the sums."""
+        step = self.steps - (self.totals.batches - batch)
+        told = f"the loss is {loss} at step {step}, batch {batch} of the epoch"
+        if self.plan.nonfinite == "raise" and self.stop is None:
+            raise FloatingPointError(f"{told}; nonfinite='skip' leaves such steps out, 'stop' ends the run there")
+        if self.plan.nonfinite == "stop":
+            self.stop = self.stop or Stop(told)
+        return self.plan.nonfinite == "skip"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -40,9 +41,16 @@ class Totals:
     """Means of what the steps log, weighted by examples; each loss goes on to `losses` in order, if it is given."""
 
     def __init__(
-        self, losses: list[float] | None = None, *, reduce: Reducer = "mean", in_flight: float = IN_FLIGHT
+        self,
+        losses: list[float] | None = None,
+        *,
+        reduce: Reducer = "mean",
+        in_flight: float = IN_FLIGHT,
+        lost: Callable[[int, float], bool] | None = None,
     ) -> None:
+        """Make empty sums; `lost(batch, loss)` hears of a loss that is not finite, and says whether to leave it out."""
         self.batches = self.examples = 0
+        self._lost, self._read_so_far, self._left_out = lost, 0, 0
         self.means: dict[str, float] = {}
         self.metrics: dict[str, float] = {}
         self._all = losses
@@ -74,7 +82,8 @@ class Totals:
         taken = sorted(self._sums.keys() & {*metrics, *Row.__slots__})
         if taken or any(name.startswith("val_") for name in self._sums):
             raise ValueError(f"a loss reports {', '.join(taken or self._sums)}: rows and metrics have names like these")
-        self.means = {name: total / max(self.examples, 1) for name, total in self._sums.items()}
+        counted = max(self.examples - self._left_out, 1)
+        self.means = {name: total / counted for name, total in self._sums.items()} if self._sums else {"loss": math.nan}
         self.means["loss"] = self._reduced()
         self.metrics = metrics
 
@@ -82,14 +91,15 @@ class Totals:
         """Return the sums so far, everything that is queued read first."""
         while self._queue:
             self._read()
-        own = {"own": self._own, "last": self._last, "sum": self._sum, "sums": self._sums}
+        own = {"own": self._own, "last": self._last, "sum": self._sum, "sums": self._sums, "left_out": self._left_out}
         return {"batches": self.batches, "examples": self.examples, **own}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from sums of before."""
         self.batches, self.examples = state["batches"], state["examples"]
         self._own, self._last, self._sum = list(state["own"]), state["last"], state["sum"]
-        self._sums = dict(state["sums"])
+        self._sums, self._left_out = dict(state["sums"]), state["left_out"]
+        self._read_so_far = self.batches
 
     def named(self) -> dict[str, float]:
         """Name the metrics, and the means of what the loss reports beside itself."""
@@ -97,18 +107,18 @@ class Totals:
 
     def _read(self) -> None:
         logs, count = self._queue.popleft()
-        for name, scalar in logs.items():
-            value = scalar.item()
-            self._sums[name] = self._sums.get(name, 0.0) + value * count
-            if name == "loss":
-                self._take(value)
-
-    def _take(self, loss: float) -> None:
+        loss, batch = logs["loss"].item(), self._read_so_far
+        self._read_so_far += 1
+        if self._all is not None:
+            self._all.append(loss)
+        if self._lost is not None and not math.isfinite(loss) and self._lost(batch, loss):
+            self._left_out += count
+            return
         self._last, self._sum = loss, self._sum + loss
         if callable(self._reduce):
             self._own.append(loss)
-        if self._all is not None:
-            self._all.append(loss)
+        for name, scalar in logs.items():
+            self._sums[name] = self._sums.get(name, 0.0) + scalar.item() * count
 
     def _reduced(self) -> float:
         if callable(self._reduce):

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["digest", "write_whole"]
+__all__ = ["digest", "make_folder", "write_whole"]
 
 
 def write_whole(path: str | os.PathLike[str], content: bytes | Callable[[BinaryIO], None]) -> Path:
@@ -25,22 +25,39 @@ def write_whole(path: str | os.PathLike[str], content: bytes | Callable[[BinaryI
     b'one'
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    number, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+    make_folder(target.parent)
     try:
-        with os.fdopen(number, "wb") as file:
-            content(file) if callable(content) else file.write(content)
-            file.flush()
-            os.fchmod(file.fileno(), 0o666 & ~_umask())
-            os.fsync(file.fileno())
-        os.replace(name, target)
-    except BaseException as error:
-        Path(name).unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:
-            raise type(error)(error.errno, error.strerror, os.fspath(target)) from error
-        raise
-    _flush_folder(target.parent)
+        number, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+        try:
+            with os.fdopen(number, "wb") as file:
+                content(file) if callable(content) else file.write(content)
+                file.flush()
+                os.fchmod(file.fileno(), 0o666 & ~_umask())
+                os.fsync(file.fileno())
+            os.replace(name, target)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        _flush_folder(target.parent)
+    except OSError as error:
+        if error.errno is None or error.filename == os.fspath(target):
+            raise
+        raise type(error)(error.errno, error.strerror, os.fspath(target)) from error
     return target
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, that a power cut leaves in place.
+
+    >>> folder = Path(tempfile.mkdtemp()) / "a" / "b"
+    >>> make_folder(folder)
+    >>> folder.is_dir()
+    True
+    """
+    new = [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for one in new:
+        _flush_folder(one.parent)
 
 
 def digest(path: str | os.PathLike[str]) -> str:

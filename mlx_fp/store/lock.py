@@ -7,6 +7,8 @@ import socket
 from pathlib import Path
 from typing import BinaryIO
 
+from .files import make_folder
+
 __all__ = ["Lock"]
 
 
@@ -31,7 +33,7 @@ class Lock:
         >>> other.take()
         >>> other.give_back()
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path.parent)
         file = self.path.open("a+b")
         try:
             _exclude(file)

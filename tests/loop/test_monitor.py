@@ -46,7 +46,7 @@ def stream(values):
 def run(values, *verbs, validation=None, task=mean):
     held = None if validation is None else stream(validation)
     target = pipe(fp.trainer(nn.linear(1, 1), task), *verbs)
-    return fp.fit(stream(values), validation=held, epochs=len(values), quiet=True)(target)
+    return fp.fit(stream(values), validation=held, epochs=len(values), nonfinite="keep", quiet=True)(target)
 
 
 def verdicts(report):

@@ -142,7 +142,7 @@ def test_no_file_leaves_the_folder(tmp_path):
 def test_what_is_not_finite_is_not_written(tmp_path):
     spoil = fp.on("after_step", lambda e: fp.Replace(params={"weight": mx.full((2, 3), mx.nan), "bias": mx.zeros(2)}))
     with pytest.raises(FloatingPointError, match="not finite after step 2"):
-        fit(spoil, fp.checkpoints(tmp_path / "{epoch}"))
+        fit(spoil, fp.checkpoints(tmp_path / "{epoch}"), nonfinite="keep")
     assert names(tmp_path) == []
 
 

@@ -1,0 +1,85 @@
+"""A loss that is NaN or infinite: told with its step, or stopped at, or left out, and never in a checkpoint."""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+
+import mlx.core as mx
+import pytest
+from toolz import pipe
+
+import mlx_fp as fp
+from mlx_fp import data, nn, optim
+
+X = mx.random.normal((24, 3), key=mx.random.key(0))
+GOOD = [(X[i : i + 4], X[i : i + 4].sum(axis=1)) for i in range(0, 24, 4)]
+BAD = (mx.full((4, 3), math.nan), mx.zeros((4,)))
+
+
+def batches(*bad):
+    return [BAD if i in bad else batch for i, batch in enumerate(GOOD)]
+
+
+def fit(train, *verbs, **options):
+    target = pipe(fp.trainer(nn.linear(3, 1), fp.regression(metrics=[])), fp.with_optimizer(optim.adam(1e-2)), *verbs)
+    return pipe(target, fp.fit(train, quiet=True, **options))
+
+
+def same(a, b):
+    return all(mx.array_equal(a[name], b[name]).item() for name in a)
+
+
+@pytest.mark.parametrize("sync", ["async", "step", "epoch", "none"])
+def test_it_is_an_error_with_its_step_and_batch(sync):
+    with pytest.raises(FloatingPointError, match="the loss is nan at step 9, batch 3 of the epoch") as caught:
+        fit(data.stream(lambda epoch: batches(3) if epoch == 1 else GOOD), epochs=3, sync=sync)
+    assert any("split=train, epoch=1" in note for note in caught.value.__notes__)
+
+
+def test_it_may_end_the_run_with_a_report():
+    report = fit(batches(2), nonfinite="stop", epochs=3)
+    assert report.stop_reason == "the loss is nan at step 2, batch 2 of the epoch"
+    assert report.epochs_ran == 1
+    assert math.isnan(report.losses[2])
+
+
+def test_a_step_that_is_skipped_leaves_no_trace_but_its_loss():
+    skipped = fit(batches(1, 4), nonfinite="skip", epochs=2, keep_losses=True)
+    without = fit([GOOD[i] for i in (0, 2, 3, 5)], nonfinite="skip", epochs=2)
+    assert same(skipped.params, without.params)
+    assert skipped.rows[0].epoch_loss == pytest.approx(without.rows[0].epoch_loss)
+    assert [math.isnan(loss) for loss in skipped.losses] == [False, True, False, False, True, False] * 2
+    assert optim.reading("skipped")(skipped.opt_state).item() == 4
+
+
+def test_skipping_resumes_to_the_same_bits(tmp_path):
+    alone = fit(batches(1, 4), nonfinite="skip", epochs=3)
+    fit(batches(1, 4), fp.checkpoints(tmp_path / "{step}", every_steps=1), nonfinite="skip", epochs=2)
+    for step in (1, 2, 3, 7, 11):
+        again = fit(batches(1, 4), nonfinite="skip", epochs=3, resume=tmp_path / str(step))
+        assert same(again.params, alone.params)
+        assert [row.epoch_loss for row in again.rows] == [row.epoch_loss for row in alone.rows]
+
+
+def test_an_epoch_of_nothing_but_skipped_steps_has_no_loss():
+    report = fit(batches(*range(6)), nonfinite="skip")
+    assert math.isnan(report.rows[0].epoch_loss)
+    assert report.best_value is None
+
+
+def test_it_may_go_on():
+    assert math.isnan(fit(batches(0), nonfinite="keep").rows[0].epoch_loss)
+
+
+@pytest.mark.parametrize("policy", ["raise", "stop", "keep"])
+def test_nothing_that_is_not_finite_is_in_a_checkpoint(policy, tmp_path):
+    with suppress(FloatingPointError):
+        fit(batches(2), fp.checkpoints(tmp_path / "{step}", every_steps=1, best=True), nonfinite=policy)
+    for path in tmp_path.glob("*.safetensors"):
+        assert all(mx.all(mx.isfinite(leaf)).item() for leaf in fp.flat(fp.load(path).params).values())
+
+
+def test_another_name_is_refused_with_candidates():
+    with pytest.raises(ValueError, match="unknown nonfinite 'skipp': did you mean 'skip'"):
+        fit(GOOD, nonfinite="skipp")
