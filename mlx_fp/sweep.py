@@ -75,7 +75,8 @@ def sweep(
         cases = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
         variants = [override(case)(target) for case in cases]
         for variant in variants:
-            _ = variant.trainer, plan(variant.splits, (), {"epochs": variant.epochs, **given})
+            checked: Any = {"epochs": variant.epochs, **given}
+            _ = variant.trainer, plan(variant.splits, (), checked)
         trials: list[Trial] = []
         best: Trial | None = None
         for number, (case, variant) in enumerate(zip(cases, variants, strict=True), 1):
