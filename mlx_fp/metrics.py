@@ -26,6 +26,7 @@ __all__ = [
     "recall",
     "token_accuracy",
     "top_k",
+    "within",
 ]
 
 
@@ -59,7 +60,7 @@ def top_k(k: int, name: str | None = None, *, ignore: int | None = None) -> Metr
     _count("k of top_k is a count of classes", k)
 
     def among(logits: Array, y: Array) -> Array:
-        own = mx.take_along_axis(logits, y[..., None], axis=-1)
+        own = mx.take_along_axis(logits, within(logits, y)[..., None], axis=-1)
         return (~(logits <= own)).sum(axis=-1) < k  # NaN is no hit
 
     return _hits(name or f"top_{k}", among, ignore)
@@ -155,7 +156,7 @@ def perplexity(name: str = "perplexity", *, ignore: int | None = None) -> Metric
     """
 
     def entropy(logits: Array, y: Array) -> Array:
-        return losses.cross_entropy(logits.astype(mx.float32), y)
+        return losses.cross_entropy(logits.astype(mx.float32), within(logits, y))
 
     made = _mean(name, entropy, ignore, aligned=False)
     return Metric(name, made.init, made.update, lambda memory: mx.exp(memory["mean"]))
@@ -180,6 +181,15 @@ def as_targets(output: Array, y: Array) -> Array:
     (2, 1)
     """
     return y[..., None] if y.ndim == output.ndim - 1 and output.shape[-1] == 1 else y
+
+
+def within(logits: Array, y: Array) -> Array:
+    """Bring labels into 0 to classes - 1, int32: for others MLX reads and writes out of bounds.
+
+    >>> within(mx.zeros((3, 4)), mx.array([-1, 2, 7])).tolist()
+    [0, 2, 3]
+    """
+    return mx.clip(y.astype(mx.int32), 0, logits.shape[-1] - 1)
 
 
 def _count(what: str, given: int) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from . import call
 from .data.collate import bound
 from .door import mx
 from .metric import Metric, checked
-from .metrics import accuracy, as_targets, kept, mae, mse, perplexity, r2, token_accuracy
+from .metrics import accuracy, as_targets, kept, mae, mse, perplexity, r2, token_accuracy, within
 from .nn import losses
 from .types import Array, Batch, Forward, Loss
 
@@ -46,8 +46,8 @@ def classification(
     """Tell classes apart: logits `(n, …, classes)` against labels `y`, int `(n, …)`; cross entropy and accuracy.
 
     Batches are pairs `(x, y)`, or dicts with `x` and `y`, or with what stands for them, see `data.bind`.
-    `loss(forward, x, y)` and the other options replace the defaults. Labels must be from 0 to classes - 1: MLX reads
-    and writes out of bounds for others.
+    `loss(forward, x, y)` and the other options replace the defaults. A label that is not from 0 to classes - 1 makes
+    the loss NaN, which ends a run; MLX itself would read and write out of bounds.
 
     >>> classification()
     classification(accuracy)
@@ -98,10 +98,10 @@ def language_modeling(
     """
 
     def cross_entropy(forward: Forward, x: Array, y: Array, mask: Array | None = None) -> Array:
-        counts = kept(y, mask, ignore)
+        logits, counts = forward(x), kept(y, mask, ignore)
         if counts is None:
-            return losses.cross_entropy(forward(x), y, reduction="mean")
-        each = losses.cross_entropy(forward(x), mx.where(counts, y, 0), reduction="none")
+            return _entropy(logits, y, "mean")
+        each = _entropy(logits, mx.where(counts, y, 0), "none")
         return mx.where(counts, each, 0.0).sum() / mx.maximum(counts.sum(), 1)
 
     folds = (perplexity(ignore=ignore), token_accuracy(ignore=ignore)) if metrics is None else checked(metrics)
@@ -136,7 +136,14 @@ def _cross_entropy(forward: Forward, x: Array, y: Array) -> Array:
     logits = forward(x)
     if y.ndim < logits.ndim and not mx.issubdtype(y.dtype, mx.integer):
         raise TypeError(f"classification needs integer labels; y is {y.dtype} {y.shape}: y.astype(mx.int32)")
-    return losses.cross_entropy(logits, y, reduction="mean")
+    return _entropy(logits, y, "mean") if y.ndim < logits.ndim else losses.cross_entropy(logits, y, reduction="mean")
+
+
+def _entropy(logits: Array, y: Array, reduction: Literal["mean", "none"]) -> Array:
+    """Return the cross entropy, NaN if a label is none: MLX would read and write out of bounds for it."""
+    safe = within(logits, y)
+    entropy = losses.cross_entropy(logits, safe, reduction=reduction)
+    return mx.where(mx.any(safe != y.astype(mx.int32)), mx.nan, entropy)
 
 
 def _squared_error(forward: Forward, x: Array, y: Array) -> Array:

@@ -250,3 +250,29 @@ def test_a_pipeline_of_rows_trains_a_task_in_batches():
 
 def test_a_task_reads_as_its_name_and_metrics():
     assert repr(fp.regression(metrics=[metrics.mae()])) == "regression(mae)"
+
+
+@pytest.mark.parametrize("label", [-1, 2, 7, 2**20])
+@pytest.mark.parametrize("dtype", [mx.int32, mx.int64, mx.uint8])
+def test_a_label_that_is_none_ends_the_run_and_touches_no_memory(label, dtype):
+    y = mx.array([0, label, 1, 1]).astype(dtype)
+    if not 0 <= y[1].item() < 2:
+        target = pipe(fp.trainer(nn.linear(3, 2), fp.classification()))
+        with pytest.raises(FloatingPointError, match="the loss is nan at step 0"):
+            fp.fit([(mx.ones((4, 3)), y)], quiet=True)(target)
+
+
+def test_a_token_that_is_none_ends_the_run_unless_it_is_left_out():
+    x, y = mx.zeros((1, 4), mx.int32), mx.array([[1, 2, 9, -5]])
+    model = nn.embedding(4, 4)
+    with pytest.raises(FloatingPointError, match="the loss is nan"):
+        fp.fit([(x, y)], quiet=True)(fp.trainer(model, fp.language_modeling()))
+    report = fp.fit([(x, y, mx.array([[1, 1, 0, 0]]))], quiet=True)(fp.trainer(model, fp.language_modeling()))
+    assert report.rows[0].token_accuracy <= 1
+    assert mx.isfinite(mx.array(report.losses)).item()
+
+
+def test_labels_of_a_narrow_type_reach_as_many_classes_as_there_are():
+    logits, y = mx.random.normal((4, 300)), mx.array([255, 0, 17, 200], mx.uint8)
+    loss = fp.classification().loss(lambda x: logits, None, y)
+    assert loss.item() == nn.losses.cross_entropy(logits, y.astype(mx.int32), reduction="mean").item()
