@@ -26,6 +26,8 @@ class Metric:
     init: Callable[[], Tree]
     update: Callable[..., Tree]
     value: Callable[[Tree], Array]
+    mode: str = "min"
+    """Whether less of it is better, or `"max"`: what a monitor of it takes."""
 
     def __repr__(self) -> str:
         return self.name

@@ -9,15 +9,14 @@ from collections.abc import Callable
 from typing import Any
 
 from .door import mx
+from .labels import as_targets, kept, within
 from .metric import Metric
 from .nn import losses
 from .types import Array, Tree
 
 __all__ = [
     "accuracy",
-    "as_targets",
     "f1",
-    "kept",
     "mae",
     "mse",
     "perplexity",
@@ -26,7 +25,6 @@ __all__ = [
     "recall",
     "token_accuracy",
     "top_k",
-    "within",
 ]
 
 
@@ -142,7 +140,7 @@ def r2(name: str = "r2", *, outputs: int = 1) -> Metric:
         exact = mx.where(error == 0, mx.array(1.0), mx.array(0.0))
         return mx.where(constant, exact, 1 - error / mx.where(constant, 1.0, variance)).mean()
 
-    return Metric(name, init, update, value)
+    return Metric(name, init, update, value, "max")
 
 
 def perplexity(name: str = "perplexity", *, ignore: int | None = None) -> Metric:
@@ -160,36 +158,6 @@ def perplexity(name: str = "perplexity", *, ignore: int | None = None) -> Metric
 
     made = _mean(name, entropy, ignore, aligned=False)
     return Metric(name, made.init, made.update, lambda memory: mx.exp(memory["mean"]))
-
-
-def kept(y: Array, mask: Array | None, ignore: int | None) -> Array | None:
-    """Say which labels count, bool in the shape of `y`; None for all of them.
-
-    >>> kept(mx.array([1, 0, 2]), mx.array([1, 1, 0]), 0).tolist()
-    [True, False, False]
-    """
-    known = None if ignore is None else y != ignore
-    if mask is None:
-        return known
-    return mask != 0 if known is None else known & (mask != 0)
-
-
-def as_targets(output: Array, y: Array) -> Array:
-    """Give targets `(n,)` the shape of predictions `(n, 1)`; others stay.
-
-    >>> as_targets(mx.zeros((2, 1)), mx.array([1.0, 2.0])).shape
-    (2, 1)
-    """
-    return y[..., None] if y.ndim == output.ndim - 1 and output.shape[-1] == 1 else y
-
-
-def within(logits: Array, y: Array) -> Array:
-    """Bring labels into 0 to classes - 1, int32: for others MLX reads and writes out of bounds.
-
-    >>> within(mx.zeros((3, 4)), mx.array([-1, 2, 7])).tolist()
-    [0, 2, 3]
-    """
-    return mx.clip(y.astype(mx.int32), 0, logits.shape[-1] - 1)
 
 
 def _count(what: str, given: int) -> None:
@@ -222,7 +190,7 @@ def _hits(name: str, hit: Callable[[Array, Array], Array], ignore: int | None) -
     def init() -> Tree:
         return {"hits": _none(), "count": _none()}
 
-    return Metric(name, init, update, lambda m: m["hits"] / mx.maximum(m["count"], 1))
+    return Metric(name, init, update, lambda m: m["hits"] / mx.maximum(m["count"], 1), "max")
 
 
 def _mean(name: str, of: Callable[[Array, Array], Array], ignore: int | None = None, *, aligned: bool = True) -> Metric:
@@ -263,4 +231,4 @@ def _by_class(name: str, classes: int, score: Callable[[Array, Array, Array], Ar
         there = predicted + labels > 0
         return mx.where(there, score(right, predicted, labels), 0.0).sum() / mx.maximum(there.sum(), 1)
 
-    return Metric(name, lambda: {key: mx.zeros((classes,), mx.uint32) for key in counted}, update, value)
+    return Metric(name, lambda: {key: mx.zeros((classes,), mx.uint32) for key in counted}, update, value, "max")

@@ -149,6 +149,9 @@ def train_step(
         ((logs, after, output, key),) = aside
         _, rest = partition(trains(model, chosen, params))(after)
         memory = metric.fold(folds, opt_state["metrics"], output, batch)
+        if skips(opt_state["optimizer"]):
+            sound = finite(grads)
+            memory = utils.tree_map(lambda new, old: mx.where(sound, new, old), memory, opt_state["metrics"])
         return grads, rest, {**opt_state, "key": key, "metrics": memory}, {"loss": value, **logs}
 
     def update(params: Params, opt_state: State, grads: Tree, rest: Params) -> tuple[Params, State]:

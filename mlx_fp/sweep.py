@@ -11,6 +11,7 @@ from .experiment import Experiment, override, run
 from .loop.plan import Options, plan
 from .loop.report import Report
 from .loop.signals import SIGNALS
+from .loop.trainer import Trainer
 from .table import table
 
 __all__ = ["Sweep", "Trial", "sweep"]
@@ -55,8 +56,9 @@ def sweep(
 ) -> Callable[[Experiment], Sweep]:
     """Run an experiment for each combination of the values that `grid` gives to paths, as `override` does.
 
-    Every path and value is tried out, and so every name checked, before the first run. `options` are those of `run`.
-    Ctrl-C and SIGTERM end the sweep after the step at hand, with the trials so far.
+    Every path and value is tried out, and so every name checked, before the first run. The checkpoints of a trial are
+    in a folder of its own, `trial-1` and so on. `options` are those of `run`. Ctrl-C and SIGTERM end the sweep after
+    the step at hand, with the trials so far.
 
     >>> from mlx_fp import nn, optim
     >>> from mlx_fp.experiment import experiment
@@ -73,7 +75,7 @@ def sweep(
     def swept(target: Experiment) -> Sweep:
         given: Any = {"nonfinite": "stop", **options}  # one trial that is lost ends no sweep
         cases = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
-        variants = [override(case)(target) for case in cases]
+        variants = [_apart(override(case)(target), number) for number, case in enumerate(cases, 1)]
         for variant in variants:
             checked: Any = {"epochs": variant.epochs, **given}
             _ = variant.trainer, plan(variant.splits, (), checked)
@@ -92,6 +94,16 @@ def sweep(
     return swept
 
 
+def _apart(variant: Experiment, number: int) -> Experiment:
+    """Give the checkpoints of a trial a folder of its own."""
+
+    def verb(trainer: Trainer) -> Trainer:
+        policy = trainer.policy
+        return trainer if policy is None else replace(trainer, policy=policy.inside(f"trial-{number}"))
+
+    return replace(variant, verbs=(*variant.verbs, verb))
+
+
 def _better(report: Report, than: Report) -> bool:
     if report.best_value is None:
         return False
@@ -102,7 +114,11 @@ def _better(report: Report, than: Report) -> bool:
 
 def _figures(trial: Trial) -> dict[str, Any]:
     report = trial.report
-    own = {f"best {report.monitor_name}": report.best_value, "epoch": report.best_epoch, "epochs": report.epochs_ran}
+    own = {
+        f"best {report.monitor_name}": report.best_value,
+        "epoch": report.best_epoch,
+        "ran": report.epochs_ran,
+    }
     return {**trial.settings, **own, "seconds": sum(row.seconds for row in report.rows), "stopped": report.stop_reason}
 
 

@@ -9,8 +9,9 @@ from typing import Any, Literal
 from . import call
 from .data.collate import bound
 from .door import mx
+from .labels import as_targets, kept, within
 from .metric import Metric, checked
-from .metrics import accuracy, as_targets, kept, mae, mse, perplexity, r2, token_accuracy, within
+from .metrics import accuracy, mae, mse, perplexity, r2, token_accuracy
 from .nn import losses
 from .types import Array, Batch, Forward, Loss
 
@@ -117,6 +118,8 @@ def as_task(task: Any) -> Task:
     """
     if isinstance(task, Task):
         return task
+    if task in (classification, regression, language_modeling):
+        raise TypeError(f"a task is what {task.__name__}() returns: call it")
     if callable(task):
         return Task(call.name_of(task), task)
     raise TypeError(f"a task is a Task, such as classification(), or a loss function; got {type(task).__name__}")
@@ -134,6 +137,7 @@ def _watched(
 
 def _cross_entropy(forward: Forward, x: Array, y: Array) -> Array:
     logits = forward(x)
+    _check_batch(y)
     if y.ndim < logits.ndim and not mx.issubdtype(y.dtype, mx.integer):
         raise TypeError(f"classification needs integer labels; y is {y.dtype} {y.shape}: y.astype(mx.int32)")
     return _entropy(logits, y, "mean") if y.ndim < logits.ndim else losses.cross_entropy(logits, y, reduction="mean")
@@ -143,11 +147,17 @@ def _entropy(logits: Array, y: Array, reduction: Literal["mean", "none"]) -> Arr
     """Return the cross entropy, NaN if a label is none: MLX would read and write out of bounds for it."""
     safe = within(logits, y)
     entropy = losses.cross_entropy(logits, safe, reduction=reduction)
-    return mx.where(mx.any(safe != y.astype(mx.int32)), mx.nan, entropy)
+    return entropy * mx.where(mx.any(safe != y.astype(mx.int32)), mx.nan, 1.0)
+
+
+def _check_batch(y: Array) -> None:
+    if y.ndim == 0:
+        raise ValueError("y is one number: a step takes batches, not rows: data.batch(n)")
 
 
 def _squared_error(forward: Forward, x: Array, y: Array) -> Array:
     output = forward(x)
+    _check_batch(y)
     targets = as_targets(output, y)
     if output.shape != targets.shape:
         raise ValueError(f"regression needs targets of the predictions' shape; they are {output.shape}, y is {y.shape}")
@@ -158,13 +168,17 @@ def _xy(batch: Batch) -> Batch:
     """Leave pairs and dicts with x and y as they are; name those of other dicts that stand for them."""
     if not isinstance(batch, dict) or ("x" in batch and "y" in batch):
         return batch
-    return bound(batch, {"x": True, "y": True}, "a loss of x and y")
+    known = bound(batch, {"x": True, "y": True}, "a loss of x and y")
+    taken = [key for key in batch if any(batch[key] is value for value in known.values())]
+    return {**known, **{key: value for key, value in batch.items() if key not in taken}}
 
 
 def _shifted(batch: Batch) -> Batch:
     """Make inputs and targets of one array of tokens."""
     if isinstance(batch, (dict, tuple, list)):
-        return _xy(batch)
+        if len(batch) > 1:
+            return _xy(batch)
+        (batch,) = batch.values() if isinstance(batch, dict) else batch
     if batch.ndim != 2 or batch.shape[1] < 2:
         raise ValueError(f"a batch of tokens is an array (n, tokens + 1); got {tuple(batch.shape)}")
     return batch[:, :-1], batch[:, 1:]

@@ -67,7 +67,7 @@ def test_a_trial_that_is_lost_is_never_the_best():
 def test_the_table_has_a_line_per_trial_and_marks_the_best():
     found = sweep({"optimizer.learning_rate": [0.001, 0.1]}, made())
     lines = str(found).splitlines()
-    heads = ["optimizer.learning_rate", "best", "epoch_loss", "epoch", "epochs", "seconds", "stopped"]
+    heads = ["optimizer.learning_rate", "best", "epoch_loss", "epoch", "ran", "seconds", "stopped"]
     assert lines[0].split() == heads
     assert [line.split()[0] for line in lines[1:]] == ["0.001", "0.1"]
     assert [line.endswith("best") for line in lines[1:]] == [False, True]
@@ -138,3 +138,35 @@ def test_an_interrupt_ends_the_sweep_with_the_trials_so_far(number):
     assert [trial.report.stop_reason for trial in found.trials] == [None, number.name]
     assert len(runs) == 2
     assert found.best is not None
+
+
+def test_the_checkpoints_of_each_trial_are_in_a_folder_of_its_own(tmp_path):
+    x = mx.random.normal((16, 3), key=mx.random.key(0))
+    plain = fp.experiment(
+        "sums",
+        fp.checkpoints(tmp_path / "ep-{epoch}", keep_last=1),
+        model=nn.linear(3, 1),
+        task=fp.regression(),
+        optimizer=optim.sgd(0.1),
+        data=[(x, x.sum(axis=1))],
+        epochs=2,
+    )
+    for resume in (None, "latest"):  # a sweep that was cut goes on trial by trial
+        found = fp.sweep({"optimizer.learning_rate": [1e-4, 1e-1]}, quiet=True, resume=resume)(plain)
+        assert [trial.report.epochs_completed for trial in found.trials] == [2, 2]
+        assert found.best.settings == {"optimizer.learning_rate": 0.1}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["trial-1", "trial-2"]
+
+
+def test_a_trial_that_is_lost_ends_no_sweep_with_checkpoints_either(tmp_path):
+    x = mx.random.normal((16, 3), key=mx.random.key(0))
+    plain = fp.experiment(
+        "sums",
+        fp.checkpoints(tmp_path / "ep-{epoch}"),
+        model=nn.linear(3, 1),
+        task=fp.regression(),
+        optimizer=optim.sgd(0.1),
+        data=[(x, x.sum(axis=1))] * 3,
+    )
+    found = fp.sweep({"optimizer.learning_rate": [1e30, 1e-2]}, quiet=True)(plain)
+    assert found.best.settings == {"optimizer.learning_rate": 1e-2}

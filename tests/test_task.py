@@ -276,3 +276,45 @@ def test_labels_of_a_narrow_type_reach_as_many_classes_as_there_are():
     logits, y = mx.random.normal((4, 300)), mx.array([255, 0, 17, 200], mx.uint8)
     loss = fp.classification().loss(lambda x: logits, None, y)
     assert loss.item() == nn.losses.cross_entropy(logits, y.astype(mx.int32), reduction="mean").item()
+
+
+def test_a_mask_counts_whatever_the_other_columns_are_called():
+    x, y = mx.array([[1, 2, 3]]), mx.array([[2, 3, 1]])
+    mask = mx.array([[1, 0, 0]])
+    model = nn.embedding(4, 4)
+    losses = [
+        fp.fit([batch], quiet=True, seed=1)(fp.trainer(model, fp.language_modeling())).losses
+        for batch in ({"x": x, "y": y, "mask": mask}, {"tokens": x, "targets": y, "mask": mask}, (x, y, mask))
+    ]
+    assert losses[0] == losses[1] == losses[2]
+
+
+def test_one_column_of_tokens_is_its_own_target():
+    tokens = mx.array([[1, 2, 3, 0]])
+    model = nn.embedding(4, 4)
+    losses = [
+        fp.fit([batch], quiet=True, seed=1)(fp.trainer(model, fp.language_modeling())).losses
+        for batch in (tokens, (tokens,), {"x": tokens})
+    ]
+    assert losses[0] == losses[1] == losses[2]
+
+
+@pytest.mark.parametrize("task", [fp.classification, fp.regression])
+def test_rows_in_place_of_batches_are_an_error_that_says_so(task):
+    rows = data.arrays(x=mx.ones((4, 3)), y=mx.zeros((4,), mx.int32))
+    with pytest.raises(ValueError, match=r"a step takes batches, not rows: data.batch\(n\)"):
+        fp.fit(rows, quiet=True)(fp.trainer(nn.linear(3, 2), task()))
+
+
+def test_a_task_that_was_not_called_is_an_error_that_says_so():
+    with pytest.raises(TypeError, match=r"what classification\(\) returns: call it"):
+        fp.trainer(nn.linear(3, 2), fp.classification)
+
+
+def test_a_bad_label_is_skipped_with_its_step():
+    batches = [(mx.ones((2, 3)), mx.array([0, 7])), (mx.ones((2, 3)), mx.array([0, 1]))]
+    target = pipe(fp.trainer(nn.linear(3, 2), fp.classification()), fp.with_optimizer(optim.adamw(0.1)))
+    skipped = fp.fit(batches, nonfinite="skip", seed=1, quiet=True)(target)
+    without = fp.fit(batches[1:], nonfinite="skip", seed=1, quiet=True)(target)
+    assert mx.array_equal(skipped.params["weight"], without.params["weight"]).item()
+    assert skipped.rows[0].accuracy == without.rows[0].accuracy

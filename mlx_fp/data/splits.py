@@ -78,11 +78,7 @@ def split(fractions: Sequence[float], *, seed: int) -> Callable[[Dataset], tuple
 
 def _part(part: Any, shared: Sequence[Any]) -> Dataset:
     own: Sequence[Any] = ()
-    if (
-        isinstance(part, tuple)
-        and part
-        and (isinstance(part[0], Dataset) or (part[1:] and all(map(callable, part[1:]))))
-    ):
+    if _has_operations(part):
         part, *own = part
     made: Dataset = pipe(as_dataset(part), *shared, *own)
     return made

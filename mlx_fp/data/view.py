@@ -67,8 +67,10 @@ class View:
         return mapped(pick, self.order[now.start :], now, label)
 
     def __getitem__(self, at: Any, /) -> Any:
-        """Return the item at a number, or of a group of numbers the items as one batch."""
-        return self.pick(self.order[at] if isinstance(at, int) else gather(self.order, at))
+        """Return the item at a number, or of a group of numbers, or of such groups, the items as one batch."""
+        if isinstance(at, int):
+            return self.pick(self.order[at])
+        return self.pick(gather(self.order, at)) if _is_flat(at) else stack([self[one] for one in at])
 
 
 def gather(order: Order, at: Any) -> Order:

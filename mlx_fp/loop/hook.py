@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -148,7 +149,7 @@ class _Running:
     __slots__ = ("always", "fn", "hook", "memory", "seen", "spent")
 
     def __init__(self, hook: Hook) -> None:
-        self.hook, self.fn, self.memory = hook, hook.fn, hook.init
+        self.hook, self.fn, self.memory = hook, hook.fn, deepcopy(hook.init)
         self.seen, self.spent = 0, False
         self.always = hook.every == 1 and not hook.once and hook.when is None
 

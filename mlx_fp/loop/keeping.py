@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -15,7 +16,9 @@ from .snapshot import restore, snapshot
 if TYPE_CHECKING:
     from .run import Run
 
-__all__ = ["after_epoch", "after_step", "finish", "resumed"]
+__all__ = ["after_epoch", "after_step", "cut", "finish", "resumed"]
+
+_LOG = logging.getLogger("mlx_fp.loop")
 
 Stream = Generator[Event, None, None]
 
@@ -30,9 +33,18 @@ def after_step(run: Run, epoch: int, batches: int) -> Stream:
         yield from _saved(run)
 
 
+def cut(run: Run, epoch: int, batches: int) -> Stream:
+    """Write where a run ends within an epoch, so that resumed it goes on with the rest of that."""
+    if run.saver is not None and run.cursor != Cursor(epoch, batches):
+        run.cursor = Cursor(epoch, batches)
+        yield from _saved(run)
+
+
 def after_epoch(run: Run, epoch: int, improved: bool) -> Stream:
-    """Write what is due after an epoch, or was asked for, after all hooks."""
-    if run.saver is not None and not run.interrupted and (run.save or run.saver.policy.due(epoch, improved)):
+    """Write what is due after an epoch, or is asked for, or must not be lost, after all hooks."""
+    if run.saver is None:
+        return
+    if run.save or run.interrupted or run.saver.policy.due(epoch, improved):
         yield from _saved(run)
 
 
@@ -58,7 +70,11 @@ def _saved(run: Run) -> Stream:
     assert run.saver is not None
     run.save, run.stage = False, "checkpoint"
     if not finite(run.params).item():
-        raise FloatingPointError(f"the parameters are not finite after step {run.steps}: no checkpoint is made of them")
+        fault = f"the parameters are not finite after step {run.steps}: no checkpoint is made of them"
+        if run.plan.nonfinite == "raise" and run.stop is None:
+            raise FloatingPointError(fault)
+        _LOG.warning("%s", fault)
+        return
     told = snapshot(run, run.cursor)
     path = run.saver.path(told)
     if not run.cursor.index:

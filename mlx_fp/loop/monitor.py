@@ -93,6 +93,9 @@ def watched(task: Task, given: Monitor | None, held: bool, reported: Callable[[]
     Traceback (most recent call last):
     ValueError: unknown monitor 'val_acuracy': did you mean 'val_accuracy'? known: epoch_loss, ..., val_accuracy
     """
+    reserved = [m.name for m in task.metrics if m.name in (*Row.__slots__, "loss", "examples_per_second")]
+    if reserved:
+        raise ValueError(f"a metric is called {reserved[0]!r}, as something else in a row is: give it another name")
     if given is None:
         own = "epoch_loss" if task.monitor == "val_loss" else task.monitor.removeprefix("val_")
         given = Monitor(task.monitor if held else own, task.mode)

@@ -27,7 +27,15 @@ _SAMPLE = {
     "epoch_loss": 0.5,
     "improved": True,
 }
-_OTHER = {**_SAMPLE, "epoch": 4, "next_epoch": 5, "step": 6}
+_OTHER = {
+    "epoch": 4,
+    "next_epoch": 5,
+    "step": 6,
+    "monitor": 7.5,
+    "monitor_name": "n",
+    "epoch_loss": 8.5,
+    "improved": False,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +58,10 @@ class Policy:
     @property
     def label(self) -> str:
         """The path in words, by which files of one policy know each other."""
-        return self.path if isinstance(self.path, str) else name_of(self.path)
+        if isinstance(self.path, str):
+            return self.path
+        code = getattr(self.path, "__code__", None)
+        return name_of(self.path) + ("" if code is None else f" of line {code.co_firstlineno}")
 
     def file(self, values: Mapping[str, Any]) -> Path:
         """Return the path for what `FIELDS` name. ValueError for one outside the folder."""
@@ -59,6 +70,13 @@ class Policy:
         if not inside or ".." in made.parts:
             raise ValueError(f"the checkpoint path {os.fspath(made)!r} is outside of {os.fspath(folder)!r}")
         return made
+
+    def inside(self, name: str) -> Policy:
+        """Return the policy with its files in a folder of that name; ValueError for a path that is a function."""
+        if not isinstance(self.path, str):
+            raise ValueError("trials would write to the same files: give checkpoints a template, not a function")
+        path = Path(self.path)
+        return replace(self, path=str(path.parent / name / path.name))
 
     def due(self, epoch: int, improved: bool) -> bool:
         """Whether the end of an epoch is to be kept."""
@@ -117,7 +135,9 @@ def checkpoints(
     template = path if callable(path) else _template(path)
     policy = Policy(template, best, every, every_steps, keep_last, keep_best, background)
     _ = policy.folder
-    if keep_last is not None and policy.file(_SAMPLE) == policy.file(_OTHER):
+    if keep_last is not None and policy.file(_SAMPLE) == policy.file(
+        {**_SAMPLE, "epoch": 4, "next_epoch": 5, "step": 6}
+    ):
         raise ValueError(f"keep_last keeps several files, and {policy.label!r} names one: put {{epoch}} or {{step}} in")
 
     def added(target: Trainer) -> Trainer:

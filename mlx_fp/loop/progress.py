@@ -83,12 +83,13 @@ class _Bar:
         self.bar = Progress(*columns, transient=True)
         self.task = self.bar.add_task("", figures="", visible=False)
         self.batches: int | None = None
-        self.target = self.done = self.examples = 0
+        self.target = self.epochs = self.done = self.examples = 0
         self.looked = self.started = 0.0
         self.held = ""
 
     def start(self, event: Any) -> None:
-        self.target, self.batches = event.epochs_target - event.start_epoch, event.batches
+        self.target, self.batches = event.epochs_target, event.batches
+        self.epochs = event.epochs_target - event.start_epoch
         self.started = time.monotonic()
         self.bar.start()
 
@@ -122,5 +123,5 @@ class _Bar:
         """Say how long the run still takes, at the rate so far, where the number of batches is known."""
         if not self.batches:
             return ""
-        seconds = (now - self.started) / self.done * (self.batches * self.target - self.done)
+        seconds = (now - self.started) / self.done * max(self.batches * self.epochs - self.done, 0)
         return f"{seconds // 3600:.0f}:{seconds % 3600 // 60:02.0f}:{seconds % 60:02.0f} left"

@@ -11,10 +11,10 @@ from typing import Any
 from ..call import named
 from ..errors import CheckpointError
 from ..store.bundle import read_bundle
-from ..store.checkpoint import Checkpoint, load
+from ..store.checkpoint import Checkpoint, load, peek
 from ..store.files import digest
 from .policy import Policy
-from .saver import listed
+from .retention import best_of, listed, owned
 from .trainer import Trainer
 
 __all__ = ["resolved"]
@@ -37,7 +37,7 @@ def resolved(source: Any, trainer: Trainer, monitor: str) -> tuple[Checkpoint | 
     if isinstance(source, Checkpoint):
         return source, "checkpoint"
     if isinstance(source, Mapping):
-        return _of_bundle(source, Path()), "bundle"
+        return _of_bundle(source, Path(source.get("folder", ""))), "bundle"
     if source in ("latest", "best"):
         return _of_policy(source, trainer.policy), source
     if not isinstance(source, (str, os.PathLike)):
@@ -62,19 +62,14 @@ def _of_policy(which: str, policy: Policy | None) -> Checkpoint | None:
     if policy is None:
         raise ValueError(f"resume={which!r} is of a trainer with checkpoints(…)")
     files = listed(policy)
-    if which == "best":
-        files = sorted((f for f in files if f[1]["improved"]), key=lambda f: f[1]["next_epoch"])
-    for path, _ in reversed(files):
+    for path, _ in best_of(files) if which == "best" else reversed(files):
         try:
             return load(path)
         except CheckpointError as error:
             _LOG.warning("%s; the one before it is used", error)
-    left = (
-        [p.name for p in policy.folder.rglob("*") if p.suffix in (".safetensors", ".npz")]
-        if policy.folder.is_dir()
-        else []
-    )
-    if left:
-        raise CheckpointError(f"no checkpoint in {policy.folder} can be read: {', '.join(sorted(left)[:8])}")
+    left = sorted(path.name for path in owned(policy) if peek(path) is None)
+    if files or left:
+        names = left or [path.name for path, _ in files]
+        raise CheckpointError(f"no {which} checkpoint in {policy.folder} can be read: {', '.join(names[:8])}")
     _LOG.warning("there is no checkpoint in %s yet: the run starts anew", policy.folder)
     return None

@@ -21,6 +21,7 @@ from .event import EVENTS, AfterBackward, Event, RunState
 from .hook import Asked, Hooks, Replace, Save, Stop, Validate
 from .monitor import Standing, judged, watched
 from .outcome import report_of, row_of
+from .pace import SYNC, is_large
 from .plan import Plan
 from .report import Report, Row
 from .saver import Saver
@@ -31,9 +32,6 @@ from .validation import logged, validated
 __all__ = ["Run"]
 
 Stream = Generator[Event, None, None]
-
-SYNC: dict[str, Callable[..., Any]] = {"async": mx.async_eval, "step": mx.eval}
-"""What is done with what a step gives; nothing where there is no name."""
 
 
 class Run:
@@ -50,6 +48,7 @@ class Run:
         self.params, self.opt_state = self.step.init(start, seed=plan.seed)
         self.sync = SYNC.get(plan.sync)
         self.in_flight = IN_FLIGHT if self.sync else math.inf
+        self.paced = plan.sync == "async" and is_large(self.params)
         self.rows: list[Row] = []
         self.losses: list[float] | None = [] if plan.keep_losses else None
         self.steps = self.completed = 0
@@ -57,7 +56,7 @@ class Run:
         self.monitor = watched(task, trainer.monitor, plan.validation is not None, self._logged)
         self.stop: Stop | None = None
         self.interrupted = self.validate = self.save = False
-        self.stage = "start"
+        self.stage, self.name = "start", str(time.time_ns())
         self.totals = self._totals(None, "mean")
         self.saver = None if trainer.policy is None else Saver(trainer.policy)
         self.resumed_totals: dict[str, Any] | None = None
@@ -104,22 +103,27 @@ class Run:
     def _epoch(self, epoch: int) -> Stream:
         plan, started = self.plan, time.perf_counter()
         totals = self.totals = self._totals(self.losses, plan.reduce, self._lost)
-        yield from self._train(epoch, totals)
+        whole = yield from self._train(epoch, totals)
         seconds, validation = time.perf_counter() - started, self._totals(None, plan.validation_reduce)
         if plan.validation is not None and not self.interrupted:
             yield from self._validate(epoch, plan.validation, validation)
+        held = plan.validation is None or bool(validation.means)  # an interrupt ends a validation, too
+        if not (whole and held):
+            yield from keeping.cut(self, epoch, totals.batches)
         row = row_of(epoch, self.steps, seconds, totals, validation)
-        whole = plan.validation is None or validation.batches > 0  # an interrupted epoch is not validated
         with located(epoch=epoch, stage="after_epoch"):
-            self.standing, row = judged(self.monitor, self.standing, row, whole=whole)
+            self.standing, row = judged(self.monitor, self.standing, row, whole=held)
             self.rows.append(row)
-            self.cursor = Cursor(epoch + 1)
             yield from self.emit("after_epoch", row=row)
             if self.validate:
                 yield from self._validate_now(epoch)
+        if whole and held:
+            self.completed += 1
+            self.cursor = Cursor(epoch + 1)
             yield from keeping.after_epoch(self, epoch, row.improved)
 
-    def _train(self, epoch: int, totals: Totals) -> Stream:
+    def _train(self, epoch: int, totals: Totals) -> Generator[Event, None, bool]:
+        """Train on an epoch; return whether on all of it."""
         if self.resumed_totals is not None:
             totals.restore(self.resumed_totals)
             self.resumed_totals = None
@@ -132,6 +136,8 @@ class Run:
         with located(**where), closing(self.plan.train.open(self.cursor, kind="train")) as batches:
             for batch in batches:
                 self.stage = "step"
+                if self.paced:
+                    mx.eval(self.params, self.opt_state)
                 if plain:
                     self.params, self.opt_state, logs = step(self.params, self.opt_state, batch)
                     if sync is not None:
@@ -147,11 +153,11 @@ class Run:
                 if self.stop is not None:
                     break
                 self.stage = "data"
-            else:
-                self.completed += 1
+            whole = self.stop is None or totals.batches == self.plan.train.size
             if self.plan.sync == "epoch":
                 mx.eval(self.params, self.opt_state)
             totals.close(self.plan.train, metric.values(self.step.metrics, self.opt_state["metrics"]))
+        return whole
 
     def _step(self, epoch: int, batch: Batch) -> Generator[Event, None, State]:
         here = {"epoch": epoch, "batch": batch, "step": self.steps}
@@ -188,6 +194,8 @@ class Run:
             for batch, logs in validated(self.eval, self.params, data, totals, epoch=epoch):
                 if "after_validation_batch" in self.heard:
                     yield from self.emit("after_validation_batch", epoch=epoch, batch=batch, loss=logs["loss"])
+                if self.interrupted:
+                    return
             fields = {"val_loss": totals.means["loss"], "validation_batches": totals.batches}
             yield from self.emit("after_validation", epoch=epoch, **fields, val_metrics=totals.named())
 

@@ -8,11 +8,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from ..store.checkpoint import peek, prepared
+from ..store.checkpoint import prepared, suffixed
+from ..store.files import sweep
 from ..store.lock import Lock
-from .policy import Policy
+from .policy import FIELDS, Policy
+from .retention import kept, listed
 
-__all__ = ["Saver", "Written", "listed"]
+__all__ = ["Saver", "Written"]
 
 
 Written = tuple[Path, dict[str, Any], tuple[str, ...]]
@@ -33,8 +35,7 @@ class Saver:
     def __enter__(self) -> Saver:
         """Take the folder, or raise with who holds it; what a killed writer left half-written is deleted."""
         self._lock.take()
-        for left in self.policy.folder.rglob(".*.tmp"):
-            left.unlink(missing_ok=True)
+        sweep(self.policy.folder)
         return self
 
     def __exit__(self, *raised: object) -> None:
@@ -46,8 +47,8 @@ class Saver:
     def path(self, told: dict[str, Any]) -> Path:
         """Return where the state that the metadata tell of goes."""
         values = {**told, "epoch": max(told["epoch"], 0), "monitor": told["monitor_value"]}
-        made = self.policy.file({name: _shown(values.get(name)) for name in _NAMES})
-        return made if made.suffix in (".safetensors", ".npz") else made.with_name(made.name + ".safetensors")
+        made = self.policy.file({name: _shown(values.get(name)) for name in FIELDS})
+        return suffixed(made)
 
     def start(self, path: Path, params: Any, opt_state: Any, told: dict[str, Any]) -> None:
         """Begin to write a checkpoint, of the bytes as they are now; `done` gives what came of it."""
@@ -55,7 +56,7 @@ class Saver:
 
         def work() -> Written:
             write()
-            return path, told, self._retain(path)
+            return path, told, self._retain(path, told["run"])
 
         self._writing = self._thread().submit(work) if self.policy.background else _now(work)
 
@@ -66,39 +67,23 @@ class Saver:
             return None
         self._writing = None
         path, told, deleted = writing.result()
-        self.written = [name for name in [*self.written, str(path)] if name not in deleted]
+        again = {*deleted, str(path)}
+        self.written = [name for name in self.written if name not in again] + [str(path)]
         return path, told, deleted
 
     def _thread(self) -> ThreadPoolExecutor:
         self._worker = self._worker or ThreadPoolExecutor(1, thread_name_prefix="mlx_fp-checkpoint")
         return self._worker
 
-    def _retain(self, newest: Path) -> tuple[str, ...]:
+    def _retain(self, newest: Path, run: str) -> tuple[str, ...]:
         if self.policy.keep_last is None:
             return ()
-        files = listed(self.policy)
-        best = sorted((f for f in files if _rank(f[1]) is not None), key=lambda f: _rank(f[1]) or 0.0)
-        kept = {newest, *(path for path, _ in files[-self.policy.keep_last :])}
-        kept |= {path for path, _ in best[: self.policy.keep_best]}
-        deleted = [path for path, _ in files if path not in kept and not _is_same(path, self.resumed_from)]
+        files = listed(self.policy, run)
+        stay = {newest, *kept(self.policy, files)}
+        deleted = [path for path, _ in files if path not in stay and not _is_same(path, self.resumed_from)]
         for path in deleted:
             path.unlink(missing_ok=True)
         return tuple(map(str, deleted))
-
-
-_NAMES = ("epoch", "next_epoch", "step", "monitor", "monitor_name", "epoch_loss", "improved")
-
-
-def listed(policy: Policy) -> list[tuple[Path, dict[str, Any]]]:
-    """List the checkpoints of a policy with their metadata, read off the folder, oldest first; no damaged headers."""
-    found = []
-    folder = policy.folder
-    paths = [p for p in folder.rglob("*") if p.suffix in (".safetensors", ".npz") and not p.name.startswith(".")]
-    for path in paths if folder.is_dir() else []:
-        told = peek(path)
-        if told is not None and told.get("policy") == policy.label:
-            found.append((path, told))
-    return sorted(found, key=lambda file: (file[1]["step"], file[1]["next_epoch"], str(file[0])))
 
 
 def _now(work: Callable[[], Written]) -> Future[Written]:
@@ -109,14 +94,6 @@ def _now(work: Callable[[], Written]) -> Future[Written]:
     except Exception as error:
         done.set_exception(error)
     return done
-
-
-def _rank(told: dict[str, Any]) -> float | None:
-    """Return what orders checkpoints by their monitor, the best first; None for those within an epoch."""
-    value = told["monitor_value"]
-    if value is None or value != value or told["cursor"]["index"]:
-        return None
-    return float(value if told["monitor_mode"] == "min" else -value)
 
 
 def _is_same(path: Path, other: Path | None) -> bool:

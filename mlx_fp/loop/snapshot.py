@@ -44,6 +44,8 @@ def snapshot(run: Run, cursor: Cursor, user: Any = None) -> dict[str, Any]:
         "rows": [asdict(row) for row in run.rows],
         "losses": None if run.losses is None else mx.array(run.losses, mx.float32),
         "totals": totals,
+        "run": run.name,
+        "data": repr(run.plan.train),
         "policy": None if run.trainer.policy is None else run.trainer.policy.label,
         "versions": environment(),
         "user": user,
@@ -58,7 +60,7 @@ def restore(run: Run, checkpoint: Any) -> Cursor:
             f"{checkpoint.path} holds parameters, and nothing of a run to go on with: give them as params="
         )
     _same_monitor(run, checkpoint)
-    _same_place(checkpoint)
+    _same_place(run, checkpoint)
     run.params = _like("parameters", run.params, checkpoint.params, checkpoint.path)
     run.opt_state = _like("optimiser state", run.opt_state, checkpoint.opt_state, checkpoint.path)
     run.steps, run.completed = told["step"], told["completed"]
@@ -66,6 +68,7 @@ def restore(run: Run, checkpoint: Any) -> Cursor:
     run.rows = [Row(**{field.name: row[field.name] for field in fields(Row)}) for row in told["rows"]]
     if run.losses is not None and told["losses"] is not None:
         run.losses[:] = told["losses"].tolist()
+    run.name = told["run"]
     run.hooks.restore(told["hooks"])
     run.resumed_totals = told["totals"]
     return Cursor(**told["cursor"])
@@ -78,12 +81,14 @@ def _same_monitor(run: Run, checkpoint: Any) -> None:
         raise CheckpointError(f"{checkpoint.path} watches {other[0]} ({other[1]}), and this run {one[0]} ({one[1]})")
 
 
-def _same_place(checkpoint: Any) -> None:
+def _same_place(run: Run, checkpoint: Any) -> None:
     """Warn once where what computes is not what computed before: the run goes on, but not to the same bits."""
-    here, there = environment(), checkpoint.metadata["versions"]
+    told = checkpoint.metadata
+    here = {**environment(), "the data": repr(run.plan.train), "the hooks": ", ".join(run.hooks.state())}
+    there = {**told["versions"], "the data": told["data"], "the hooks": ", ".join(told["hooks"])}
     other = [f"{name} was {there.get(name)}, is {now}" for name, now in here.items() if there.get(name) != now]
     if other:
-        _LOG.warning("%s was written elsewhere, and goes on inexactly: %s", checkpoint.path, "; ".join(other))
+        _LOG.warning("%s was written by another run, and goes on inexactly: %s", checkpoint.path, "; ".join(other))
 
 
 def _like(what: str, own: Any, held: Any, path: Any) -> Any:

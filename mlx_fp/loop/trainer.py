@@ -105,20 +105,26 @@ def with_metrics(*metrics: Metric) -> Verb:
 
 
 def monitor(
-    name: str, *, mode: str = "min", min_delta: float = 0.0, metric: Callable[[Row], float] | None = None
+    name: str, *, mode: str | None = None, min_delta: float = 0.0, metric: Callable[[Row], float] | None = None
 ) -> Verb:
     """Watch a figure of each epoch's row, `val_loss` say, or what a function of the row, `metric`, makes of it.
 
-    The best epoch is the one with the least, or with `mode="max"` the most of it; one that is better by no more than
-    `min_delta` is none. NaN never is. Early stopping, plateaus and checkpoints go by it. ValueError, with candidates,
-    for another mode, and when the run starts for a figure that there is not.
+    The best epoch is the one with the least, or with `mode="max"` the most of it; without `mode` it is as the metric of
+    that name says, `"min"` where there is none. One that is better by no more than `min_delta` is not better, and NaN
+    never is. Early stopping, plateaus and checkpoints go by it. ValueError, with candidates, for another mode, and when
+    the run starts for a figure that there is not.
 
     >>> from mlx_fp import nn, task
     >>> pipe(trainer(nn.linear(4, 2), task.classification()), monitor("val_accuracy", mode="max")).monitor.mode
     'max'
     """
-    watched = Monitor(name, mode, min_delta, metric)
-    return lambda target: replace(target, monitor=watched)
+    given = Monitor(name, mode or "min", min_delta, metric)
+
+    def watched(target: Trainer) -> Trainer:
+        modes = {m.name: m.mode for m in target.task.metrics}
+        return replace(target, monitor=replace(given, mode=mode or modes.get(name.removeprefix("val_"), "min")))
+
+    return watched
 
 
 def with_named(registry: Registry, name: str, **options: Any) -> Verb:

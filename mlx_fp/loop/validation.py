@@ -21,11 +21,12 @@ def validated(
 ) -> Iterator[tuple[Batch, State]]:
     """Take every batch of the data into `totals`, in evaluation mode; yield each, before it counts, with its logs."""
     state = step.init()
-    for batch in data.open(Cursor(epoch), kind=kind):
-        state, logs = step(params, state, batch)
-        mx.async_eval(state, logs)
-        yield batch, logs
-        totals.add(logs, batch)
+    with closing(data.open(Cursor(epoch), kind=kind)) as batches:
+        for batch in batches:
+            state, logs = step(params, state, batch)
+            mx.async_eval(state, logs)
+            yield batch, logs
+            totals.add(logs, batch)
     totals.close(data, metric.values(step.metrics, state))
 
 

@@ -82,8 +82,7 @@ def read_bundle(path: str | os.PathLike[str]) -> dict[str, Any]:
         isinstance(checkpoint, dict) and all(isinstance(checkpoint.get(key), str) for key in ("path", "sha256"))
     ):
         raise ValueError(f"{os.fspath(path)} is a run bundle whose checkpoint has no path and SHA-256")
-    held: dict[str, Any] = {"checkpoint": None, **_numbers(read)}
-    return held
+    return {"checkpoint": None, **_numbers(read), "folder": str(Path(path).parent)}
 
 
 def environment() -> dict[str, str | None]:

@@ -18,7 +18,7 @@ from .files import write_whole
 from .manifest import rebuild, take_down
 from .tensors import Tensor, as_array, as_tensor
 
-__all__ = ["SCHEMA", "Checkpoint", "found", "load", "peek", "prepared", "save"]
+__all__ = ["SCHEMA", "SUFFIXES", "Checkpoint", "found", "load", "peek", "prepared", "save", "suffixed"]
 
 SCHEMA = 1
 """The version of what is in the file."""
@@ -27,9 +27,12 @@ PREFIX = "__mlx_fp__"
 """In front of the names of arrays that are no parameters."""
 
 SUFFIXES = (".safetensors", ".npz")
+"""What a checkpoint may end in."""
+
+OTHERS = frozenset({".bin", ".ckpt", ".gguf", ".h5", ".json", ".npy", ".pickle", ".pkl", ".pt", ".pth", ".zip"})
+"""What other kinds of files end in."""
 
 _BLANK = "0" * 64
-_CHUNK = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,7 @@ def prepared(
     >>> write().name
     'a.safetensors'
     """
-    target = _suffixed(Path(path))
+    target = suffixed(Path(path))
     arrays: dict[str, Array] = {}
     manifest = {
         "params": take_down(params, arrays),
@@ -111,9 +114,22 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
         if schema != SCHEMA:
             raise ValueError(f"its schema is {schema}, and this version of mlx_fp reads {SCHEMA}")
         return _rebuilt(tensors, json.loads(told), source)
-    except (ValueError, RecursionError, KeyError, TypeError) as error:
+    except (ValueError, RecursionError, KeyError, TypeError, OverflowError) as error:
         fault = "it is nested too deep" if isinstance(error, RecursionError) else error
         raise CheckpointError(f"{source} is no checkpoint that can be read: {fault}") from None
+
+
+def suffixed(path: Path) -> Path:
+    """Return the path with a suffix of a checkpoint's. ValueError for that of another kind of file.
+
+    >>> suffixed(Path("runs/v1.5-best")).name
+    'v1.5-best.safetensors'
+    """
+    if path.suffix in SUFFIXES:
+        return path
+    if path.suffix in OTHERS:
+        raise ValueError(f"a checkpoint ends in .safetensors or .npz; got {path.name!r}")
+    return path.with_name(path.name + SUFFIXES[0])
 
 
 def peek(path: str | os.PathLike[str]) -> dict[str, Any] | None:
@@ -131,8 +147,8 @@ def peek(path: str | os.PathLike[str]) -> dict[str, Any] | None:
             with source.open("rb") as file:
                 length = int.from_bytes(file.read(8), "little")
                 told = metadata_of(file.read(min(length, LONGEST_HEADER))).get("manifest", "")
-        found: dict[str, Any] = rebuild(json.loads(told)["metadata"], _left_out)
-        return found
+        found = rebuild(json.loads(told)["metadata"], _left_out)
+        return found if isinstance(found, dict) else None
     except (ValueError, RecursionError, KeyError, TypeError, OSError):
         return None
 
@@ -151,14 +167,6 @@ def found(path: str | os.PathLike[str]) -> Path:
     raise FileNotFoundError(f"there is no checkpoint {' or '.join(map(str, tried))}")
 
 
-def _suffixed(path: Path) -> Path:
-    if path.suffix in SUFFIXES:
-        return path
-    if path.suffix and not path.suffix[1:].isdigit():
-        raise ValueError(f"a checkpoint ends in .safetensors or .npz; got {path.name!r}")
-    return path.with_name(path.name + SUFFIXES[0])
-
-
 def _write(file: BinaryIO, tensors: Mapping[str, Tensor], told: str) -> None:
     """Write the container, digesting its bytes meanwhile in a thread, and then the digest in its place."""
     metadata = {"format": "mlx_fp", "schema": str(SCHEMA), "sha256": _BLANK, "manifest": told}
@@ -169,33 +177,32 @@ def _write(file: BinaryIO, tensors: Mapping[str, Tensor], told: str) -> None:
         for part in parts:
             file.write(part)
         found = digest.result()
-    file.seek(_place(head))
+    file.seek(_place(head, _BLANK, len(head)))
     file.write(found.encode())
 
 
 def _read(source: Path) -> tuple[dict[str, Tensor], str, int]:
-    content = memoryview(bytearray(source.stat().st_size))
+    content = bytearray(source.stat().st_size)
     with source.open("rb") as file:
         if file.readinto(content) != len(content):
             raise ValueError("it changed while it was read")
-    tensors, metadata = unpack(content)
+    tensors, metadata = unpack(memoryview(content))
     if metadata.get("format") != "mlx_fp":
         raise ValueError("it has tensors, but mlx_fp did not write it; for weights alone use mx.load")
     length = 8 + int.from_bytes(content[:8], "little")
-    at = _place(bytes(content[:length]), metadata["sha256"])
-    blanked = bytearray(content[:length])
-    blanked[at : at + 64] = _BLANK.encode()
-    if _digest([blanked, content[length:]]) != metadata["sha256"]:
+    at = _place(content, metadata["sha256"], length)
+    content[at : at + 64] = _BLANK.encode()
+    if _digest([content]) != metadata["sha256"]:
         raise ValueError("it is damaged: its digest is another")
     return tensors, metadata["manifest"], int(metadata["schema"])
 
 
-def _place(head: bytes, digest: str = _BLANK) -> int:
-    """Return where the digest stands in a header."""
+def _place(content: bytes | bytearray, digest: str, length: int) -> int:
+    """Return where the digest stands in a header of that length."""
     mark = f'"sha256":"{digest}"'.encode()
-    if head.count(mark) != 1:
+    if len(digest) != 64 or content.count(mark, 0, length) != 1:
         raise ValueError("its digest is not where it should be")
-    return head.index(mark) + len(b'"sha256":"')
+    return content.index(mark, 0, length) + len(b'"sha256":"')
 
 
 def _digest(parts: Iterable[Any]) -> str:
@@ -205,8 +212,8 @@ def _digest(parts: Iterable[Any]) -> str:
     return digest.hexdigest()
 
 
-def _rebuilt(tensors: Mapping[str, Tensor], manifest: Any, source: Path) -> Checkpoint:
-    left = dict(tensors)
+def _rebuilt(left: dict[str, Tensor], manifest: Any, source: Path) -> Checkpoint:
+    """Build trees; each tensor goes as its array comes, so that not all are there twice."""
     trees = {part: rebuild(manifest[part], lambda name: as_array(left.pop(name))) for part in manifest}
     if left:
         raise ValueError(f"its manifest has no place for {next(iter(left))!r}")

@@ -7,6 +7,7 @@ from the arrays' memory, and read by hand, because MLX's reader trusts shapes an
 from __future__ import annotations
 
 import json
+from codecs import getincrementaldecoder
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -16,6 +17,8 @@ __all__ = ["LONGEST_HEADER", "header", "metadata_of", "unpack"]
 
 LONGEST_HEADER = 100_000_000
 """Bytes; the limit of safetensors itself."""
+
+_PIECE = 1 << 16
 
 
 def header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
@@ -48,16 +51,18 @@ def unpack(content: memoryview) -> tuple[dict[str, Tensor], dict[str, str]]:
     length = int.from_bytes(content[:8], "little")
     if length > min(len(content) - 8, LONGEST_HEADER):
         raise ValueError(f"its header should have {length} bytes, more than there are")
-    text = bytes(content[8 : 8 + length])
-    entries, metadata = _entries(text), metadata_of(text)
+    entries = _entries(content[8 : 8 + length])
+    metadata = _metadata(entries)
     entries.pop("__metadata__", None)
     payload = content[8 + length :]
     return dict(_tensors(entries, payload)), metadata
 
 
-def _entries(text: bytes) -> dict[str, Any]:
+def _entries(text: bytes | memoryview) -> dict[str, Any]:
+    if bytes(text[:1]) != b"{":
+        raise ValueError("its header is no JSON object")
     try:
-        entries = json.loads(text.decode(), object_pairs_hook=_unique)
+        entries = json.loads(_decoded(text), object_pairs_hook=_unique)
     except RecursionError:
         raise ValueError("its header is nested too deep") from None
     except ValueError as error:  # not UTF-8, no JSON, a key twice
@@ -65,6 +70,14 @@ def _entries(text: bytes) -> dict[str, Any]:
     if not isinstance(entries, dict):
         raise ValueError("its header is no JSON object")
     return entries
+
+
+def _decoded(text: bytes | memoryview) -> str:
+    """Decode, after a look at each piece: the error of a decoder has a copy of all that it was given."""
+    decoder = getincrementaldecoder("utf-8")()
+    for start in range(0, len(text), _PIECE):
+        decoder.decode(text[start : start + _PIECE], final=start + _PIECE >= len(text))
+    return str(text, "utf-8")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -80,7 +93,11 @@ def metadata_of(text: bytes) -> dict[str, str]:
     >>> metadata_of(b'{"__metadata__": {"a": "b"}}')
     {'a': 'b'}
     """
-    metadata = _entries(text).get("__metadata__", {})
+    return _metadata(_entries(text))
+
+
+def _metadata(entries: dict[str, Any]) -> dict[str, str]:
+    metadata = entries.get("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise ValueError("its metadata are no texts by name")
     return metadata

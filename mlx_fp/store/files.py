@@ -9,7 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["digest", "make_folder", "write_whole"]
+__all__ = ["TEMPORARY", "digest", "make_folder", "sweep", "write_whole"]
+
+TEMPORARY = ".mlx_fp-tmp"
+"""What the names of files that are being written end in."""
 
 
 def write_whole(path: str | os.PathLike[str], content: bytes | Callable[[BinaryIO], None]) -> Path:
@@ -27,7 +30,7 @@ def write_whole(path: str | os.PathLike[str], content: bytes | Callable[[BinaryI
     target = Path(path)
     make_folder(target.parent)
     try:
-        number, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+        number, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=TEMPORARY)
         try:
             with os.fdopen(number, "wb") as file:
                 content(file) if callable(content) else file.write(content)
@@ -60,6 +63,12 @@ def make_folder(folder: Path) -> None:
         _flush_folder(one.parent)
 
 
+def sweep(folder: Path) -> None:
+    """Delete what killed writers left half-written in a folder. Only its holder may: nobody else writes there."""
+    for left in folder.glob(f".*{TEMPORARY}"):
+        left.unlink(missing_ok=True)
+
+
 def digest(path: str | os.PathLike[str]) -> str:
     """Return the SHA-256 of a file, in hexadecimal.
 
@@ -78,6 +87,8 @@ def _flush_folder(folder: Path) -> None:
     number = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(number)
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, os.fspath(folder)) from error
     finally:
         os.close(number)
 

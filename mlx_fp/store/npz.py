@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import zipfile
 from collections.abc import Mapping
@@ -57,27 +58,32 @@ def read_npz(source: Path) -> tuple[dict[str, Tensor], str, int]:
 
 def peek_npz(source: Path) -> str:
     """Return the manifest alone."""
-    import numpy as np
-
     with source.open("rb") as file:
         try:
-            with np.load(file, allow_pickle=False) as members:
-                return bytes(members[_MANIFEST]).decode()
+            with _opened(file) as archive:
+                return _text(archive, _MANIFEST)
         except Exception as error:
             raise ValueError(f"it is damaged: {error}") from None
 
 
 def _read(file: BinaryIO) -> tuple[dict[str, Tensor], str, int]:
-    import numpy as np
-
-    with np.load(file, allow_pickle=False) as members:
-        told, info = bytes(members[_MANIFEST]).decode(), json.loads(bytes(members[_INFO]))
-        tensors = dict(_tensor(dtype, member, name, members) for dtype, member, name in info["tensors"])
-        if len(members.files) != len(tensors) + 2:
+    with _opened(file) as archive:
+        told, info = _text(archive, _MANIFEST), json.loads(_text(archive, _INFO))
+        tensors = {name: _tensor(archive, dtype, member, name) for dtype, member, name in info["tensors"]}
+        if len(archive.namelist()) != len(tensors) + 2:
             raise ValueError("it has members of no name")
     if _digest(tensors, told) != info["sha256"]:
         raise ValueError("its digest is another")
     return tensors, told, int(info["schema"])
+
+
+def _opened(file: BinaryIO) -> zipfile.ZipFile:
+    """Open an archive. ValueError for one whose members would take more memory than the file has bytes."""
+    archive, size = zipfile.ZipFile(file), file.seek(0, 2)
+    parts = archive.infolist()
+    if any(part.compress_type != zipfile.ZIP_STORED for part in parts) or sum(p.file_size for p in parts) > size:
+        raise ValueError("its members are packed, or one stands for another")
+    return archive
 
 
 def _put(members: zipfile.ZipFile, name: str, array: Any) -> None:
@@ -87,14 +93,27 @@ def _put(members: zipfile.ZipFile, name: str, array: Any) -> None:
         np.lib.format.write_array(member, array, allow_pickle=False)
 
 
-def _tensor(dtype: str, member: str, name: str, members: Any) -> tuple[str, Tensor]:
+def _text(archive: zipfile.ZipFile, member: str) -> str:
+    return str(_tensor(archive, "U8", member, member).data, "utf-8")
+
+
+def _tensor(archive: zipfile.ZipFile, dtype: str, member: str, name: str) -> Tensor:
+    """Read a member by numpy's own reader of headers; no array is made before its bytes are known to be there."""
     import numpy as np
 
-    array = members[member]
-    if dtype not in WIDTHS or not isinstance(array, np.ndarray) or array.dtype != np.dtype(_NUMPY[dtype]):
-        raise ValueError(f"tensor {name!r} is no {dtype}")
-    data: Any = np.ascontiguousarray(array).reshape(-1).view(np.uint8) if array.size else b""
-    return name, Tensor(dtype, array.shape, memoryview(data))
+    content = archive.read(f"{member}.npy")
+    file = io.BytesIO(content)
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise ValueError(f"tensor {name!r} is in a format of another version")
+    shape, by_columns, kind = np.lib.format.read_array_header_1_0(file)
+    tensor = Tensor(dtype, shape, memoryview(content)[file.tell() :])
+    if dtype not in WIDTHS or kind != np.dtype(_NUMPY[dtype]) or by_columns or not _is_whole(tensor):
+        raise ValueError(f"tensor {name!r} is no {dtype} of {shape}")
+    return tensor
+
+
+def _is_whole(tensor: Tensor) -> bool:
+    return min(tensor.shape, default=0) >= 0 and tensor.fits
 
 
 def _digest(tensors: Mapping[str, Tensor], told: str) -> str:

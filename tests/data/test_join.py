@@ -546,3 +546,16 @@ def test_a_model_trains_on_a_zip_of_columns():
             params, opt_state, logs = step(params, opt_state, batch)
     assert logs["loss"].item() < 1e-3
     assert step.traces == 1
+
+
+def test_batches_of_batches_of_what_was_zipped():
+    both = pipe(data.zip(a=data.source(range(8)), b=data.source(range(8))), data.batch(2), data.batch(2))
+    rows = pipe(data.zip(a=range(8), b=range(8)), data.map(lambda row: row), data.batch(2), data.batch(2))
+    assert (
+        [batch["a"].tolist() for batch in both]
+        == [batch["a"].tolist() for batch in rows]
+        == [
+            [[0, 1], [2, 3]],
+            [[4, 5], [6, 7]],
+        ]
+    )

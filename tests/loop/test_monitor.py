@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from toolz import pipe
 
 import mlx_fp as fp
-from mlx_fp import data, nn
+from mlx_fp import data, metrics, nn
 from mlx_fp.loop.monitor import Standing, judged
 from mlx_fp.loop.report import Row
 
@@ -241,3 +241,17 @@ def test_a_row_has_the_fields_of_the_contract():
     assert row["improved"] is True
     assert {name: row[name] for name in wanted} == wanted
     assert row["monitor_value"] == row["val_accuracy"]
+
+
+def test_the_direction_is_that_of_the_metric_of_the_name():
+    target = pipe(fp.trainer(nn.linear(3, 2), fp.classification()), fp.with_metrics(metrics.f1(2)))
+    modes = {name: fp.monitor(name)(target).monitor.mode for name in ("val_accuracy", "f1", "val_loss", "other")}
+    assert modes == {"val_accuracy": "max", "f1": "max", "val_loss": "min", "other": "min"}
+    assert fp.monitor("val_accuracy", mode="min")(target).monitor.mode == "min"
+
+
+@pytest.mark.parametrize("name", ["loss", "seconds", "epoch"])
+def test_a_metric_may_not_be_called_as_something_else_in_a_row(name):
+    target = fp.trainer(nn.linear(3, 2), fp.classification(metrics=[metrics.accuracy(name)]))
+    with pytest.raises(ValueError, match=f"a metric is called '{name}'"):
+        fp.fit([(mx.ones((2, 3)), mx.array([0, 1]))], quiet=True)(target)

@@ -139,10 +139,14 @@ def test_no_file_leaves_the_folder(tmp_path):
     assert names(tmp_path) == [".._.._x-0.safetensors"] or names(tmp_path) == []
 
 
-def test_what_is_not_finite_is_not_written(tmp_path):
+def test_what_is_not_finite_is_not_written(tmp_path, caplog):
     spoil = fp.on("after_step", lambda e: fp.Replace(params={"weight": mx.full((2, 3), mx.nan), "bias": mx.zeros(2)}))
+    fit(spoil, fp.checkpoints(tmp_path / "{epoch}"), nonfinite="keep", epochs=1)
+    assert names(tmp_path) == []
+    assert "not finite after step 2: no checkpoint is made of them" in caplog.text
+    late = fp.on("after_epoch", lambda e: fp.Replace(params={"weight": mx.full((2, 3), mx.nan), "bias": mx.zeros(2)}))
     with pytest.raises(FloatingPointError, match="not finite after step 2"):
-        fit(spoil, fp.checkpoints(tmp_path / "{epoch}"), nonfinite="keep")
+        fit(late, fp.checkpoints(tmp_path / "{epoch}"))
     assert names(tmp_path) == []
 
 
@@ -168,10 +172,11 @@ Lock(Path({str(tmp_path)!r})).take()
 os.kill(os.getpid(), 9)
 """
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == -9
-    (tmp_path / ".0.safetensors.abc.tmp").write_bytes(b"half")
+    (tmp_path / ".0.safetensors.abc.mlx_fp-tmp").write_bytes(b"half")
+    (tmp_path / ".mine.tmp").write_bytes(b"mine")
     fit(fp.checkpoints(tmp_path / "{epoch}"), epochs=1)
     assert names(tmp_path) == ["0.safetensors"]
-    assert not list(tmp_path.glob(".*.tmp"))
+    assert sorted(path.name for path in tmp_path.glob(".*")) == [".mine.tmp", ".mlx_fp.lock"]
 
 
 def test_a_write_that_fails_keeps_the_checkpoint_before_and_the_report_the_parameters(tmp_path, monkeypatch):

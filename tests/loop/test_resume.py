@@ -172,7 +172,7 @@ def test_a_damaged_newest_file_is_passed_over_with_a_warning_and_all_damaged_is_
         fit(trainer(policy), resume=newest)
     for path in tmp_path.glob("*.safetensors"):
         path.write_bytes(b"rubbish")
-    with pytest.raises(CheckpointError, match="no checkpoint in .* can be read"):
+    with pytest.raises(CheckpointError, match="no latest checkpoint in .* can be read"):
         fit(trainer(policy), resume="latest")
 
 
@@ -263,5 +263,82 @@ def test_kill_9_at_random_instants_loses_nothing_and_ends_with_the_same_bits(alo
     assert same(end.opt_state, alone.opt_state)
     names = [p.name for p in folder.iterdir()]
     assert len([n for n in names if n.endswith(".safetensors")]) <= 3
-    assert not [n for n in names if n.endswith(".tmp")]
+    assert not [n for n in names if n.endswith("tmp")]
     assert kills > 0
+
+
+def cut_by(*verbs, **options):
+    """A run with checkpoints that something ends, and then another that goes on from them."""
+    options = {"epochs": EPOCHS, "seed": 9, "quiet": True, "validation": HELD, **options}
+    return pipe(trainer(*verbs), fp.fit(TRAIN, **options))
+
+
+@pytest.mark.parametrize("event", ["before_validation", "after_validation_batch", "after_validation", "after_epoch"])
+def test_an_interrupt_outside_of_a_step_saves_too(alone, tmp_path, event):
+    kill = fp.on(event, lambda e: signal.raise_signal(signal.SIGTERM), once=True, when=lambda e: e.epoch == 1)
+    policy = fp.checkpoints(tmp_path / "ep-{epoch}", every=100)
+    first = cut_by(kill, policy)
+    assert first.stop_reason == "SIGTERM"
+    again = fit(trainer(policy), resume="latest")
+    assert again.resume_from == str(tmp_path / "ep-1.safetensors")
+    assert_equal(again, alone)
+
+
+@pytest.mark.parametrize("step", range(9))
+def test_a_stop_within_an_epoch_goes_on_with_the_rest_of_it(alone, tmp_path, step):
+    stop = fp.on("after_step", lambda e: fp.Stop("enough") if e.step == step else None)
+    policy = fp.checkpoints(tmp_path / "{step}")
+    cut_by(stop, policy)
+    assert_equal(fit(trainer(policy), resume="latest"), alone)
+
+
+def test_a_new_run_in_the_folder_of_an_old_one_is_the_newest(tmp_path):
+    policy = fp.checkpoints(tmp_path / "ep-{epoch}", keep_last=2)
+    pipe(trainer(policy), fp.fit(TRAIN, epochs=6, validation=HELD, quiet=True))
+    new = pipe(trainer(policy), fp.fit(TRAIN, epochs=2, validation=HELD, seed=9, quiet=True))
+    assert set(new.checkpoints) == {str(tmp_path / f"ep-{i}.safetensors") for i in range(2)}
+    again = pipe(trainer(policy), fp.fit(TRAIN, epochs=2, validation=HELD, seed=9, quiet=True, resume="latest"))
+    assert again.resume_from == str(tmp_path / "ep-1.safetensors")
+    assert again.epochs_ran == 0
+
+
+def test_best_is_the_best_of_the_report_whatever_min_delta(tmp_path):
+    values = [1.0, 0.95, 0.94]
+    given = fp.monitor("given", metric=lambda row: values[row.epoch], min_delta=0.1)
+    policy = fp.checkpoints(tmp_path / "ep-{epoch}", best=True, keep_last=1)
+    report = fit(trainer(given, policy))
+    assert report.best_epoch == 0
+    assert sorted(path.stem for path in tmp_path.glob("*.safetensors")) == ["ep-0", "ep-2"]
+    assert fit(trainer(given, policy), resume="best").resume_from == str(tmp_path / "ep-0.safetensors")
+
+
+def test_other_data_and_other_hooks_are_warned_of(tmp_path, caplog):
+    fit(trainer(fp.checkpoints(tmp_path / "ep-{epoch}")))
+    other = pipe(data.arrays(x=X, y=Y), data.shuffle(seed=5), data.batch(8))
+    pipe(trainer(), fp.fit(other, validation=HELD, epochs=4, quiet=True, resume=tmp_path / "ep-2"))
+    assert "the data was pipe(arrays" in caplog.text
+    caplog.clear()
+    fit(trainer(fp.on("after_step", print, once=True, when=lambda e: False)), resume=tmp_path / "ep-2")
+    assert "the hooks was" in caplog.text
+
+
+def test_other_peoples_files_are_neither_counted_nor_deleted(alone, tmp_path):
+    (tmp_path / "other").mkdir()
+    fp.save(tmp_path / "other" / "final", {"a": mx.array(1)})
+    (tmp_path / ".draft.tmp").write_text("mine")
+    policy = fp.checkpoints(tmp_path / "ep-{epoch}", keep_last=1)
+    assert_equal(fit(trainer(policy), resume="latest"), alone)
+    assert (tmp_path / "other" / "final.safetensors").exists()
+    assert (tmp_path / ".draft.tmp").exists()
+
+
+def test_fields_may_name_folders(tmp_path):
+    report = fit(trainer(fp.checkpoints(tmp_path / "{monitor_name}" / "{monitor:.2f}" / "{epoch}-{improved}")))
+    assert all(Path(path).exists() for path in report.checkpoints)
+
+
+def test_a_bundle_that_was_read_knows_its_folder(alone, tmp_path):
+    target = trainer(fp.checkpoints(tmp_path / "a" / "ep-{epoch}"))
+    first = pipe(target, fp.fit(TRAIN, validation=HELD, epochs=2, seed=9, quiet=True))
+    path = fp.save_bundle(tmp_path / "b" / "run.json", first, checkpoint=first.checkpoints[-1])
+    assert_equal(fit(target, resume=fp.read_bundle(path)), alone)

@@ -102,3 +102,16 @@ def test_a_stop_that_reads_a_value_ends_every_sync_at_the_same_step():
         ends.add((report.rows[-1].steps, report.stop_reason, report.losses))
     assert len(ends) == 1
     assert next(iter(ends))[:2] == (4, "good")
+
+
+def test_a_large_model_waits_for_the_step_before_and_gives_the_same_bits(monkeypatch):
+    from mlx_fp.loop import pace
+
+    x = mx.random.normal((40, 4), key=mx.random.key(3))
+    batches = [(x[i : i + 8], (x[i : i + 8, 0] > 0).astype(mx.int32)) for i in range(0, 40, 8)]
+    target = fp.trainer(nn.linear(4, 2), fp.classification())
+    ahead = fp.fit(batches, epochs=2, quiet=True)(target)
+    monkeypatch.setattr(pace, "LARGE", 0)
+    paced = fp.fit(batches, epochs=2, quiet=True)(target)
+    assert paced.losses == ahead.losses
+    assert mx.array_equal(paced.params["weight"], ahead.params["weight"]).item()

@@ -1,0 +1,70 @@
+"""Which checkpoints of a policy there are, which run they are of, and which of them stay. Read off the folder."""
+
+from __future__ import annotations
+
+import os
+import re
+import string
+from pathlib import Path
+from typing import Any
+
+from ..store.checkpoint import SUFFIXES, peek
+from .policy import Policy
+
+__all__ = ["File", "best_of", "kept", "listed", "owned"]
+
+File = tuple[Path, dict[str, Any]]
+"""A checkpoint and its metadata."""
+
+
+def owned(policy: Policy) -> list[Path]:
+    """List the files in the policy's folder that have a name of the policy's, whole or damaged."""
+    folder, named = policy.folder, _pattern(policy.path)
+    if not folder.is_dir():
+        return []
+    paths = (path for path in folder.rglob("*") if path.suffix in SUFFIXES and not path.name.startswith("."))
+    return [path for path in paths if named.fullmatch(os.path.abspath(path)) and path.is_file()]
+
+
+def listed(policy: Policy, run: str | None = None) -> list[File]:
+    """List the checkpoints of one run of a policy, the newest run unless another is named; the oldest first.
+
+    Files whose header cannot be read are left out.
+    """
+    told = [(path, peek(path)) for path in owned(policy)]
+    files = [(path, one) for path, one in told if one is not None and one.get("policy") == policy.label]
+    newest = run or max((one["run"] for _, one in files), default=None)
+    mine = [file for file in files if file[1]["run"] == newest]
+    return sorted(mine, key=lambda file: (file[1]["step"], file[1]["next_epoch"], str(file[0])))
+
+
+def best_of(files: list[File]) -> list[File]:
+    """Order the checkpoints of ends of epochs, best first: the last that improved, then the others by value."""
+    ends = [file for file in files if not file[1]["cursor"]["index"] and _value(file[1]) is not None]
+    by_value = sorted(ends, key=lambda file: _value(file[1]) or 0.0)
+    improved = [file for file in ends if file[1]["improved"]][-1:]
+    return improved + [file for file in by_value if file not in improved]
+
+
+def kept(policy: Policy, files: list[File]) -> set[Path]:
+    """Choose the files that stay: the last ones, and the best."""
+    last = files if policy.keep_last is None else files[-policy.keep_last :]
+    return {path for path, _ in [*last, *best_of(files)[: policy.keep_best]]}
+
+
+def _value(told: dict[str, Any]) -> float | None:
+    """Return the monitor's value, less being better; None where there is no number."""
+    value = told["monitor_value"]
+    if value is None or value != value:
+        return None
+    return float(value if told["monitor_mode"] == "min" else -value)
+
+
+def _pattern(path: Any) -> re.Pattern[str]:
+    """Return what the absolute paths of a template look like; a function's may be any."""
+    if not isinstance(path, str):
+        return re.compile(".*", re.DOTALL)
+    parts = string.Formatter().parse(os.path.abspath(path))
+    text = "".join(re.escape(literal) + ("" if field is None else "[^/\\\\]*") for literal, field, _, _ in parts)
+    suffix = "" if path.endswith(SUFFIXES) else "(" + "|".join(map(re.escape, SUFFIXES)) + ")"
+    return re.compile(text + suffix)

@@ -1,0 +1,230 @@
+"""An interrupt at any instant costs a run nothing: it saves and goes on later, or leaves what the caller had."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+
+import mlx.core as mx
+import pytest
+from toolz import pipe
+
+import mlx_fp as fp
+from mlx_fp import data, nn, optim
+from mlx_fp.loop.run import Run
+
+ROOT = Path(__file__).parents[2]
+POSIX = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX processes")
+EPOCHS = 6
+
+
+def trainer(*verbs):
+    model = nn.sequential(nn.linear(4, 8), nn.relu, nn.dropout(0.3), nn.linear(8, 2))
+    optimizer = pipe(optim.adamw(optim.cosine_decay(1e-2, 20)), optim.accumulate(2))
+    return pipe(fp.trainer(model, fp.classification()), fp.with_optimizer(optimizer), fp.monitor("val_loss"), *verbs)
+
+
+def rows():
+    x = mx.random.normal((40, 4), key=mx.random.key(3))
+    return data.arrays(x=x, y=(x[:, 0] > 0).astype(mx.int32))
+
+
+def fit(target, epochs=EPOCHS, **options):
+    train, held_out = pipe(rows(), data.shuffle(seed=5), data.batch(8)), pipe(rows(), data.batch(8))
+    return pipe(target, fp.fit(train, validation=held_out, epochs=epochs, seed=9, quiet=True, **options))
+
+
+def bits(*trees):
+    """Every number of some trees, exactly."""
+    return [leaf.tolist() for tree in trees for leaf in fp.flat(tree).values()]
+
+
+def end(report):
+    return {"end": bits(report.params, report.opt_state), "losses": list(report.losses)}
+
+
+# signals
+
+
+def in_child(work, path, signals=None, delay=0.0):
+    """Write what some work gives, from a process of its own that may get a signal a while after it said it begins."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            path.write_text(json.dumps(work(lambda: os.write(writer, b"."))))
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+        os._exit(1)
+    os.close(writer)
+    os.read(reader, 1)
+    time.sleep(delay)
+    if signals is not None:
+        os.kill(child, signals)
+    os.close(reader)
+    assert os.waitpid(child, 0)[1] == 0
+    return json.loads(path.read_text())
+
+
+def interrupted(folder, begin):
+    """Train until a signal comes; tell where it came, where the run ended, and which step its newest file is of."""
+    came, interrupt = [], Run.interrupt
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)  # what a signal does that comes before the run or after it
+
+    def noting(self, why):
+        came.append(self.steps)
+        interrupt(self, why)
+
+    def paced(event):
+        time.sleep(0.005)
+
+    Run.interrupt = noting
+    begun = fp.on("before_fit", lambda event: begin() and None)
+    policy = fp.checkpoints(folder / "s-{step}-{next_epoch}", every=3)
+    report = fit(trainer(policy, begun, fp.on("after_step", paced)))
+    steps = [fp.load(file).metadata["step"] for file in folder.glob("*.safetensors")]
+    ended = report.rows[-1].steps if report.rows else 0
+    return {"came": came, "ended": ended, "saved": max(steps, default=0), "why": report.stop_reason}
+
+
+def resumed(folder, begin):
+    begin()
+    return end(fit(trainer(fp.checkpoints(folder / "s-{step}-{next_epoch}", every=3)), resume="latest"))
+
+
+def signals_everywhere(folder, seed):
+    """Print what became of runs that got a signal at random instants; MLX has not worked in this process before."""
+    _ = fp.fit, fp.checkpoints, fp.load, fp.classification, fp.on, optim.adamw
+    folder, draw = Path(folder), random.Random(seed)
+    alone = in_child(lambda begin: begin() and end(fit(trainer())), folder / "alone.json")
+    for i in range(16):
+        here, number = folder / str(i), (signal.SIGTERM, signal.SIGINT)[i % 2]
+        came = in_child(
+            lambda begin, here=here: interrupted(here, begin), folder / f"{i}.json", number, draw.uniform(0, 0.15)
+        )
+        after = in_child(lambda begin, here=here: resumed(here, begin), folder / f"{i}-after.json")
+        litter = [path.name for path in here.glob(".*") if path.name != ".mlx_fp.lock"]
+        print(json.dumps({**came, "sent": number.name, "same": after == alone, "litter": litter}), flush=True)
+
+
+@POSIX
+def test_a_signal_at_any_instant_ends_the_run_within_a_step_with_a_file_to_go_on_from(tmp_path):
+    script = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\nimport test_interrupts\n"
+    command = [sys.executable, "-c", f"{script}test_interrupts.signals_everywhere({str(tmp_path)!r}, 0)"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    runs = [json.loads(line) for line in done.stdout.splitlines()]
+    stopped = [one for one in runs if one["why"] == one["sent"]]
+    assert len(stopped) >= 8
+    for one in stopped:
+        assert one["ended"] <= one["came"][0] + 1, one
+        assert one["saved"] == one["ended"], one
+    assert all(one["same"] and not one["litter"] for one in runs)
+
+
+@pytest.mark.parametrize("event", ["before_validation", "after_validation_batch", "after_validation", "after_epoch"])
+def test_a_signal_after_the_last_step_of_an_epoch_does_not_lose_the_epoch(event, tmp_path):
+    alone = end(fit(trainer()))
+    once = fp.on(event, lambda e: signal.raise_signal(signal.SIGTERM), once=True)
+    policy = fp.checkpoints(tmp_path / "{step}", every=100)
+    report = fit(trainer(once, policy))
+    assert (report.stop_reason, report.rows[-1].steps) == ("SIGTERM", 5)
+    assert [fp.load(path).metadata["step"] for path in tmp_path.glob("*.safetensors")] == [5]
+    assert end(fit(trainer(policy), resume="latest")) == alone
+
+
+# an exception at any line
+
+
+def at_line(number, work):
+    """Do some work, and interrupt it at the so-manieth line of mlx_fp; return how many lines it ran."""
+    seen = 0
+
+    def trace(frame, event, arg):
+        nonlocal seen
+        if "mlx_fp" not in frame.f_code.co_filename:
+            return None
+        if event == "line":
+            seen += 1
+            if seen == number:
+                raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.settrace(before)
+    return seen
+
+
+def lines(work, count, seed):
+    """Draw so many of the lines that some work runs, or all if there are fewer."""
+    every = range(1, at_line(0, work) + 1)
+    return random.Random(seed).sample(every, min(count, len(every)))
+
+
+def test_an_interrupt_at_any_line_of_a_step_leaves_what_went_in_and_the_next_step_is_the_same():
+    target = trainer()
+    step = fp.train_step(target.model, target.task.loss, target.optimizer)
+    batch = next(iter(data.batch(8)(rows())))
+    batch = (batch["x"], batch["y"])
+    params, state = step.init(9)
+    params, state, _ = step(params, state, batch)
+    before, wanted = bits(params, state), bits(*step(params, state, batch))
+    for number in lines(lambda: step(params, state, batch), 30, seed=1):
+        at_line(number, lambda: step(params, state, batch))
+        assert bits(params, state) == before
+        assert bits(*step(params, state, batch)) == wanted
+
+
+def test_an_interrupt_at_any_line_of_the_first_step_does_not_spoil_the_compiled_function():
+    target = trainer()
+    batch = next(iter(data.batch(8)(rows())))
+    batch = (batch["x"], batch["y"])
+
+    def made():
+        step = fp.train_step(target.model, target.task.loss, target.optimizer)
+        return step, *step.init(9)
+
+    step, params, state = made()
+    wanted = bits(*step(params, state, batch))
+
+    def first():
+        step, params, state = made()
+        step(params, state, batch)
+
+    for number in lines(first, 30, seed=2):
+        step, params, state = made()
+        at_line(number, lambda step=step, params=params, state=state: step(params, state, batch))
+        assert bits(*step(params, state, batch)) == wanted
+
+
+def test_an_interrupt_at_any_line_of_fit_leaves_the_callers_parameters(tmp_path):
+    target, handler, threads = trainer(fp.checkpoints(tmp_path / "{epoch}")), signal.getsignal(signal.SIGINT), 0
+    params = nn.init(4)(target.model)
+    before, wanted = bits(params), end(fit(target, epochs=2, params=params))
+    for number in lines(lambda: fit(target, epochs=2, params=params), 60, seed=3):
+        threads = threading.active_count()
+        try:
+            at_line(number, lambda: fit(target, epochs=2, params=params))
+        finally:
+            signal.signal(signal.SIGINT, handler)
+        assert bits(params) == before
+        assert threading.active_count() == threads
+    assert end(fit(target, epochs=2, params=params)) == wanted
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == [".mlx_fp.lock"]
