@@ -30,9 +30,9 @@ class Options(TypedDict, total=False):
     examples, `"sum"`, `"last"`, or a function of the list of them.
 
     `sync` says when the loop waits for the device. `"async"` queues each step and is at most two ahead, so that the
-    next batch is prepared meanwhile; a large model on a CPU is at most one ahead, for the sake of memory. `"step"` waits
-    for each; `"epoch"` runs an epoch at its end, at once; `"none"` only when a value is read, which the row of an epoch
-    does. The last two hold the work of a whole epoch.
+    next batch is prepared meanwhile; a large model on a CPU is at most one ahead, for the sake of memory. `"step"`
+    waits for each; `"epoch"` runs an epoch at its end, at once; `"none"` only when a value is read, which the row of an
+    epoch does. The last two hold the work of a whole epoch.
 
     `nonfinite` says what becomes of a loss that is NaN or infinite: `"raise"` ends the run with a FloatingPointError,
     `"stop"` with a report; `"skip"` leaves the step out, of parameters, optimiser and sums, if its gradients are not

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import blas
+from ..call import name_of
 from .files import digest, write_whole
 
 __all__ = ["SCHEMA", "bundle", "read_bundle", "save_bundle"]
@@ -34,7 +35,7 @@ def bundle(report: Any, *, settings: Mapping[str, Any] | None = None, user: Mapp
     return {
         "schema": SCHEMA,
         "report": dict(told),
-        "settings": dict(settings or {}),
+        "settings": {name: _named(value) for name, value in (settings or {}).items()},
         "checkpoint": None,
         "environment": environment(),
         "user": dict(user or {}),
@@ -93,6 +94,11 @@ def environment() -> dict[str, str | None]:
     """
     packages = {name.replace("-", "_"): _version(name) for name in ("mlx-fp", "mlx")}
     return {**packages, "python": platform.python_version(), "platform": platform.platform(), **_device()}
+
+
+def _named(value: Any) -> Any:
+    """Give a function among settings, a schedule say, by its name."""
+    return name_of(value) if callable(value) else value
 
 
 def _version(name: str) -> str | None:

@@ -101,7 +101,7 @@ def test_the_environment_says_where_it_ran():
     ("parts", "place"),
     [
         ({"user": {"rates": [1, {"x": mx.array(1.0)}]}}, r"bundle\.user\.rates\.1\.x is array"),
-        ({"settings": {"fn": print}}, r"bundle\.settings\.fn is builtin_function_or_method"),
+        ({"user": {"fn": print}}, r"bundle\.user\.fn is builtin_function_or_method"),
         ({"user": {"s": {1, 2}}}, r"bundle\.user\.s is set"),
     ],
 )
@@ -205,3 +205,8 @@ def test_a_checkpoint_without_path_and_digest_is_refused(tmp_path, damage):
 
 def test_a_bundle_that_does_not_name_a_checkpoint_has_none(tmp_path):
     assert fp.read_bundle(written(tmp_path / "run.json", checkpoint=...))["checkpoint"] is None
+
+
+def test_functions_among_settings_are_given_by_their_names(tmp_path):
+    path = fp.save_bundle(tmp_path / "run.json", {"rows": []}, settings={"rate": len, "seed": 0})
+    assert fp.read_bundle(path)["settings"] == {"rate": "len", "seed": 0}
