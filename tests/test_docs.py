@@ -27,6 +27,7 @@ PROMISES = {
     "monitoring": lambda report: report.best_value > 0.85 and "no improvement" in report.stop_reason,
     "driving": lambda ended: ended[0] == 100 and ended[1] < 0.4,
     "controls": lambda reports: len({report.rows[-1].accuracy for report in reports.values()}) <= 2,
+    "checkpoints": lambda told: len(told) == 4 and all(told.values()),
     "long_run": lambda run: run[0] < 32 and run[1][-1]["steps"] == 20_000,
     "experiments": lambda found: found.best.report.best_value > 0.85 and len(found.trials) == 4,
     "gpt": lambda ended: ended[0] < 16 and len(ended[1]) > 100,

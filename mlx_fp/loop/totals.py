@@ -118,7 +118,8 @@ class Totals:
         if callable(self._reduce):
             self._own.append(loss)
         for name, scalar in logs.items():
-            self._sums[name] = self._sums.get(name, 0.0) + scalar.item() * count
+            value = loss if name == "loss" else scalar.item()
+            self._sums[name] = self._sums.get(name, 0.0) + value * count
 
     def _reduced(self) -> float:
         if callable(self._reduce):

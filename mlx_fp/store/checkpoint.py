@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import cycle
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -33,6 +35,8 @@ OTHERS = frozenset({".bin", ".ckpt", ".gguf", ".h5", ".json", ".npy", ".pickle",
 """What other kinds of files end in."""
 
 _BLANK = "0" * 64
+_LONG, _AHEAD = 1 << 20, 1
+"""Bytes of a tensor that is worth a thread's while; tensors that may be read before their digest is made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +112,13 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
         if source.suffix == ".npz":
             from .npz import read_npz
 
-            tensors, told, schema = read_npz(source)
+            held: tuple[dict[str, Any], str, int] = read_npz(source)
         else:
-            tensors, told, schema = _read(source)
+            held = _read(source)
+        arrays, told, schema = held
         if schema != SCHEMA:
             raise ValueError(f"its schema is {schema}, and this version of mlx_fp reads {SCHEMA}")
-        return _rebuilt(tensors, json.loads(told), source)
+        return _rebuilt(arrays, json.loads(told), source)
     except (ValueError, RecursionError, KeyError, TypeError, OverflowError) as error:
         fault = "it is nested too deep" if isinstance(error, RecursionError) else error
         raise CheckpointError(f"{source} is no checkpoint that can be read: {fault}") from None
@@ -177,32 +182,45 @@ def _write(file: BinaryIO, tensors: Mapping[str, Tensor], told: str) -> None:
         for part in parts:
             file.write(part)
         found = digest.result()
-    file.seek(_place(head, _BLANK, len(head)))
+    file.seek(_place(head, _BLANK))
     file.write(found.encode())
 
 
-def _read(source: Path) -> tuple[dict[str, Tensor], str, int]:
-    content = bytearray(source.stat().st_size)
-    with source.open("rb") as file:
-        if file.readinto(content) != len(content):
-            raise ValueError("it changed while it was read")
-    tensors, metadata = unpack(memoryview(content))
-    if metadata.get("format") != "mlx_fp":
-        raise ValueError("it has tensors, but mlx_fp did not write it; for weights alone use mx.load")
-    length = 8 + int.from_bytes(content[:8], "little")
-    at = _place(content, metadata["sha256"], length)
-    content[at : at + 64] = _BLANK.encode()
-    if _digest([content]) != metadata["sha256"]:
+def _read(source: Path) -> tuple[dict[str, Array], str, int]:
+    """Read tensor by tensor, digesting the long ones meanwhile in a thread; nothing comes out before all is right."""
+    with source.open("rb") as file, ThreadPoolExecutor(1) as aside:
+        head, slots, metadata = unpack(file)
+        if metadata.get("format") != "mlx_fp":
+            raise ValueError("it has tensors, but mlx_fp did not write it; for weights alone use mx.load")
+        at = _place(head, metadata["sha256"])
+        digest, arrays = hashlib.sha256(), {}
+        pending: deque[Future[None]] = deque()
+        for part in (head[:at], _BLANK.encode(), memoryview(head)[at + 64 :]):
+            digest.update(part)
+        longest = max((size for _, _, size in slots.values()), default=0)
+        buffers = cycle([memoryview(bytearray(longest)) for _ in range(min(_AHEAD + 1, len(slots)))])
+        for name, (dtype, shape, size) in slots.items():
+            data = next(buffers)[:size]
+            if file.readinto(data) != size:
+                raise ValueError("it changed while it was read")
+            if pending or size >= _LONG:
+                pending.append(aside.submit(digest.update, data))
+            else:
+                digest.update(data)
+            arrays[name] = as_array(Tensor(dtype, shape, data))
+            while pending and (len(pending) > _AHEAD or pending[0].done()):
+                pending.popleft().result()
+    if digest.hexdigest() != metadata["sha256"]:
         raise ValueError("it is damaged: its digest is another")
-    return tensors, metadata["manifest"], int(metadata["schema"])
+    return arrays, metadata["manifest"], int(metadata["schema"])
 
 
-def _place(content: bytes | bytearray, digest: str, length: int) -> int:
-    """Return where the digest stands in a header of that length."""
+def _place(head: bytes, digest: str) -> int:
+    """Return where the digest stands in a header."""
     mark = f'"sha256":"{digest}"'.encode()
-    if len(digest) != 64 or content.count(mark, 0, length) != 1:
+    if len(digest) != 64 or head.count(mark) != 1:
         raise ValueError("its digest is not where it should be")
-    return content.index(mark, 0, length) + len(b'"sha256":"')
+    return head.index(mark) + len(b'"sha256":"')
 
 
 def _digest(parts: Iterable[Any]) -> str:
@@ -212,9 +230,14 @@ def _digest(parts: Iterable[Any]) -> str:
     return digest.hexdigest()
 
 
-def _rebuilt(left: dict[str, Tensor], manifest: Any, source: Path) -> Checkpoint:
-    """Build trees; each tensor goes as its array comes, so that not all are there twice."""
-    trees = {part: rebuild(manifest[part], lambda name: as_array(left.pop(name))) for part in manifest}
+def _rebuilt(left: dict[str, Any], manifest: Any, source: Path) -> Checkpoint:
+    """Build trees of arrays, or of tensors, each of which goes as its array comes."""
+
+    def array(name: str) -> Array:
+        one = left.pop(name)
+        return as_array(one) if isinstance(one, Tensor) else one
+
+    trees = {part: rebuild(manifest[part], array) for part in manifest}
     if left:
         raise ValueError(f"its manifest has no place for {next(iter(left))!r}")
     return Checkpoint(trees["params"], trees["opt_state"], trees["metadata"], source)

@@ -9,16 +9,21 @@ from __future__ import annotations
 import json
 from codecs import getincrementaldecoder
 from collections.abc import Iterator, Mapping
-from typing import Any
+from io import SEEK_END
+from math import prod
+from typing import Any, BinaryIO
 
 from .tensors import WIDTHS, Tensor
 
-__all__ = ["LONGEST_HEADER", "header", "metadata_of", "unpack"]
+__all__ = ["LONGEST_HEADER", "Slot", "header", "metadata_of", "unpack"]
 
 LONGEST_HEADER = 100_000_000
 """Bytes; the limit of safetensors itself."""
 
 _PIECE = 1 << 16
+
+Slot = tuple[str, tuple[int, ...], int]
+"""The dtype, the shape, and the number of bytes of a tensor."""
 
 
 def header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
@@ -38,24 +43,27 @@ def header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
-def unpack(content: memoryview) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors, as views of the content, and the metadata. ValueError, saying what is wrong, if anything is.
+def unpack(file: BinaryIO) -> tuple[bytes, dict[str, Slot], dict[str, str]]:
+    """Read a header: its bytes, what tensors follow in turn, and the metadata. ValueError, saying what is wrong.
 
-    >>> tensors = {"x": Tensor("U8", (2,), memoryview(b"ab"))}
-    >>> found, metadata = unpack(memoryview(header(tensors, {"a": "b"}) + b"ab"))
-    >>> bytes(found["x"].data), metadata
-    (b'ab', {'a': 'b'})
+    >>> from io import BytesIO
+    >>> content = header({"x": Tensor("U8", (2,), memoryview(b"ab"))}, {"a": "b"}) + b"ab"
+    >>> unpack(BytesIO(content))[1:]
+    ({'x': ('U8', (2,), 2)}, {'a': 'b'})
     """
-    if len(content) < 8:
+    size = file.seek(0, SEEK_END)
+    file.seek(0)
+    if size < 8:
         raise ValueError("it is shorter than a header")
-    length = int.from_bytes(content[:8], "little")
-    if length > min(len(content) - 8, LONGEST_HEADER):
+    length = int.from_bytes(file.read(8), "little")
+    if length > min(size - 8, LONGEST_HEADER):
         raise ValueError(f"its header should have {length} bytes, more than there are")
-    entries = _entries(content[8 : 8 + length])
+    file.seek(0)
+    head = file.read(8 + length)
+    entries = _entries(memoryview(head)[8:])
     metadata = _metadata(entries)
     entries.pop("__metadata__", None)
-    payload = content[8 + length :]
-    return dict(_tensors(entries, payload)), metadata
+    return head, dict(_slots(entries, size - 8 - length)), metadata
 
 
 def _entries(text: bytes | memoryview) -> dict[str, Any]:
@@ -103,20 +111,19 @@ def _metadata(entries: dict[str, Any]) -> dict[str, str]:
     return metadata
 
 
-def _tensors(entries: dict[str, Any], payload: memoryview) -> Iterator[tuple[str, Tensor]]:
-    """Yield each tensor; together they must cover the payload, without a gap or an overlap."""
+def _slots(entries: dict[str, Any], payload: int) -> Iterator[tuple[str, Slot]]:
+    """Yield each tensor's place; together they must cover the payload, without a gap or an overlap."""
     at = 0
     for name, entry in sorted(entries.items(), key=_start):
         start, end, dtype, shape = _checked(name, entry)
-        if start != at or end > len(payload):
+        if start != at or end > payload:
             raise ValueError(f"the bytes of tensor {name!r} are not where they should be")
-        tensor = Tensor(dtype, shape, payload[start:end])
-        if not tensor.fits:
+        if prod(shape) * WIDTHS[dtype] != end - start:
             raise ValueError(f"tensor {name!r} has {end - start} bytes, not those of {dtype} {shape}")
-        yield name, tensor
+        yield name, (dtype, shape, end - start)
         at = end
-    if at != len(payload):
-        raise ValueError(f"{len(payload) - at} bytes belong to no tensor")
+    if at != payload:
+        raise ValueError(f"{payload - at} bytes belong to no tensor")
 
 
 def _start(item: tuple[str, Any]) -> tuple[int, int]:

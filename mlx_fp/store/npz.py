@@ -105,7 +105,7 @@ def _tensor(archive: zipfile.ZipFile, dtype: str, member: str, name: str) -> Ten
     file = io.BytesIO(content)
     if np.lib.format.read_magic(file) != (1, 0):
         raise ValueError(f"tensor {name!r} is in a format of another version")
-    shape, by_columns, kind = np.lib.format.read_array_header_1_0(file)
+    shape, by_columns, kind = np.lib.format.read_array_header_1_0(file, max_header_size=2_000)
     tensor = Tensor(dtype, shape, memoryview(content)[file.tell() :])
     if dtype not in WIDTHS or kind != np.dtype(_NUMPY[dtype]) or by_columns or not _is_whole(tensor):
         raise ValueError(f"tensor {name!r} is no {dtype} of {shape}")
