@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from ..call import named
 from ..errors import CheckpointError
 from ..store.bundle import read_bundle
-from ..store.checkpoint import Checkpoint, load, peek
+from ..store.checkpoint import Checkpoint, load
 from ..store.files import digest
 from .policy import Policy
-from .retention import best_of, listed, owned
+from .retention import File, best_of, listed, owned
 from .trainer import Trainer
 
 __all__ = ["resolved"]
@@ -61,15 +62,42 @@ def _of_policy(which: str, policy: Policy | None) -> Checkpoint | None:
     """Load the newest or best file that is whole; a damaged one is passed over with a warning."""
     if policy is None:
         raise ValueError(f"resume={which!r} is of a trainer with checkpoints(…)")
-    files = listed(policy)
-    for path, _ in best_of(files) if which == "best" else reversed(files):
+    for path, _ in _in_order(which, listed(policy)):
         try:
-            return load(path)
+            found = load(path)
         except CheckpointError as error:
             _LOG.warning("%s; the one before it is used", error)
-    left = sorted(path.name for path in owned(policy) if peek(path) is None)
-    if files or left:
-        names = left or [path.name for path, _ in files]
-        raise CheckpointError(f"no {which} checkpoint in {policy.folder} can be read: {', '.join(names[:8])}")
+            continue
+        _warn_of_damage(policy, path)
+        return found
+    left = [path for path in owned(policy) if not _is_of_another(path, policy)]
+    if left:
+        names = ", ".join(sorted(path.name for path in left)[:8])
+        raise CheckpointError(f"no {which} checkpoint in {policy.folder} can be read: {names}")
     _LOG.warning("there is no checkpoint in %s yet: the run starts anew", policy.folder)
     return None
+
+
+def _in_order(which: str, files: list[File]) -> Iterator[File]:
+    """Yield the files to try, the newest run's first: a damaged header may name any run and any step."""
+    for _, of_run in groupby(reversed(files), key=lambda file: file[1]["run"]):
+        newest_first = list(of_run)
+        yield from best_of(newest_first[::-1]) if which == "best" else newest_first
+
+
+def _warn_of_damage(policy: Policy, chosen: Path) -> None:
+    """Say so where a file that is younger than the one chosen was passed over because it is damaged."""
+    for path in owned(policy):
+        if path != chosen and path.stat().st_mtime_ns >= chosen.stat().st_mtime_ns:
+            try:
+                load(path)
+            except CheckpointError as error:
+                _LOG.warning("%s; %s is used", error, chosen.name)
+
+
+def _is_of_another(path: Path, policy: Policy) -> bool:
+    """Whether a file is whole, and no checkpoint of this policy."""
+    try:
+        return load(path).metadata.get("policy") != policy.label
+    except CheckpointError:
+        return False

@@ -11,7 +11,7 @@ from typing import Any
 from ..store.checkpoint import SUFFIXES, peek
 from .policy import Policy
 
-__all__ = ["File", "best_of", "kept", "listed", "owned"]
+__all__ = ["File", "best_of", "is_sound", "kept", "listed", "owned"]
 
 File = tuple[Path, dict[str, Any]]
 """A checkpoint and its metadata."""
@@ -27,15 +27,31 @@ def owned(policy: Policy) -> list[Path]:
 
 
 def listed(policy: Policy, run: str | None = None) -> list[File]:
-    """List the checkpoints of one run of a policy, the newest run unless another is named; the oldest first.
+    """List the checkpoints of a policy, of all runs or of one: those of older runs first, and the older ones of each.
 
-    Files whose header cannot be read are left out.
+    This goes by their headers, which only `load` checks. Files whose header cannot be that of a run are left out.
     """
     told = [(path, peek(path)) for path in owned(policy)]
-    files = [(path, one) for path, one in told if one is not None and one.get("policy") == policy.label]
-    newest = run or max((one["run"] for _, one in files), default=None)
-    mine = [file for file in files if file[1]["run"] == newest]
-    return sorted(mine, key=lambda file: (file[1]["step"], file[1]["next_epoch"], str(file[0])))
+    files = [(path, one) for path, one in told if one is not None and is_sound(one) and one["policy"] == policy.label]
+    mine = [file for file in files if run in (None, file[1]["run"])]
+    return sorted(mine, key=lambda file: (file[1]["run"], file[1]["step"], file[1]["next_epoch"], str(file[0])))
+
+
+def is_sound(told: dict[str, Any]) -> bool:
+    """Tell whether metadata have what checkpoints of a run are known by.
+
+    >>> is_sound({"step": 3})
+    False
+    """
+    cursor, value = told.get("cursor"), told.get("monitor_value")
+    return (
+        all(type(told.get(name)) is int for name in ("step", "next_epoch"))
+        and all(type(told.get(name)) is str for name in ("run", "policy", "monitor_mode"))
+        and (value is None or type(value) in (int, float))
+        and isinstance(cursor, dict)
+        and type(cursor.get("index")) is int
+        and "improved" in told
+    )
 
 
 def best_of(files: list[File]) -> list[File]:
