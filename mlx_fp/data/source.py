@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -142,7 +141,11 @@ def _gather(what: str, column: Any) -> Callable[[memoryview], Any]:
         raise TypeError(f"{what} of arrays must be a numpy or an mlx array; got {type(column).__name__}")
     if not column.ndim:
         raise ValueError(f"{what} of arrays has no rows: its shape is ()")
-    return partial(column.take, axis=0) if is_array(column, "numpy", "ndarray") else _mlx_gather(column)
+    return _numpy_gather(column.take) if is_array(column, "numpy", "ndarray") else _mlx_gather(column)
+
+
+def _numpy_gather(take: Callable[..., Any]) -> Callable[[memoryview], Any]:
+    return lambda at: take(at, axis=0)  # a partial with a keyword would be slower
 
 
 def _mlx_gather(column: Any) -> Callable[[memoryview], Any]:
@@ -155,8 +158,8 @@ def _mlx_gather(column: Any) -> Callable[[memoryview], Any]:
         return lambda at: mx.take(column, mx.array(at), axis=0)  # type: ignore[arg-type]
     import numpy as np
 
-    gather = partial(np.asarray(column).take, axis=0)
-    return lambda at: mx.array(gather(at))
+    take, array = np.asarray(column).take, mx.array
+    return lambda at: array(take(at, axis=0))  # type: ignore[call-overload]
 
 
 def _iterator(given: Any, label: str) -> Iterator[Any]:
