@@ -42,7 +42,7 @@ def fit(train: Any, *, quiet: bool = False, **options: Unpack[Options]) -> Calla
 
     def run(target: Trainer) -> Report:
         running = Run(target if quiet else with_hooks(*progress())(target), asked)
-        with asking(running.interrupt):
+        with asking(running.interrupt, busy=lambda: running.saving):
             for _ in running.events():
                 pass
         return running.report()

@@ -15,6 +15,7 @@ from .snapshot import restore, snapshot
 
 if TYPE_CHECKING:
     from .run import Run
+    from .saver import Saver
 
 __all__ = ["after_epoch", "after_step", "cut", "finish", "resumed"]
 
@@ -75,14 +76,22 @@ def _saved(run: Run) -> Stream:
             raise FloatingPointError(fault)
         _LOG.warning("%s", fault)
         return
+    run.saving = True  # a second signal must not cut it
+    try:
+        yield from _written(run, run.saver)
+    finally:
+        run.saving = False
+
+
+def _written(run: Run, saver: Saver) -> Stream:
     told = snapshot(run, run.cursor)
-    path = run.saver.path(told)
+    path = saver.path(told)
     if not run.cursor.index:
         run.rows[-1] = replace(run.rows[-1], checkpoint=str(path))
         told["rows"][-1]["checkpoint"] = str(path)
     yield from _told(run, wait=True)  # one is written at a time
-    run.saver.start(path, run.params, run.opt_state, told)
-    yield from _told(run, wait=not run.saver.policy.background)
+    saver.start(path, run.params, run.opt_state, told)
+    yield from _told(run, wait=not saver.policy.background or run.interrupted)
 
 
 def _told(run: Run, wait: bool) -> Stream:

@@ -85,6 +85,11 @@ class Report:
     params: Params = field(repr=False)
     opt_state: State = field(repr=False)
 
+    @property
+    def exit_status(self) -> int:
+        """What a script should exit with: 130 after Ctrl-C, 143 after SIGTERM, else 0."""
+        return {"SIGINT": 130, "SIGTERM": 143}.get(self.stop_reason or "", 0)
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, without the arrays."""
         plain = {name: getattr(self, name) for name in self.__slots__ if name not in ("rows", "params", "opt_state")}

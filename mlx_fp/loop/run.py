@@ -55,7 +55,7 @@ class Run:
         self.standing = Standing()
         self.monitor = watched(task, trainer.monitor, plan.validation is not None, self._logged)
         self.stop: Stop | None = None
-        self.interrupted = self.validate = self.save = False
+        self.interrupted = self.validate = self.save = self.saving = False
         self.stage, self.name = "start", str(time.time_ns())
         self.totals = self._totals(None, "mean")
         self.saver = None if trainer.policy is None else Saver(trainer.policy)

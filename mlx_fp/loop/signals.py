@@ -15,10 +15,11 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def asking(ask: Callable[[str], None]) -> Iterator[None]:
+def asking(ask: Callable[[str], None], busy: Callable[[], bool] = lambda: False) -> Iterator[None]:
     """Within, call `ask` with the name of the first signal that comes; the next one does what it did before.
 
-    In a thread other than the main one signals are left alone.
+    While `busy()`, as a checkpoint is written, that next one waits until the end. In a thread other than the main one
+    signals are left alone.
 
     >>> asked = []
     >>> with asking(asked.append):
@@ -30,15 +31,24 @@ def asking(ask: Callable[[str], None]) -> Iterator[None]:
         yield
         return
     before = {number: handler for number in SIGNALS if (handler := signal.getsignal(number)) is not None}
+    late: list[int] = []
 
     def restore() -> None:
         for number, handler in before.items():
             signal.signal(number, handler)
 
     def first(number: int, frame: FrameType | None) -> None:
-        restore()
+        for each in before:
+            signal.signal(each, again)
         print("stopping after this step; once more to stop at once", file=sys.stderr)
         ask(signal.Signals(number).name)
+
+    def again(number: int, frame: FrameType | None) -> None:
+        if busy():
+            late.append(number)
+            return
+        restore()
+        signal.raise_signal(number)
 
     for number in before:
         signal.signal(number, first)
@@ -46,3 +56,5 @@ def asking(ask: Callable[[str], None]) -> Iterator[None]:
         yield
     finally:
         restore()
+        for waiting in late[:1]:
+            signal.raise_signal(waiting)

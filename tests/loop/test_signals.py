@@ -139,3 +139,29 @@ def test_a_stream_of_events_installs_no_handler():
     next(run)
     assert handlers() == before
     run.close()
+
+
+def test_a_second_signal_waits_for_the_checkpoint_that_is_being_written(tmp_path, monkeypatch):
+    from mlx_fp.store import checkpoint
+
+    write = checkpoint.write_whole
+
+    def interrupted(path, content):
+        signal.raise_signal(signal.SIGINT)  # the second one comes while the file is written
+        return write(path, content)
+
+    cut = fp.on("after_step", lambda e: signal.raise_signal(signal.SIGINT) if e.step == 1 else None)
+    batches = [(mx.ones((4, 3)), mx.zeros((4,), mx.int32))] * 4
+    target = cut(fp.checkpoints(tmp_path / "{step}")(fp.trainer(nn.linear(3, 2), fp.classification())))
+    monkeypatch.setattr(checkpoint, "write_whole", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fp.fit(batches, quiet=True)(target)
+    assert fp.load(tmp_path / "2").metadata["cursor"] == {"epoch": 0, "index": 2}
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (None, 0)])
+def test_a_report_knows_the_exit_status(number, status):
+    cut = fp.on("after_step", lambda e: None if number is None else signal.raise_signal(number), once=True)
+    batches = [(mx.ones((4, 3)), mx.zeros((4,), mx.int32))] * 2
+    report = fp.fit(batches, quiet=True)(cut(fp.trainer(nn.linear(3, 2), fp.classification())))
+    assert report.exit_status == status

@@ -288,3 +288,21 @@ def test_two_thousand_loads_hold_no_files(tmp_path):
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert len(kept) == 600
     assert builtins.sum(one.params["a"][1].item() for one in kept) == 600
+
+
+def test_a_reader_never_sees_a_torn_file_while_one_writes(tmp_path):
+    path = fp.save(tmp_path / "a", {"a": mx.zeros((20_000,)), "n": mx.array(0)})
+    code = f"""
+import mlx.core as mx, mlx_fp as fp
+for n in range(1, 60):
+    fp.save({str(path)!r}, {{"a": mx.full((20_000,), n), "n": mx.array(n)}})
+"""
+    writer = subprocess.Popen([sys.executable, "-c", code])
+    seen = []
+    while writer.poll() is None:
+        params = fp.load(path).params
+        assert mx.all(params["a"] == params["n"]).item()
+        seen.append(params["n"].item())
+    assert writer.returncode == 0
+    assert seen == sorted(seen)
+    assert len(set(seen)) > 1
