@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -23,6 +23,7 @@ def write_whole(path: str | os.PathLike[str], content: bytes | Callable[[BinaryI
     At every instant `path` holds the whole old file or the whole new one. A failing write is an OSError with the path;
     the old file is intact, and nothing is left beside it. A symbolic link is replaced, not followed.
 
+    >>> import tempfile
     >>> folder = tempfile.mkdtemp()
     >>> write_whole(os.path.join(folder, "deep", "a.txt"), b"one").read_bytes()
     b'one'
@@ -30,16 +31,16 @@ def write_whole(path: str | os.PathLike[str], content: bytes | Callable[[BinaryI
     target = Path(path)
     make_folder(target.parent)
     try:
-        number, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=TEMPORARY)
+        beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}{TEMPORARY}")
+        number = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
         try:
             with os.fdopen(number, "wb") as file:
                 content(file) if callable(content) else file.write(content)
                 file.flush()
-                os.fchmod(file.fileno(), 0o666 & ~_umask())
                 os.fsync(file.fileno())
-            os.replace(name, target)
+            os.replace(beside, target)
         except BaseException:
-            Path(name).unlink(missing_ok=True)
+            beside.unlink(missing_ok=True)
             raise
         _flush_folder(target.parent)
     except OSError as error:
@@ -52,6 +53,7 @@ def write_whole(path: str | os.PathLike[str], content: bytes | Callable[[BinaryI
 def make_folder(folder: Path) -> None:
     """Make a folder, and those above it, that a power cut leaves in place.
 
+    >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp()) / "a" / "b"
     >>> make_folder(folder)
     >>> folder.is_dir()
@@ -72,6 +74,7 @@ def sweep(folder: Path) -> None:
 def digest(path: str | os.PathLike[str]) -> str:
     """Return the SHA-256 of a file, in hexadecimal.
 
+    >>> import tempfile
     >>> with tempfile.NamedTemporaryFile() as file:
     ...     digest(file.name)[:8]
     'e3b0c442'
@@ -91,9 +94,3 @@ def _flush_folder(folder: Path) -> None:
         raise type(error)(error.errno, error.strerror, os.fspath(folder)) from error
     finally:
         os.close(number)
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
