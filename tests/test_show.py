@@ -33,3 +33,30 @@ def test_without_matplotlib_the_error_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"mlx-fp\[show\]"):
         curves(report([Row(0, 1, 8, 1, 1.0, {}, None, {}, 0, 1.0)]), tmp_path / "x.png")
+
+
+def test_a_tracker_gets_the_figures_of_epochs_and_of_steps():
+    import mlx.core as mx
+    from toolz import pipe
+
+    import mlx_fp as fp
+    from mlx_fp import nn, show
+
+    logged = []
+    batches = [(mx.ones((4, 3)), mx.zeros((4,), mx.int32))] * 4
+    report = pipe(
+        fp.trainer(nn.linear(3, 2), fp.classification()),
+        show.track(lambda figures, step: logged.append((step, figures)), every_steps=3),
+        fp.fit(batches, validation=batches[:1], epochs=2, quiet=True),
+    )
+    assert [step for step, _ in logged] == [1, 4, 4, 7, 8]
+    assert logged[0][1] == {"loss": report.losses[0]}
+    assert logged[-1][1]["val_accuracy"] == report.rows[-1].val_accuracy
+    assert all(type(value) in (int, float) for _, figures in logged for value in figures.values())
+
+
+def test_a_tracker_is_a_function():
+    from mlx_fp import show
+
+    with pytest.raises(TypeError, match="track takes a function"):
+        show.track("wandb")

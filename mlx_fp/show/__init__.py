@@ -1,5 +1,6 @@
-"""Pictures of runs. Needs the extra `show`."""
+"""Pictures of runs, which need the extra `show`, and trackers of them."""
 
 from .curves import curves
+from .track import track
 
-__all__ = ["curves"]
+__all__ = ["curves", "track"]
