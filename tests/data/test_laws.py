@@ -48,6 +48,26 @@ def one(item):
     return 1
 
 
+def ragged(item, index):
+    return {"t": [1] * (1 + index % 5), "y": index}
+
+
+def length(row):
+    return len(row["t"])
+
+
+def loss(model, tokens, target): ...
+
+
+RAGGED = (  # one after another, as many as are drawn
+    data.map(ragged),
+    data.bucket(length, boundaries=(2, 4), batch_size=3),
+    data.pad(to=(2, 4, 8), lengths="n"),
+    data.schema(t=("int32", 2), y=("int32", 1), n=1),
+    data.collate({"x": "t", "target": "y", "n": lambda batch: batch["n"]}),
+    data.bind(loss),
+    data.unbatch(),
+)
 INDEXED = st.one_of(
     st.builds(lambda seed: data.shuffle(seed=seed), SEEDS),
     st.builds(data.take, COUNTS),
@@ -95,7 +115,7 @@ def datasets(draw):
     dataset = pipe(dataset, *draw(st.lists(ANYWHERE, max_size=3)))
     if draw(st.booleans()):  # a tail of one batch may not stack with whole ones: keep to what can
         dataset = pipe(dataset, data.map(one), draw(st.sampled_from([data.batch(2), data.window(2), data.batch(5)])))
-    return dataset
+    return pipe(dataset, *RAGGED[: draw(st.integers(0, len(RAGGED)))])
 
 
 def _only_empty(error):
