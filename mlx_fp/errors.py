@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 
-__all__ = ["CheckpointError", "located", "nearest", "note", "unknown"]
+__all__ = ["CheckpointError", "is_count", "located", "nearest", "note", "unknown"]
 
 
 def nearest(name: str, candidates: Iterable[str], n: int = 3) -> tuple[str, ...]:
@@ -28,6 +28,15 @@ def unknown(kind: str, name: str, candidates: Iterable[str]) -> str:
     close = nearest(name, known, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return f"unknown {kind} {name!r}: {hint}known: {', '.join(known) or 'none'}"
+
+
+def is_count(value: object, least: int = 0) -> bool:
+    """Tell whether a value is an int of at least `least`; True and False are none.
+
+    >>> is_count(3), is_count(0, least=1), is_count(True), is_count(2.0)
+    (True, False, False, False)
+    """
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 @contextmanager

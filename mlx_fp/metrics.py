@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .door import mx
+from .errors import is_count
 from .labels import as_targets, kept, within
 from .metric import Metric
 from .nn import losses
@@ -161,7 +162,7 @@ def perplexity(name: str = "perplexity", *, ignore: int | None = None) -> Metric
 
 
 def _count(what: str, given: int) -> None:
-    if isinstance(given, bool) or not isinstance(given, int) or given < 1:
+    if not is_count(given, least=1):
         raise ValueError(f"{what}, 1 or more; got {given!r}")
 
 

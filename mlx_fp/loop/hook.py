@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .. import call
-from ..errors import note
+from ..errors import is_count, note
 from .event import Event, event_name
 
 __all__ = ["Directive", "Hook", "Hooks", "Replace", "Save", "Stop", "Validate", "fold", "hook"]
@@ -82,7 +82,7 @@ def fold(
     >>> fold("after_epoch", 0, lambda count, event: (count + 1, Stop("two epochs") if count == 1 else None))
     on('after_epoch', <lambda>)
     """
-    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+    if not is_count(every, least=1):
         raise ValueError(f"every is a count of emissions, 1 or more; got {every!r}")
     return Hook(event_name(event), fn, init, priority, every, once, when, call.name_of(fn))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
 from ..data import Dataset, Splits, as_dataset, collate
-from ..errors import unknown
+from ..errors import is_count, unknown
 from ..task import Task
 from ..types import Array, Params
 from .event import event_name
@@ -96,7 +96,7 @@ def plan(train: Any, only: Iterable[str], options: Options) -> Plan:
     if isinstance(train, Splits):
         train, given = train.train, {"validation": train.validation, **given}
     epochs, sync = given.get("epochs", 1), given.get("sync", "async")
-    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 0:
+    if not is_count(epochs):
         raise ValueError(f"epochs is a count, 0 or more; got {epochs!r}")
     if sync not in _SYNCS:
         raise ValueError(unknown("sync", str(sync), _SYNCS))

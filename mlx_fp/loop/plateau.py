@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..errors import is_count
 from ..optim import scale_rates
 from .event import AfterEpoch, BeforeFit
 from .hook import Replace, fold, hook
@@ -23,7 +24,7 @@ def plateau(factor: float = 0.1, *, patience: int = 10, least: float = 0.0) -> V
     """
     if not 0 < factor < 1:
         raise ValueError(f"factor is a number between 0 and 1; got {factor!r}")
-    if isinstance(patience, bool) or not isinstance(patience, int) or patience < 1:
+    if not is_count(patience, least=1):
         raise ValueError(f"patience is a count of epochs, 1 or more; got {patience!r}")
 
     def check(event: BeforeFit) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..call import name_of, named
-from ..errors import unknown
+from ..errors import is_count, unknown
 from .trainer import Trainer, Verb
 
 __all__ = ["FIELDS", "Policy", "checkpoints"]
@@ -126,7 +126,7 @@ def checkpoints(
     """
     counts = {"every": every, "every_steps": every_steps, "keep_last": keep_last, "keep_best": keep_best}
     for name, count in counts.items():
-        if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
+        if count is not None and not is_count(count, least=1):
             raise ValueError(f"{name} is a count, 1 or more, or None; got {count!r}")
     if every is None and every_steps is None and not best:
         raise ValueError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from ..errors import is_count
 from .event import AfterEpoch, AfterStep
 from .hook import Stop
 from .trainer import Verb, on
@@ -22,7 +23,7 @@ def early_stop(patience: int = 0) -> Verb:
     >>> pipe(trainer(nn.linear(4, 2), task.classification()), early_stop(3)).hooks
     (on('after_epoch', early_stop(3)),)
     """
-    if isinstance(patience, bool) or not isinstance(patience, int) or patience < 0:
+    if not is_count(patience):
         raise ValueError(f"patience is a count of epochs, 0 or more; got {patience!r}")
 
     def watch(event: AfterEpoch) -> Stop | None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from .. import call
 from ..door import mx
+from ..errors import is_count
 from ..select import Select, nothing, within
 from ..types import Params
 from .layer import Apply, Layer, Trainable, layer
@@ -239,7 +240,7 @@ def _made(factory: Any, index: int, args: tuple[Any, ...], kwargs: dict[str, Any
 
 
 def _counted(count: int) -> int:
-    if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+    if not is_count(count):
         raise ValueError(f"a count of layers is an int, 0 or more; got {count!r}")
     return count
 

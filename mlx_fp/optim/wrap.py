@@ -10,6 +10,7 @@ from typing import Any
 from mlx.optimizers import clip_grad_norm
 
 from ..door import mx, utils
+from ..errors import is_count
 from ..types import Array, Params, State, Tree
 from .optimizer import Optimizer
 from .state import finite
@@ -79,7 +80,7 @@ def accumulate(count: int) -> Verb:
     Holds one tree of gradients, float32 for narrower parameters. What the inner optimiser would do is computed, and
     dropped, on the steps between, so that every step is the same trace.
     """
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+    if not is_count(count, least=1):
         raise ValueError(f"accumulate takes a count of steps, 1 or more; got {count!r}")
 
     def wrapped(inner: Optimizer) -> Optimizer:
@@ -113,7 +114,7 @@ def skip_nonfinite(*, limit: int | None = None) -> Verb:
     After `limit` such steps in a row the next one goes through, so that a run that is lost ends visibly; None never
     gives up. The state counts `skipped`, over the run, and `in_a_row`: `reading("skipped")`.
     """
-    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+    if limit is not None and not is_count(limit, least=1):
         raise ValueError(f"limit is a count of steps, 1 or more, or None; got {limit!r}")
 
     def wrapped(inner: Optimizer) -> Optimizer:
