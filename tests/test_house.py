@@ -19,7 +19,7 @@ FLOORS = (
     ("errors", "types", "call", "registry", "select", "table"),
     ("door", "blas", "_elf", "jit", "structure", "rng", "tree"),
     ("nn", "optim", "data"),
-    ("forward", "step", "labels", "metric", "metrics", "task"),
+    ("checks", "forward", "step", "labels", "metric", "metrics", "task"),
     ("store",),
     ("loop",),
     ("experiment", "sweep", "testing"),

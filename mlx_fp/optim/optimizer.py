@@ -15,8 +15,15 @@ from ..door import mx, utils
 from ..errors import unknown
 from ..tree import fresh
 from ..types import Params, State, Tree
+from .together import together
 
 __all__ = ["Optimizer", "changed", "checked", "lift"]
+
+_ELEMENTWISE = {
+    getattr(mlx_optimizers, name)
+    for name in ("AdaDelta", "Adagrad", "Adam", "AdamW", "Adamax", "Lion", "RMSprop", "SGD")
+}
+"""Classes, but not those made of them, whose update of an element depends on that element alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +79,13 @@ def lift(target: Any, *args: Any, **kwargs: Any) -> Optimizer:
         return state
 
     def update(grads: Tree, state: State, params: Params) -> tuple[Params, State]:
-        worker = _worker(still, fresh(state))
+        trees = grads, params, state["memory"]
+        (grads, own, memory), back = together(*trees) if type(made) in _ELEMENTWISE else (trees, lambda tree: tree)
+        worker = _worker(still, fresh({**state, "memory": memory}))
         worker._initialized = True
-        updated = worker.apply_gradients({"memory": grads}, {"memory": params})
-        return _as_before(updated["memory"], params), _as_before(worker.state, state)
+        updated = worker.apply_gradients({"memory": grads}, {"memory": own})["memory"]
+        after = {**worker.state, "memory": back(worker.state["memory"])}
+        return _as_before(back(updated), params), _as_before(after, state)
 
     remake = (lambda options: lift(target, **options)) if options else None
     return Optimizer(init, update, type(made).__name__.lower(), options, remake)
@@ -125,7 +135,9 @@ def _rate(value: Any) -> Any:
 def _as_before(new: Tree, old: Tree) -> Tree:
     """Keep the dtypes of `old`, so that the next step is the same trace."""
 
-    def same(fresh: Any, before: Any) -> Any:
-        return fresh.astype(before.dtype) if isinstance(fresh, mx.array) else mx.array(fresh, before.dtype)
+    def same(now: Any, before: Any) -> Any:
+        if isinstance(now, mx.array):
+            return now if now.dtype == before.dtype else now.astype(before.dtype)
+        return mx.array(now, before.dtype)
 
     return utils.tree_map(same, new, old)

@@ -14,6 +14,7 @@ from ..errors import is_count
 from ..types import Array, Params, State, Tree
 from .optimizer import Optimizer
 from .state import finite
+from .together import elementwise, sharing, together
 
 __all__ = ["accumulate", "clip_norm", "clip_value", "ema", "skip_nonfinite"]
 
@@ -41,15 +42,16 @@ def clip_norm(max_norm: float) -> Verb:
             return {"grad_norm": mx.array(0.0), "inner": inner.init(params)}
 
         def update(grads: Tree, state: State, params: Params) -> tuple[Params, State]:
-            wide = tree_map(lambda g: g.astype(_wide(g.dtype)), grads)  # MLX sums bfloat16 squares in bfloat16
+            (own,), back = together(grads)
+            wide = tree_map(lambda g: g.astype(_wide(g.dtype)), own)  # MLX sums bfloat16 squares in bfloat16
             clipped, norm = clip_grad_norm(wide, max_norm)
-            clipped = tree_map(lambda c, g: c.astype(g.dtype), clipped, grads)
-            params, memory = inner.update(grads if math.isinf(max_norm) else clipped, state["inner"], params)
+            if not math.isinf(max_norm):
+                grads = back(tree_map(lambda c, g: c.astype(g.dtype), clipped, own))
+            params, memory = inner.update(grads, state["inner"], params)
             return params, {"grad_norm": norm.astype(mx.float32), "inner": memory}
 
-        return _around(
-            inner, clip_norm, {"max_norm": max_norm}, Optimizer(init, update, f"clip_norm({max_norm:g})({inner.name})")
-        )
+        made = Optimizer(init, sharing()(update), f"clip_norm({max_norm:g})({inner.name})")
+        return _around(inner, clip_norm, {"max_norm": max_norm}, made)
 
     return wrapped
 
@@ -63,7 +65,7 @@ def clip_value(limit: float) -> Verb:
             return {"inner": inner.init(params)}
 
         def update(grads: Tree, state: State, params: Params) -> tuple[Params, State]:
-            clipped = tree_map(lambda g: mx.clip(g, -limit, limit).astype(g.dtype), grads)
+            clipped = elementwise(lambda g: mx.clip(g, -limit, limit).astype(g.dtype), grads)
             params, memory = inner.update(clipped, state["inner"], params)
             return params, {"inner": memory}
 
@@ -90,20 +92,19 @@ def accumulate(count: int) -> Verb:
         def update(grads: Tree, state: State, params: Params) -> tuple[Params, State]:
             seen = state["count"] + 1
             due = seen == count
-            total = tree_map(lambda g, sum: sum + g.astype(sum.dtype), grads, state["grads"])
-            mean = tree_map(lambda g, sum: (sum / count).astype(g.dtype), grads, total)
+            total = elementwise(lambda g, sum: sum + g.astype(sum.dtype), grads, state["grads"])
+            mean = elementwise(lambda g, sum: (sum / count).astype(g.dtype), grads, total)
             updated, memory = inner.update(mean, state["inner"], params)
-            held = tree_map(lambda sum: mx.where(due, mx.zeros_like(sum), sum), total)
+            held = elementwise(lambda sum: mx.where(due, mx.zeros_like(sum), sum), total)
             state = {
                 "count": mx.where(due, mx.array(0, mx.uint32), seen),
                 "grads": held,
-                "inner": _chosen(due, memory, state["inner"]),
+                "inner": _chosen(due, memory, state["inner"], by_name=True),
             }
             return _chosen(due, updated, params), state
 
-        return _around(
-            inner, accumulate, {"count": count}, Optimizer(init, update, f"accumulate({count})({inner.name})")
-        )
+        made = Optimizer(init, sharing()(update), f"accumulate({count})({inner.name})")
+        return _around(inner, accumulate, {"count": count}, made)
 
     return wrapped
 
@@ -129,16 +130,12 @@ def skip_nonfinite(*, limit: int | None = None) -> Verb:
             state = {
                 "skipped": state["skipped"] + (~goes).astype(mx.uint32),
                 "in_a_row": mx.where(goes, mx.array(0, mx.uint32), state["in_a_row"] + 1),
-                "inner": _chosen(goes, memory, state["inner"]),
+                "inner": _chosen(goes, memory, state["inner"], by_name=True),
             }
             return _chosen(goes, updated, params), state
 
-        return _around(
-            inner,
-            skip_nonfinite,
-            {"limit": limit},
-            Optimizer(init, update, f"skip_nonfinite({'' if limit is None else limit})({inner.name})"),
-        )
+        name = f"skip_nonfinite({'' if limit is None else limit})({inner.name})"
+        return _around(inner, skip_nonfinite, {"limit": limit}, Optimizer(init, sharing()(update), name))
 
     return wrapped
 
@@ -159,7 +156,7 @@ def ema(decay: float) -> Verb:
 
         def update(grads: Tree, state: State, params: Params) -> tuple[Params, State]:
             params, memory = inner.update(grads, state["inner"], params)
-            average = tree_map(lambda p, a: decay * a + (1 - decay) * p.astype(a.dtype), params, state["average"])
+            average = elementwise(lambda p, a: decay * a + (1 - decay) * p.astype(a.dtype), params, state["average"])
             return params, {"average": average, "inner": memory}
 
         return _around(inner, ema, {"decay": decay}, Optimizer(init, update, f"ema({decay:g})({inner.name})"))
@@ -177,8 +174,8 @@ def _around(inner: Optimizer, make: Callable[..., Verb], own: dict[str, Any], ma
     return replace(made, options={**inner.options, **own}, remake=remake)
 
 
-def _chosen(condition: Array, yes: Tree, no: Tree) -> Tree:
-    return tree_map(lambda a, b: mx.where(condition, a, b).astype(b.dtype), yes, no)
+def _chosen(condition: Array, yes: Tree, no: Tree, by_name: bool = False) -> Tree:
+    return elementwise(lambda a, b: mx.where(condition, a, b).astype(b.dtype), yes, no, by_name=by_name)
 
 
 def _zeros(params: Params) -> Tree:
