@@ -126,7 +126,7 @@ def kills(count, seed=0):
                 if newest < acked:
                     wrong.append(f"run {runs}: step {acked} was acknowledged, and {newest} is the newest")
                 if len(files) > KEEP + 3:  # the last, the best, the one resumed from, and one to be deleted next
-                    wrong.append(f"run {runs}: {len(files)} files")
+                    wrong.append(f"run {runs}: {len(files)} files, {sorted(file.name for file in files)}")
                 end = next((word[1] for word in said if word[0] == "end"), None)
             if end != alone[way]:
                 wrong.append(f"run {runs}: another end than that of a run left alone")

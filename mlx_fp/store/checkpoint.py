@@ -112,10 +112,9 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
         if source.suffix == ".npz":
             from .npz import read_npz
 
-            held: tuple[dict[str, Any], str, int] = read_npz(source)
+            arrays, told, schema = read_npz(source)
         else:
-            held = _read(source)
-        arrays, told, schema = held
+            arrays, told, schema = _read(source)
         if schema != SCHEMA:
             raise ValueError(f"its schema is {schema}, and this version of mlx_fp reads {SCHEMA}")
         return _rebuilt(arrays, json.loads(told), source)
@@ -230,14 +229,9 @@ def _digest(parts: Iterable[Any]) -> str:
     return digest.hexdigest()
 
 
-def _rebuilt(left: dict[str, Any], manifest: Any, source: Path) -> Checkpoint:
-    """Build trees of arrays, or of tensors, each of which goes as its array comes."""
-
-    def array(name: str) -> Array:
-        one = left.pop(name)
-        return as_array(one) if isinstance(one, Tensor) else one
-
-    trees = {part: rebuild(manifest[part], array) for part in manifest}
+def _rebuilt(left: dict[str, Array], manifest: Any, source: Path) -> Checkpoint:
+    """Build trees of arrays; each array must have its place."""
+    trees = {part: rebuild(manifest[part], left.pop) for part in manifest}
     if left:
         raise ValueError(f"its manifest has no place for {next(iter(left))!r}")
     return Checkpoint(trees["params"], trees["opt_state"], trees["metadata"], source)

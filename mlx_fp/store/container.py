@@ -7,7 +7,6 @@ from the arrays' memory, and read by hand, because MLX's reader trusts shapes an
 from __future__ import annotations
 
 import json
-from codecs import getincrementaldecoder
 from collections.abc import Iterator, Mapping
 from io import SEEK_END
 from math import prod
@@ -19,8 +18,6 @@ __all__ = ["LONGEST_HEADER", "Slot", "header", "metadata_of", "unpack"]
 
 LONGEST_HEADER = 100_000_000
 """Bytes; the limit of safetensors itself."""
-
-_PIECE = 1 << 16
 
 Slot = tuple[str, tuple[int, ...], int]
 """The dtype, the shape, and the number of bytes of a tensor."""
@@ -58,34 +55,33 @@ def unpack(file: BinaryIO) -> tuple[bytes, dict[str, Slot], dict[str, str]]:
     length = int.from_bytes(file.read(8), "little")
     if length > min(size - 8, LONGEST_HEADER):
         raise ValueError(f"its header should have {length} bytes, more than there are")
-    file.seek(0)
-    head = file.read(8 + length)
-    entries = _entries(memoryview(head)[8:])
+    text = _decoded(file.read(length))
+    entries = _entries(text)
     metadata = _metadata(entries)
     entries.pop("__metadata__", None)
+    head = length.to_bytes(8, "little") + text.encode()
     return head, dict(_slots(entries, size - 8 - length)), metadata
 
 
-def _entries(text: bytes | memoryview) -> dict[str, Any]:
-    if bytes(text[:1]) != b"{":
+def _entries(text: str) -> dict[str, Any]:
+    if not text.startswith("{"):
         raise ValueError("its header is no JSON object")
     try:
-        entries = json.loads(_decoded(text), object_pairs_hook=_unique)
+        entries = json.loads(text, object_pairs_hook=_unique)
     except RecursionError:
         raise ValueError("its header is nested too deep") from None
-    except ValueError as error:  # not UTF-8, no JSON, a key twice
+    except ValueError as error:  # no JSON, a key twice
         raise ValueError(f"its header is no JSON: {error}") from None
     if not isinstance(entries, dict):
         raise ValueError("its header is no JSON object")
     return entries
 
 
-def _decoded(text: bytes | memoryview) -> str:
-    """Decode, after a look at each piece: the error of a decoder has a copy of all that it was given."""
-    decoder = getincrementaldecoder("utf-8")()
-    for start in range(0, len(text), _PIECE):
-        decoder.decode(text[start : start + _PIECE], final=start + _PIECE >= len(text))
-    return str(text, "utf-8")
+def _decoded(text: bytes) -> str:
+    """Decode what `header` wrote, and nothing that would take more memory as a text than as bytes."""
+    if not text.isascii():
+        raise ValueError("its header is no JSON in ASCII, as mlx_fp writes it")
+    return text.decode("ascii")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -101,7 +97,7 @@ def metadata_of(text: bytes) -> dict[str, str]:
     >>> metadata_of(b'{"__metadata__": {"a": "b"}}')
     {'a': 'b'}
     """
-    return _metadata(_entries(text))
+    return _metadata(_entries(_decoded(text)))
 
 
 def _metadata(entries: dict[str, Any]) -> dict[str, str]:

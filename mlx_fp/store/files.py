@@ -6,8 +6,11 @@ import hashlib
 import os
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
+
+from .held import LOCKS, hold, holding
 
 __all__ = ["TEMPORARY", "digest", "make_folder", "sweep", "write_whole"]
 
@@ -21,7 +24,8 @@ def write_whole(path: str | os.PathLike[str], content: bytes | Callable[[BinaryI
     The content may be a function that writes it to a file.
 
     At every instant `path` holds the whole old file or the whole new one. A failing write is an OSError with the path;
-    the old file is intact, and nothing is left beside it. A symbolic link is replaced, not followed.
+    the old file is intact, and nothing is left beside it. What a killed writer of the same file left half-written is
+    deleted first. A symbolic link is replaced, not followed.
 
     >>> import tempfile
     >>> folder = tempfile.mkdtemp()
@@ -31,17 +35,19 @@ def write_whole(path: str | os.PathLike[str], content: bytes | Callable[[BinaryI
     target = Path(path)
     make_folder(target.parent)
     try:
-        beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}{TEMPORARY}")
-        number = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
-        try:
-            with os.fdopen(number, "wb") as file:
-                content(file) if callable(content) else file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, target)
-        except BaseException:
-            beside.unlink(missing_ok=True)
-            raise
+        if LOCKS:
+            sweep(target.parent, target.name)
+        beside, file = _begun(target)
+        with holding(file):
+            try:
+                with file:
+                    content(file) if callable(content) else file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(beside, target)
+            except BaseException:
+                beside.unlink(missing_ok=True)
+                raise
         _flush_folder(target.parent)
     except OSError as error:
         if error.errno is None or error.filename == os.fspath(target):
@@ -65,10 +71,23 @@ def make_folder(folder: Path) -> None:
         _flush_folder(one.parent)
 
 
-def sweep(folder: Path) -> None:
-    """Delete what killed writers left half-written in a folder. Only its holder may: nobody else writes there."""
-    for left in folder.glob(f".*{TEMPORARY}"):
-        left.unlink(missing_ok=True)
+def sweep(folder: Path, name: str = "") -> None:
+    """Delete what killed writers left half-written in a folder, or of one file in it; what is being written stays.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> left = folder / f".a.txt.0123abcd{TEMPORARY}"
+    >>> left.touch()
+    >>> sweep(folder, "b.txt"), left.exists()
+    (None, True)
+    >>> sweep(folder, "a.txt"), left.exists()
+    (None, False)
+    """
+    size = len(f".{name}.01234567{TEMPORARY}")
+    for left in os.listdir(folder):
+        if left.endswith(TEMPORARY) and (not name or (left.startswith(f".{name}.") and len(left) == size)):
+            with suppress(OSError):
+                _delete_dead(folder / left)
 
 
 def digest(path: str | os.PathLike[str]) -> str:
@@ -94,3 +113,26 @@ def _flush_folder(folder: Path) -> None:
         raise type(error)(error.errno, error.strerror, os.fspath(folder)) from error
     finally:
         os.close(number)
+
+
+def _begun(target: Path) -> tuple[Path, BinaryIO]:
+    """Make a file beside the target, and hold it; another one, where a sweep was faster."""
+    while True:
+        beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}{TEMPORARY}")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        file = os.fdopen(os.open(beside, flags, 0o666), "wb")
+        with suppress(OSError):  # a file system without locks, where no sweep can delete it either
+            hold(file, wait=True)
+        if beside.exists():
+            return beside, file
+        file.close()
+
+
+def _delete_dead(left: Path) -> None:
+    """Delete a file that no writer holds; OSError for one that a writer does."""
+    if not LOCKS:
+        left.unlink()
+        return
+    with left.open("rb+") as file:
+        hold(file)
+        left.unlink()

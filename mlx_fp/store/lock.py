@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from .files import make_folder
+from .held import hold
 
 __all__ = ["Lock"]
 
@@ -36,7 +37,7 @@ class Lock:
         make_folder(self.path.parent)
         file = self.path.open("a+b")
         try:
-            _exclude(file)
+            hold(file)
         except OSError as error:
             file.seek(0)
             holder = file.read(200).decode(errors="replace") or "one that has not said so"
@@ -53,11 +54,3 @@ class Lock:
         if self._file is not None:
             self._file.close()
             self._file = None
-
-
-def _exclude(file: BinaryIO) -> None:
-    try:
-        import fcntl
-    except ImportError:  # no such locks on this system
-        return
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from .tensors import WIDTHS, Tensor
+from ..types import Array
+from .tensors import WIDTHS, Tensor, as_array
 
 __all__ = ["peek_npz", "read_npz", "write_npz"]
 
@@ -47,8 +48,8 @@ def write_npz(file: BinaryIO, tensors: Mapping[str, Tensor], told: str, schema: 
             _put(members, names[name], np.frombuffer(tensor.data, _NUMPY[tensor.dtype]).reshape(tensor.shape))
 
 
-def read_npz(source: Path) -> tuple[dict[str, Tensor], str, int]:
-    """Return the tensors, the manifest and the schema. ValueError for anything odd."""
+def read_npz(source: Path) -> tuple[dict[str, Array], str, int]:
+    """Return the arrays, the manifest and the schema. ValueError for anything odd."""
     with source.open("rb") as file:
         try:
             return _read(file)
@@ -66,15 +67,21 @@ def peek_npz(source: Path) -> str:
             raise ValueError(f"it is damaged: {error}") from None
 
 
-def _read(file: BinaryIO) -> tuple[dict[str, Tensor], str, int]:
+def _read(file: BinaryIO) -> tuple[dict[str, Array], str, int]:
+    """Read tensor by tensor; nothing comes out before all is right."""
     with _opened(file) as archive:
         told, info = _text(archive, _MANIFEST), json.loads(_text(archive, _INFO))
-        tensors = {name: _tensor(archive, dtype, member, name) for dtype, member, name in info["tensors"]}
-        if len(archive.namelist()) != len(tensors) + 2:
+        digest, arrays = hashlib.sha256(told.encode()), {}
+        for dtype, member, name in info["tensors"]:
+            tensor = _tensor(archive, dtype, member, name)
+            _update(digest, name, tensor)
+            arrays[name] = as_array(tensor)
+            del tensor  # before the next one is read
+        if len(archive.namelist()) != len(arrays) + 2:
             raise ValueError("it has members of no name")
-    if _digest(tensors, told) != info["sha256"]:
+    if digest.hexdigest() != info["sha256"]:
         raise ValueError("its digest is another")
-    return tensors, told, int(info["schema"])
+    return arrays, told, int(info["schema"])
 
 
 def _opened(file: BinaryIO) -> zipfile.ZipFile:
@@ -119,9 +126,13 @@ def _is_whole(tensor: Tensor) -> bool:
 def _digest(tensors: Mapping[str, Tensor], told: str) -> str:
     digest = hashlib.sha256(told.encode())
     for name, tensor in tensors.items():
-        digest.update(f"\0{name}\0{tensor.dtype}\0{tensor.shape}\0".encode("utf-8", "surrogatepass"))
-        digest.update(tensor.data)
+        _update(digest, name, tensor)
     return digest.hexdigest()
+
+
+def _update(digest: Any, name: str, tensor: Tensor) -> None:
+    digest.update(f"\0{name}\0{tensor.dtype}\0{tensor.shape}\0".encode("utf-8", "surrogatepass"))
+    digest.update(tensor.data)
 
 
 def _is_odd(name: str) -> bool:

@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -456,6 +457,53 @@ def test_a_file_that_finds_no_room_is_an_error_and_the_old_one_stays(tmp_path):
         assert not [name for name in left if is_left(name)]
 
 
+PAGE, ROOM = 4096, 64
+
+
+def filled(folder):
+    """Save to a small disk with one more page free each time, until there is room, and print what came of it."""
+    mounted = ["mount", "-t", "tmpfs", "-o", f"size={PAGE * ROOM}", "none", folder]
+    subprocess.run(mounted, check=True)
+    tree, filler = {"a": mx.arange(20_000)}, Path(folder) / ".filler"
+    for suffix in SUFFIXES:
+        path = fp.save(Path(folder) / f"a{suffix}", tree)
+        needed = -(-path.stat().st_size // PAGE)
+        fp.save(path, {"a": mx.array(1)})
+        for free in range(needed + 1):
+            filler.write_bytes(b"")
+            space = os.statvfs(folder)
+            filler.write_bytes(bytes((space.f_bfree - free) * PAGE))
+            try:
+                fp.save(path, tree)
+                told = None
+            except OSError as error:
+                told = error.errno, error.filename == str(path)
+            left = [name for name in names(folder) if name != filler.name]
+            print(json.dumps([needed, free, told, fp.load(path).params["a"].size, left == [path.name]]))
+        filler.unlink()
+        path.unlink()
+
+
+@LINUX
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs a mount of its own")
+def test_a_disk_that_is_full_at_any_page_is_an_error_and_the_old_file_stays(tmp_path):
+    apart = ["unshare", "--mount", "--map-root-user"]
+    tried = f"mount -t tmpfs none {tmp_path}"
+    may = subprocess.run([*apart, "sh", "-c", tried], capture_output=True, text=True, check=False)
+    if may.returncode:
+        pytest.skip(f"no disk may be mounted here: {may.stderr.strip()}")
+    script = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\nimport test_crash\n"
+    command = [*apart, sys.executable, "-c", f"{script}test_crash.filled({str(tmp_path)!r})"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len([told for _, _, told, _, _ in lines if told]) >= 40
+    for needed, free, told, size, alone in lines:
+        assert (told, size) == ((None, 20_000) if free == needed else ([errno.ENOSPC, True], 1)), free
+        assert alone
+
+
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_folder_in_the_way_of_the_file_is_named(suffix, tmp_path):
     path = tmp_path / f"a{suffix}"
@@ -498,6 +546,39 @@ def test_a_packed_archive_is_refused_before_it_fills_the_memory(tmp_path):
         assert tracemalloc.get_traced_memory()[1] < 2_000_000
     finally:
         tracemalloc.stop()
+
+
+def taken(work):
+    """The bytes that some work takes at most, on top of what is there."""
+    mx.clear_cache()
+    mx.reset_peak_memory()
+    before = mx.get_active_memory()
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1] + mx.get_peak_memory() - before
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("unit", [b"[", b'{"a":', b'{"a', b'{"a":1,', b'{"a":"\xf0\x9f\x98\x80'])
+def test_a_file_that_is_all_header_takes_no_more_than_twice_its_size(unit, tmp_path):
+    path, size = tmp_path / "a.safetensors", 2_000_000
+    text = unit * (size // len(unit)) if unit.isascii() else unit + b"a" * (size - len(unit))
+    path.write_bytes(len(text).to_bytes(8, "little") + text)
+
+    def work():
+        with pytest.raises(CheckpointError, match="header"):
+            fp.load(path)
+
+    assert taken(work) < 2.05 * size
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_loading_takes_the_arrays_and_the_bytes_of_two_of_them(suffix, tmp_path):
+    params = {str(i): mx.random.normal((100_000,)) for i in range(10)}
+    size = fp.save(tmp_path / f"a{suffix}", params).stat().st_size
+    assert taken(lambda: fp.load(tmp_path / f"a{suffix}")) < 1.25 * size
 
 
 @pytest.mark.parametrize("shape", [[0, 2**31], [0, 2**62], [2**40, 0]])

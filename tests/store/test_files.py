@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import signal
 import stat
+import subprocess
 import sys
 from pathlib import Path
 
@@ -130,6 +132,88 @@ def test_a_folder_that_takes_no_files_is_an_error_and_the_old_file_stays(tmp_pat
     finally:
         tmp_path.chmod(0o700)
     assert path.read_bytes() == b"old"
+
+
+WRITER = """
+import os, signal, sys
+from mlx_fp.store.files import write_whole
+
+def content(file):
+    file.write(b"half")
+    file.flush()
+    print("writing", flush=True)
+    sys.stdin.readline()
+    file.write(b"whole")
+
+write_whole(sys.argv[1], content)
+"""
+
+
+def writer(path):
+    """A process that is in the middle of writing a file; a line on its input lets it end."""
+    command = [sys.executable, "-c", WRITER, os.fspath(path)]
+    env = {**os.environ, "PYTHONPATH": os.fspath(Path(files.__file__).parents[2])}
+    process = subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "writing\n"
+    return process
+
+
+def killed(path):
+    with writer(path) as process:
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+
+
+@POSIX
+def test_what_a_killed_writer_left_goes_with_the_next_write_of_that_file(tmp_path):
+    for name in ("a", "a.b", "c"):
+        killed(tmp_path / name)
+    assert len(names(tmp_path)) == 3
+    write_whole(tmp_path / "a", b"one")
+    assert [name[: -len("01234567.mlx_fp-tmp")] for name in names(tmp_path)] == [".a.b.", ".c.", ""]
+    write_whole(tmp_path / "a.b", b"two")
+    write_whole(tmp_path / "c", b"three")
+    assert names(tmp_path) == ["a", "a.b", "c"]
+
+
+@POSIX
+def test_a_writer_that_lives_keeps_what_it_writes_whoever_sweeps(tmp_path):
+    with writer(tmp_path / "a") as process:
+        assert write_whole(tmp_path / "a", b"meanwhile").read_bytes() == b"meanwhile"
+        files.sweep(tmp_path)
+        assert len(names(tmp_path)) == 2
+        process.communicate("go on\n")
+    assert process.returncode == 0
+    assert names(tmp_path) == ["a"]
+    assert (tmp_path / "a").read_bytes() == b"halfwhole"
+
+
+@POSIX
+def test_a_writer_keeps_what_it_writes_from_others_in_its_process_until_it_is_in_place(tmp_path, monkeypatch):
+    def content(file):
+        write_whole(tmp_path / "a", b"inner")
+        file.write(b"outer")
+
+    replace = os.replace
+    monkeypatch.setattr(files.os, "replace", lambda *names: files.sweep(tmp_path) or replace(*names))
+    assert write_whole(tmp_path / "a", content).read_bytes() == b"outer"
+    assert names(tmp_path) == ["a"]
+
+
+@POSIX
+def test_a_sweep_that_comes_before_the_lock_costs_the_writer_nothing(tmp_path, monkeypatch):
+    hold, swept = files.hold, []
+
+    def late(file, **options):
+        if not swept:
+            swept.extend(tmp_path.glob(".a.*"))
+            files.sweep(tmp_path)
+        hold(file, **options)
+
+    monkeypatch.setattr(files, "hold", late)
+    assert write_whole(tmp_path / "a", b"one").read_bytes() == b"one"
+    assert len(swept) == 1
+    assert names(tmp_path) == ["a"]
 
 
 @pytest.mark.parametrize("content", [b"", b"one", b"x" * 1_000_000])
