@@ -29,6 +29,10 @@ __all__ = [
 ]
 
 
+_COUNT = mx.uint64
+"""The dtype of counters; one of 32 bits would start anew after 4 billion tokens."""
+
+
 def accuracy(name: str = "accuracy", *, ignore: int | None = None) -> Metric:
     """Count the labels, int `(n, …)`, at which the largest logit is, of `(n, …, classes)`; those equal to `ignore` not.
 
@@ -123,7 +127,7 @@ def r2(name: str = "r2", *, outputs: int = 1) -> Metric:
             raise ValueError(f"r2 of {outputs} outputs takes y of shape (n, {outputs}); got {y.shape}")
         y = y.astype(mx.float32).reshape(-1, outputs)
         error = mx.square(output.astype(mx.float32).reshape(-1, outputs) - y).mean(axis=0)
-        count, share = _counted(memory, mx.array(y.shape[0], mx.uint32))
+        count, share = _counted(memory, mx.array(y.shape[0], _COUNT))
         gap = y.mean(axis=0) - memory["mean"]  # Chan et al.: variances of two sets, merged
         variance = memory["variance"] + share * (y.var(axis=0) - memory["variance"]) + share * (1 - share) * gap * gap
         return {
@@ -167,11 +171,11 @@ def _count(what: str, given: int) -> None:
 
 
 def _none() -> Array:
-    return mx.array(0, mx.uint32)
+    return mx.array(0, _COUNT)
 
 
 def _number(counts: Array) -> Array:
-    return counts.sum().astype(mx.uint32)
+    return counts.sum().astype(_COUNT)
 
 
 def _counted(memory: Tree, more: Array) -> tuple[Array, Array]:
@@ -185,7 +189,7 @@ def _hits(name: str, hit: Callable[[Array, Array], Array], ignore: int | None) -
         counts = kept(y, mask, ignore)
         safe = y if counts is None else mx.where(counts, y, 0)
         hits = hit(output, safe) if counts is None else hit(output, safe) & counts
-        count = mx.array(y.size, mx.uint32) if counts is None else _number(counts)
+        count = mx.array(y.size, _COUNT) if counts is None else _number(counts)
         return {"hits": memory["hits"] + _number(hits), "count": memory["count"] + count}
 
     def init() -> Tree:
@@ -202,7 +206,7 @@ def _mean(name: str, of: Callable[[Array, Array], Array], ignore: int | None = N
             y, mask = as_targets(output, y), None if mask is None else as_targets(output, mask)
         counts = kept(y, mask, ignore)
         values = of(output, y if counts is None else mx.where(counts, y, 0)).astype(mx.float32)
-        count = mx.array(values.size, mx.uint32) if counts is None else _number(counts)
+        count = mx.array(values.size, _COUNT) if counts is None else _number(counts)
         total = values.sum() if counts is None else mx.where(counts, values, 0.0).sum()
         after, share = _counted(memory, count)
         mean = total / mx.maximum(count, 1)
@@ -224,7 +228,7 @@ def _by_class(name: str, classes: int, score: Callable[[Array, Array, Array], Ar
         if mask is not None:
             chosen, labels = chosen & (mask != 0)[..., None], labels & (mask != 0)[..., None]
         found = (chosen & labels, chosen, labels)
-        sums = [one.reshape(-1, classes).sum(axis=0).astype(mx.uint32) for one in found]
+        sums = [one.reshape(-1, classes).sum(axis=0).astype(_COUNT) for one in found]
         return {key: memory[key] + one for key, one in zip(counted, sums, strict=True)}
 
     def value(memory: Tree) -> Array:
@@ -232,4 +236,4 @@ def _by_class(name: str, classes: int, score: Callable[[Array, Array, Array], Ar
         there = predicted + labels > 0
         return mx.where(there, score(right, predicted, labels), 0.0).sum() / mx.maximum(there.sum(), 1)
 
-    return Metric(name, lambda: {key: mx.zeros((classes,), mx.uint32) for key in counted}, update, value, "max")
+    return Metric(name, lambda: {key: mx.zeros((classes,), _COUNT) for key in counted}, update, value, "max")

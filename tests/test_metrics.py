@@ -80,9 +80,46 @@ def test_accuracy_of_nothing_is_zero():
 
 def test_accuracy_counts_beyond_what_float32_holds():
     m = metrics.accuracy()
-    memory = {"hits": mx.array(2**24, mx.uint32), "count": mx.array(2**24, mx.uint32)}
+    memory = {"hits": mx.array(2**24, mx.uint64), "count": mx.array(2**24, mx.uint64)}
     memory = m.update(memory, mx.eye(2)[mx.array([1])], x=None, y=mx.array([1]))
     assert memory["hits"].item() == 2**24 + 1
+
+
+COUNTING = {
+    "accuracy": metrics.accuracy(),
+    "masked": metrics.accuracy(ignore=-1),
+    "top_k": metrics.top_k(1),
+    "f1": metrics.f1(2),
+    "mae": metrics.mae(),
+    "mae_masked": metrics.mae(),
+    "r2": metrics.r2(),
+}
+
+
+@pytest.mark.parametrize("before", [2**24, 2**31, 2**32], ids=["24", "31", "32"])
+@pytest.mark.parametrize("name", COUNTING)
+def test_a_compiled_step_counts_on_beyond_32_bits(name, before):
+    few = before - 3
+    x = mx.random.normal((8, 2), key=mx.random.key(0))
+    y = x[:, 0] if name in ("mae", "mae_masked", "r2") else mx.zeros((8,), mx.int32)
+    batch = {"x": x, "y": y, **({"mask": mx.ones((8,))} if name == "mae_masked" else {})}
+
+    def loss(model, x, y, mask=None):
+        return mx.square(model(x)).mean()
+
+    model = nn.linear(2, 1 if y.dtype == mx.float32 else 2)
+    step = fp.train_step(model, loss, optim.sgd(0.0), metrics=[COUNTING[name]])
+    params, opt_state = step.init(0)
+    ((key, memory),) = opt_state["metrics"].items()
+    counters = [part for part, leaf in memory.items() if mx.issubdtype(leaf.dtype, mx.integer)]
+    full = memory | {part: mx.full(memory[part].shape, few, memory[part].dtype) for part in counters}
+    for taken in (1, 2):
+        params, opt_state, _ = step(params, {**opt_state, "metrics": {key: full}}, batch)
+        full = opt_state["metrics"][key]
+        counts = [count for part in counters for count in np.array(full[part]).reshape(-1).tolist()]
+        assert max(counts) == few + 8 * taken
+        assert min(counts) >= few
+    assert step.traces == 1
 
 
 def test_accuracy_is_that_of_scikit_learn_over_uneven_batches():
@@ -194,7 +231,7 @@ def test_targets_and_masks_of_one_axis_less_are_those_of_one_output(name):
 
 def test_a_mean_over_very_many_does_not_stop_to_grow():
     m = metrics.mse()
-    memory = {"mean": mx.array(1.0), "count": mx.array(2**26, mx.uint32)}
+    memory = {"mean": mx.array(1.0), "count": mx.array(2**26, mx.uint64)}
     for _ in range(3):
         memory = m.update(memory, mx.zeros((2**20, 1)), x=None, y=mx.full((2**20, 1), 2.0))
     wanted = (2**26 + 3 * 2**20 * 4) / (2**26 + 3 * 2**20)
