@@ -68,7 +68,7 @@ def round_trip(report: fp.Report, folder: Path) -> bool:
 
 def cut_and_resumed(alone: fp.Report, folder: Path) -> bool:
     """A run stopped in the middle of an epoch saves, and goes on in what could be another process."""
-    stop = fp.on("after_step", lambda event: fp.Stop("enough") if event.step == 33 else None)
+    stop = fp.on("after_step", lambda event: fp.Stop("enough", final=False) if event.step == 33 else None)
     cut = trained(folder, stop)
     again = trained(folder, stop, resume="latest")
     equal = same(again.params, alone.params) and again.losses == alone.losses

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import unknown
 from ..types import Array, Batch, Params, State, Tree
+from .own import own_arrays, own_row, owning
 
 if TYPE_CHECKING:
     from .report import Report, Row
@@ -59,7 +60,10 @@ class RunState:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened in a run, with the trainer and the state of that moment."""
+    """Something that happened in a run, with the trainer and the state of that moment.
+
+    What an event holds is its reader's own: `+=` on it changes nothing in the run.
+    """
 
     trainer: Trainer
     state: RunState
@@ -83,7 +87,8 @@ class BeforeEpoch(Event):
     epoch: int
 
 
-@dataclass(frozen=True, slots=True)
+@owning(own_arrays, "batch")
+@dataclass(frozen=True)
 class BeforeStep(Event):
     """A batch is about to be trained on; `step` counts from 0 over the run."""
 
@@ -92,7 +97,8 @@ class BeforeStep(Event):
     step: int
 
 
-@dataclass(frozen=True, slots=True)
+@owning(own_arrays, "loss", "grads")
+@dataclass(frozen=True)
 class AfterBackward(BeforeStep):
     """Gradients are there, before any clipping; a hook may return `Replace(grads=…)`."""
 
@@ -100,7 +106,8 @@ class AfterBackward(BeforeStep):
     grads: Tree
 
 
-@dataclass(frozen=True, slots=True)
+@owning(own_arrays, "loss", "logs")
+@dataclass(frozen=True)
 class AfterStep(BeforeStep):
     """A step was taken. `loss` is lazy; reading `loss_value` or `grad_norm` waits for the device."""
 
@@ -127,7 +134,8 @@ class BeforeValidation(Event):
     epoch: int
 
 
-@dataclass(frozen=True, slots=True)
+@owning(own_arrays, "batch", "loss")
+@dataclass(frozen=True)
 class AfterValidationBatch(Event):
     """A validation batch was evaluated."""
 
@@ -146,7 +154,8 @@ class AfterValidation(Event):
     val_metrics: dict[str, float]
 
 
-@dataclass(frozen=True, slots=True)
+@owning(own_row, "row")
+@dataclass(frozen=True)
 class AfterEpoch(Event):
     """An epoch has ended. The fields of its row read as the event's own: `e.epoch`, `e.val_accuracy`."""
 

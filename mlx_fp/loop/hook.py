@@ -16,9 +16,13 @@ __all__ = ["Directive", "Hook", "Hooks", "Replace", "Save", "Stop", "Validate", 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """End the run after the step at hand."""
+    """End the run after the step at hand, and for good: resumed with the hook that said so, it has nothing left to do.
+
+    With `final=False` it pauses, as for a limit of time, and goes on when it is resumed.
+    """
 
     reason: str
+    final: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +103,10 @@ def hook(event: str, fn: Callable[[Any], Directive], **schedule: Any) -> Hook:
     return replace(made, name=call.name_of(fn))
 
 
+_KEPT = ("memory", "seen", "spent", "ended")
+"""What a hook has from one process of a run to the next."""
+
+
 class Hooks:
     """The hooks of one run, in order, with their memories and counts."""
 
@@ -112,15 +120,20 @@ class Hooks:
         """The names of the events that a hook listens to."""
         return frozenset(self._by_event)
 
+    @property
+    def ended(self) -> str | None:
+        """Why a hook has ended the run for good, None while none has."""
+        return next((r.ended for _, r in self._named() if r.ended is not None), None)
+
     def state(self) -> dict[str, Any]:
-        """Return the memory and counts of each hook, by event, name and number among those alike."""
-        return {key: {"memory": r.memory, "seen": r.seen, "spent": r.spent} for key, r in self._named()}
+        """Return the memory, counts and final word of each hook, by event, name and number among those alike."""
+        return {key: {name: getattr(running, name) for name in _KEPT} for key, running in self._named()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Give the hooks that were there the memory and counts that they had."""
+        """Give the hooks that were there the memory, counts and final word that they had."""
         for key, running in self._named():
-            if key in state:
-                running.memory, running.seen, running.spent = (state[key][n] for n in ("memory", "seen", "spent"))
+            for name in _KEPT:
+                setattr(running, name, state.get(key, {}).get(name, getattr(running, name)))
 
     def _named(self) -> Iterator[tuple[str, _Running]]:
         counts: dict[str, int] = {}
@@ -139,6 +152,8 @@ class Hooks:
                 note(error, {"hook": running.hook})
                 raise
             if directive is not None:
+                if isinstance(directive, Stop) and directive.final and self.ended is None:
+                    running.ended = directive.reason
                 event = obey(event, directive)
         return event
 
@@ -146,11 +161,12 @@ class Hooks:
 class _Running:
     """A hook during a run."""
 
-    __slots__ = ("always", "fn", "hook", "memory", "seen", "spent")
+    __slots__ = ("always", "fn", "hook", *_KEPT)
 
     def __init__(self, hook: Hook) -> None:
         self.hook, self.fn, self.memory = hook, hook.fn, deepcopy(hook.init)
         self.seen, self.spent = 0, False
+        self.ended: str | None = None
         self.always = hook.every == 1 and not hook.once and hook.when is None
 
     def __call__(self, event: Event) -> Directive:

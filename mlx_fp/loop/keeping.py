@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ..data import Cursor
 from ..optim.state import finite
 from .event import Event
+from .hook import Stop
 from .resume import resolved
 from .snapshot import restore, snapshot
 
@@ -24,19 +25,19 @@ _LOG = logging.getLogger("mlx_fp.loop")
 Stream = Generator[Event, None, None]
 
 
-def after_step(run: Run, epoch: int, batches: int) -> Stream:
-    """Write what is due after a step, or is asked for, or must not be lost; tell of what was written meanwhile."""
+def after_step(run: Run, epoch: int, batches: int, taken: int) -> Stream:
+    """Write what is due after steps, or is asked for, or must not be lost; tell of what was written meanwhile."""
     if run.saver is None:
         return
     yield from _told(run, wait=False)
-    if run.save or run.interrupted or run.saver.policy.due_at(run.steps):
+    if run.save or run.interrupted or run.saver.policy.due_at(run.steps, taken):
         run.cursor = Cursor(epoch, batches)
         yield from _saved(run)
 
 
 def cut(run: Run, epoch: int, batches: int) -> Stream:
-    """Write where a run ends within an epoch, so that resumed it goes on with the rest of that."""
-    if run.saver is not None and run.cursor != Cursor(epoch, batches):
+    """Write where a run ends within an epoch, so that resumed it goes on with the rest of that, or knows its end."""
+    if run.saver is not None and (run.cursor != Cursor(epoch, batches) or run.saver.ended != run.hooks.ended):
         run.cursor = Cursor(epoch, batches)
         yield from _saved(run)
 
@@ -50,9 +51,12 @@ def after_epoch(run: Run, epoch: int, improved: bool) -> Stream:
 
 
 def finish(run: Run) -> Stream:
-    """Wait until the last checkpoint is on disk, and tell of it."""
-    if run.saver is not None:
-        yield from _told(run, wait=True)
+    """Write that a hook has ended the run, if no checkpoint has that yet; wait for the last one, and tell of it."""
+    if run.saver is None:
+        return
+    if run.saver.ended != run.hooks.ended and run.rows and not run.cursor.index:
+        yield from _saved(run)
+    yield from _told(run, wait=True)
 
 
 def resumed(run: Run) -> tuple[Cursor, str | None, int | None]:
@@ -61,15 +65,19 @@ def resumed(run: Run) -> tuple[Cursor, str | None, int | None]:
     if found is None:
         return Cursor(), None, None
     cursor = restore(run, found)
+    if run.hooks.ended is not None:
+        run.stop = Stop(run.hooks.ended)
+        told = "%s is of a run that a hook has ended: %s; without that hook it goes on"
+        _LOG.warning(told, found.path or "the checkpoint", run.hooks.ended)
     if run.saver is not None:
-        run.saver.resumed_from = found.path
+        run.saver.resumed_from, run.saver.ended = found.path, run.hooks.ended
     return cursor, kind if found.path is None else str(found.path), found.metadata["epoch"]
 
 
 def _saved(run: Run) -> Stream:
     """Write a checkpoint of the state at the run's cursor."""
     assert run.saver is not None
-    run.save, run.stage = False, "checkpoint"
+    run.save, run.stage, run.saver.ended = False, "checkpoint", run.hooks.ended
     if not finite(run.params).item():
         fault = f"the parameters are not finite after step {run.steps}: no checkpoint is made of them"
         if run.plan.nonfinite == "raise" and run.stop is None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..tree import fresh
+from .own import own_row
 from .report import Report, Row
 from .totals import Totals
 
@@ -16,7 +18,7 @@ __all__ = ["report_of", "row_of"]
 def report_of(run: Run) -> Report:
     """Return the report of a run as it stands."""
     return Report(
-        rows=tuple(run.rows),
+        rows=tuple(map(own_row, run.rows)),
         losses=tuple(run.losses or ()),
         losses_kept=run.plan.keep_losses,
         monitor_name=run.monitor.name,
@@ -33,8 +35,8 @@ def report_of(run: Run) -> Report:
         resumed_from_epoch=run.resumed_from_epoch,
         checkpoints=tuple(run.saver.written) if run.saver else (),
         policy=run.saver.policy.to_dict() if run.saver else None,
-        params=run.params,
-        opt_state=run.opt_state,
+        params=fresh(run.params),
+        opt_state=fresh(run.opt_state),
     )
 
 

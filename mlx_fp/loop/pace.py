@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Container
 from typing import Any
 
 from ..door import mx
-from ..tree import leaves
+from ..tree import leaves, size
 from ..types import Params
 
-__all__ = ["LARGE", "SYNC", "is_large"]
+__all__ = ["LARGE", "SMALL", "SYNC", "check_unrolling", "is_large"]
 
 SYNC: dict[str, Callable[..., Any]] = {"async": mx.async_eval, "step": mx.eval}
 """What is done with what a step gives, by the name of a `sync`; nothing where there is no name."""
 
 LARGE = 32 << 20
 """Bytes of parameters from which on, on a CPU, a queued step waits for the one before: its arrays need the room."""
+
+SMALL = 1 << 17
+"""Elements of parameters up to which several steps in one call were measured to be faster."""
 
 
 def is_large(params: Params) -> bool:
@@ -26,3 +30,24 @@ def is_large(params: Params) -> bool:
     """
     on_cpu = mx.default_device().type == mx.DeviceType.cpu
     return on_cpu and sum(leaf.nbytes for leaf in leaves(params)) >= LARGE
+
+
+def check_unrolling(count: int, params: Params, heard: Container[str]) -> None:
+    """Refuse several steps in one call where a hook wants to come between; warn where they gain nothing.
+
+    >>> check_unrolling(2, {}, {"after_backward"})
+    Traceback (most recent call last):
+    ValueError: steps_per_call=2 takes whole steps, and a hook listens to after_backward, which is in the midst of one
+    """
+    if count == 1:
+        return
+    if "after_backward" in heard:
+        told = "takes whole steps, and a hook listens to after_backward, which is in the midst of one"
+        raise ValueError(f"steps_per_call={count} {told}")
+    if size(params) > SMALL:
+        warnings.warn(
+            f"steps_per_call={count} is for small models: with {size(params):,} parameters it saves nothing, and costs "
+            "memory and time to compile",
+            RuntimeWarning,
+            stacklevel=2,
+        )

@@ -34,6 +34,11 @@ class Options(TypedDict, total=False):
     waits for each; `"epoch"` runs an epoch at its end, at once; `"none"` only when a value is read, which the row of an
     epoch does. The last two hold the work of a whole epoch.
 
+    `steps_per_call` takes so many steps in one compiled call, which is faster for small models: their kernels are
+    short, and each has a price. Events come for every step, but those of one call together, before it and after it,
+    and a hook that asks to stop or save is heard after the call. Batches of other shapes, and the last ones of an
+    epoch, are taken one by one.
+
     `nonfinite` says what becomes of a loss that is NaN or infinite: `"raise"` ends the run with a FloatingPointError,
     `"stop"` with a report; `"skip"` leaves the step out, of parameters, optimiser and sums, if its gradients are not
     finite either. It is found when losses are read, up to two steps late. `"keep"` goes on with it.
@@ -52,6 +57,7 @@ class Options(TypedDict, total=False):
     reduce: Reducer
     validation_reduce: Reducer
     sync: str
+    steps_per_call: int
     nonfinite: str
     resume: Any
 
@@ -73,6 +79,7 @@ class Plan:
     reduce: Reducer = "mean"
     validation_reduce: Reducer = "mean"
     sync: str = "async"
+    steps_per_call: int = 1
     nonfinite: str = "raise"
     resume: Any = None
 
@@ -98,6 +105,8 @@ def plan(train: Any, only: Iterable[str], options: Options) -> Plan:
     epochs, sync = given.get("epochs", 1), given.get("sync", "async")
     if not is_count(epochs):
         raise ValueError(f"epochs is a count, 0 or more; got {epochs!r}")
+    if not is_count(given.get("steps_per_call", 1), least=1):
+        raise ValueError(f"steps_per_call is a count, 1 or more; got {given['steps_per_call']!r}")
     if sync not in _SYNCS:
         raise ValueError(unknown("sync", str(sync), _SYNCS))
     if given.get("nonfinite", "raise") not in _NONFINITE:

@@ -82,9 +82,9 @@ class Policy:
         """Whether the end of an epoch is to be kept."""
         return (self.best and improved) or (self.every is not None and (epoch + 1) % self.every == 0)
 
-    def due_at(self, step: int) -> bool:
-        """Whether the state after so many steps is to be kept."""
-        return self.every_steps is not None and step % self.every_steps == 0
+    def due_at(self, step: int, taken: int = 1) -> bool:
+        """Whether the state after so many steps, the last of them taken at once, is to be kept."""
+        return self.every_steps is not None and step // self.every_steps > (step - taken) // self.every_steps
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""

@@ -62,13 +62,15 @@ def _of_policy(which: str, policy: Policy | None) -> Checkpoint | None:
     """Load the newest or best file that is whole; a damaged one is passed over with a warning."""
     if policy is None:
         raise ValueError(f"resume={which!r} is of a trainer with checkpoints(…)")
+    damaged = set()
     for path, _ in _in_order(which, listed(policy)):
         try:
             found = load(path)
         except CheckpointError as error:
             _LOG.warning("%s; the one before it is used", error)
+            damaged.add(path)
             continue
-        _warn_of_damage(policy, path)
+        _warn_of_damage(policy, path, damaged)
         return found
     left = [path for path in owned(policy) if not _is_of_another(path, policy)]
     if left:
@@ -85,10 +87,10 @@ def _in_order(which: str, files: list[File]) -> Iterator[File]:
         yield from best_of(newest_first[::-1]) if which == "best" else newest_first
 
 
-def _warn_of_damage(policy: Policy, chosen: Path) -> None:
-    """Say so where a file that is younger than the one chosen was passed over because it is damaged."""
+def _warn_of_damage(policy: Policy, chosen: Path, known: set[Path]) -> None:
+    """Say so where a file that is younger than the one chosen is damaged, and that is not known yet."""
     for path in owned(policy):
-        if path != chosen and path.stat().st_mtime_ns >= chosen.stat().st_mtime_ns:
+        if path not in {chosen, *known} and path.stat().st_mtime_ns >= chosen.stat().st_mtime_ns:
             try:
                 load(path)
             except CheckpointError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import string
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,12 @@ from .policy import Policy
 __all__ = ["File", "best_of", "is_sound", "kept", "listed", "owned"]
 
 File = tuple[Path, dict[str, Any]]
-"""A checkpoint and its metadata."""
+"""A checkpoint, and those of its metadata that it is known by."""
+
+Seen = dict[tuple[Path, int, int, int], "dict[str, Any] | None"]
+"""What headers said that were read before, by path, number, time and size of the file."""
+
+_KNOWN_BY = ("step", "next_epoch", "run", "policy", "monitor_mode", "monitor_value", "cursor", "improved")
 
 
 def owned(policy: Policy) -> list[Path]:
@@ -26,15 +32,33 @@ def owned(policy: Policy) -> list[Path]:
     return [path for path in paths if named.fullmatch(os.path.abspath(path)) and path.is_file()]
 
 
-def listed(policy: Policy, run: str | None = None) -> list[File]:
+def listed(policy: Policy, run: str | None = None, seen: Seen | None = None) -> list[File]:
     """List the checkpoints of a policy, of all runs or of one: those of older runs first, and the older ones of each.
 
-    This goes by their headers, which only `load` checks. Files whose header cannot be that of a run are left out.
+    This goes by their headers, which only `load` checks. Files whose header cannot be that of a run are left out. With
+    `seen`, which is brought up to date, no header is read twice.
     """
-    told = [(path, peek(path)) for path in owned(policy)]
-    files = [(path, one) for path, one in told if one is not None and is_sound(one) and one["policy"] == policy.label]
+    told = _read(owned(policy), {} if seen is None else seen)
+    files = [(path, one) for path, one in told if one is not None and one["policy"] == policy.label]
     mine = [file for file in files if run in (None, file[1]["run"])]
     return sorted(mine, key=lambda file: (file[1]["run"], file[1]["step"], file[1]["next_epoch"], str(file[0])))
+
+
+def _read(paths: list[Path], seen: Seen) -> list[tuple[Path, dict[str, Any] | None]]:
+    now: Seen = {}
+    for path in paths:
+        with suppress(FileNotFoundError):  # another process deletes, too
+            found = path.stat()
+            key = path, found.st_ino, found.st_mtime_ns, found.st_size
+            now[key] = seen[key] if key in seen else _known(path)
+    seen.clear()
+    seen.update(now)
+    return [(path, told) for (path, *_), told in now.items()]
+
+
+def _known(path: Path) -> dict[str, Any] | None:
+    told = peek(path)
+    return {name: told.get(name) for name in _KNOWN_BY} if told is not None and is_sound(told) else None
 
 
 def is_sound(told: dict[str, Any]) -> bool:

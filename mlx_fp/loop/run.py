@@ -5,28 +5,26 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Generator
-from contextlib import closing, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
-from .. import metric
 from ..data import Cursor, Dataset
-from ..door import mx
 from ..errors import located
 from ..optim import skip_nonfinite
 from ..step import eval_step, train_step
-from ..types import Batch, State
 from . import keeping
 from .event import EVENTS, AfterBackward, Event, RunState
 from .hook import Asked, Hooks, Replace, Save, Stop, Validate
 from .monitor import Standing, judged, watched
 from .outcome import report_of, row_of
-from .pace import SYNC, is_large
+from .pace import SYNC, check_unrolling, is_large
 from .plan import Plan
 from .report import Report, Row
 from .saver import Saver
 from .totals import IN_FLIGHT, Totals
 from .trainer import Trainer
+from .training import trained
 from .validation import logged, validated
 
 __all__ = ["Run"]
@@ -47,8 +45,9 @@ class Run:
         start = plan.seed if plan.params is None else plan.params
         self.params, self.opt_state = self.step.init(start, seed=plan.seed)
         self.sync = SYNC.get(plan.sync)
-        self.in_flight = IN_FLIGHT if self.sync else math.inf
+        self.in_flight = IN_FLIGHT * plan.steps_per_call if self.sync else math.inf
         self.paced = plan.sync == "async" and is_large(self.params)
+        check_unrolling(plan.steps_per_call, self.params, self.heard)
         self.rows: list[Row] = []
         self.losses: list[float] | None = [] if plan.keep_losses else None
         self.steps = self.completed = 0
@@ -76,7 +75,7 @@ class Run:
             except BaseException as error:
                 closed = isinstance(error, GeneratorExit)
                 self.stop = Stop("the stream was closed" if closed else f"{type(error).__name__}: {error}")
-                self._tell("after_fit", report=self.report())
+                self.tell("after_fit", report=self.report())
                 raise
             yield from self.emit("after_fit", report=self.report())
 
@@ -89,9 +88,11 @@ class Run:
         return report_of(self)
 
     def _epochs(self) -> Stream:
-        plan = self.plan
+        plan, ended = self.plan, self.stop is not None
         fields = {"start_epoch": self.start_epoch, "resumed_from_epoch": self.resumed_from_epoch}
         yield from self.emit("before_fit", epochs_target=plan.epochs, **fields, batches=plan.train.size)
+        if ended and self.cursor.index:
+            yield from self._epoch(self.start_epoch)
         for epoch in range(self.start_epoch, plan.epochs):
             if self.stop is None and not self.cursor.index:
                 with located(epoch=epoch, stage="before_epoch"):
@@ -103,7 +104,7 @@ class Run:
     def _epoch(self, epoch: int) -> Stream:
         plan, started = self.plan, time.perf_counter()
         totals = self.totals = self._totals(self.losses, plan.reduce, self._lost)
-        whole = yield from self._train(epoch, totals)
+        whole = yield from trained(self, epoch, totals)
         seconds, validation = time.perf_counter() - started, self._totals(None, plan.validation_reduce)
         if plan.validation is not None and not self.interrupted:
             yield from self._validate(epoch, plan.validation, validation)
@@ -116,71 +117,14 @@ class Run:
             self.rows.append(row)
             yield from self.emit("after_epoch", row=row)
             if self.validate:
-                yield from self._validate_now(epoch)
+                yield from self.validate_now(epoch)
         if whole and held:
             self.completed += 1
             self.cursor = Cursor(epoch + 1)
             yield from keeping.after_epoch(self, epoch, row.improved)
 
-    def _train(self, epoch: int, totals: Totals) -> Generator[Event, None, bool]:
-        """Train on an epoch; return whether on all of it."""
-        if self.resumed_totals is not None:
-            totals.restore(self.resumed_totals)
-            self.resumed_totals = None
-        else:
-            self.opt_state = {**self.opt_state, "metrics": metric.start(self.step.metrics)}
-        where = {"split": "train", "epoch": epoch, "batch": lambda: totals.batches, "stage": lambda: self.stage}
-        plain = self.heard.isdisjoint(("before_step", "after_backward", "after_step"))
-        step, sync = self.step, self.sync
-        self.stage = "data"
-        with located(**where), closing(self.plan.train.open(self.cursor, kind="train")) as batches:
-            for batch in batches:
-                self.stage = "step"
-                if self.paced:
-                    mx.eval(self.params, self.opt_state)
-                if plain:
-                    self.params, self.opt_state, logs = step(self.params, self.opt_state, batch)
-                    if sync is not None:
-                        sync(self.params, self.opt_state, logs)
-                    self.steps += 1
-                else:
-                    logs = yield from self._step(epoch, batch)
-                totals.add(logs, batch)
-                if self.validate:
-                    yield from self._validate_now(epoch)
-                if self.saver is not None:
-                    yield from keeping.after_step(self, epoch, totals.batches)
-                if self.stop is not None:
-                    break
-                self.stage = "data"
-            whole = self.stop is None or totals.batches == self.plan.train.size
-            if self.plan.sync == "epoch":
-                mx.eval(self.params, self.opt_state)
-            totals.close(self.plan.train, metric.values(self.step.metrics, self.opt_state["metrics"]))
-        return whole
-
-    def _step(self, epoch: int, batch: Batch) -> Generator[Event, None, State]:
-        here = {"epoch": epoch, "batch": batch, "step": self.steps}
-        if "before_step" in self.heard:
-            yield from self.emit("before_step", **here)
-        if "after_backward" in self.heard:
-            grads, rest, self.opt_state, logs = self.step.gradients(self.params, self.opt_state, batch)
-            event = yield from self.emit("after_backward", **here, loss=logs["loss"], grads=grads)
-            grads = event.grads if isinstance(event, AfterBackward) else grads
-            self.params, self.opt_state = self.step.update(self.params, self.opt_state, grads, rest)
-            del event, grads, rest
-        else:
-            self.params, self.opt_state, logs = self.step(self.params, self.opt_state, batch)
-        if self.sync is not None:
-            self.sync(self.params, self.opt_state, logs)
-        self.steps += 1
-        if "after_step" in self.plan.wanted:
-            yield from self.emit("after_step", **here, loss=logs["loss"], logs=logs)
-        elif "after_step" in self.heard:
-            self._tell("after_step", **here, loss=logs["loss"], logs=logs)
-        return logs
-
-    def _validate_now(self, epoch: int) -> Stream:
+    def validate_now(self, epoch: int) -> Stream:
+        """Validate between two steps, as a hook has asked."""
         self.validate = False
         if self.plan.validation is None:
             raise ValueError("a hook asked to Validate(), and there is no validation data")
@@ -203,12 +147,13 @@ class Run:
         """Tell the hooks of an event, and yield it if it is wanted; nothing is made of one that nobody listens to."""
         if name not in self.heard:
             return None
-        event = self._tell(name, **fields)
+        event = self.tell(name, **fields)
         if name in self.plan.wanted:
             yield event
         return event
 
-    def _tell(self, name: str, **fields: Any) -> Event:
+    def tell(self, name: str, **fields: Any) -> Event:
+        """Tell the hooks of an event that somebody listens to."""
         self.stage = name
         event = EVENTS[name](self.trainer, RunState(self.params, self.opt_state), **fields)
         return self.hooks.emit(name, event, self._obey)

@@ -12,7 +12,7 @@ from ..store.checkpoint import prepared, suffixed
 from ..store.files import sweep
 from ..store.lock import Lock
 from .policy import FIELDS, Policy
-from .retention import kept, listed
+from .retention import Seen, kept, listed
 
 __all__ = ["Saver", "Written"]
 
@@ -27,7 +27,11 @@ class Saver:
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
         self.resumed_from: Path | None = None
+        self.ended: str | None = None
+        """What the newest checkpoint says of the end of its run."""
         self.written: list[str] = []
+        self._seen: Seen = {}
+        self._tidy = False
         self._lock = Lock(policy.folder)
         self._worker: ThreadPoolExecutor | None = None
         self._writing: Future[Written] | None = None
@@ -55,8 +59,10 @@ class Saver:
         write = prepared(path, params, opt_state=opt_state, metadata=told)
 
         def work() -> Written:
+            left = () if self._tidy else self._retain(told["run"])  # by runs that were killed as they deleted
             write()
-            return path, told, self._retain(path, told["run"])
+            self._tidy = True
+            return path, told, left + self._retain(told["run"], path)
 
         self._writing = self._thread().submit(work) if self.policy.background else _now(work)
 
@@ -75,11 +81,11 @@ class Saver:
         self._worker = self._worker or ThreadPoolExecutor(1, thread_name_prefix="mlx_fp-checkpoint")
         return self._worker
 
-    def _retain(self, newest: Path, run: str) -> tuple[str, ...]:
+    def _retain(self, run: str, newest: Path | None = None) -> tuple[str, ...]:
         if self.policy.keep_last is None:
             return ()
-        files = listed(self.policy, run)
-        stay = {newest, *kept(self.policy, files)}
+        files = listed(self.policy, run, self._seen)
+        stay: set[Path | None] = {newest, *kept(self.policy, files)}
         deleted = [path for path, _ in files if path not in stay and not _is_same(path, self.resumed_from)]
         for path in deleted:
             path.unlink(missing_ok=True)

@@ -46,6 +46,7 @@ def snapshot(run: Run, cursor: Cursor, user: Any = None) -> dict[str, Any]:
         "totals": totals,
         "run": run.name,
         "data": repr(run.plan.train),
+        "options": _options(run),
         "policy": None if run.trainer.policy is None else run.trainer.policy.label,
         "versions": environment(),
         "user": user,
@@ -87,13 +88,36 @@ def _same_place(run: Run, checkpoint: Any) -> None:
     here = {**environment(), "the data": repr(run.plan.train), "the hooks": ", ".join(run.hooks.state())}
     there = {**told["versions"], "the data": told["data"], "the hooks": ", ".join(told["hooks"])}
     other = [f"{name} was {there.get(name)}, is {now}" for name, now in here.items() if there.get(name) != now]
+    other += _other_options(_options(run), told.get("options", {}))
     if other:
         _LOG.warning("%s was written by another run, and goes on inexactly: %s", checkpoint.path, "; ".join(other))
 
 
+def _options(run: Run) -> dict[str, Any]:
+    """Return what the optimiser was made with, but for schedules and what else is not plain."""
+    return {name: value for name, value in run.trainer.optimizer.options.items() if _is_plain(value)}
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
+def _other_options(here: dict[str, Any], there: dict[str, Any]) -> list[str]:
+    """Tell of options that are others than in the file, and which of both holds: rates are in the optimiser's state."""
+    other = [name for name in here if name in there and here[name] != there[name]]
+    holds = ["the file" if name.split(".")[-1] == "learning_rate" else "the code" for name in other]
+    return [
+        f"{name} is {there[name]} in the file and {here[name]} in the code, and what {who} says holds"
+        for name, who in zip(other, holds, strict=True)
+    ]
+
+
 def _like(what: str, own: Any, held: Any, path: Any) -> Any:
     """Return the tree of a file in the containers of the run's own; the paths, shapes and dtypes must be the same."""
-    mine, theirs = flat(own), flat(held)
+    mine = flat(own)
+    theirs = {name: _widened(leaf, mine.get(name)) for name, leaf in flat(held).items()}
     told = {name: f"{leaf.dtype} {tuple(leaf.shape)}" for name, leaf in mine.items()}
     came = {name: f"{leaf.dtype} {tuple(leaf.shape)}" for name, leaf in theirs.items()}
     odd = [name for name in told | came if told.get(name) != came.get(name)]
@@ -102,3 +126,11 @@ def _like(what: str, own: Any, held: Any, path: Any) -> Any:
         more = f"; and {len(each) - 8} more" if len(each) > 8 else ""
         raise CheckpointError(f"{path} holds other {what} than this run: {'; '.join(each[:8])}{more}")
     return as_arrays(restore_like(own, theirs))
+
+
+def _widened(leaf: Any, own: Any) -> Any:
+    """Return a counter of 32 bits, as older versions kept, in the 64 of the run's own, and anything else as it is."""
+    from ..door import mx
+
+    narrow = own is not None and (leaf.dtype, own.dtype) == (mx.uint32, mx.uint64)
+    return leaf.astype(mx.uint64) if narrow else leaf

@@ -14,6 +14,7 @@ from toolz import pipe
 
 import mlx_fp as fp
 from mlx_fp import nn, optim
+from mlx_fp.loop import retention
 from mlx_fp.store import checkpoint
 
 BATCHES = [(mx.ones((4, 3)), mx.zeros((4,), mx.int32))] * 2
@@ -59,6 +60,35 @@ def test_retention_keeps_the_last_the_best_and_the_one_resumed_from(tmp_path):
     assert names(tmp_path) == ["1.safetensors", "3.safetensors", "4.safetensors"]
     fit(given, policy, epochs=7, resume=tmp_path / "3")  # another process would find the same in the folder
     assert names(tmp_path) == ["1.safetensors", "3.safetensors", "5.safetensors", "6.safetensors"]
+
+
+def test_what_killed_runs_have_left_too_many_goes_before_the_first_file_is_written(tmp_path, monkeypatch):
+    values = [5.0, 4.0, 6.0, 7.0, 8.0, 9.0]
+    fit(watched(values), fp.checkpoints(tmp_path / "{epoch}"))
+
+    def full(path, content):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(checkpoint, "write_whole", full)
+    with pytest.raises(OSError, match="No space"):
+        fit(watched(values), fp.checkpoints(tmp_path / "{epoch}", keep_last=2), epochs=6, resume=tmp_path / "4")
+    assert names(tmp_path) == ["1.safetensors", "3.safetensors", "4.safetensors"]
+
+
+def test_retention_reads_each_header_once_and_that_of_a_new_file_under_an_old_name_again(tmp_path, monkeypatch):
+    read, values = [], [5.0, 4.0, 3.0, 2.0, 6.0, 7.0, 8.0, 9.0]
+    monkeypatch.setattr(retention, "peek", lambda path: read.append(path.stem) or checkpoint.peek(path))
+    other = tmp_path / "other"
+    fit(watched(values), fp.checkpoints(other / "{epoch}", every=1), epochs=2)
+
+    def replaced(event):
+        if event.epoch == 6:
+            os.replace(other / "1.safetensors", tmp_path / "5.safetensors")
+
+    fit(watched(values), fp.checkpoints(tmp_path / "{epoch}", keep_last=3), fp.on("after_epoch", replaced), epochs=8)
+    assert sorted(read) == list("012345567")
+    kept = ["3", "4", "5", "6", "7"]  # the best, the last three of this run, and the one that is of another run now
+    assert names(tmp_path) == [*(f"{name}.safetensors" for name in kept), "other"]
 
 
 def test_retention_leaves_files_of_others_alone(tmp_path):
