@@ -1,11 +1,12 @@
 """The door to MLX: every module that touches an array takes `mx` from here.
 
-Passing through it says which extra to install where MLX is missing, and gives MLX a fast BLAS on Linux CPUs.
+Passing through it says which extra to install where MLX is missing, gives MLX a fast BLAS on Linux CPUs, and obeys
+MLX_FP_JIT.
 """
 
 from __future__ import annotations
 
-from . import blas
+from . import _native, blas
 
 __all__ = ["mx", "utils"]
 
@@ -19,3 +20,4 @@ except ImportError as error:  # no mlx, or the Linux wheel without its backend
     ) from error
 
 blas.bind()
+_native.obey()

@@ -13,7 +13,7 @@ from typing import Any
 
 import mlx.nn as mlx_nn
 
-from .. import call, rng
+from .. import _native, call, rng
 from ..door import mx
 from ..errors import unknown
 from ..select import select
@@ -22,11 +22,15 @@ from ..types import Params
 from .dense import Linear
 from .layer import Layer, Trainable, layer
 from .module import AS_THEY_ARE, Module, fill, hidden, parameters, read, structure
+from .plain import MultiHeadAttention
 
 __all__ = ["as_layer", "fn", "lift", "lower", "split"]
 
 _COMPUTED: Mapping[type, type] = MappingProxyType({mlx_nn.Linear: Linear})
 """The classes that compute in the place of mlx.nn's own."""
+
+_NATIVE: Mapping[type, type] = MappingProxyType({**_COMPUTED, mlx_nn.MultiHeadAttention: MultiHeadAttention})
+"""Those where kernels are built for the processor at hand."""
 
 
 def lift(target: Any, *args: Any, **kwargs: Any) -> Layer:
@@ -123,7 +127,8 @@ class _Run:
     paths: frozenset[str]
 
     def __call__(self, params: Params, xs: tuple[Any, ...], kw: dict[str, Any], train: bool) -> tuple[Any, Params]:
-        module = self.bound(params, train, _COMPUTED if train else AS_THEY_ARE)  # without, a predictor can be exported
+        classes = _NATIVE if _native.engaged() else _COMPUTED
+        module = self.bound(params, train, classes if train else AS_THEY_ARE)  # without, a predictor can be exported
         return module(*xs, **kw), read(module, params)
 
     def bound(self, params: Params, train: bool, classes: Mapping[type, type] = AS_THEY_ARE) -> mlx_nn.Module:

@@ -1,4 +1,4 @@
-"""The losses of mlx.nn: pure functions of arrays.
+"""The losses of mlx.nn: pure functions of arrays, of which `cross_entropy` is faster under `mlx_fp.jit.native`.
 
 Mind the default `reduction`: "mean" for `binary_cross_entropy`, `gaussian_nll_loss`, `l1_loss`, `mse_loss` and
 `smooth_l1_loss`, "none" for the others.
@@ -7,7 +7,6 @@ Mind the default `reduction`: "mean" for `binary_cross_entropy`, `gaussian_nll_l
 from mlx.nn.losses import (
     binary_cross_entropy,
     cosine_similarity_loss,
-    cross_entropy,
     gaussian_nll_loss,
     hinge_loss,
     huber_loss,
@@ -20,6 +19,8 @@ from mlx.nn.losses import (
     smooth_l1_loss,
     triplet_loss,
 )
+
+from .plain import cross_entropy
 
 __all__ = [
     "binary_cross_entropy",

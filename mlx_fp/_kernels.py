@@ -1,0 +1,169 @@
+"""Let MLX build its CPU kernels for this machine's instruction set, in a cache of their own.
+
+MLX builds the kernels of compiled functions with `g++ -O3` for the oldest processor of the architecture, and keeps them
+in the folder for temporary files, where every program finds them again. `replace` points two functions that libmlx.so
+imports, the one that runs the compiler and the one that names that folder, at replacements. They add flags and name a
+private folder; the environment, other libraries and child processes see nothing of it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+from . import _elf
+
+__all__ = ["FLAGS", "replace"]
+
+FLAGS = ("-march=native", "-fno-math-errno", "-fno-trapping-math", "--param", "max-inline-insns-auto=200")
+"""What is added. No sum is reordered and no NaN assumed away; a product and a sum may become one rounding."""
+
+_POPEN, _FOLDER = "popen", "_ZNSt10filesystem19temp_directory_pathB5cxx11Ev"
+_PREAMBLE = "mlx/backend/cpu/compiled_preamble.h"
+_BUILD = ("-std=c++17", "-O3", "-Wall", "-fPIC")  # what MLX says, which a precompiled header must match
+
+_SOURCE = r"""
+#include <atomic>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <string>
+
+static std::atomic<int> calls{0};
+
+extern "C" int mlx_fp_calls() { return calls; }
+
+extern "C" std::filesystem::path mlx_fp_folder() {
+  ++calls;
+  return FOLDER;
+}
+
+// `g++ … -o "kernel.so" 2>&1`: add the flags, and put the kernel in its place when it is whole
+extern "C" FILE* mlx_fp_popen(const char* command, const char* mode) {
+  std::string line(command);
+  const std::string compiler = "g++ ", result = " -o \"", end = "\" 2>&1";
+  auto at = line.rfind(result), stop = line.rfind(end);
+  if (line.rfind(compiler, 0) != 0 || at == std::string::npos || stop == std::string::npos || stop < at)
+    return popen(command, mode);
+  auto file = line.substr(at + result.size(), stop - at - result.size());
+  auto head = line.substr(compiler.size(), at - compiler.size());
+  line = std::string(COMPILER) + head + " -o \"" + file + ".$$\" 2>&1 && mv \"" + file + ".$$\" \"" + file + "\"";
+  return popen(line.c_str(), mode);
+}
+"""
+
+
+def replace() -> Path:
+    """Put the replacements in place; return the folder of kernels. RuntimeError with the reason where it cannot be."""
+    mx, compiler, lib = _needs()
+    slots = _elf.imports(lib, lambda name: name in (_POPEN, _FOLDER))
+    if slots.keys() != {_POPEN, _FOLDER}:
+        raise RuntimeError("this build of MLX does not compile CPU kernels in the way that is known here")
+    folder = _folder(mx, compiler)
+    library = ctypes.CDLL(str(_built(folder, compiler, Path(lib.file).parent.parent / "include")))
+    new = {_POPEN: _elf.address(library, "mlx_fp_popen"), _FOLDER: _elf.address(library, "mlx_fp_folder")}
+    before = _elf.write(lib, {slot: new[name] for name in new for slot in slots[name]})
+    try:
+        _check(mx, library, folder)
+    except BaseException:
+        _elf.write(lib, before)
+        raise
+    return folder
+
+
+def _needs() -> tuple[ModuleType, str, _elf.Image]:
+    """Return MLX, the compiler and libmlx, or raise RuntimeError for what is missing."""
+    if platform.system() != "Linux" or platform.machine() not in ("x86_64", "aarch64"):
+        raise RuntimeError(f"this is for Linux CPUs, and here is {platform.system()} {platform.machine()}")
+    import mlx.core as mx
+
+    if mx.default_device().type == mx.DeviceType.gpu:
+        raise RuntimeError("MLX computes on the GPU, whose kernels are built for it anyway")
+    compiler, lib = shutil.which("g++"), _elf.image("libmlx.so")
+    if compiler is None:
+        raise RuntimeError("MLX compiles nothing without g++ on PATH (Debian, Ubuntu: apt install g++)")
+    if lib is None:
+        raise RuntimeError("this build of MLX has no libmlx.so")
+    return mx, os.path.realpath(compiler), lib
+
+
+def _folder(mx: ModuleType, compiler: str) -> Path:
+    """Make the folder of kernels of this MLX, compiler, processor and set of flags, for this user alone."""
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
+    machine = Path("/proc/cpuinfo").read_text(errors="replace").partition("\n\n")[0].splitlines()
+    features = [line for line in machine if line.partition(":")[0].strip() in _FEATURES]
+    told = "\n".join([mx.__version__, compiler, version, *features, *FLAGS, _SOURCE])
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = home / "mlx_fp" / f"kernels-{hashlib.sha256(told.encode()).hexdigest()[:16]}"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        held = folder.stat()
+    except OSError as error:
+        raise RuntimeError(
+            f"the folder for kernels cannot be made: {error}; XDG_CACHE_HOME names another place"
+        ) from error
+    if held.st_uid != os.geteuid() or held.st_mode & 0o022:
+        raise RuntimeError(f"others can write to {folder}, and what lies there is run: it must be this user's alone")
+    return folder
+
+
+_FEATURES = ("model name", "flags", "Features", "CPU part")
+
+
+def _built(folder: Path, compiler: str, include: Path) -> Path:
+    """Build the replacements, and MLX's header ready parsed, which makes a kernel's build four times shorter."""
+    ready, library = folder / "include" / f"{_PREAMBLE}.gch", folder / "replacements.so"
+    if not ready.exists() and (include / _PREAMBLE).exists():
+        ready.parent.mkdir(parents=True, exist_ok=True)
+        header = ("-x", "c++-header", *_BUILD, *FLAGS, "-I", str(include), str(include / _PREAMBLE))
+        _compile(compiler, header, ready)
+    if not library.exists():
+        command = " ".join(["g++", *FLAGS, "-I", f"'{folder / 'include'}'"]).replace("'", '\\"') + " "
+        constants = f'#define FOLDER "{folder}"\n#define COMPILER "{command}"\n'
+        with tempfile.NamedTemporaryFile("w", suffix=".cpp", dir=folder) as source:
+            source.write(constants + _SOURCE)
+            source.flush()
+            _compile(compiler, ("-std=c++17", "-O2", "-fPIC", "-shared", source.name), library)
+    return library
+
+
+def _compile(compiler: str, options: Sequence[str], result: Path) -> None:
+    """Compile to a file that appears whole; RuntimeError with what the compiler said."""
+    beside = result.with_name(f".{result.name}.{os.getpid()}")
+    done = subprocess.run([compiler, *options, "-o", str(beside)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{compiler} failed: {done.stderr.strip()[-500:]}")
+    os.replace(beside, result)
+
+
+def _check(mx: ModuleType, library: ctypes.CDLL, folder: Path) -> None:
+    """Raise RuntimeError unless MLX builds a kernel in the folder and computes the known answer with it.
+
+    It runs in a thread of its own: streams of MLX belong to their thread, and one of the importing thread would hang
+    a process that is forked later.
+    """
+    found: list[float] = []
+
+    def probe() -> None:
+        x = mx.arange(8, dtype=mx.float32)
+        double = mx.compile(lambda x: (x * 2 + 1) * (x - 3) * 0.5)
+        with mx.stream(mx.cpu):
+            found.extend(double(x).tolist())
+
+    mx.default_stream(mx.cpu)
+    worker = threading.Thread(target=probe, name="mlx_fp.jit check")
+    worker.start()
+    worker.join()
+    if found != [(x * 2 + 1) * (x - 3) * 0.5 for x in range(8)]:
+        raise RuntimeError("a kernel built so computes wrongly, or not at all")
+    if not library.mlx_fp_calls() or not any((folder / "mlx").glob("*/cpu/*.so")):
+        raise RuntimeError("MLX does not look for kernels where it is told")
