@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from difflib import get_close_matches
 
 __all__ = ["CheckpointError", "is_count", "located", "nearest", "note", "unknown"]
 
@@ -15,6 +14,8 @@ def nearest(name: str, candidates: Iterable[str], n: int = 3) -> tuple[str, ...]
     >>> nearest("wieght", ["weight", "bias"])
     ('weight',)
     """
+    from difflib import get_close_matches  # only an error needs it
+
     return tuple(get_close_matches(name, list(candidates), n=n, cutoff=0.5))
 
 
