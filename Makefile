@@ -4,7 +4,7 @@ PYTHON ?= python3
 BACKEND ?= cpu
 BIN = .venv/bin
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench bench-all bench-check bench-baseline bench-profile bench-peers clean
 
 demo: .venv/.examples
 	$(BIN)/python examples/digits.py
@@ -17,8 +17,25 @@ lint: .venv/.lint
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The suite: models by frameworks, of which `make bench-peers` installs those that are missing; ARGS="--cases gpt".
+SUITE = PYTHONPATH=bench $(BIN)/python -m suite $(ARGS)
+
 bench: .venv/.bench
+	$(SUITE)
+
+bench-check: .venv/.bench
+	$(SUITE) --check bench/results/baseline.json
+
+bench-baseline: .venv/.bench
+	$(SUITE) --out bench/results/baseline.json
+
+bench-profile: .venv/.bench
+	PYTHONPATH=bench $(BIN)/python -m suite.profile $(ARGS)
+
+bench-all: .venv/.bench
 	$(BIN)/python -m pytest bench --benchmark-only
+
+bench-peers: .venv/.bench-peers
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from . import optim as optim
     from . import rng as rng
     from . import show as show
+    from . import testing as testing
     from .experiment import Experiment as Experiment
     from .experiment import experiment as experiment
     from .experiment import override as override
@@ -90,7 +91,7 @@ if TYPE_CHECKING:
     from .tree import swap as swap
 
 _HOMES = {
-    "": ("blas", "data", "jit", "metrics", "nn", "optim", "rng", "show"),
+    "": ("blas", "data", "jit", "metrics", "nn", "optim", "rng", "show", "testing"),
     "experiment": ("Experiment", "experiment", "override", "run", "settings"),
     "sweep": ("Sweep", "sweep"),
     "store.bundle": ("bundle", "read_bundle", "save_bundle"),

@@ -1,0 +1,105 @@
+"""Measure a case in a mode: every variant prepares, its numbers are compared, then they take turns in random order."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import time
+from statistics import quantiles
+
+from .pool import Failed, environment
+from .variants import REFERENCE
+
+TOLERANCE = 2e-3
+"""How far the losses of the first steps, or the numbers of an output, may be from the reference's: relative above 1."""
+
+TURN, SETTLE, FEWEST, MOST = 0.02, 0.003, 7, 60
+"""The least seconds of a turn, the seconds of rest before one, and the bounds of the number of turns."""
+
+
+def weights(folder, cases, threads):
+    """Write the weights of the cases into a folder, in a process of its own."""
+    command = [sys.executable, "-m", "suite.inputs", str(folder), *(case.name for case in cases)]
+    subprocess.run(command, check=True, env=environment(threads))
+
+
+def measure(case, mode, pool, options):
+    """The rows of a case in a mode, one a variant: seconds and ratios to the reference, or the reason for none."""
+    reasons, numbers = {}, _prepared(case, mode, pool)
+    for name, found in numbers.items():
+        if isinstance(found, Failed):
+            reasons[name] = str(found)
+        elif isinstance(numbers[REFERENCE], Failed):
+            reasons[name] = "no reference"
+        elif (apart := distance(found, numbers[REFERENCE])) > TOLERANCE:
+            reasons[name] = f"other numbers than the reference, by {apart:.1e}"
+    taken = turns(pool, [v.name for v in pool.variants if v.name not in reasons], options, reasons)
+    return [_row(case, mode, v.name, taken, reasons.get(v.name)) for v in pool.variants]
+
+
+def distance(numbers, reference):
+    """The largest difference of two lists of numbers, relative where the numbers are above 1."""
+    if len(numbers) != len(reference):
+        return float("inf")
+    apart = [abs(a - b) / max(1.0, abs(b)) for a, b in zip(numbers, reference, strict=True)]
+    return max(a if a == a else float("inf") for a in apart)
+
+
+def spread(values):
+    """The quartiles of some numbers: (lower, median, upper)."""
+    return tuple(quantiles(values, n=4)) if len(values) > 1 else (values[0],) * 3
+
+
+def _prepared(case, mode, pool):
+    """Have all workers prepare at the same time; the first numbers of each, or what went wrong."""
+    asked, found = {}, {}
+    for variant in pool.variants:
+        try:
+            asked[variant.name] = pool.worker(variant)
+            asked[variant.name].send(do="prepare", case=case.name, mode=mode)
+        except Failed as failed:
+            asked.pop(variant.name, None)
+            found[variant.name] = failed
+    for name, worker in asked.items():
+        try:
+            found[name] = worker.receive()["numbers"]
+        except Failed as failed:
+            found[name] = failed
+    return found
+
+
+def turns(pool, names, options, reasons):
+    """The seconds of a call by variant, a figure for each turn; a worker that fails leaves, and its reason stays."""
+    taken = {name: [] for name in names}
+
+    def turn(name, calls):
+        time.sleep(SETTLE)  # the threads of the one before go to sleep
+        try:
+            return pool.worker(pool.named[name]).ask(do="run", calls=calls)["seconds"]
+        except Failed as failed:
+            taken.pop(name, None)
+            reasons.setdefault(name, str(failed))
+            return TURN
+
+    pace = {name: min(turn(name, 1), turn(name, 2)) for name in names}  # and warms up
+    calls = {name: max(1, round(TURN / seconds)) for name, seconds in pace.items()}
+    for _ in range(_count(sum(calls[name] * pace[name] + SETTLE for name in names), options)):
+        for name in random.sample(list(taken), len(taken)):
+            seconds = turn(name, calls[name])
+            if name in taken:
+                taken[name].append(seconds)
+    return taken
+
+
+def _count(seconds, options):
+    """How many turns to take, where one of each variant takes so long."""
+    return options.turns or max(FEWEST, min(MOST, round(options.seconds / max(seconds, 1e-9))))
+
+
+def _row(case, mode, name, taken, reason):
+    row = {"case": case.name, "mode": mode, "variant": name}
+    if name not in taken or REFERENCE not in taken:
+        return {**row, "reason": reason or "no reference"}
+    ratios = [a / b for a, b in zip(taken[name], taken[REFERENCE], strict=True)]
+    return {**row, "seconds": spread(taken[name]), "ratio": spread(ratios), "turns": len(ratios)}

@@ -1,0 +1,104 @@
+"""MLX in three ways: its eager idiom, its compiled idiom, and this library's step."""
+
+import mlx.core as mx
+import mlx.nn
+import mlx.optimizers
+import mlx.utils
+
+import mlx_fp as fp
+from mlx_fp import nn, optim
+
+from . import fp_models, mlx_models
+from .cases import ADAMW
+
+fp.blas.bind()
+
+
+OPTIONS = {
+    "learning_rate": ADAMW.rate,
+    "betas": list(ADAMW.betas),
+    "eps": ADAMW.eps,
+    "weight_decay": ADAMW.decay,
+    "bias_correction": True,
+}
+
+
+def adamw():
+    """Our optimiser, with the numbers of the suite."""
+    return optim.adamw(**OPTIONS)
+
+
+def versions():
+    return {"mlx": mx.__version__, "mlx_fp": fp.__version__}
+
+
+def prepare(way, case, mode, weights, batch):
+    """A function that takes one step, or runs one forward pass, waits for all of it, and returns loss or output."""
+    inputs, target = (mlx.utils.tree_map(mx.array, part) for part in batch)
+    if way in ("ours", "lifted"):
+        model = fp_models.layer(case) if way == "ours" else nn.lift(mlx_models.module, case)
+        params = fp.restore_like(model.init(0), {path: mx.array(leaf) for path, leaf in weights.items()})
+        return (_our_step if mode == "train" else _our_forward)(case, model, params, inputs, target)
+    module = mlx_models.module(case)
+    module.load_weights([(path, mx.array(leaf)) for path, leaf in weights.items()])
+    mx.eval(module.parameters(), inputs, target)
+    return (_raw_step if mode == "train" else _raw_forward)(case, module, inputs, target, way == "compiled")
+
+
+def _raw_step(case, module, inputs, target, compiled):
+    """MLX's documentation, "Compiling training graphs": module and optimiser are the state of the compiled step."""
+    optimizer = mlx.optimizers.AdamW(**OPTIONS)
+    optimizer.init(module.trainable_parameters())
+    value_and_grad = mlx.nn.value_and_grad(module, lambda xs, y: mlx_models.loss(case, module(*xs), y))
+    state = [module.state, optimizer.state]
+
+    def step(xs, y):
+        loss, grads = value_and_grad(xs, y)
+        optimizer.update(module, grads)
+        return loss
+
+    take = mx.compile(step, inputs=state, outputs=state) if compiled else step
+
+    def run():
+        loss = take(list(inputs), target)
+        mx.eval(loss, module.state, optimizer.state)
+        return loss
+
+    return run
+
+
+def _raw_forward(case, module, inputs, target, compiled):
+    call = mx.compile(lambda *xs: module(*xs), inputs=module.state) if compiled else module
+
+    def run():
+        output = call(*inputs)
+        mx.eval(output)
+        return output
+
+    return run
+
+
+def _our_step(case, model, params, inputs, target):
+    loss = fp_models.loss
+    step = fp.train_step(model, lambda forward, xs, y: loss(case, forward(*xs), y), adamw())
+    state = list(step.init(params))
+    batch = (inputs, target)
+    del params
+
+    def run():
+        state[0], state[1], logs = step(state[0], state[1], batch)
+        mx.eval(state, logs)
+        return logs["loss"]
+
+    return run
+
+
+def _our_forward(case, model, params, inputs, target):
+    predict = nn.predictor(params, compile=True)(model)
+
+    def run():
+        output = predict(*inputs)
+        mx.eval(output)
+        return output
+
+    return run

@@ -1,0 +1,46 @@
+"""The ways to run a model that are compared, each in a process of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+REFERENCE, CONTROL = "raw", "control"
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A way to run a model: what tables call it, the module of this package that knows it, and its environment."""
+
+    name: str
+    label: str
+    module: str
+    way: str
+    env: tuple[tuple[str, str], ...] = ()
+    asked: bool = False
+    """Whether it is left out unless it is asked for by name."""
+
+
+VARIANTS = (
+    Variant("eager", "MLX eager", "run_mlx", "eager"),
+    Variant(REFERENCE, "MLX compiled", "run_mlx", "compiled"),
+    Variant(CONTROL, "the same again", "run_mlx", "compiled"),
+    Variant("ours", "mlx_fp", "run_mlx", "ours"),
+    Variant("lifted", "mlx_fp lifted", "run_mlx", "lifted", asked=True),
+    Variant("native", "mlx_fp native", "run_mlx", "ours", (("MLX_FP_JIT", "native"),)),
+    Variant("jax", "JAX jit", "run_jax", "jit"),
+    Variant("torch", "PyTorch eager", "run_torch", "eager"),
+    Variant("torch_compile", "torch.compile", "run_torch", "compiled", (("TORCHINDUCTOR_COMPILE_THREADS", "1"),)),
+)
+NAMED = {variant.name: variant for variant in VARIANTS}
+
+
+def chosen(names):
+    """The variants of these names, in the order of tables, the reference always among them; the usual ones for none.
+
+    Raise SystemExit for a name that is none.
+    """
+    for name in names:
+        if name not in NAMED:
+            raise SystemExit(f"no variant is called {name!r}; there are {', '.join(NAMED)}")
+    wanted = {*names, REFERENCE} if names else {v.name for v in VARIANTS if not v.asked}
+    return [variant for variant in VARIANTS if variant.name in wanted]
