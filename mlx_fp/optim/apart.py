@@ -14,8 +14,8 @@ from ..types import Tree
 
 __all__ = ["LARGE", "apart"]
 
-LARGE = 1 << 16
-"""The elements from which memory counts for more than a few launches of kernels."""
+LARGE = 1 << 18
+"""The elements from which memory to be had anew costs more than a few launches of kernels."""
 
 
 def apart(state: Tree) -> Tree:

@@ -70,8 +70,8 @@ def elementwise(fn: Callable[..., Any], tree: Tree, *rest: Tree, by_name: bool =
     """Map a function of elements over the leaves of trees, as `tree_map` does.
 
     >>> with sharing():
-    ...     [leaf.tolist() for leaf in elementwise(mx.add, [mx.array([1]), mx.array([2, 3])], [mx.array([4])] * 2)]
-    [[5], [6, 7]]
+    ...     [leaf.tolist() for leaf in elementwise(mx.negative, [mx.array([1]), mx.array([2, 3])])]
+    [[-1], [-2, -3]]
     """
     trees, back = together(tree, *rest, by_name=by_name)
     return back(utils.tree_map(fn, *trees))
@@ -91,9 +91,10 @@ def together(tree: Tree, *rest: Tree, by_name: bool = False) -> tuple[tuple[Tree
     leaves: list[tuple[Any, ...]] = []
 
     def listed(path: str, *each: Any) -> None:
-        alike = path.rpartition(".")[2] if by_name else "", str([_kind(leaf) for leaf in each])
-        fits = each[0].ndim and each[0].size <= SMALL
-        packs.setdefault(alike if fits else path, []).append(len(leaves))
+        arrays = [array for leaf in each for array in (leaf.values() if isinstance(leaf, dict) else (leaf,))]
+        fits = each[0].ndim and each[0].size <= SMALL and all(one.shape == each[0].shape for one in arrays)
+        name = path.rpartition(".")[2] if by_name else ""
+        packs.setdefault((name, str([_kind(leaf) for leaf in each])) if fits else path, []).append(len(leaves))
         leaves.append(each)
 
     utils.tree_map_with_path(listed, tree, *rest)

@@ -35,6 +35,7 @@ def handlers():
 @pytest.fixture(autouse=True)
 def _restored():
     before = handlers()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background jobs ignore it
     yield
     for number, handler in zip(BOTH, before, strict=True):
         signal.signal(number, handler)

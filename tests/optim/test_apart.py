@@ -16,8 +16,8 @@ from mlx_fp import nn, optim
 from mlx_fp import step as module
 from mlx_fp.optim.apart import LARGE, apart
 
-MODEL = nn.sequential(nn.linear(256, 512), nn.relu, nn.linear(512, 256))
-X = mx.random.normal((8, 256), key=mx.random.key(1))
+MODEL = nn.sequential(nn.linear(512, 768), nn.relu, nn.linear(768, 512))
+X = mx.random.normal((8, 512), key=mx.random.key(1))
 
 PEAK = """
 import json, sys

@@ -150,6 +150,12 @@ def test_only_small_leaves_of_one_dtype_and_row_are_put_together():
     }
 
 
+def test_leaves_that_broadcast_stay_by_themselves():
+    with sharing():
+        sums = elementwise(mx.add, [mx.array([1]), mx.array([2, 3])], [mx.array([4]), mx.array([5])])
+    assert [leaf.tolist() for leaf in sums] == [[5], [7, 8]]
+
+
 def test_no_more_leaves_are_put_together_than_are_taken_apart_fast():
     with sharing():
         (leaves,), _ = together([mx.ones((1,))] * (MOST + 3))
