@@ -36,7 +36,11 @@ _SOURCE = r"""
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
+#include <sstream>
 #include <string>
+
+#include <unistd.h>
 
 static std::atomic<int> calls{0};
 
@@ -47,19 +51,32 @@ extern "C" std::filesystem::path mlx_fp_folder() {
   return FOLDER;
 }
 
-// `g++ … -o "kernel.so" 2>&1`: add the flags, and put the kernel in its place when it is whole
+// The loop over elements reads and writes only those of its own number; say so, for a result may lie where an input did
+static void declare_independent(const std::string& from, const std::string& to) {
+  std::stringstream text;
+  text << std::ifstream(from).rdbuf();
+  auto source = text.str();
+  auto at = source.find("  for (size_t i = 0; i < size; ++i) {");
+  if (at != std::string::npos)
+    source.insert(at, "#pragma GCC ivdep\n");
+  std::ofstream(to) << source;
+}
+
+// `g++ … "kernel.cpp" -o "kernel.so" 2>&1`: add the flags, and put the kernel in its place when it is whole
 extern "C" FILE* mlx_fp_popen(const char* command, const char* mode) {
-  std::string line(command);
-  const std::string compiler = "g++ ", result = " -o \"", end = "\" 2>&1";
-  auto at = line.rfind(result), stop = line.rfind(end);
-  if (line.rfind(compiler, 0) != 0 || at == std::string::npos || stop == std::string::npos || stop < at)
+  const std::string line(command), compiler = "g++ ", middle = "\" -o \"", end = "\" 2>&1";
+  auto at = line.rfind(middle), from = line.rfind('"', at - 1) + 1, to = at + middle.size(), stop = line.rfind(end);
+  if (line.rfind(compiler, 0) != 0 || at == std::string::npos || stop == std::string::npos || stop < to)
     return popen(command, mode);
-  auto file = line.substr(at + result.size(), stop - at - result.size());
-  auto head = line.substr(compiler.size(), at - compiler.size());
-  line = std::string(COMPILER) + head + " -o \"" + file + ".$$\" 2>&1 && mv \"" + file + ".$$\" \"" + file + "\"";
-  return popen(line.c_str(), mode);
+  auto options = line.substr(compiler.size(), from - 1 - compiler.size());
+  auto kernel = line.substr(to, stop - to), own = kernel + "." + std::to_string(getpid());
+  declare_independent(line.substr(from, at - from), own + ".cpp");
+  auto build = std::string(COMPILER) + options + "\"" + own + ".cpp\" -o \"" + own + "\" 2>&1";
+  auto place = " && mv \"" + own + "\" \"" + kernel + "\"; code=$?; rm -f \"" + own + "\"*; exit $code";
+  return popen((build + place).c_str(), mode);
 }
 """
+
 
 
 def replace() -> Path:
