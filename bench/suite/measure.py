@@ -14,7 +14,7 @@ from .variants import REFERENCE
 TOLERANCE = 2e-3
 """How far the losses of the first steps, or the numbers of an output, may be from the reference's: relative above 1."""
 
-TURN, SETTLE, FEWEST, MOST = 0.02, 0.003, 7, 60
+TURN, SETTLE, FEWEST, MOST = 0.04, 0.003, 7, 60
 """The least seconds of a turn, the seconds of rest before one, and the bounds of the number of turns."""
 
 

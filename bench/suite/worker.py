@@ -15,6 +15,9 @@ import traceback
 from .cases import named
 from .inputs import read
 
+WARM = 0.02
+"""The seconds, one call at least, that a turn begins with."""
+
 CHECKED = 6
 """Steps whose losses, and numbers of a forward pass, that are compared with those of the reference."""
 
@@ -60,6 +63,10 @@ def _floats(result):
 
 
 def _timed(run, calls):
+    """The seconds of a call, after some that wake up threads and fill the processor's caches again."""
+    start = time.perf_counter()
+    while time.perf_counter() - start < WARM:
+        run()
     start = time.perf_counter()
     for _ in range(calls):
         run()
