@@ -151,6 +151,18 @@ print(mx.abs(m - m_3).max().item() < 1e-5, mx.abs(p - mx.arange(10_001) + 0.1 * 
     assert done.stdout.split() == ["True", "True"], done.stderr
 
 
+def test_subnormal_numbers_are_zero_in_kernels_and_nowhere_else(warm):
+    code = """
+import mlx.core as mx
+from mlx_fp import jit
+jit.native()
+small = mx.full((64,), 1e-40)
+print((mx.compile(lambda x: (x * 1.5) * 1e30)(small) == 0).all().item(), (small * 1e30 > 0).all().item(), 5e-324 > 0)
+"""
+    done = run(warm, code)
+    assert done.stdout.split() == ["True", "True", "True"], done.stderr
+
+
 @pytest.mark.parametrize(
     ("env", "why"),
     [

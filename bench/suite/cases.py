@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-ADAMW = SimpleNamespace(rate=1e-3, betas=(0.9, 0.999), eps=1e-8, decay=0.01)
+ADAMW = SimpleNamespace(rate=3e-5, betas=(0.9, 0.999), eps=1e-8, decay=0.01)
 """AdamW of every framework; the bias of the moments is corrected, as PyTorch and optax always do."""
 
 MODES = ("forward", "train")

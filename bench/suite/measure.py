@@ -11,7 +11,7 @@ from statistics import quantiles
 from .pool import Failed, environment
 from .variants import REFERENCE
 
-TOLERANCE = 2e-3
+TOLERANCE = 2e-4
 """How far the losses of the first steps, or the numbers of an output, may be from the reference's: relative above 1."""
 
 TURN, SETTLE, FEWEST, MOST = 0.04, 0.003, 7, 60

@@ -26,7 +26,7 @@ def gathered(rows, options, versions, load):
         "settings": {
             "threads": options.threads,
             "reference": REFERENCE,
-            "optimizer": "AdamW, rate 1e-3, betas 0.9 and 0.999, eps 1e-8, decay 0.01, bias corrected",
+            "optimizer": "AdamW, rate 3e-5, betas 0.9 and 0.999, eps 1e-8, decay 0.01, bias corrected",
             "tolerance_of_losses": TOLERANCE,
         },
         "rows": rows,
