@@ -59,6 +59,11 @@ def lm():
     return LM, (tokens[:, :-1], tokens[:, 1:])
 
 
+def deep():
+    """A hundred layers of 8 x 8 on a batch of 32."""
+    return (lambda: MLP(*[8] * 101)), _images(32, 8, 8)
+
+
 MODELS = {"tiny_mlp": tiny, "mlp_784_256_10": mlp, "transformer_lm": lm}
 
 

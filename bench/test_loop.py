@@ -11,7 +11,7 @@ import mlx.core as mx
 import mlx.nn
 import mlx.optimizers
 import pytest
-from models import MLP, cross_entropy, mlp, tiny
+from models import MLP, cross_entropy, deep, mlp, tiny
 from paired import note, paired
 from toolz import pipe
 
@@ -101,6 +101,22 @@ def test_loop(benchmark, name):
         benchmark.extra_info[f"{more} - {less}, us a step"] = round(median(each), 2)
         print(f"\n  {more} - {less}: {median(each):.2f} us a step", end="")
     benchmark.pedantic(ways["fit"], rounds=5)
+
+
+@pytest.mark.parametrize("verb", [None, optim.clip_norm(1.0)], ids=["adamw", "clipped"])
+@pytest.mark.parametrize("name", [*CASES, "deep_mlp"])
+def test_steps_per_call(benchmark, name, verb):
+    """Several steps in one compiled call; the reference is the same loop with one."""
+    case, loss = {**CASES, "deep_mlp": (deep, cross_entropy)}[name]
+    make, batch = case()
+    mx.eval(batch)
+    steps = STEPS // 8 if name == "deep_mlp" else STEPS
+    verbs = [] if verb is None else [fp.with_optimizer(verb(optim.adamw(1e-3)))]
+    ways = {
+        f"{count} a call": looped(make, loss, [batch] * steps, *verbs, steps_per_call=count) for count in (1, 2, 4, 8)
+    }
+    note(benchmark, paired(ways, turns=20, calls=1, warm_up=2), "1 a call")
+    benchmark.pedantic(ways["4 a call"], rounds=3)
 
 
 def test_peak_memory_of_a_run(benchmark):
