@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Container, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Container
 from typing import Any
 
 from ..door import mx
 from ..tree import leaves, size
 from ..types import Params
 
-__all__ = ["LARGE", "SMALL", "SYNC", "check_unrolling", "is_large", "room"]
+__all__ = ["LARGE", "SMALL", "SYNC", "check_unrolling", "is_large"]
 
 SYNC: dict[str, Callable[..., Any]] = {"async": mx.async_eval, "step": mx.eval}
 """What is done with what a step gives, by the name of a `sync`; nothing where there is no name."""
@@ -29,33 +28,8 @@ def is_large(params: Params) -> bool:
     >>> is_large({"weight": mx.zeros((8, 8))})
     False
     """
-    return _on_cpu() and _bytes(params) >= LARGE
-
-
-@contextmanager
-def room(params: Params) -> Iterator[None]:
-    """Within, let MLX keep the memory that a step frees for the next one; its CPU build returns all but 32 MB.
-
-    Memory had anew from the system costs a large model about as much time as the step itself. The limit is MLX's, for
-    the whole process: it is raised, never lowered, to what gradients and new parameters take, and put back at the end.
-
-    >>> before = mx.set_cache_limit(1000)
-    >>> with room({"weight": mx.zeros((8, 8))}):
-    ...     mx.set_cache_limit(1024)
-    1024
-    >>> mx.set_cache_limit(before)
-    1000
-    """
-    if not _on_cpu():
-        yield
-        return
-    wanted = 4 * _bytes(params)
-    before = mx.set_cache_limit(wanted)
-    mx.set_cache_limit(max(before, wanted))
-    try:
-        yield
-    finally:
-        mx.set_cache_limit(before)
+    on_cpu = mx.default_device().type == mx.DeviceType.cpu
+    return on_cpu and sum(leaf.nbytes for leaf in leaves(params)) >= LARGE
 
 
 def check_unrolling(count: int, params: Params, heard: Container[str]) -> None:
@@ -77,11 +51,3 @@ def check_unrolling(count: int, params: Params, heard: Container[str]) -> None:
             RuntimeWarning,
             stacklevel=2,
         )
-
-
-def _on_cpu() -> bool:
-    return bool(mx.default_device().type == mx.DeviceType.cpu)
-
-
-def _bytes(params: Params) -> int:
-    return sum(leaf.nbytes for leaf in leaves(params))

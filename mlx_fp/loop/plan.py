@@ -30,9 +30,9 @@ class Options(TypedDict, total=False):
     examples, `"sum"`, `"last"`, or a function of the list of them.
 
     `sync` says when the loop waits for the device. `"async"` queues each step and is at most two ahead, so that the
-    next batch is prepared meanwhile; a large model on a CPU is at most one ahead, for the sake of memory. `"step"`
-    waits for each; `"epoch"` runs an epoch at its end, at once; `"none"` only when a value is read, which the row of an
-    epoch does. The last two hold the work of a whole epoch.
+    next batch is prepared meanwhile; a large model on a CPU is at most one ahead, and waits between gradients and
+    update, for the sake of memory. `"step"` waits for each; `"epoch"` runs an epoch at its end, at once; `"none"` only
+    when a value is read, which the row of an epoch does. The last two hold the work of a whole epoch.
 
     `steps_per_call` takes so many steps in one compiled call, which is faster for small models: their kernels are
     short, and each has a price. Events come for every step, but those of one call together, before it and after it,

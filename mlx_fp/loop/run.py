@@ -18,7 +18,7 @@ from .event import EVENTS, AfterBackward, Event, RunState
 from .hook import Asked, Hooks, Replace, Save, Stop, Validate
 from .monitor import Standing, judged, watched
 from .outcome import report_of, row_of
-from .pace import SYNC, check_unrolling, is_large, room
+from .pace import SYNC, check_unrolling, is_large
 from .plan import Plan
 from .report import Report, Row
 from .saver import Saver
@@ -68,7 +68,7 @@ class Run:
         `after_fit` comes last. When an error, an interrupt or the closing of the stream ends the run, its hooks still
         run, and then the exception goes on.
         """
-        with self.saver or nullcontext(), room(self.params):
+        with self.saver or nullcontext():
             try:
                 yield from self._epochs()
                 yield from keeping.finish(self)

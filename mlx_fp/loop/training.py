@@ -93,12 +93,26 @@ def _begin(run: Run, totals: Totals) -> None:
 
 def _stepped(run: Run, group: tuple[Batch, ...]) -> tuple[State, ...]:
     """Take the steps, in one call, and queue them on the device; return the logs of each."""
-    if len(group) == 1:
+    if run.paced and len(group) == 1:
+        logs: tuple[State, ...] = (_in_place(run, group[0]),)
+    elif len(group) == 1:
         run.params, run.opt_state, one = run.step(run.params, run.opt_state, group[0])
-        logs: tuple[State, ...] = (one,)
+        logs = (one,)
     else:
         run.params, run.opt_state, logs = run.step.unrolled(run.params, run.opt_state, group)
     _queue(run, logs)
+    return logs
+
+
+def _in_place(run: Run, batch: Batch) -> State:
+    """Take a step in its two halves, the first one done when the second begins.
+
+    What is queued holds the parameters that it will read, and they cannot be written over. So large ones are updated
+    when nothing else is queued.
+    """
+    grads, rest, run.opt_state, logs = run.step.gradients(run.params, run.opt_state, batch)
+    mx.eval(grads, rest, run.opt_state, logs)
+    run.params, run.opt_state = run.step.update(run.params, run.opt_state, grads, rest)
     return logs
 
 

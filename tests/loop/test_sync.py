@@ -8,6 +8,7 @@ from toolz import pipe
 
 import mlx_fp as fp
 from mlx_fp import data, nn, optim
+from mlx_fp.loop import pace, training
 from mlx_fp.loop.totals import Totals
 
 SYNCS = ("async", "step", "epoch", "none")
@@ -46,6 +47,14 @@ def reading():
 def test_every_sync_gives_equal_bits(compile):
     first, *others = (bits(fit(sync=sync, compile=compile)) for sync in SYNCS)
     assert all(other == first for other in others)
+
+
+def test_a_large_model_taken_in_two_halves_gives_equal_bits(monkeypatch):
+    queued, halves = fit(sync="step"), []
+    monkeypatch.setattr(pace, "LARGE", 0)
+    monkeypatch.setattr(training, "_in_place", lambda *a, take=training._in_place: halves.append(1) or take(*a))
+    assert bits(fit()) == bits(queued)
+    assert len(halves) == 10
 
 
 @pytest.mark.parametrize("compile", [True, False])
