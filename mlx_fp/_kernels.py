@@ -37,7 +37,6 @@ _BUILD = ("-std=c++17", "-O3", "-Wall", "-fPIC")  # what MLX says, which a preco
 _SOURCE = r"""
 #include <atomic>
 #include <cstdio>
-#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <sstream>

@@ -80,6 +80,19 @@ def dims(case):
     return [s.first, *[s.hidden] * (s.layers - 1), s.last]
 
 
+def built(case, **families):
+    """The model of a case, made by the one of these functions that is called as its family is."""
+    s = case.size
+    made_with = {
+        "mlp": lambda: dims(case),
+        "cnn": lambda: (s.side, s.classes),
+        "rnn": lambda: (s.width, s.hidden),
+        "transformer": lambda: (s.width, s.heads, s.layers),
+        "gpt": lambda: (s.vocabulary, s.source, s.width, s.heads, s.layers),
+    }
+    return families[case.family](*made_with[case.family]())
+
+
 def batch(case):
     """The batch of a case as numpy arrays: the inputs of the model in a tuple, and the target of its loss."""
     draw, s = np.random.default_rng(0), case.size

@@ -6,7 +6,7 @@ import mlx.core as mx
 
 from mlx_fp import nn
 
-from .cases import dims
+from .cases import built
 from .mlx_models import causal
 
 
@@ -57,16 +57,7 @@ def gpt(vocabulary, length, width, heads, layers):
 
 def layer(case):
     """A layer for a case."""
-    s = case.size
-    if case.family == "mlp":
-        return mlp(*dims(case))
-    if case.family == "cnn":
-        return cnn(s.side, s.classes)
-    if case.family == "rnn":
-        return rnn(s.width, s.hidden)
-    if case.family == "transformer":
-        return transformer(s.width, s.heads, s.layers)
-    return gpt(s.vocabulary, s.source, s.width, s.heads, s.layers)
+    return built(case, mlp=mlp, cnn=cnn, rnn=rnn, transformer=transformer, gpt=gpt)
 
 
 def loss(case, output, y):

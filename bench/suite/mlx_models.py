@@ -5,7 +5,7 @@ from itertools import pairwise
 import mlx.core as mx
 import mlx.nn
 
-from .cases import dims
+from .cases import built
 
 
 def mlp(*dims):
@@ -71,16 +71,7 @@ def causal(length):
 
 def module(case):
     """A new module for a case."""
-    s = case.size
-    if case.family == "mlp":
-        return mlp(*dims(case))
-    if case.family == "cnn":
-        return CNN(s.side, s.classes)
-    if case.family == "rnn":
-        return RNN(s.width, s.hidden)
-    if case.family == "transformer":
-        return Transformer(s.width, s.heads, s.layers)
-    return GPT(s.vocabulary, s.source, s.width, s.heads, s.layers)
+    return built(case, mlp=mlp, cnn=CNN, rnn=RNN, transformer=Transformer, gpt=GPT)
 
 
 def loss(case, output, y):

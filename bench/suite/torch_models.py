@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .cases import dims
+from .cases import built
 
 
 class CNN(nn.Module):
@@ -128,13 +128,4 @@ class GPT(nn.Module):
 
 def module(case):
     """A new module for a case."""
-    s = case.size
-    if case.family == "mlp":
-        return MLP(*dims(case))
-    if case.family == "cnn":
-        return CNN(s.side, s.classes)
-    if case.family == "rnn":
-        return RNN(s.width, s.hidden)
-    if case.family == "transformer":
-        return Transformer(s.width, s.heads, s.layers)
-    return GPT(s.vocabulary, s.source, s.width, s.heads, s.layers)
+    return built(case, mlp=MLP, cnn=CNN, rnn=RNN, transformer=Transformer, gpt=GPT)

@@ -45,14 +45,10 @@ def own_arrays(tree: Any) -> Any:
     >>> one["w"].item()
     1
     """
-    from ..door import mx, utils
+    from ..door import utils
+    from ..tree import fresh
 
-    def own(leaf: Any) -> Any:
-        if isinstance(leaf, mx.array):
-            return leaf.astype(leaf.dtype)
-        return _unwritable(leaf) if hasattr(leaf, "setflags") else leaf
-
-    return utils.tree_map(own, tree)
+    return utils.tree_map(lambda leaf: _unwritable(leaf) if hasattr(leaf, "setflags") else leaf, fresh(tree))
 
 
 def own_row(row: Row) -> Row:

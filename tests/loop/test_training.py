@@ -30,7 +30,7 @@ def fit(target, **options):
 
 
 def close(one, other):
-    one, other = (fp.flat(fp.flat and tree) for tree in (one, other))
+    one, other = map(fp.flat, (one, other))
     assert list(one) == list(other)
     for path in one:
         np.testing.assert_allclose(np.array(one[path]), np.array(other[path]), rtol=1e-4, atol=1e-6, err_msg=path)

@@ -120,13 +120,11 @@ def test_attention_in_a_lifted_module_is_that_of_mlx(monkeypatch, mask):
 
 
 def test_a_step_of_a_language_model_takes_them(engaged):
-    import mlx.nn
-
-    class Net(mlx.nn.Module):
+    class Net(mlx_nn.Module):
         def __init__(self):
             super().__init__()
-            self.embed, self.attend = mlx.nn.Embedding(5, 8), mlx.nn.MultiHeadAttention(8, 2)
-            self.head = mlx.nn.Linear(8, 5)
+            self.embed, self.attend = mlx_nn.Embedding(5, 8), mlx_nn.MultiHeadAttention(8, 2)
+            self.head = mlx_nn.Linear(8, 5)
 
         def __call__(self, x):
             x = self.embed(x)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import re
+
 import mlx.core as mx
+import mlx.optimizers as mlx_optimizers
 import numpy as np
 import pytest
 from toolz import pipe
@@ -59,9 +63,6 @@ def close(one, other):
 
 def operations(fn, *trees):
     """Count the operations of a function's graph by name."""
-    import io
-    import re
-
     out = io.StringIO()
     mx.export_to_dot(out, [leaf for leaf in flat(fn(*trees)).values() if isinstance(leaf, mx.array)])
     return re.findall(r'label ="(\w+)"', out.getvalue())
@@ -173,7 +174,7 @@ def test_outside_and_after_an_error_nothing_is_put_together():
 
 
 def test_an_optimiser_of_ones_own_is_left_alone():
-    class Halved(mx_optimizers().SGD):
+    class Halved(mlx_optimizers.SGD):
         def apply_single(self, gradient, parameter, state):
             return parameter - gradient / mx.abs(gradient).max()
 
@@ -181,9 +182,3 @@ def test_an_optimiser_of_ones_own_is_left_alone():
     with sharing():
         after, _ = opt.update(params, opt.init(params), params)
     assert [leaf.item() for leaf in after] == [0.0, 1.0]
-
-
-def mx_optimizers():
-    import mlx.optimizers
-
-    return mlx.optimizers
