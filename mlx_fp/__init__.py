@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -131,7 +132,9 @@ __all__ = sorted(_HOME)
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
-        raise AttributeError(_unknown("name in mlx_fp", name, __all__))
+        # the import of a submodule asks for it here first, and needs no advice
+        module = find_spec(f"{__name__}.{name}")
+        raise AttributeError(name if module else _unknown("name in mlx_fp", name, __all__))
     home = _HOME[name]
     found = import_module(f".{home or name}", __name__)
     value = getattr(found, name) if home else found

@@ -11,14 +11,21 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-__all__ = ["Image", "address", "image", "imports", "owner", "read", "write"]
+__all__ = ["HERE", "KNOWN", "Image", "address", "image", "imports", "owner", "read", "write"]
+
+HERE = f"{sys.platform} {os.uname().machine}" if hasattr(os, "uname") else sys.platform
+"""What this runs on, such as "linux x86_64"; the module `platform` says it too, for 2 ms of import."""
+
+KNOWN = frozenset({"linux x86_64", "linux aarch64"})
+"""Where a library's imports can be read."""
 
 _DYNAMIC, _RELRO = 2, 0x6474E552  # p_type
-_PLTRELSZ, _STRTAB, _SYMTAB, _RELA, _RELASZ, _JMPREL = 2, 5, 6, 7, 8, 23  # d_tag
+_PLTRELSZ, _STRTAB, _SYMTAB, _RELA, _RELASZ, _STRSZ, _JMPREL = 2, 5, 6, 7, 8, 10, 23  # d_tag
 _FUNCTION = frozenset({6, 7, 1025, 1026})  # GLOB_DAT and JUMP_SLOT of x86-64 and of aarch64
 _READ, _READ_WRITE = 1, 3
 
@@ -79,10 +86,11 @@ def image(name: str) -> Image | None:
 def imports(lib: Image, wanted: Callable[[str], bool]) -> dict[str, tuple[int, ...]]:
     """Return the addresses of the slots through which `lib` calls each imported function that is `wanted`."""
     tags = _dynamic(lib)
+    names = ctypes.string_at(tags[_STRTAB], tags[_STRSZ])
     found: dict[str, tuple[int, ...]] = {}
     for table, size in ((_RELA, _RELASZ), (_JMPREL, _PLTRELSZ)):
         for offset, info, _addend in _rows("<QQq", tags.get(table, 0), tags.get(size, 0)):
-            if info & 0xFFFFFFFF in _FUNCTION and wanted(name := _symbol(tags, info >> 32)):
+            if info & 0xFFFFFFFF in _FUNCTION and wanted(name := _symbol(tags[_SYMTAB], names, info >> 32)):
                 found[name] = (*found.get(name, ()), lib.base + offset)
     return found
 
@@ -135,10 +143,9 @@ def _dynamic(lib: Image) -> dict[int, int]:
     return tags | {tag: at if at >= lib.base else lib.base + at for tag, at in tables.items()}
 
 
-def _symbol(tags: Mapping[int, int], index: int) -> str:
-    entry = tags[_SYMTAB] + 24 * index  # an Elf64_Sym is 24 bytes and begins with the offset of its name
-    name = ctypes.c_uint32.from_address(entry).value
-    return ctypes.string_at(tags[_STRTAB] + name).decode(errors="replace")
+def _symbol(table: int, names: bytes, index: int) -> str:
+    start = ctypes.c_uint32.from_address(table + 24 * index).value  # an Elf64_Sym is 24 bytes and begins with this
+    return names[start : names.index(0, start)].decode(errors="replace")
 
 
 def _rows(shape: str, at: int, size: int) -> Iterable[tuple[int, ...]]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
-import platform
 import shutil
 import subprocess
 import tempfile
@@ -121,8 +120,8 @@ def replace() -> Path:
 
 def _needs() -> tuple[ModuleType, str, _elf.Image]:
     """Return MLX, the compiler and libmlx, or raise RuntimeError for what is missing."""
-    if platform.system() != "Linux" or platform.machine() not in ("x86_64", "aarch64"):
-        raise RuntimeError(f"this is for Linux CPUs, and here is {platform.system()} {platform.machine()}")
+    if _elf.HERE not in _elf.KNOWN:
+        raise RuntimeError(f"this is for Linux CPUs, and here is {_elf.HERE}")
     import mlx.core as mx
 
     if mx.default_device().type == mx.DeviceType.gpu:

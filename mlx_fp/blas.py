@@ -14,7 +14,6 @@ import functools
 import glob
 import importlib.util
 import os
-import platform
 import re
 import threading
 import warnings
@@ -27,7 +26,6 @@ from . import _elf
 
 __all__ = ["Info", "bind", "info"]
 
-_MACHINES = frozenset({"x86_64", "aarch64"})
 _BLAS = re.compile(r"cblas_\w+|[sdcz][a-z0-9]{3,6}_")  # cblas_sgemm, and LAPACK by its Fortran names: sgesdd_
 _FAST = re.compile(r"openblas|mkl|blis|armpl|nvpl|atlas|flexiblas", re.IGNORECASE)
 _MISSING = (
@@ -95,10 +93,10 @@ def info() -> Info:
 @functools.cache
 def _settled() -> tuple[Info, str]:
     """Return what was done and the warning that it deserves, or an empty one."""
-    if platform.system() == "Darwin":
+    if _elf.HERE.startswith("darwin"):
         return _left("Accelerate", "MLX uses Apple's Accelerate on macOS"), ""
-    if platform.system() != "Linux" or platform.machine() not in _MACHINES:
-        return _left("MLX's own", f"there is nothing to bind on {platform.system()} {platform.machine()}"), ""
+    if _elf.HERE not in _elf.KNOWN:
+        return _left("MLX's own", f"there is nothing to bind on {_elf.HERE}"), ""
     try:
         import mlx.core as mx
     except ImportError:
