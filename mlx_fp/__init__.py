@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from . import rng as rng
     from . import show as show
     from . import testing as testing
+    from .evaluation import EvalStep as EvalStep
+    from .evaluation import eval_step as eval_step
     from .experiment import Experiment as Experiment
     from .experiment import experiment as experiment
     from .experiment import override as override
@@ -66,9 +68,7 @@ if TYPE_CHECKING:
     from .select import nothing as nothing
     from .select import select as select
     from .select import under as under
-    from .step import EvalStep as EvalStep
     from .step import Step as Step
-    from .step import eval_step as eval_step
     from .step import train_step as train_step
     from .store.bundle import bundle as bundle
     from .store.bundle import read_bundle as read_bundle
@@ -93,6 +93,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "": ("blas", "data", "jit", "metrics", "nn", "optim", "rng", "show", "testing"),
+    "evaluation": ("EvalStep", "eval_step"),
     "experiment": ("Experiment", "experiment", "override", "run", "settings"),
     "sweep": ("Sweep", "sweep"),
     "store.bundle": ("bundle", "read_bundle", "save_bundle"),
@@ -120,7 +121,7 @@ _HOMES = {
     "nn": ("freeze", "unfreeze"),
     "registry": ("Registry",),
     "select": ("Select", "everything", "matching", "ndim", "nothing", "select", "under"),
-    "step": ("EvalStep", "Step", "eval_step", "train_step"),
+    "step": ("Step", "train_step"),
     "task": ("Task", "classification", "language_modeling", "regression"),
     "tree": ("flat", "merge", "norm", "partition", "paths", "restore_like", "size", "swap"),
 }

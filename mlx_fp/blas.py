@@ -24,7 +24,7 @@ from types import ModuleType
 
 from . import _elf
 
-__all__ = ["Info", "bind", "info"]
+__all__ = ["Info", "bind", "info", "single"]
 
 _BLAS = re.compile(r"cblas_\w+|[sdcz][a-z0-9]{3,6}_")  # cblas_sgemm, and LAPACK by its Fortran names: sgesdd_
 _FAST = re.compile(r"openblas|mkl|blis|armpl|nvpl|atlas|flexiblas", re.IGNORECASE)
@@ -45,7 +45,7 @@ _LOCK = threading.Lock()
 class Info:
     """Say which BLAS MLX uses on the CPU: its library, its threads, the functions bound to it, and why.
 
-    `threads` is None where the library does not tell, `bound` is empty where MLX was left as it came.
+    `threads` is how many it was bound with, None where it does not tell; `bound` is empty where nothing was.
 
     >>> print(Info("libfoo.so", 2, ("cblas_sgemm",), "an example"))
     libfoo.so, 2 threads, 1 function bound: an example
@@ -88,6 +88,15 @@ def bind() -> Info:
 def info() -> Info:
     """Return which BLAS MLX uses and why, binding first where nothing has yet."""
     return bind()
+
+
+@functools.cache
+def single() -> None:
+    """Leave the bound BLAS one thread from now on: side by side, products of several threads wait for each other."""
+    names = "scipy_openblas_set_num_threads", "openblas_set_num_threads", "MKL_Set_Num_Threads"
+    at = _elf.address(ctypes.CDLL(bind().library), *names) if bind().bound else 0
+    if at:
+        ctypes.CFUNCTYPE(None, ctypes.c_int)(at)(1)
 
 
 @functools.cache

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .door import mx
+from .errors import is_count
 from .nn.layer import Layer, shapes
 from .tree import flat
 from .types import Params
@@ -33,8 +34,10 @@ def check_trainable(kept: Params) -> None:
         raise ValueError(f"only floating parameters can train; freeze {', '.join(odd)}")
 
 
-def check_options(compile: Any, dtype: Any) -> None:
-    """Refuse options of compilation and floating type that no step can have."""
+def check_options(compile: Any, dtype: Any, streams: Any) -> None:
+    """Refuse options that no step can have."""
+    if not is_count(streams, least=1):
+        raise ValueError(f"streams is a count, 1 or more; got {streams!r}")
     if isinstance(compile, Mapping) and compile.get("shapeless"):
         raise ValueError("MLX's gradients are wrong, or crash, under shapeless compilation: pad or bucket batches")
     if dtype is not None and not (isinstance(dtype, mx.Dtype) and mx.issubdtype(dtype, mx.floating)):

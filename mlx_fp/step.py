@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
 from . import jit, metric, rng
@@ -11,17 +12,21 @@ from .checks import check_given, check_options, check_parts, check_trainable
 from .door import mx, utils
 from .forward import Bound, losses
 from .metric import Metric
-from .nn.layer import Layer
+from .nn.layer import Layer, shapes
 from .optim.apart import apart
 from .optim.optimizer import Optimizer, checked
 from .optim.state import finite, skips
 from .optim.together import sharing
 from .select import Select, select
+from .streams import abreast, divided, keys, mean, reported
 from .structure import as_arrays
-from .tree import merge, partition
+from .tree import leaves, merge, partition
 from .types import Array, Batch, Loss, Params, State, Tree
 
-__all__ = ["EvalStep", "Step", "eval_step", "train_step"]
+__all__ = ["LARGE", "Step", "train_step"]
+
+LARGE = 32 << 20
+"""Bytes of parameters from which on, on a CPU, a step waits between its halves: its arrays need the room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +45,13 @@ class Step:
     _unrolled: jit.Compiled
     _gradients: jit.Compiled
     _update: jit.Compiled
+    _large: Callable[[], bool]
 
     def __call__(self, params: Params, opt_state: State, batch: Batch) -> tuple[Params, State, State]:
         """Take one step on a batch; `logs` holds `loss` and what the loss reports, lazy scalar arrays."""
+        if self._waits():
+            grads, rest, opt_state, logs = self.gradients(params, opt_state, batch)
+            return *self.update(params, opt_state, grads, rest), logs
         result: tuple[Params, State, State] = self._whole(params, opt_state, batch)
         return result
 
@@ -78,8 +87,17 @@ class Step:
         return params, opt_state
 
     def gradients(self, params: Params, opt_state: State, batch: Batch) -> tuple[Tree, Params, State, State]:
-        """The first half: `(grads, rest, opt_state, logs)`; `rest` is what does not train, buffers updated."""
+        """The first half: `(grads, rest, opt_state, logs)`; `rest` is what does not train, buffers updated.
+
+        Those of a large model on a CPU come evaluated. What is queued holds the parameters that it will read, and they
+        cannot be written over; so they are updated when nothing else is queued.
+        """
+        waits = self._waits()
+        if waits:
+            mx.eval(params, opt_state)
         result: tuple[Tree, Params, State, State] = self._gradients(params, opt_state, batch)
+        if waits:
+            mx.eval(result)
         return result
 
     def update(self, params: Params, opt_state: State, grads: Tree, rest: Params) -> tuple[Params, State]:
@@ -92,30 +110,11 @@ class Step:
         """How often the step, or its halves, have been traced."""
         return sum(part.traces for part in (self._whole, self._unrolled, self._gradients, self._update))
 
+    def _waits(self) -> bool:
+        return self._large() and mx.default_device().type == mx.DeviceType.cpu
+
     def __repr__(self) -> str:
         return f"train_step({self.model.name}, {self.optimizer.name})"
-
-
-@dataclass(frozen=True, slots=True)
-class EvalStep:
-    """`step(params, state, batch) -> (state, logs)` in evaluation mode, compiled and pure; made by `eval_step`."""
-
-    metrics: tuple[Metric, ...]
-    _whole: jit.Compiled
-
-    def __call__(self, params: Params, state: State, batch: Batch) -> tuple[State, State]:
-        """Take one batch into the metrics; `logs` holds `loss` and what the loss reports."""
-        result: tuple[State, State] = self._whole(params, state, batch)
-        return result
-
-    def init(self) -> State:
-        """Return the memory of the metrics before any batch."""
-        return metric.start(self.metrics)
-
-    @property
-    def traces(self) -> int:
-        """How often the step has been traced."""
-        return self._whole.traces
 
 
 def train_step(
@@ -127,13 +126,15 @@ def train_step(
     metrics: Sequence[Metric] = (),
     compile: bool | Mapping[str, Any] = True,
     dtype: Any = None,
+    streams: int = 1,
 ) -> Step:
     """Make a training step of a model, a loss and an optimiser.
 
     `loss(forward, **batch)`, `loss(forward, *batch)` or `loss(forward, batch)`, as the batch is a dict, a tuple or list
     or anything else, returns a scalar or `(scalar, dict of scalars)`. `forward` is the model on this step's parameters,
     random stream and mode; it has `.params` and `.train`. `trainable` is a spec that narrows what the model lets train.
-    `dtype` computes in another floating type, with parameters and updates in their own.
+    `dtype` computes in another floating type, with parameters and updates in their own. `streams` divides each batch by
+    rows into so many parts, which a CPU computes side by side, for a loss that is a mean over rows: see `streams.py`.
 
     >>> from mlx_fp import nn, optim
     >>> step = train_step(nn.linear(1, 1), lambda model, x, y: nn.losses.mse_loss(model(x), y), optim.sgd(0.1))
@@ -146,27 +147,35 @@ def train_step(
     """
     check_parts(model, loss)
     checked(optimizer, "a step")
-    check_options(compile, dtype)
+    check_options(compile, dtype, streams)
     folds, chosen = metric.checked(metrics), select(trainable)
 
-    def gradients(params: Params, opt_state: State, batch: Batch) -> tuple[Tree, Params, State, State]:
+    def backward(params: Params, key: Array, batch: Batch) -> tuple[Tree, Params, State, Array, Any]:
         kept, rest = partition(trains(model, chosen, params))(params)
         aside: list[Any] = []  # as results of value_and_grad, two equal ones end in an IndexError of mx.compile
 
         def objective(kept: Params) -> Any:
             forward = Bound(model, merge(kept, rest), True, dtype)
-            (value, logs), key = rng.run(opt_state["key"], lambda: losses(loss, forward, batch))
-            aside.append((logs, forward.params, forward.output, key))
+            (value, logs), after = rng.run(key, lambda: losses(loss, forward, batch))
+            aside.append((logs, forward.params, after, forward.output))
             return value
 
         value, grads = mx.value_and_grad(objective)(kept)
-        ((logs, after, output, key),) = aside
-        _, rest = partition(trains(model, chosen, params))(after)
-        memory = metric.fold(folds, opt_state["metrics"], output, batch)
+        ((logs, params, key, output),) = aside
+        return grads, partition(trains(model, chosen, params))(params)[1], {"loss": value, **logs}, key, output
+
+    def gradients(params: Params, opt_state: State, batch: Batch) -> tuple[Tree, Params, State, State]:
+        parts, shares = divided(batch, streams)
+        each = zip(keys(opt_state["key"], len(parts)), parts, strict=True)
+        passes = abreast([partial(backward, params, key, part) for key, part in each])
+        many, rests, logs, (key, *_), outputs = zip(*passes, strict=True)
+        grads, memory = mean(many, shares), opt_state["metrics"]
+        for output, part in zip(outputs, parts, strict=True):
+            memory = metric.fold(folds, memory, output, part)
         if skips(opt_state["optimizer"]):
             sound = finite(grads)
             memory = utils.tree_map(lambda new, old: mx.where(sound, new, old), memory, opt_state["metrics"])
-        return grads, rest, {**opt_state, "key": key, "metrics": memory}, {"loss": value, **logs}
+        return grads, mean(rests, shares), {**opt_state, "key": key, "metrics": memory}, reported(logs, shares)
 
     def update(params: Params, opt_state: State, grads: Tree, rest: Params) -> tuple[Params, State]:
         kept, before = partition(trains(model, chosen, params))(params)
@@ -188,6 +197,10 @@ def train_step(
                 logged.append(logs)
         return params, opt_state, tuple(logged)
 
+    @cache
+    def large() -> bool:
+        return compile is not False and sum(leaf.nbytes for leaf in leaves(shapes(model))) >= LARGE
+
     def compiled(fn: Callable[..., Any], *names: str) -> jit.Compiled:
         return jit.compiled(fn, *names, compile=compile, title=f"train_step({model.name})", numpy=("batch", "batches"))
 
@@ -200,35 +213,8 @@ def train_step(
         compiled(unrolled, "params", "opt_state", "batches"),
         compiled(gradients, "params", "opt_state", "batch"),
         compiled(update, "params", "opt_state", "grads", "rest"),
+        large,
     )
-
-
-def eval_step(
-    model: Layer,
-    loss: Loss,
-    *,
-    metrics: Sequence[Metric] = (),
-    compile: bool | Mapping[str, Any] = True,
-    dtype: Any = None,
-) -> EvalStep:
-    """Make an evaluation step of a model and a loss: no dropout, no buffer moved, and the same numbers every time.
-
-    >>> from mlx_fp import nn
-    >>> step = eval_step(nn.dropout(0.5), lambda model, x: model(x).mean())
-    >>> step({}, step.init(), mx.ones((4,)))[1]["loss"].item()
-    1.0
-    """
-    check_parts(model, loss)
-    check_options(False, dtype)
-    folds = metric.checked(metrics)
-
-    def whole(params: Params, state: State, batch: Batch) -> tuple[State, State]:
-        forward = Bound(model, params, False, dtype)
-        (value, logs), _ = rng.run(0, lambda: losses(loss, forward, batch))
-        return metric.fold(folds, state, forward.output, batch), {"loss": value, **logs}
-
-    names, title = ("params", "state", "batch"), f"eval_step({model.name})"
-    return EvalStep(folds, jit.compiled(whole, *names, compile=compile, title=title, numpy=("batch",)))
 
 
 def trains(model: Layer, chosen: Select, params: Params) -> Select:

@@ -19,7 +19,7 @@ FLOORS = (
     ("errors", "types", "call", "registry", "select", "table"),
     ("door", "blas", "_elf", "_kernels", "_native", "jit", "structure", "rng", "tree"),
     ("nn", "optim", "data"),
-    ("checks", "forward", "step", "labels", "metric", "metrics", "task"),
+    ("checks", "forward", "streams", "step", "evaluation", "labels", "metric", "metrics", "task"),
     ("store",),
     ("loop",),
     ("experiment", "sweep", "testing"),

@@ -7,7 +7,7 @@ from typing import Any, Unpack
 
 from ..data import Splits, as_dataset
 from ..errors import located
-from ..step import eval_step
+from ..evaluation import eval_step
 from ..types import Params
 from .event import EVENTS, Event
 from .plan import Options, plan, shaped
@@ -72,11 +72,11 @@ def events(
 
 
 def evaluate(
-    test: Any, *, params: Params, compile: bool | Mapping[str, Any] = True, dtype: Any = None
+    test: Any, *, params: Params, compile: bool | Mapping[str, Any] = True, dtype: Any = None, streams: int = 1
 ) -> Callable[[Trainer], dict[str, float]]:
     """Return the mean loss and the metrics of parameters on data, in evaluation mode: `{"loss": …, "accuracy": …}`.
 
-    Of `splits` it reads the test split.
+    Of `splits` it reads the test split. `compile`, `dtype` and `streams` are those of `eval_step`.
 
     >>> from mlx_fp import nn
     >>> from mlx_fp.loop.trainer import trainer
@@ -93,7 +93,7 @@ def evaluate(
 
     def evaluated(target: Trainer) -> dict[str, float]:
         task, totals = target.task, Totals()
-        step = eval_step(target.model, task.loss, metrics=task.metrics, compile=compile, dtype=dtype)
+        step = eval_step(target.model, task.loss, metrics=task.metrics, compile=compile, dtype=dtype, streams=streams)
         with located(split="test", batch=lambda: totals.batches):
             for _ in validated(step, params, shaped(data, task), totals, kind="test"):
                 pass

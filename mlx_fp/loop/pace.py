@@ -7,29 +7,16 @@ from collections.abc import Callable, Container
 from typing import Any
 
 from ..door import mx
-from ..tree import leaves, size
+from ..tree import size
 from ..types import Params
 
-__all__ = ["LARGE", "SMALL", "SYNC", "check_unrolling", "is_large"]
+__all__ = ["SMALL", "SYNC", "check_unrolling"]
 
 SYNC: dict[str, Callable[..., Any]] = {"async": mx.async_eval, "step": mx.eval}
 """What is done with what a step gives, by the name of a `sync`; nothing where there is no name."""
 
-LARGE = 32 << 20
-"""Bytes of parameters from which on, on a CPU, a queued step waits for the one before: its arrays need the room."""
-
 SMALL = 1 << 17
 """Elements of parameters up to which several steps in one call were measured to be faster."""
-
-
-def is_large(params: Params) -> bool:
-    """Tell whether queueing a step while the one before still runs would cost more memory than it saves time.
-
-    >>> is_large({"weight": mx.zeros((8, 8))})
-    False
-    """
-    on_cpu = mx.default_device().type == mx.DeviceType.cpu
-    return on_cpu and sum(leaf.nbytes for leaf in leaves(params)) >= LARGE
 
 
 def check_unrolling(count: int, params: Params, heard: Container[str]) -> None:

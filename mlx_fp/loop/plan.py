@@ -23,16 +23,16 @@ class Options(TypedDict, total=False):
     """The options of `fit` and `events`.
 
     `validation` is a Dataset or a sequence of batches, read anew each epoch, as the training data is. Parameters start
-    from `params`, or from `seed`, 0 if none is given, which seeds the random stream of the run too. `compile` and
-    `dtype` are those of `train_step`. `keep_losses=False` drops the losses of single steps.
+    from `params`, or from `seed`, 0 if none is given, which seeds the random stream of the run too. `compile`,
+    `dtype` and `streams` are those of `train_step`. `keep_losses=False` drops the losses of single steps.
 
     `reduce` and `validation_reduce` say what the loss of an epoch is of those of its batches: `"mean"`, weighted by
     examples, `"sum"`, `"last"`, or a function of the list of them.
 
     `sync` says when the loop waits for the device. `"async"` queues each step and is at most two ahead, so that the
-    next batch is prepared meanwhile; a large model on a CPU is at most one ahead, and waits between gradients and
-    update, for the sake of memory. `"step"` waits for each; `"epoch"` runs an epoch at its end, at once; `"none"` only
-    when a value is read, which the row of an epoch does. The last two hold the work of a whole epoch.
+    next batch is prepared meanwhile. `"step"` waits for each; `"epoch"` runs an epoch at its end, at once; `"none"`
+    only when a value is read, which the row of an epoch does. The last two hold the work of a whole epoch. Large
+    models on CPUs wait in their step, for the sake of memory.
 
     `steps_per_call` takes so many steps in one compiled call, which is faster for small models: their kernels are
     short, and each has a price. Events come for every step, but those of one call together, before it and after it,
@@ -53,6 +53,7 @@ class Options(TypedDict, total=False):
     seed: int | Array
     compile: bool | Mapping[str, Any]
     dtype: Any
+    streams: int
     keep_losses: bool
     reduce: Reducer
     validation_reduce: Reducer
@@ -75,6 +76,7 @@ class Plan:
     seed: int | Array = 0
     compile: bool | Mapping[str, Any] = True
     dtype: Any = None
+    streams: int = 1
     keep_losses: bool = True
     reduce: Reducer = "mean"
     validation_reduce: Reducer = "mean"

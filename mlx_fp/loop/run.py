@@ -11,14 +11,15 @@ from typing import Any
 
 from ..data import Cursor, Dataset
 from ..errors import located
+from ..evaluation import eval_step
 from ..optim import skip_nonfinite
-from ..step import eval_step, train_step
+from ..step import train_step
 from . import keeping
 from .event import EVENTS, AfterBackward, Event, RunState
 from .hook import Asked, Hooks, Replace, Save, Stop, Validate
 from .monitor import Standing, judged, watched
 from .outcome import report_of, row_of
-from .pace import SYNC, check_unrolling, is_large
+from .pace import SYNC, check_unrolling
 from .plan import Plan
 from .report import Report, Row
 from .saver import Saver
@@ -36,17 +37,17 @@ class Run:
     """A run while it goes on. `events()` runs it; no record is made of an event that nobody listens to."""
 
     def __init__(self, trainer: Trainer, plan: Plan) -> None:
-        task, common = trainer.task, {"compile": plan.compile, "dtype": plan.dtype}
+        task = trainer.task
+        common = {"metrics": task.metrics, "compile": plan.compile, "dtype": plan.dtype, "streams": plan.streams}
         self.trainer, self.plan, self.hooks = trainer, plan.shaped(task), Hooks(trainer.hooks)
         self.heard = self.hooks.events | plan.wanted
         optimizer = skip_nonfinite()(trainer.optimizer) if plan.nonfinite == "skip" else trainer.optimizer
-        self.step = train_step(trainer.model, task.loss, optimizer, metrics=task.metrics, **common)
-        self.eval = eval_step(trainer.model, task.loss, metrics=task.metrics, **common)
+        self.step = train_step(trainer.model, task.loss, optimizer, **common)
+        self.eval = eval_step(trainer.model, task.loss, **common)
         start = plan.seed if plan.params is None else plan.params
         self.params, self.opt_state = self.step.init(start, seed=plan.seed)
         self.sync = SYNC.get(plan.sync)
         self.in_flight = IN_FLIGHT * plan.steps_per_call if self.sync else math.inf
-        self.paced = plan.sync == "async" and is_large(self.params)
         check_unrolling(plan.steps_per_call, self.params, self.heard)
         self.rows: list[Row] = []
         self.losses: list[float] | None = [] if plan.keep_losses else None

@@ -32,8 +32,6 @@ def trained(run: Run, epoch: int, totals: Totals) -> Generator[Event, None, bool
     with located(**where), closing(plan.train.open(run.cursor, kind="train")) as batches:
         for group in () if run.stop is not None else grouped(batches, plan.steps_per_call, ahead):
             run.stage = "step"
-            if run.paced:
-                mx.eval(run.params, run.opt_state)
             logs = _stepped(run, group) if plain else (yield from _aloud(run, epoch, group))
             for one, batch in zip(logs, group, strict=True):
                 totals.add(one, batch)
@@ -93,26 +91,12 @@ def _begin(run: Run, totals: Totals) -> None:
 
 def _stepped(run: Run, group: tuple[Batch, ...]) -> tuple[State, ...]:
     """Take the steps, in one call, and queue them on the device; return the logs of each."""
-    if run.paced and len(group) == 1:
-        logs: tuple[State, ...] = (_in_place(run, group[0]),)
-    elif len(group) == 1:
+    if len(group) == 1:
         run.params, run.opt_state, one = run.step(run.params, run.opt_state, group[0])
-        logs = (one,)
+        logs: tuple[State, ...] = (one,)
     else:
         run.params, run.opt_state, logs = run.step.unrolled(run.params, run.opt_state, group)
     _queue(run, logs)
-    return logs
-
-
-def _in_place(run: Run, batch: Batch) -> State:
-    """Take a step in its two halves, the first one done when the second begins.
-
-    What is queued holds the parameters that it will read, and they cannot be written over. So large ones are updated
-    when nothing else is queued.
-    """
-    grads, rest, run.opt_state, logs = run.step.gradients(run.params, run.opt_state, batch)
-    mx.eval(grads, rest, run.opt_state, logs)
-    run.params, run.opt_state = run.step.update(run.params, run.opt_state, grads, rest)
     return logs
 
 

@@ -9,7 +9,7 @@ from itertools import islice
 from .. import metric
 from ..data import Cursor, Dataset
 from ..door import mx
-from ..step import EvalStep
+from ..evaluation import EvalStep
 from ..types import Batch, Params, State
 from .totals import Totals
 

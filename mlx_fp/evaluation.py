@@ -1,0 +1,79 @@
+"""The evaluation step: one compiled pure function of `(params, state, batch)`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from . import jit, metric, rng
+from .checks import check_options, check_parts
+from .forward import Bound, losses
+from .metric import Metric
+from .nn.layer import Layer
+from .streams import abreast, divided, reported
+from .types import Batch, Loss, Params, State
+
+__all__ = ["EvalStep", "eval_step"]
+
+
+@dataclass(frozen=True, slots=True)
+class EvalStep:
+    """`step(params, state, batch) -> (state, logs)` in evaluation mode, compiled and pure; made by `eval_step`."""
+
+    metrics: tuple[Metric, ...]
+    _whole: jit.Compiled
+
+    def __call__(self, params: Params, state: State, batch: Batch) -> tuple[State, State]:
+        """Take one batch into the metrics; `logs` holds `loss` and what the loss reports."""
+        result: tuple[State, State] = self._whole(params, state, batch)
+        return result
+
+    def init(self) -> State:
+        """Return the memory of the metrics before any batch."""
+        return metric.start(self.metrics)
+
+    @property
+    def traces(self) -> int:
+        """How often the step has been traced."""
+        return self._whole.traces
+
+
+def eval_step(
+    model: Layer,
+    loss: Loss,
+    *,
+    metrics: Sequence[Metric] = (),
+    compile: bool | Mapping[str, Any] = True,
+    dtype: Any = None,
+    streams: int = 1,
+) -> EvalStep:
+    """Make an evaluation step of a model and a loss: no dropout, no buffer moved, and the same numbers every time.
+
+    Options are those of `train_step`.
+
+    >>> import mlx.core as mx
+    >>> from mlx_fp import nn
+    >>> step = eval_step(nn.dropout(0.5), lambda model, x: model(x).mean())
+    >>> step({}, step.init(), mx.ones((4,)))[1]["loss"].item()
+    1.0
+    """
+    check_parts(model, loss)
+    check_options(False, dtype, streams)
+    folds = metric.checked(metrics)
+
+    def forward(params: Params, batch: Batch) -> tuple[State, Any]:
+        bound = Bound(model, params, False, dtype)
+        (value, logs), _ = rng.run(0, lambda: losses(loss, bound, batch))
+        return {"loss": value, **logs}, bound.output
+
+    def whole(params: Params, state: State, batch: Batch) -> tuple[State, State]:
+        parts, shares = divided(batch, streams)
+        logs, outputs = zip(*abreast([partial(forward, params, part) for part in parts]), strict=True)
+        for output, part in zip(outputs, parts, strict=True):
+            state = metric.fold(folds, state, output, part)
+        return state, reported(logs, shares)
+
+    names, title = ("params", "state", "batch"), f"eval_step({model.name})"
+    return EvalStep(folds, jit.compiled(whole, *names, compile=compile, title=title, numpy=("batch",)))
