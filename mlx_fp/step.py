@@ -189,12 +189,12 @@ def train_step(
         grads, rest, state, logs = gradients(params, opt_state, batch)
         return *update(params, state, grads, rest), logs
 
+    @sharing
     def unrolled(params: Params, opt_state: State, batches: tuple[Batch, ...]) -> tuple[Params, State, Any]:
         logged = []
-        with sharing():
-            for batch in batches:
-                params, opt_state, logs = whole(params, opt_state, batch)
-                logged.append(logs)
+        for batch in batches:
+            params, opt_state, logs = whole(params, opt_state, batch)
+            logged.append(logs)
         return params, opt_state, tuple(logged)
 
     @cache

@@ -1,5 +1,7 @@
 """MLX in three ways: its eager idiom, its compiled idiom, and this library's step."""
 
+from functools import partial
+
 import mlx.core as mx
 import mlx.nn
 import mlx.optimizers
@@ -32,13 +34,19 @@ def versions():
     return {"mlx": mx.__version__, "mlx_fp": fp.__version__}
 
 
+STREAMS = 2
+"""Parts of a batch that the way `streams` computes side by side."""
+
+
 def prepare(way, case, mode, weights, batch):
     """A function that takes one step, or runs one forward pass, waits for all of it, and returns loss or output."""
     inputs, target = (mlx.utils.tree_map(mx.array, part) for part in batch)
-    if way in ("ours", "lifted"):
-        model = fp_models.layer(case) if way == "ours" else nn.lift(mlx_models.module, case)
+    if way in ("ours", "lifted", "streams"):
+        model = nn.lift(mlx_models.module, case) if way == "lifted" else fp_models.layer(case)
         params = fp.restore_like(model.init(0), {path: mx.array(leaf) for path, leaf in weights.items()})
-        return (_our_step if mode == "train" else _our_forward)(case, model, params, inputs, target)
+        streams = STREAMS if way == "streams" else 1
+        step = partial(_our_step, streams=streams) if mode == "train" else _our_forward
+        return step(case, model, params, inputs, target)
     module = mlx_models.module(case)
     module.load_weights([(path, mx.array(leaf)) for path, leaf in weights.items()])
     mx.eval(module.parameters(), inputs, target)
@@ -78,9 +86,9 @@ def _raw_forward(case, module, inputs, target, compiled):
     return run
 
 
-def _our_step(case, model, params, inputs, target):
+def _our_step(case, model, params, inputs, target, streams):
     loss = fp_models.loss
-    step = fp.train_step(model, lambda forward, xs, y: loss(case, forward(*xs), y), adamw())
+    step = fp.train_step(model, lambda forward, xs, y: loss(case, forward(*xs), y), adamw(), streams=streams)
     state = list(step.init(params))
     batch = (inputs, target)
     del params

@@ -20,6 +20,8 @@ class Variant:
     """Whether it is left out unless it is asked for by name."""
 
 
+_STREAMS = (("MLX_FP_JIT", "native"), ("MLX_BFS_MAX_WIDTH", "1000"))
+
 VARIANTS = (
     Variant("eager", "MLX eager", "run_mlx", "eager"),
     Variant(REFERENCE, "MLX compiled", "run_mlx", "compiled"),
@@ -27,6 +29,7 @@ VARIANTS = (
     Variant("ours", "mlx_fp", "run_mlx", "ours"),
     Variant("lifted", "mlx_fp lifted", "run_mlx", "lifted", asked=True),
     Variant("native", "mlx_fp native", "run_mlx", "ours", (("MLX_FP_JIT", "native"),)),
+    Variant("streams", "native, 2 streams", "run_mlx", "streams", _STREAMS),
     Variant("jax", "JAX jit", "run_jax", "jit"),
     Variant("torch", "PyTorch eager", "run_torch", "eager"),
     Variant("torch_compile", "torch.compile", "run_torch", "compiled", (("TORCHINDUCTOR_COMPILE_THREADS", "1"),)),

@@ -6,11 +6,10 @@ function: there what was taken apart after one step is known, whole, to the next
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar, copy_context
 from itertools import accumulate
-from typing import Any
+from typing import Any, TypeVar
 
 from more_itertools import chunked
 
@@ -25,6 +24,7 @@ SMALL = 4096
 MOST = 32
 """How many leaves are put together at most: what MLX does for an array of parts grows with their square."""
 
+T = TypeVar("T")
 Back = Callable[[Any], Tree]
 
 
@@ -55,22 +55,24 @@ class _Known:
 _known: ContextVar[_Known | None] = ContextVar("known", default=None)
 
 
-@contextmanager
-def sharing() -> Iterator[None]:
-    """Within this context, of one trace, `together` puts small leaves together; on CPUs, where it was measured."""
-    on_cpu = mx.default_device().type == mx.DeviceType.cpu
-    token = _known.set(_known.get() or _Known() if on_cpu else None)
-    try:
-        yield
-    finally:
-        _known.reset(token)
+def sharing(fn: Callable[..., T]) -> Callable[..., T]:
+    """Make `together` put small leaves together wherever `fn`, of one trace, calls it; on CPUs, where it was measured.
+
+    A call has a context of its own, so that an interrupt leaves nothing behind, wherever it comes.
+    """
+
+    def shared(*args: Any) -> T:
+        on_cpu = mx.default_device().type == mx.DeviceType.cpu
+        return copy_context().run(_within, fn, args) if on_cpu else fn(*args)
+
+    return shared
 
 
 def elementwise(fn: Callable[..., Any], tree: Tree, *rest: Tree, by_name: bool = False) -> Tree:
     """Map a function of elements over the leaves of trees, as `tree_map` does.
 
-    >>> with sharing():
-    ...     [leaf.tolist() for leaf in elementwise(mx.negative, [mx.array([1]), mx.array([2, 3])])]
+    >>> negative = sharing(lambda tree: elementwise(mx.negative, tree))
+    >>> [leaf.tolist() for leaf in negative([mx.array([1]), mx.array([2, 3])])]
     [[-1], [-2, -3]]
     """
     trees, back = together(tree, *rest, by_name=by_name)
@@ -109,6 +111,11 @@ def together(tree: Tree, *rest: Tree, by_name: bool = False) -> tuple[tuple[Tree
         return utils.tree_map(lambda _: found[next(order)], tree)
 
     return tuple(lists), back
+
+
+def _within(fn: Callable[..., T], args: tuple[Any, ...]) -> T:
+    _known.set(_known.get() or _Known())
+    return fn(*args)
 
 
 def _kind(leaf: Any) -> Any:

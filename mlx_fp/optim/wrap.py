@@ -50,7 +50,7 @@ def clip_norm(max_norm: float) -> Verb:
             params, memory = inner.update(grads, state["inner"], params)
             return params, {"grad_norm": norm.astype(mx.float32), "inner": memory}
 
-        made = Optimizer(init, sharing()(update), f"clip_norm({max_norm:g})({inner.name})")
+        made = Optimizer(init, sharing(update), f"clip_norm({max_norm:g})({inner.name})")
         return _around(inner, clip_norm, {"max_norm": max_norm}, made)
 
     return wrapped
@@ -103,7 +103,7 @@ def accumulate(count: int) -> Verb:
             }
             return _chosen(due, updated, params), state
 
-        made = Optimizer(init, sharing()(update), f"accumulate({count})({inner.name})")
+        made = Optimizer(init, sharing(update), f"accumulate({count})({inner.name})")
         return _around(inner, accumulate, {"count": count}, made)
 
     return wrapped
@@ -135,7 +135,7 @@ def skip_nonfinite(*, limit: int | None = None) -> Verb:
             return _chosen(goes, updated, params), state
 
         name = f"skip_nonfinite({'' if limit is None else limit})({inner.name})"
-        return _around(inner, skip_nonfinite, {"limit": limit}, Optimizer(init, sharing()(update), name))
+        return _around(inner, skip_nonfinite, {"limit": limit}, Optimizer(init, sharing(update), name))
 
     return wrapped
 

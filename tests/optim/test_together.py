@@ -104,10 +104,7 @@ def test_an_update_of_like_leaves_is_one_kernel_for_all():
     optimizer, params = optim.adamw(1e-2), {str(i): mx.ones((3, 4)) for i in range(20)}
     grads, state = params, optimizer.init(params)
 
-    def update(grads, state, params):
-        with sharing():
-            return optimizer.update(grads, state, params)
-
+    update = sharing(optimizer.update)
     alone = operations(lambda *trees: optimizer.update(*trees)[0], grads, state, params)
     shared = operations(lambda *trees: update(*trees)[0], grads, state, params)
     assert alone.count("Sqrt") == 20
@@ -117,19 +114,22 @@ def test_an_update_of_like_leaves_is_one_kernel_for_all():
 def test_what_was_taken_apart_is_known_whole():
     trees = [mx.array([[1.0]]), mx.array([[2.0], [3.0]])]
 
+    @sharing
     def twice():
-        with sharing():
-            once = elementwise(lambda leaf: leaf + 1, trees)
-            return elementwise(lambda leaf: leaf * 2, once)
+        once = elementwise(lambda leaf: leaf + 1, trees)
+        return elementwise(lambda leaf: leaf * 2, once)
 
     assert [leaf.tolist() for leaf in twice()] == [[[4.0]], [[6.0], [8.0]]]
     assert operations(twice).count("Concatenate") == 1
 
 
 def test_parts_in_another_order_are_put_together_anew():
-    with sharing():
+    @sharing
+    def turned():
         a, b = elementwise(lambda leaf: leaf, [mx.array([1.0]), mx.array([2.0])])
-        assert [leaf.item() for leaf in elementwise(lambda leaf: leaf + 0, [b, a])] == [2.0, 1.0]
+        return elementwise(lambda leaf: leaf + 0, [b, a])
+
+    assert [leaf.item() for leaf in turned()] == [2.0, 1.0]
 
 
 def test_only_small_leaves_of_one_dtype_and_row_are_put_together():
@@ -139,11 +139,9 @@ def test_only_small_leaves_of_one_dtype_and_row_are_put_together():
         "c": {"weight": mx.ones((2, 3), mx.float16), "bias": mx.ones((5,))},
         "d": {"weight": mx.ones((SMALL, 3))},
     }
-    with sharing():
-        (leaves,), back = together(tree)
-        (by_name,), _ = together(
-            {"a": {"m": mx.ones((1,)), "v": mx.ones((1,))}, "b": {"m": mx.ones((2,))}}, by_name=True
-        )
+    moments = {"a": {"m": mx.ones((1,)), "v": mx.ones((1,))}, "b": {"m": mx.ones((2,))}}
+    pack = sharing(lambda tree, by_name: together(tree, by_name=by_name))
+    ((leaves,), back), ((by_name,), _) = pack(tree, False), pack(moments, True)
     assert [leaf.shape for leaf in by_name] == [(3,), (1,)]
     assert sorted(leaf.shape for leaf in leaves) == sorted([(6, 3), (7,), (), (2, 3), (SMALL, 3)])
     assert {path: leaf.shape for path, leaf in flat(back(leaves)).items()} == {
@@ -152,22 +150,20 @@ def test_only_small_leaves_of_one_dtype_and_row_are_put_together():
 
 
 def test_leaves_that_broadcast_stay_by_themselves():
-    with sharing():
-        sums = elementwise(mx.add, [mx.array([1]), mx.array([2, 3])], [mx.array([4]), mx.array([5])])
+    add = sharing(lambda *trees: elementwise(mx.add, *trees))
+    sums = add([mx.array([1]), mx.array([2, 3])], [mx.array([4]), mx.array([5])])
     assert [leaf.tolist() for leaf in sums] == [[5], [7, 8]]
 
 
 def test_no_more_leaves_are_put_together_than_are_taken_apart_fast():
-    with sharing():
-        (leaves,), _ = together([mx.ones((1,))] * (MOST + 3))
+    (leaves,), _ = sharing(together)([mx.ones((1,))] * (MOST + 3))
     assert [leaf.size for leaf in leaves] == [MOST, 3]
 
 
 def test_outside_and_after_an_error_nothing_is_put_together():
     tree = [mx.ones((1,))] * 3
-    with pytest.raises(RuntimeError, match="lost"):
-        with sharing():
-            raise RuntimeError("lost")
+    with pytest.raises(TypeError):
+        sharing(lambda: 1 / None)()
     (same,), back = together(tree)
     assert same is tree
     assert back(tree) is tree
@@ -179,6 +175,5 @@ def test_an_optimiser_of_ones_own_is_left_alone():
             return parameter - gradient / mx.abs(gradient).max()
 
     opt, params = optim.lift(Halved, 0.1), [mx.array([1.0]), mx.array([2.0])]
-    with sharing():
-        after, _ = opt.update(params, opt.init(params), params)
+    after, _ = sharing(opt.update)(params, opt.init(params), params)
     assert [leaf.item() for leaf in after] == [0.0, 1.0]
