@@ -134,7 +134,7 @@ def train_step(
     or anything else, returns a scalar or `(scalar, dict of scalars)`. `forward` is the model on this step's parameters,
     random stream and mode; it has `.params` and `.train`. `trainable` is a spec that narrows what the model lets train.
     `dtype` computes in another floating type, with parameters and updates in their own. `streams` divides each batch by
-    rows into so many parts, which a CPU computes side by side, for a loss that is a mean over rows: see `streams.py`.
+    rows into so many parts, which a CPU computes side by side: for losses that are means over rows.
 
     >>> from mlx_fp import nn, optim
     >>> step = train_step(nn.linear(1, 1), lambda model, x, y: nn.losses.mse_loss(model(x), y), optim.sgd(0.1))
