@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from . import _native, blas
 
-__all__ = ["mx", "utils"]
+__all__ = ["mx", "on_cpu", "utils"]
 
 try:
     import mlx.core as mx
@@ -21,3 +21,8 @@ except ImportError as error:  # no mlx, or the Linux wheel without its backend
 
 blas.bind()
 _native.obey()
+
+
+def on_cpu() -> bool:
+    """Tell whether MLX computes on the CPU by default, at this moment."""
+    return mx.default_device().type == mx.DeviceType.cpu

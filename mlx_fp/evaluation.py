@@ -71,9 +71,7 @@ def eval_step(
     def whole(params: Params, state: State, batch: Batch) -> tuple[State, State]:
         parts, shares = divided(batch, streams)
         logs, outputs = zip(*abreast([partial(forward, params, part) for part in parts]), strict=True)
-        for output, part in zip(outputs, parts, strict=True):
-            state = metric.fold(folds, state, output, part)
-        return state, reported(logs, shares)
+        return metric.fold(folds, state, outputs, parts), reported(logs, shares)
 
     names, title = ("params", "state", "batch"), f"eval_step({model.name})"
     return EvalStep(folds, jit.compiled(whole, *names, compile=compile, title=title, numpy=("batch",)))

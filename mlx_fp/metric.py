@@ -50,11 +50,13 @@ def start(metrics: Sequence[Metric]) -> State:
     return {m.name: m.init() for m in metrics}
 
 
-def fold(metrics: Sequence[Metric], memory: State, output: Any, batch: Batch) -> State:
-    """Take one batch into the memory of each metric. ValueError when the loss did not call the model."""
-    if metrics and output is None:
-        raise ValueError("metrics are computed of what the model returns, and the loss did not call it")
-    return {m.name: call.spread(_update(m, memory[m.name]), output, batch, "metric") for m in metrics}
+def fold(metrics: Sequence[Metric], memory: State, outputs: Sequence[Any], batches: Sequence[Batch]) -> State:
+    """Take batches, in order, into the memory of each metric. ValueError when the loss did not call the model."""
+    for output, batch in zip(outputs, batches, strict=True):
+        if metrics and output is None:
+            raise ValueError("metrics are computed of what the model returns, and the loss did not call it")
+        memory = {m.name: call.spread(_update(m, memory[m.name]), output, batch, "metric") for m in metrics}
+    return memory
 
 
 def values(metrics: Sequence[Metric], memory: State) -> dict[str, float]:

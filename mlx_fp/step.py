@@ -9,7 +9,7 @@ from typing import Any
 
 from . import jit, metric, rng
 from .checks import check_given, check_options, check_parts, check_trainable
-from .door import mx, utils
+from .door import mx, on_cpu, utils
 from .forward import Bound, losses
 from .metric import Metric
 from .nn.layer import Layer, shapes
@@ -111,7 +111,7 @@ class Step:
         return sum(part.traces for part in (self._whole, self._unrolled, self._gradients, self._update))
 
     def _waits(self) -> bool:
-        return self._large() and mx.default_device().type == mx.DeviceType.cpu
+        return self._large() and on_cpu()
 
     def __repr__(self) -> str:
         return f"train_step({self.model.name}, {self.optimizer.name})"
@@ -169,9 +169,7 @@ def train_step(
         each = zip(keys(opt_state["key"], len(parts)), parts, strict=True)
         passes = abreast([partial(backward, params, key, part) for key, part in each])
         many, rests, logs, (key, *_), outputs = zip(*passes, strict=True)
-        grads, memory = mean(many, shares), opt_state["metrics"]
-        for output, part in zip(outputs, parts, strict=True):
-            memory = metric.fold(folds, memory, output, part)
+        grads, memory = mean(many, shares), metric.fold(folds, opt_state["metrics"], outputs, parts)
         if skips(opt_state["optimizer"]):
             sound = finite(grads)
             memory = utils.tree_map(lambda new, old: mx.where(sound, new, old), memory, opt_state["metrics"])

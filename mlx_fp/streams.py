@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Any, TypeVar
 
 from . import blas
-from .door import mx, utils
+from .door import mx, on_cpu, utils
 from .tree import leaves
 from .types import Array, Batch, State, Tree
 
@@ -31,7 +31,7 @@ def divided(batch: Batch, count: int) -> tuple[list[Batch], list[float]]:
     >>> divided({"x": mx.arange(4), "n": 7}, 2)
     ([{'x': array([0, 1], dtype=int32), 'n': 7}, {'x': array([2, 3], dtype=int32), 'n': 7}], [0.5, 0.5])
     """
-    if count == 1 or mx.default_device().type != mx.DeviceType.cpu:
+    if count == 1 or not on_cpu():
         return [batch], [1.0]
     lengths = {leaf.shape[0] for leaf in leaves(batch) if _has_rows(leaf)}
     if len(lengths) != 1:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from more_itertools import chunked
 
-from ..door import mx, utils
+from ..door import mx, on_cpu, utils
 from ..types import Array, Tree
 
 __all__ = ["elementwise", "sharing", "together"]
@@ -62,8 +62,7 @@ def sharing(fn: Callable[..., T]) -> Callable[..., T]:
     """
 
     def shared(*args: Any) -> T:
-        on_cpu = mx.default_device().type == mx.DeviceType.cpu
-        return copy_context().run(_within, fn, args) if on_cpu else fn(*args)
+        return copy_context().run(_within, fn, args) if on_cpu() else fn(*args)
 
     return shared
 
