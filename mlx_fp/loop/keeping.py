@@ -51,11 +51,13 @@ def after_epoch(run: Run, epoch: int, improved: bool) -> Stream:
 
 
 def finish(run: Run) -> Stream:
-    """Write that a hook has ended the run, if no checkpoint has that yet; wait for the last one, and tell of it."""
+    """Write that a hook or a signal has ended the run between epochs, if no checkpoint has that; wait for the last."""
     if run.saver is None:
         return
-    if run.saver.ended != run.hooks.ended and run.rows and not run.cursor.index:
-        yield from _saved(run)
+    if run.rows and not run.cursor.index:
+        unsaved = run.interrupted and run.rows[-1].checkpoint is None
+        if unsaved or run.saver.ended != run.hooks.ended:
+            yield from _saved(run)
     yield from _told(run, wait=True)
 
 

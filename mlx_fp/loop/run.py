@@ -55,7 +55,7 @@ class Run:
         self.standing = Standing()
         self.monitor = watched(task, trainer.monitor, plan.validation is not None, self._logged)
         self.stop: Stop | None = None
-        self.interrupted = self.validate = self.save = self.saving = False
+        self.interrupted = self.validate = self.save = self.saving = self.over = False
         self.stage, self.name = "start", str(time.time_ns())
         self.totals = self._totals(None, "mean")
         self.saver = None if trainer.policy is None else Saver(trainer.policy)
@@ -72,6 +72,7 @@ class Run:
         with self.saver or nullcontext():
             try:
                 yield from self._epochs()
+                self.over = True
                 yield from keeping.finish(self)
             except BaseException as error:
                 closed = isinstance(error, GeneratorExit)
@@ -81,8 +82,9 @@ class Run:
             yield from self.emit("after_fit", report=self.report())
 
     def interrupt(self, why: str) -> None:
-        """End the run after the step at hand, without a last validation."""
-        self.interrupted, self.stop = True, self.stop or Stop(why)
+        """End the run after the step at hand, without a last validation; nothing changes when its steps are over."""
+        if not self.over:
+            self.interrupted, self.stop = True, self.stop or Stop(why)
 
     def report(self) -> Report:
         """Say what the run has done so far."""
@@ -106,6 +108,8 @@ class Run:
         plan, started = self.plan, time.perf_counter()
         totals = self.totals = self._totals(self.losses, plan.reduce, self._lost)
         whole = yield from trained(self, epoch, totals)
+        if not totals.batches:
+            return
         seconds, validation = time.perf_counter() - started, self._totals(None, plan.validation_reduce)
         if plan.validation is not None and not self.interrupted:
             yield from self._validate(epoch, plan.validation, validation)

@@ -45,7 +45,8 @@ def trained(run: Run, epoch: int, totals: Totals) -> Generator[Event, None, bool
         whole = run.stop is None or totals.batches == plan.train.size
         if plan.sync == "epoch":
             mx.eval(run.params, run.opt_state)
-        totals.close(plan.train, metric.values(run.step.metrics, run.opt_state["metrics"]))
+        if totals.batches or run.stop is None:  # a signal may come before the first batch
+            totals.close(plan.train, metric.values(run.step.metrics, run.opt_state["metrics"]))
     return whole
 
 

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 import mlx.core as mx
@@ -144,38 +145,74 @@ def test_a_signal_after_the_last_step_of_an_epoch_does_not_lose_the_epoch(event,
     assert end(fit(trainer(policy), resume="latest")) == alone
 
 
-# an exception at any line
+# at any line
 
 
-def at_line(number, work):
-    """Do some work, and interrupt it at the so-manieth line of mlx_fp; return how many lines it ran."""
-    seen = 0
+def passed(work, files="mlx_fp", at=0, act=lambda: None):
+    """Do some work and return the lines that it ran of files of a name, in order; act at the one of a number from 1."""
+    seen = []
 
     def trace(frame, event, arg):
-        nonlocal seen
-        if "mlx_fp" not in frame.f_code.co_filename:
+        if files not in frame.f_code.co_filename:
             return None
         if event == "line":
-            seen += 1
-            if seen == number:
-                raise KeyboardInterrupt
+            seen.append((frame.f_code.co_filename, frame.f_lineno))
+            if len(seen) == at:
+                act()
         return trace
 
     before = sys.gettrace()
     sys.settrace(trace)
     try:
         work()
-    except KeyboardInterrupt:
-        pass
     finally:
         sys.settrace(before)
     return seen
 
 
+def interrupt():
+    raise KeyboardInterrupt
+
+
+def at_line(number, work):
+    """Do some work, and interrupt it at the so-manieth line of mlx_fp."""
+    with suppress(KeyboardInterrupt):
+        passed(work, at=number, act=interrupt)
+
+
 def lines(work, count, seed):
     """Draw so many of the lines that some work runs, or all if there are fewer."""
-    every = range(1, at_line(0, work) + 1)
+    every = range(1, len(passed(work)) + 1)
     return random.Random(seed).sample(every, min(count, len(every)))
+
+
+@pytest.fixture
+def harmless():
+    """Have SIGTERM do nothing before a run and after it."""
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize("file", ["run.py", "training.py", "keeping.py"])
+def test_a_signal_at_any_line_of_the_loop_ends_the_run_with_a_file_to_go_on_from(file, tmp_path, harmless):
+    def train(folder, **options):
+        return fit(trainer(fp.checkpoints(folder / "s-{step}-{next_epoch}", every=9)), epochs=2, **options)
+
+    alone, loop = end(train(tmp_path / "alone")), f"{os.sep}loop{os.sep}{file}"
+    ran = passed(lambda: train(tmp_path / "lines"), loop)
+    last = {line: number for number, line in enumerate(ran, 1)}
+    first = {line: number for number, line in reversed([*enumerate(ran, 1)])}
+    for number in sorted({*first.values(), *last.values()}):
+        folder, kept = tmp_path / str(number), []
+        passed(lambda f=folder, k=kept: k.append(train(f)), loop, number, lambda: signal.raise_signal(signal.SIGTERM))
+        ended = kept[0].rows[-1].steps if kept[0].rows else 0
+        saved = [fp.load(path).metadata["step"] for path in folder.glob("*.safetensors")]
+        assert kept[0].stop_reason is None or max(saved, default=0) == ended, ran[number - 1]
+        assert end(train(folder, resume="latest")) == alone, ran[number - 1]
+
+
+# an exception at any line
 
 
 def test_an_interrupt_at_any_line_of_a_step_leaves_what_went_in_and_the_next_step_is_the_same():
