@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from . import rng as rng
     from . import show as show
     from . import testing as testing
+    from .cores import one_core as one_core
     from .evaluation import EvalStep as EvalStep
     from .evaluation import eval_step as eval_step
     from .experiment import Experiment as Experiment
@@ -93,6 +94,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "": ("blas", "data", "jit", "metrics", "nn", "optim", "rng", "show", "testing"),
+    "cores": ("one_core",),
     "evaluation": ("EvalStep", "eval_step"),
     "experiment": ("Experiment", "experiment", "override", "run", "settings"),
     "sweep": ("Sweep", "sweep"),

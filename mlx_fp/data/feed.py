@@ -14,6 +14,7 @@ from queue import SimpleQueue
 from threading import Thread, get_ident
 from typing import Any
 
+from ..cores import roam
 from .dataset import Operation, same
 from .place import Pass, mapped, natural
 
@@ -135,6 +136,7 @@ def _started() -> _Reader:
 
 
 def _serve(requests: SimpleQueue[tuple[Future[Any], Iterator[Any]]]) -> None:
+    roam()
     while True:
         item, rows = requests.get()
         if item.set_running_or_notify_cancel():

@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from ..cores import roam
 from ..store.checkpoint import prepared, suffixed
 from ..store.files import sweep
 from ..store.lock import Lock
@@ -78,7 +79,7 @@ class Saver:
         return path, told, deleted
 
     def _thread(self) -> ThreadPoolExecutor:
-        self._worker = self._worker or ThreadPoolExecutor(1, thread_name_prefix="mlx_fp-checkpoint")
+        self._worker = self._worker or ThreadPoolExecutor(1, "mlx_fp-checkpoint", initializer=roam)
         return self._worker
 
     def _retain(self, run: str, newest: Path | None = None) -> tuple[str, ...]:
