@@ -2,11 +2,12 @@
 
 import random
 import time
+from contextlib import nullcontext
 from statistics import median, quantiles
 
 
-def paired(functions, *, turns=200, calls=20, warm_up=30):
-    """Return the seconds per call of each function, one figure a turn."""
+def paired(functions, *, turns=200, calls=20, warm_up=30, within=None):
+    """Return the seconds per call of each function, one figure a turn; `within` makes contexts for some by name."""
     for run in functions.values():
         for _ in range(warm_up):
             run()
@@ -15,10 +16,11 @@ def paired(functions, *, turns=200, calls=20, warm_up=30):
     for _ in range(turns):
         random.shuffle(order)
         for name in order:
-            run, start = functions[name], time.perf_counter()
-            for _ in range(calls):
-                run()
-            taken[name].append((time.perf_counter() - start) / calls)
+            with (within or {}).get(name, nullcontext)():
+                run, start = functions[name], time.perf_counter()
+                for _ in range(calls):
+                    run()
+                taken[name].append((time.perf_counter() - start) / calls)
     return taken
 
 

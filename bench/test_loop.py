@@ -38,6 +38,7 @@ CASES = {
     "tiny_mlp": (tiny, cross_entropy),
     "mlp_784_256_10": (mlp, cross_entropy),
 }
+WITH_DEEP = {**CASES, "deep_mlp": (deep, cross_entropy)}
 
 
 def by_hand(make, loss, batches):
@@ -80,6 +81,27 @@ def looped(make, loss, batches, *verbs, **options):
     return lambda: next(stream)
 
 
+def raw(make, loss, batches):
+    """An epoch of MLX's compiled idiom, waiting for each step."""
+    module, optimizer = make(), mlx.optimizers.AdamW(1e-3)
+    optimizer.init(module.trainable_parameters())
+    value_and_grad = mlx.nn.value_and_grad(module, lambda x, y: loss(module(x), y))
+    state = [module.state, optimizer.state]
+
+    def step(x, y):
+        value, grads = value_and_grad(x, y)
+        optimizer.update(module, grads)
+        return value
+
+    compiled = mx.compile(step, inputs=state, outputs=state)
+
+    def epoch():
+        for x, y in batches:
+            mx.eval(compiled(x, y), state)
+
+    return epoch
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_loop(benchmark, name):
     case, loss = CASES[name]
@@ -104,10 +126,10 @@ def test_loop(benchmark, name):
 
 
 @pytest.mark.parametrize("verb", [None, optim.clip_norm(1.0)], ids=["adamw", "clipped"])
-@pytest.mark.parametrize("name", [*CASES, "deep_mlp"])
+@pytest.mark.parametrize("name", WITH_DEEP)
 def test_steps_per_call(benchmark, name, verb):
     """Several steps in one compiled call; the reference is the same loop with one."""
-    case, loss = {**CASES, "deep_mlp": (deep, cross_entropy)}[name]
+    case, loss = WITH_DEEP[name]
     make, batch = case()
     mx.eval(batch)
     steps = STEPS // 8 if name == "deep_mlp" else STEPS
@@ -117,6 +139,26 @@ def test_steps_per_call(benchmark, name, verb):
     }
     note(benchmark, paired(ways, turns=20, calls=1, warm_up=2), "1 a call")
     benchmark.pedantic(ways["4 a call"], rounds=3)
+
+
+@pytest.mark.parametrize("name", WITH_DEEP)
+def test_one_core(benchmark, name):
+    """The step, the loop, and several steps in one call, with MLX's thread on the core of the caller and without."""
+    case, loss = WITH_DEEP[name]
+    make, batch = case()
+    mx.eval(batch)
+    batches = [batch] * (STEPS // 8 if name == "deep_mlp" else STEPS)
+    ways = {
+        "raw": raw(make, loss, batches),
+        "raw again": raw(make, loss, batches),
+        "step": by_hand(make, loss, batches),
+        "fit": looped(make, loss, batches),
+        "fit, 8 a call": looped(make, loss, batches, steps_per_call=8),
+    }
+    shared = {f"{way}, one core": run for way, run in ways.items() if way != "raw again"}
+    taken = paired(ways | shared, turns=30, calls=1, warm_up=2, within=dict.fromkeys(shared, fp.one_core))
+    note(benchmark, taken, "raw")
+    benchmark.pedantic(fp.one_core()(ways["fit"]), rounds=3)
 
 
 def test_peak_memory_of_a_run(benchmark):

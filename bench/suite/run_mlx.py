@@ -1,6 +1,7 @@
 """MLX in three ways: its eager idiom, its compiled idiom, and this library's step."""
 
-from functools import partial
+from contextlib import ExitStack
+from functools import cache, partial
 
 import mlx.core as mx
 import mlx.nn
@@ -41,7 +42,9 @@ STREAMS = 2
 def prepare(way, case, mode, weights, batch):
     """A function that takes one step, or runs one forward pass, waits for all of it, and returns loss or output."""
     inputs, target = (mlx.utils.tree_map(mx.array, part) for part in batch)
-    if way in ("ours", "lifted", "streams"):
+    if way == "core":
+        _core()
+    if way in ("ours", "lifted", "core", "streams"):
         model = nn.lift(mlx_models.module, case) if way == "lifted" else fp_models.layer(case)
         params = fp.restore_like(model.init(0), {path: mx.array(leaf) for path, leaf in weights.items()})
         streams = STREAMS if way == "streams" else 1
@@ -51,6 +54,15 @@ def prepare(way, case, mode, weights, batch):
     module.load_weights([(path, mx.array(leaf)) for path, leaf in weights.items()])
     mx.eval(module.parameters(), inputs, target)
     return (_raw_step if mode == "train" else _raw_forward)(case, module, inputs, target, way == "compiled")
+
+
+@cache
+def _core():
+    """Have the process work on one core from now on."""
+    _KEPT.enter_context(fp.one_core())
+
+
+_KEPT = ExitStack()
 
 
 def _raw_step(case, module, inputs, target, compiled):

@@ -29,6 +29,7 @@ VARIANTS = (
     Variant("ours", "mlx_fp", "run_mlx", "ours"),
     Variant("lifted", "mlx_fp lifted", "run_mlx", "lifted", asked=True),
     Variant("native", "mlx_fp native", "run_mlx", "ours", (("MLX_FP_JIT", "native"),)),
+    Variant("core", "native, 1 core", "run_mlx", "core", (("MLX_FP_JIT", "native"),)),
     Variant("streams", "native, 2 streams", "run_mlx", "streams", _STREAMS),
     Variant("jax", "JAX jit", "run_jax", "jit"),
     Variant("torch", "PyTorch eager", "run_torch", "eager"),
