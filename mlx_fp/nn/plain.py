@@ -1,8 +1,8 @@
 """Softmax, attention and cross entropy, composed of plain operations, which a compiled function builds kernels for.
 
 MLX's own primitives for them are compiled with it, for the oldest processor; so where kernels are built for the
-processor at hand, `jit.native`, these are several times faster, and elsewhere they are slower. The numbers are
-the same to rounding.
+processor at hand, `jit.native`, these are several times faster. Cross entropy gains without that, on a CPU: its
+derivative reuses the exponentials that MLX's computes again. The numbers are the same to rounding.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from typing import Any
 
 import mlx.nn as mlx_nn
 
-from .. import _native
-from ..door import mx
+from ..door import mx, on_cpu
 from ..types import Array
 
 __all__ = ["MultiHeadAttention", "attention", "cross_entropy", "logsumexp", "softmax"]
@@ -52,14 +51,14 @@ def cross_entropy(
 ) -> Array:
     """Compute the cross entropy loss: `(…, classes), (…) -> (…)`, or a scalar with reduction "mean" or "sum".
 
-    As `mlx.nn.losses.cross_entropy`, which computes it but for the common case under `jit.native`: labels as integers,
-    float32 logits, no weights and no smoothing.
+    As `mlx.nn.losses.cross_entropy`, which computes it but for the common case on a CPU: labels as integers, float32
+    logits, no weights and no smoothing. Its gradient takes half of the time here.
 
     >>> round(cross_entropy(mx.array([[0.0, 0.0]]), mx.array([1])).item(), 4)
     0.6931
     """
     common = weights is None and not label_smoothing and reduction in _REDUCTIONS and logits.dtype == mx.float32
-    if not (_native.engaged() and common and targets.ndim == logits.ndim - 1):
+    if not (on_cpu() and common and targets.ndim == logits.ndim - 1):
         return mlx_nn.losses.cross_entropy(logits, targets, weights, axis, label_smoothing, reduction)  # type: ignore
     score = mx.take_along_axis(logits, mx.expand_dims(targets, axis), axis).squeeze(axis)
     return _REDUCTIONS[reduction](logsumexp(logits, axis) - score)
