@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import struct
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -83,14 +84,15 @@ def image(name: str) -> Image | None:
     return found[0] if found else None
 
 
-def imports(lib: Image, wanted: Callable[[str], bool]) -> dict[str, tuple[int, ...]]:
-    """Return the addresses of the slots through which `lib` calls each imported function that is `wanted`."""
+def imports(lib: Image, wanted: re.Pattern[bytes]) -> dict[str, tuple[int, ...]]:
+    """Return the addresses of the slots through which `lib` calls each imported function of a `wanted` name."""
     tags = _dynamic(lib)
-    names = ctypes.string_at(tags[_STRTAB], tags[_STRSZ])
+    names, whole = ctypes.string_at(tags[_STRTAB], tags[_STRSZ]), re.compile(b"(%b)\0" % wanted.pattern)
     found: dict[str, tuple[int, ...]] = {}
     for table, size in ((_RELA, _RELASZ), (_JMPREL, _PLTRELSZ)):
         for offset, info, _addend in _rows("<QQq", tags.get(table, 0), tags.get(size, 0)):
-            if info & 0xFFFFFFFF in _FUNCTION and wanted(name := _symbol(tags[_SYMTAB], names, info >> 32)):
+            if info & 0xFFFFFFFF in _FUNCTION and (named := whole.match(names, _name(tags[_SYMTAB], info >> 32))):
+                name = named[1].decode()
                 found[name] = (*found.get(name, ()), lib.base + offset)
     return found
 
@@ -143,9 +145,9 @@ def _dynamic(lib: Image) -> dict[int, int]:
     return tags | {tag: at if at >= lib.base else lib.base + at for tag, at in tables.items()}
 
 
-def _symbol(table: int, names: bytes, index: int) -> str:
-    start = ctypes.c_uint32.from_address(table + 24 * index).value  # an Elf64_Sym is 24 bytes and begins with this
-    return names[start : names.index(0, start)].decode(errors="replace")
+def _name(table: int, index: int) -> int:
+    """Return where the name of a symbol is in the table of names: an Elf64_Sym is 24 bytes and begins with this."""
+    return ctypes.c_uint32.from_address(table + 24 * index).value
 
 
 def _rows(shape: str, at: int, size: int) -> Iterable[tuple[int, ...]]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -103,7 +104,7 @@ extern "C" FILE* mlx_fp_popen(const char* command, const char* mode) {
 def replace() -> Path:
     """Put the replacements in place; return the folder of kernels. RuntimeError with the reason where it cannot be."""
     mx, compiler, lib = _needs()
-    slots = _elf.imports(lib, lambda name: name in (_POPEN, _FOLDER))
+    slots = _elf.imports(lib, re.compile(f"{_POPEN}|{_FOLDER}".encode()))
     if slots.keys() != {_POPEN, _FOLDER}:
         raise RuntimeError("this build of MLX does not compile CPU kernels in the way that is known here")
     folder = _folder(mx, compiler)
