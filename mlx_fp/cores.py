@@ -104,7 +104,7 @@ def _sleeps() -> dict[int, int]:
     """Count how often each other thread of the process has gone to sleep."""
     found = {}
     for thread in map(int, os.listdir(_THREADS)):
-        with suppress(OSError):  # it has ended
+        with suppress(OSError, IndexError):  # it has ended, or this system does not count
             status = (_THREADS / str(thread) / "status").read_text()
             found[thread] = int(status.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
     found.pop(threading.get_native_id(), None)
