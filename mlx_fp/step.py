@@ -11,6 +11,7 @@ from . import jit, metric, rng
 from .checks import check_given, check_options, check_parts, check_trainable
 from .door import mx, on_cpu, utils
 from .forward import Bound, losses
+from .memory import keep
 from .metric import Metric
 from .nn.layer import Layer, shapes
 from .optim.apart import apart
@@ -27,6 +28,9 @@ __all__ = ["LARGE", "Step", "train_step"]
 
 LARGE = 32 << 20
 """Bytes of parameters from which on, on a CPU, a step waits between its halves: its arrays need the room."""
+
+ROOM = 3
+"""How much of what such a step frees MLX keeps for the next, in units of the parameters: gradients and new moments."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,7 @@ class Step:
     _unrolled: jit.Compiled
     _gradients: jit.Compiled
     _update: jit.Compiled
-    _large: Callable[[], bool]
+    _large: Callable[[], int]
 
     def __call__(self, params: Params, opt_state: State, batch: Batch) -> tuple[Params, State, State]:
         """Take one step on a batch; `logs` holds `loss` and what the loss reports, lazy scalar arrays."""
@@ -69,7 +73,8 @@ class Step:
         """Make `(params, opt_state)`, evaluated, of a seed or key, or around given parameters and `seed`.
 
         Raise ValueError for given parameters that are not the model's, for parameters of no floating type that are to
-        train, for nothing to train, and for parameters that no rule of `groups` matches.
+        train, for nothing to train, and for parameters that no rule of `groups` matches. For a large model on a CPU,
+        MLX keeps more freed memory from then on, unless the program has set a limit itself.
         """
         given = isinstance(start, (dict, list, tuple))
         keys = mx.random.split(rng.key(seed if given else start))
@@ -84,6 +89,8 @@ class Step:
             "metrics": metric.start(self.metrics),
         }
         mx.eval(params, opt_state)
+        if self._waits():
+            keep(ROOM * self._large())
         return params, opt_state
 
     def gradients(self, params: Params, opt_state: State, batch: Batch) -> tuple[Tree, Params, State, State]:
@@ -111,7 +118,7 @@ class Step:
         return sum(part.traces for part in (self._whole, self._unrolled, self._gradients, self._update))
 
     def _waits(self) -> bool:
-        return self._large() and on_cpu()
+        return on_cpu() and self._large() > 0
 
     def __repr__(self) -> str:
         return f"train_step({self.model.name}, {self.optimizer.name})"
@@ -196,8 +203,9 @@ def train_step(
         return params, opt_state, tuple(logged)
 
     @cache
-    def large() -> bool:
-        return compile is not False and sum(leaf.nbytes for leaf in leaves(shapes(model))) >= LARGE
+    def large() -> int:
+        size = sum(leaf.nbytes for leaf in leaves(shapes(model)))
+        return size if compile is not False and size >= LARGE else 0
 
     def compiled(fn: Callable[..., Any], *names: str) -> jit.Compiled:
         return jit.compiled(fn, *names, compile=compile, title=f"train_step({model.name})", numpy=("batch", "batches"))

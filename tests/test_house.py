@@ -17,7 +17,7 @@ PACKAGE = ROOT / "mlx_fp"
 
 FLOORS = (
     ("errors", "types", "call", "registry", "select", "table"),
-    ("door", "blas", "_elf", "_kernels", "_native", "jit", "cores", "structure", "rng", "tree"),
+    ("door", "blas", "_elf", "_kernels", "_native", "jit", "cores", "memory", "structure", "rng", "tree"),
     ("nn", "optim", "data"),
     ("checks", "forward", "streams", "step", "evaluation", "labels", "metric", "metrics", "task"),
     ("store",),
