@@ -123,7 +123,8 @@ class Pool:
 def environment(threads, more=()):
     """The environment of a worker: the same number of threads for every framework."""
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(BENCH), str(BENCH.parent)])}
-    env.pop("MLX_FP_JIT", None)
+    for name in ("MLX_FP_JIT", "OPENBLAS_THREAD_TIMEOUT"):
+        env.pop(name, None)
     counts = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NPROC")
     return env | dict.fromkeys(counts, str(threads)) | dict(more)
 

@@ -20,6 +20,7 @@ class Variant:
     """Whether it is left out unless it is asked for by name."""
 
 
+_CORE = (("MLX_FP_JIT", "native"), ("OPENBLAS_THREAD_TIMEOUT", "22"))
 _STREAMS = (("MLX_FP_JIT", "native"), ("MLX_BFS_MAX_WIDTH", "1000"))
 
 VARIANTS = (
@@ -29,7 +30,7 @@ VARIANTS = (
     Variant("ours", "mlx_fp", "run_mlx", "ours"),
     Variant("lifted", "mlx_fp lifted", "run_mlx", "lifted", asked=True),
     Variant("native", "mlx_fp native", "run_mlx", "ours", (("MLX_FP_JIT", "native"),)),
-    Variant("core", "native, 1 core", "run_mlx", "core", (("MLX_FP_JIT", "native"),)),
+    Variant("core", "native, 1 core", "run_mlx", "core", _CORE),
     Variant("streams", "native, 2 streams", "run_mlx", "streams", _STREAMS),
     Variant("jax", "JAX jit", "run_jax", "jit"),
     Variant("torch", "PyTorch eager", "run_torch", "eager"),
