@@ -20,10 +20,10 @@ if hasattr(os, "register_at_fork"):
 
 
 def keep(size: int) -> None:
-    """Let MLX keep so many bytes at least, unless the program has set a limit of its own.
+    """Let MLX keep so many bytes at least, unless the program has set a limit of its own; what it keeps now goes.
 
-    MLX waits for the work of all threads as it changes the limit. In a fork the threads of its parent would never
-    answer, so nothing is done there.
+    MLX waits for the work of all threads as it does so. In a fork the threads of its parent would never answer, so
+    nothing is done there.
 
     >>> keep(40 << 20)
     >>> now = mx.set_cache_limit(0)
@@ -31,10 +31,12 @@ def keep(size: int) -> None:
     >>> now >= 40 << 20
     True
     """
-    if not _limits or size <= max(_limits):
+    if not _limits:
         return
-    before = mx.set_cache_limit(size)
-    if before in _limits:
-        _limits.append(size)
-    else:
-        mx.set_cache_limit(before)
+    mx.clear_cache()  # arrays of other sizes, which would fill it for good
+    if size > max(_limits):
+        before = mx.set_cache_limit(size)
+        if before in _limits:
+            _limits.append(size)
+        else:
+            mx.set_cache_limit(before)

@@ -85,3 +85,10 @@ print(mx.get_peak_memory(), mx.get_cache_memory())
     peak, kept = run(code)
     assert peak <= 4.1 * LARGER
     assert kept <= 3 * LARGER
+
+
+def test_what_was_kept_of_other_work_makes_room():
+    work = "mx.eval(*(mx.zeros((1 << 20, i)) for i in range(1, 4))); print(mx.get_cache_memory())"
+    before, after = run(f"{work}; init(3000); print(mx.get_cache_memory())")
+    assert before > 20 << 20
+    assert run("init(3000); print(mx.get_cache_memory())") == [after]
