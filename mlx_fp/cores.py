@@ -85,17 +85,18 @@ def _worker() -> int:
     from .door import mx
 
     woken = Counter[int]()
-    for _ in range(50):
+    for number in range(60):
+        pause = 0.001 + number * 0.0001  # on a busy machine it takes longer to go to sleep again
         before = _sleeps()
         mx.eval(mx.zeros(()) + 1)
-        time.sleep(0.001)
+        time.sleep(pause)
         after = _sleeps()
-        time.sleep(0.001)
+        time.sleep(pause)
         later = _sleeps()
         woken.update(thread for thread in after if after[thread] != before.get(thread))
         woken.subtract(thread for thread in later if later[thread] != after.get(thread))
         (thread, count), (_, next_best) = [*woken.most_common(2), (0, 0), (0, 0)][:2]
-        if count >= 3 > next_best + 1:
+        if count >= 3 * (1 + max(next_best, 0)):
             return thread
     raise OSError("MLX's thread cannot be told from others")
 
