@@ -67,26 +67,26 @@ def deep():
 MODELS = {"tiny_mlp": tiny, "mlp_784_256_10": mlp, "transformer_lm": lm}
 
 
-def raw(make, batch):
+def raw(make, batch, loss=cross_entropy):
     """The documented idiom: module and optimiser captured as the state of a compiled step."""
     mx.random.seed(0)
     module, optimizer = make(), mlx.optimizers.AdamW(1e-3)
     mx.eval(module.parameters())
     optimizer.init(module.trainable_parameters())
-    value_and_grad = mlx.nn.value_and_grad(module, lambda x, y: cross_entropy(module(x), y))
+    value_and_grad = mlx.nn.value_and_grad(module, lambda x, y: loss(module(x), y))
     state = [module.state, optimizer.state]
 
     def step(x, y):
-        loss, grads = value_and_grad(x, y)
+        value, grads = value_and_grad(x, y)
         optimizer.update(module, grads)
-        return loss
+        return value
 
     compiled = mx.compile(step, inputs=state, outputs=state)
 
     def run():
-        loss = compiled(*batch)
-        mx.eval(loss, state)
-        return loss
+        value = compiled(*batch)
+        mx.eval(value, state)
+        return value
 
     return run
 
