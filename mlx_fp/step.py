@@ -118,7 +118,7 @@ class Step:
         return sum(part.traces for part in (self._whole, self._unrolled, self._gradients, self._update))
 
     def _waits(self) -> bool:
-        return on_cpu() and self._large() > 0
+        return self._large() > 0 and on_cpu()  # in this order: most models are small
 
     def __repr__(self) -> str:
         return f"train_step({self.model.name}, {self.optimizer.name})"

@@ -24,12 +24,12 @@ def whereabouts():
     return os.sched_getaffinity(0), os.sched_getaffinity(worker), os.sched_getscheduler(worker)
 
 
-def trained(*verbs, train=None, **options):
+def trained(*verbs):
     x = mx.random.normal((32, 4), key=mx.random.key(0))
     rows = data.arrays(x, (x[:, 0] > 0).astype(mx.int32))
     model = nn.sequential(nn.linear(4, 8), nn.gelu, nn.dropout(0.2), nn.linear(8, 2))
     trainer = pipe(fp.trainer(model, fp.classification()), fp.with_optimizer(optim.adamw(1e-2)), *verbs)
-    return pipe(trainer, fp.fit(pipe(rows, data.shuffle(seed=1), data.batch(8)), epochs=2, quiet=True, **options))
+    return pipe(trainer, fp.fit(pipe(rows, data.shuffle(seed=1), data.batch(8)), epochs=2, quiet=True))
 
 
 def numbers(report):

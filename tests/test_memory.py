@@ -17,7 +17,7 @@ HEAD = """
 import os
 import mlx.core as mx
 import mlx_fp as fp
-from mlx_fp import nn, optim, step
+from mlx_fp import nn, optim
 
 def limit():
     now = mx.set_cache_limit(0)
