@@ -6,9 +6,14 @@ MLX_FP_JIT.
 
 from __future__ import annotations
 
+import os
+
 from . import _native, blas
 
-__all__ = ["mx", "on_cpu", "utils"]
+__all__ = ["PROCESS", "mx", "on_cpu", "utils"]
+
+PROCESS = os.getpid()
+"""The process in which MLX was first used here; in a fork of it the threads of MLX are not there."""
 
 try:
     import mlx.core as mx

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import os
 
-from .door import mx
+from .door import PROCESS, mx
 
 __all__ = ["keep"]
 
 _limits = [32 << 20]
-"""Limits that nobody asked for: MLX's own, and those of `keep`; none in a fork."""
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_limits.clear)
+"""Limits that nobody asked for: MLX's own, and those of `keep`."""
 
 
 def keep(size: int) -> None:
@@ -31,7 +28,7 @@ def keep(size: int) -> None:
     >>> now >= 40 << 20
     True
     """
-    if not _limits:
+    if os.getpid() != PROCESS:
         return
     mx.clear_cache()  # arrays of other sizes, which would fill it for good
     if size > max(_limits):

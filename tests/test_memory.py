@@ -60,8 +60,10 @@ def test_what_the_program_has_set_stays(own):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_in_a_fork_of_a_process_that_has_used_mlx_init_does_not_wait_for_threads_that_are_not_there():
-    code = """
+@pytest.mark.parametrize("before", ["", "import mlx_fp.step"])
+def test_in_a_fork_of_a_process_that_has_used_mlx_init_does_not_wait_for_threads_that_are_not_there(before):
+    code = f"""
+{before}
 child = os.fork()
 if child:
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
