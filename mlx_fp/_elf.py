@@ -26,7 +26,7 @@ KNOWN = frozenset({"linux x86_64", "linux aarch64"})
 """Where a library's imports can be read."""
 
 _DYNAMIC, _RELRO = 2, 0x6474E552  # p_type
-_PLTRELSZ, _STRTAB, _SYMTAB, _RELA, _RELASZ, _STRSZ, _JMPREL = 2, 5, 6, 7, 8, 10, 23  # d_tag
+_PLTRELSZ, _STRTAB, _SYMTAB, _RELA, _RELASZ, _STRSZ, _JMPREL, _RELACOUNT = 2, 5, 6, 7, 8, 10, 23, 0x6FFFFFF9  # d_tag
 _FUNCTION = frozenset({6, 7, 1025, 1026})  # GLOB_DAT and JUMP_SLOT of x86-64 and of aarch64
 _READ, _READ_WRITE = 1, 3
 
@@ -89,8 +89,9 @@ def imports(lib: Image, wanted: re.Pattern[bytes]) -> dict[str, tuple[int, ...]]
     tags = _dynamic(lib)
     names, whole = ctypes.string_at(tags[_STRTAB], tags[_STRSZ]), re.compile(b"(%b)\0" % wanted.pattern)
     found: dict[str, tuple[int, ...]] = {}
-    for table, size in ((_RELA, _RELASZ), (_JMPREL, _PLTRELSZ)):
-        for offset, info, _addend in _rows("<QQq", tags.get(table, 0), tags.get(size, 0)):
+    nameless = 24 * tags.get(_RELACOUNT, 0)  # bytes of the relative relocations, which a table begins with
+    for table, size, skipped in ((_RELA, _RELASZ, nameless), (_JMPREL, _PLTRELSZ, 0)):
+        for offset, info, _addend in _rows("<QQq", tags.get(table, 0) + skipped, tags.get(size, 0) - skipped):
             if info & 0xFFFFFFFF in _FUNCTION and (named := whole.match(names, _name(tags[_SYMTAB], info >> 32))):
                 name = named[1].decode()
                 found[name] = (*found.get(name, ()), lib.base + offset)

@@ -209,22 +209,26 @@ def _check(mx: ModuleType) -> None:
 
 
 def _right(mx: ModuleType) -> bool:
-    kinds = ((mx.float32, 1, 128), (mx.float64, 1, 8), (mx.complex64, 1j, 8))  # 128 runs the threaded kernels
+    kinds = ((mx.float32, 1), (mx.float64, 1), (mx.complex64, 1j))
     with suppress(Exception), mx.stream(mx.cpu):
         verdicts = (verdict(mx, *kind) for kind in kinds for verdict in (_product, _svd))
         return bool(mx.stack([*verdicts]).all())  # one evaluation: to wake MLX's thread takes longer than all of it
     return False
 
 
-def _product(mx: ModuleType, dtype: object, unit: complex, n: int) -> Any:
-    """Tell whether sum_k (i + k)(j - k) = n i j + (j - i) sum k - sum k^2, exact in float32, plain and transposed."""
-    i, j, k = mx.arange(96)[:, None], mx.arange(160)[None, :], mx.arange(n)
+def _product(mx: ModuleType, dtype: object, unit: complex) -> Any:
+    """Tell whether sum_k (i + k)(j - k) = n i j + (j - i) sum k - sum k^2, exact in float32, plain and transposed.
+
+    It is small, for one thread: those of a BLAS just loaded may take 10 ms to find a core.
+    """
+    n = 8
+    i, j, k = mx.arange(12)[:, None], mx.arange(20)[None, :], mx.arange(n)
     left, right = ((x.astype(dtype) * unit) for x in (i + k[None, :], j - k[:, None]))
     known = (n * i * j + (j - i) * k.sum() - (k * k).sum()).astype(dtype) * (unit * unit)
     return mx.array_equal(left @ right, known) & mx.array_equal(right.T @ left.T, known.T)
 
 
-def _svd(mx: ModuleType, dtype: object, unit: complex, _n: int) -> Any:
+def _svd(mx: ModuleType, dtype: object, unit: complex) -> Any:
     """Tell whether [[3, 0], [4, 5]] has singular values 3 sqrt(5), sqrt(5), and its factors multiply back."""
     matrix = mx.array([[3, 0], [4, 5]]).astype(dtype) * unit
     u, s, vt = mx.linalg.svd(matrix)
