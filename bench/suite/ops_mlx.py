@@ -1,11 +1,14 @@
 """Single operations in MLX, compiled, forward and backward: `raw` as mlx.nn has them, `ours` as this library does."""
 
+from functools import partial
+
 import mlx.core as mx
 import mlx.nn
 import mlx.optimizers
 
 import mlx_fp as fp
 from mlx_fp import nn
+from mlx_fp.nn import plain
 
 from .mlx_models import causal
 from .ops import shapes
@@ -110,17 +113,24 @@ def _pool(way, n, side, channels):
     return (lambda x: pool(x)), [mx.random.normal((n, side, side, channels))]
 
 
+def _composed(way):
+    """Whether attention is that of plain operations: lifted layers take it with native kernels."""
+    return way == "ours" and fp.jit.info().native
+
+
 def _attention(masked):
     def make(way, n, heads, query, key, width):
-        q, k, v = (mx.random.normal((n, heads, length, width)) for length in (query, key, key))
+        attend = plain.attention if _composed(way) else mx.fast.scaled_dot_product_attention
+        inputs = [mx.random.normal((n, length, heads, width)) for length in (query, key, key)]
         mask = causal(query) if masked else None
-        return lambda q, k, v: mx.fast.scaled_dot_product_attention(q, k, v, scale=width**-0.5, mask=mask), [q, k, v]
+        return lambda *qkv: attend(*(x.swapaxes(1, 2) for x in qkv), scale=width**-0.5, mask=mask), inputs
 
     return make
 
 
 def _softmax(way, *shape):
-    return (lambda x: mx.softmax(x, axis=-1)), [mx.random.normal(shape)]
+    softmax = plain.softmax if _composed(way) else partial(mx.softmax, axis=-1)
+    return softmax, [mx.random.normal(shape)]
 
 
 def _activation(name):
