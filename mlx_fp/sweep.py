@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -21,10 +22,11 @@ _INTERRUPTS = {number.name for number in SIGNALS}
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One variant of an experiment, and what came of it."""
+    """One variant of an experiment, and what came of it: a report, or the error that ended it."""
 
     settings: dict[str, Any]
-    report: Report
+    report: Report | None
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -42,9 +44,9 @@ class Sweep:
 
     def __str__(self) -> str:
         rows = [_figures(trial) for trial in self.trials]
-        heads = list(rows[0]) if rows else []
+        heads = list(rows[0]) if rows else []  # the first trial has a report
         marks = ["best" if self.best and trial.settings == self.best.settings else "" for trial in self.trials]
-        cells = [[*map(_cell, row.values()), mark] for row, mark in zip(rows, marks, strict=True)]
+        cells = [[*(_cell(row.get(head)) for head in heads), mark] for row, mark in zip(rows, marks, strict=True)]
         return table([[*heads, ""], *cells], left=0)
 
     def __repr__(self) -> str:
@@ -84,10 +86,16 @@ def sweep(
         for number, (case, variant) in enumerate(zip(cases, variants, strict=True), 1):
             if not quiet:
                 print(f"trial {number}/{len(cases)}: {', '.join(f'{k}={v!r}' for k, v in case.items())}", flush=True)
-            trial = Trial(case, run(quiet=quiet, **given)(variant))
-            best = trial if best is None or _better(trial.report, best.report) else best
-            trials.append(replace(trial, report=replace(trial.report, params={}, opt_state={})))
-            if trial.report.stop_reason in _INTERRUPTS:
+            try:
+                report = run(quiet=quiet, **given)(variant)
+            except Exception as error:
+                if not trials:
+                    raise
+                trials.append(_failed(case, error, number))
+                continue
+            best = Trial(case, report) if best is None or _better(report, best.report) else best
+            trials.append(Trial(case, replace(report, params={}, opt_state={})))
+            if report.stop_reason in _INTERRUPTS:
                 break
         return Sweep(target.name, tuple(trials), best)
 
@@ -104,16 +112,24 @@ def _apart(variant: Experiment, number: int) -> Experiment:
     return replace(variant, verbs=(*variant.verbs, verb))
 
 
-def _better(report: Report, than: Report) -> bool:
+def _failed(case: dict[str, Any], error: Exception, number: int) -> Trial:
+    """Keep what an error says, not the error: its traceback holds the parameters of the trial."""
+    told = "; ".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())])
+    warnings.warn(f"trial {number} ended with {told}", RuntimeWarning, stacklevel=3)
+    return Trial(case, None, told)
+
+
+def _better(report: Report, than: Report | None) -> bool:
     if report.best_value is None:
         return False
-    if than.best_value is None:
+    if than is None or than.best_value is None:
         return True
     return report.best_value < than.best_value if report.monitor_mode == "min" else report.best_value > than.best_value
 
 
 def _figures(trial: Trial) -> dict[str, Any]:
-    report = trial.report
+    if (report := trial.report) is None:
+        return {**trial.settings, "stopped": trial.error}
     own = {
         f"best {report.monitor_name}": report.best_value,
         "epoch": report.best_epoch,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import signal
+import weakref
 
 import mlx.core as mx
 import pytest
@@ -128,6 +130,51 @@ def test_trials_are_told_unless_it_is_quiet(capsys):
     assert told == ["trial 1/2: seed=1", "trial 2/2: seed=2"]
     sweep({"seed": [1]}, made())
     assert capsys.readouterr().out == ""
+
+
+def failing(*numbers):
+    """Verbs whose trials of these numbers, from 1, end with an error."""
+    runs = []
+
+    def fail(e):
+        if len(runs) in numbers:
+            raise OSError(f"run {len(runs)} has no data")
+
+    return counted(runs), fp.on("after_step", fail)
+
+
+def test_an_error_in_a_later_trial_ends_that_trial_alone():
+    with pytest.warns(RuntimeWarning, match="trial 2 ended with OSError: run 2 has no data"):
+        found = sweep({"optimizer.learning_rate": [0.001, 0.01, 0.1]}, made(*failing(2)))
+    where = "at hook=on('after_step', fail); at split=train, epoch=0, batch=0, stage=after_step"
+    told = f"OSError: run 2 has no data; {where}"
+    assert [trial.error for trial in found.trials] == ["", told, ""]
+    assert [trial.report is None for trial in found.trials] == [False, True, False]
+    assert found.best.settings == {"optimizer.learning_rate": 0.1}
+    lines = str(found).splitlines()
+    assert lines[2].split() == ["0.01", *told.split()]
+    assert lines[3].endswith("best")
+    assert found.to_dict()["trials"][1] == {"optimizer.learning_rate": 0.01, "stopped": told}
+
+
+def test_an_error_in_the_first_trial_comes_out_as_itself():
+    with pytest.raises(OSError, match="run 1 has no data"):
+        sweep({"seed": [1, 2]}, made(*failing(1)))
+
+
+def test_what_a_failed_trial_held_is_let_go():
+    runs, held = [], []
+
+    def fail(e):
+        if len(runs) == 2:
+            held.append(weakref.ref(e))
+            raise OSError("no data")
+
+    with pytest.warns(RuntimeWarning, match="trial 2"):
+        found = sweep({"seed": [1, 2]}, made(counted(runs), fp.on("after_step", fail)))
+    gc.collect()
+    assert [ref() for ref in held] == [None]
+    assert len(found.trials) == 2
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
