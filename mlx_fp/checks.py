@@ -7,21 +7,11 @@ from typing import Any
 
 from .door import mx
 from .errors import is_count
-from .nn.layer import Layer, shapes
+from .nn.layer import Layer
 from .tree import flat
 from .types import Params
 
-__all__ = ["check_given", "check_options", "check_parts", "check_trainable"]
-
-
-def check_given(model: Layer, params: Params) -> None:
-    """Compare given parameters with the model's own, path by path and shape by shape."""
-    own = {path: tuple(leaf.shape) for path, leaf in flat(shapes(model)).items()}
-    came = {path: tuple(leaf.shape) for path, leaf in flat(params).items()}
-    odd = [path for path in own | came if own.get(path) != came.get(path)]
-    if odd:
-        each = [f"{path} is {own.get(path, 'not there')}, given {came.get(path, 'nothing')}" for path in odd]
-        raise ValueError(f"the parameters are not those of {model.name}: {'; '.join(each[:5])}")
+__all__ = ["check_options", "check_parts", "check_trainable"]
 
 
 def check_trainable(kept: Params) -> None:

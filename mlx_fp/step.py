@@ -8,12 +8,12 @@ from functools import cache, partial
 from typing import Any
 
 from . import jit, metric, rng
-from .checks import check_given, check_options, check_parts, check_trainable
+from .checks import check_options, check_parts, check_trainable
 from .door import mx, on_cpu, utils
 from .forward import Bound, losses
 from .memory import keep
 from .metric import Metric
-from .nn.layer import Layer, shapes
+from .nn.layer import Layer, check_given, shapes
 from .optim.apart import apart
 from .optim.optimizer import Optimizer, checked
 from .optim.state import finite, skips
@@ -77,6 +77,8 @@ class Step:
         MLX keeps more freed memory from then on, unless the program has set a limit itself.
         """
         given = isinstance(start, (dict, list, tuple))
+        if not given and hasattr(start, "params"):
+            raise TypeError(f"a step starts from a seed, a key or parameters; of this {type(start).__name__}, `.params`")
         keys = mx.random.split(rng.key(seed if given else start))
         params = as_arrays(start) if given else self.model.init(keys[0])
         if given:

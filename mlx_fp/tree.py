@@ -14,7 +14,7 @@ from .errors import nearest
 from .select import select
 from .types import Array, Tree
 
-__all__ = ["flat", "fresh", "leaves", "merge", "norm", "partition", "paths", "restore_like", "size", "swap"]
+__all__ = ["alike", "flat", "fresh", "leaves", "merge", "norm", "partition", "paths", "restore_like", "size", "swap"]
 
 tree_flatten, tree_map, tree_map_with_path = utils.tree_flatten, utils.tree_map, utils.tree_map_with_path
 
@@ -132,17 +132,38 @@ def restore_like(template: Tree, named: Mapping[str, Any]) -> Tree:
     """Rebuild a tree of the template's own containers and key order from leaves named by path.
 
     The inverse of `flat`, given a template, where `mlx.utils.tree_unflatten` would turn tuples into lists and
-    drop empty containers. Raise KeyError for a leaf that is missing or has no place.
+    drop empty containers. Raise KeyError for a leaf that is missing or has no place, ValueError for an array of another
+    shape than the template's.
 
     >>> restore_like({"a": (0, {}), "b": 0}, {"b": 2, "a.0": 1})
     {'a': (1, {}), 'b': 2}
     """
-    wanted = paths()(template)
+    wanted = flat(template)
     for path in wanted:
         _require(path, named)
     for path in named:
         _require(path, wanted)
-    return tree_map_with_path(lambda path, _: named[path], template, path="")
+
+    def found(path: str, leaf: Any) -> Any:
+        own, came = getattr(leaf, "shape", None), getattr(named[path], "shape", None)
+        if own is not None and came is not None and tuple(own) != tuple(came):
+            raise ValueError(f"the leaf at {path!r} has shape {tuple(own)}; got {tuple(came)}")
+        return named[path]
+
+    return tree_map_with_path(found, template, path="")
+
+
+def alike(tree: Tree, other: Tree) -> bool:
+    """Tell whether two trees have the same containers, keys and lengths, a tuple being as good as a list.
+
+    >>> alike({"a": [1, {}]}, {"a": (2, {})}), alike({"a": {"b": 1}}, {"a.b": 1})
+    (True, False)
+    """
+    if isinstance(tree, dict) and isinstance(other, dict):
+        return tree.keys() == other.keys() and all(alike(tree[key], other[key]) for key in tree)
+    if isinstance(tree, (list, tuple)) and isinstance(other, (list, tuple)):
+        return len(tree) == len(other) and all(map(alike, tree, other))
+    return not any(isinstance(one, (dict, list, tuple)) for one in (tree, other))
 
 
 def _named(tree: Tree) -> list[tuple[str, Any]]:

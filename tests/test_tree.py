@@ -128,6 +128,12 @@ def test_paths_choose_and_keep_tree_order():
     assert paths(lambda path, leaf: leaf > 3)(tree) == ("body.2.0", "body.2.1")
 
 
+def test_restore_like_wants_arrays_of_the_template_s_shapes():
+    template = {"a": mx.zeros((2, 3)), "b": [mx.zeros(())]}
+    with pytest.raises(ValueError, match=r"the leaf at 'a' has shape \(2, 3\); got \(3, 3\)"):
+        restore_like(template, {"a": mx.zeros((3, 3)), "b.0": mx.zeros(())})
+
+
 def test_a_bare_leaf_is_a_tree():
     assert restore_like(0, {"": 5}) == 5
     assert swap("", 7)(mx.array(0)).item() == 7

@@ -8,6 +8,7 @@ from typing import Any, Unpack
 from ..data import Splits, as_dataset
 from ..errors import located
 from ..evaluation import eval_step
+from ..nn.layer import check_given
 from ..types import Params
 from .event import EVENTS, Event
 from .plan import Options, plan, shaped
@@ -93,6 +94,7 @@ def evaluate(
 
     def evaluated(target: Trainer) -> dict[str, float]:
         task, totals = target.task, Totals()
+        check_given(target.model, params)
         step = eval_step(target.model, task.loss, metrics=task.metrics, compile=compile, dtype=dtype, streams=streams)
         with located(split="test", batch=lambda: totals.batches):
             for _ in validated(step, params, shaped(data, task), totals, kind="test"):

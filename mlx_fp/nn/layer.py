@@ -10,13 +10,14 @@ from .. import jit, rng
 from ..door import mx
 from ..errors import nearest
 from ..select import Select, everything, select, within
-from ..tree import paths
+from ..tree import alike, flat, paths
 from ..types import Array, Params
 
 __all__ = [
     "Layer",
     "Run",
     "Trainable",
+    "check_given",
     "freeze",
     "frozen",
     "init",
@@ -147,10 +148,26 @@ def shapes(target: Layer) -> Params:
     return target.init(rng.key(0))
 
 
+def check_given(target: Layer, params: Params) -> None:
+    """Raise ValueError unless given parameters are the layer's own: paths, shapes and containers."""
+    tree = shapes(target)
+    own, came = ({path: getattr(leaf, "shape", None) for path, leaf in flat(one).items()} for one in (tree, params))
+    odd = [path for path in own | came if own.get(path, ...) != came.get(path, ...)]
+    if odd:
+        each = [f"{path} is {own.get(path, 'not there')}, given {came.get(path, 'nothing')}" for path in odd]
+        raise ValueError(f"the parameters are not those of {target.name}: {'; '.join(each[:5])}")
+    if not alike(tree, params):
+        raise ValueError(
+            f"the parameters have the paths of {target.name} but not its containers, as a file of weights has: "
+            "restore_like(nn.shapes(model), params) puts them in place"
+        )
+
+
 def predictor(params: Params, *, compile: bool = False) -> Callable[[Layer], Callable[..., Any]]:
     """Turn a layer into a plain function of arrays, in evaluation mode, to embed anywhere.
 
-    Numpy arrays are taken as well. With `compile=True` it is traced once per shape.
+    Numpy arrays are taken as well. With `compile=True` it is traced once per shape. ValueError for parameters that are
+    not the layer's.
 
     >>> from mlx_fp import nn
     >>> model = nn.linear(3, 2)
@@ -160,6 +177,8 @@ def predictor(params: Params, *, compile: bool = False) -> Callable[[Layer], Cal
     """
 
     def bound(target: Layer) -> Callable[..., Any]:
+        check_given(target, params)
+
         def run(params: Params, xs: tuple[Any, ...], kw: dict[str, Any]) -> Any:
             return target.apply(params, *xs, **kw)[0]
 

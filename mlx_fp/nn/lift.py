@@ -20,7 +20,7 @@ from ..select import select
 from ..tree import flat, fresh
 from ..types import Params
 from .dense import Linear
-from .layer import Layer, Trainable, layer
+from .layer import Layer, Trainable, check_given, layer
 from .module import AS_THEY_ARE, Module, fill, hidden, parameters, read, structure
 from .plain import MultiHeadAttention
 
@@ -79,11 +79,14 @@ def lower(target: Layer, params: Params) -> mlx_nn.Module:
     """Make an mlx.nn.Module of a layer: of the class that was lifted, or one that runs the composition.
 
     Parameters have the same paths; what does not train is frozen in the module. It starts in training mode, as
-    modules do, and draws from MLX's global stream.
+    modules do, and draws from MLX's global stream. ValueError for parameters that are not the layer's.
 
     >>> lower(lift(mlx_nn.Linear, 4, 2), {"weight": mx.ones((2, 4)), "bias": mx.zeros((2,))})(mx.ones((1, 4))).tolist()
     [[4.0, 4.0]]
     """
+    if not isinstance(target, Layer):
+        raise TypeError(f"lower takes a Layer and its parameters; the first is {type(target).__name__}")
+    check_given(target, params)
     run = target.apply.run
     module = run.bound(params, train=True) if isinstance(run, _Run) else _Lowered(target, params)
     return _freeze_rest(module, params, target)

@@ -55,6 +55,8 @@ def structure(node: Any, seen: dict[int, Any], classes: Mapping[type, type] = AS
 def fill(node: Any, params: Params) -> None:
     """Put the arrays of `params` into a structural copy, each as an object of its own: a module may use `+=`."""
     for key, value in params.items() if isinstance(params, dict) else enumerate(params):
+        if isinstance(node, dict) and key not in node:
+            raise KeyError(f"{key!r} has no place in {type(node).__name__}: restore_like makes a tree of named weights")
         if isinstance(value, (dict, list, tuple)):
             fill(node[key], value)
         elif isinstance(node, dict):
