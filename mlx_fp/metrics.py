@@ -1,6 +1,7 @@
 """The usual metrics, as folds inside the compiled step. Each weighs examples, not batches.
 
-They take batches of `x` and `y`, and a `mask` if the batch has one: nonzero where a label, or target, counts.
+They take batches of `x` and `y`, and a `mask` if the batch has one: nonzero where a label, or target, counts. Labels
+may be probabilities, of which the likeliest class counts. Logits that are NaN predict no class.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Any
 
 from .door import mx
 from .errors import is_count
-from .labels import as_targets, kept, within
+from .labels import as_labels, as_targets, kept, predicted, within
 from .metric import Metric
 from .nn import losses
 from .types import Array, Tree
@@ -40,7 +41,12 @@ def accuracy(name: str = "accuracy", *, ignore: int | None = None) -> Metric:
     >>> m.value(m.update(m.init(), mx.array([[0.1, 0.9], [0.8, 0.2]]), x=None, y=mx.array([1, 1]))).item()
     0.5
     """
-    return _hits(name, lambda logits, y: mx.argmax(logits, axis=-1) == y, ignore)
+
+    def largest(logits: Array, y: Array) -> Array:
+        best, known = predicted(logits)
+        return (best == y) & known
+
+    return _hits(name, largest, ignore)
 
 
 def token_accuracy(name: str = "token_accuracy", *, ignore: int | None = None) -> Metric:
@@ -122,20 +128,27 @@ def r2(name: str = "r2", *, outputs: int = 1) -> Metric:
         means = {name: mx.zeros((outputs,)) for name in ("mean", "variance", "error")}
         return means | {"low": mx.full((outputs,), mx.inf), "high": mx.full((outputs,), -mx.inf), "count": _none()}
 
-    def update(memory: Tree, output: Array, x: Any, y: Array) -> Tree:
+    def update(memory: Tree, output: Array, x: Any, y: Array, mask: Array | None = None) -> Tree:
         if outputs > 1 and y.shape[-1] != outputs:
             raise ValueError(f"r2 of {outputs} outputs takes y of shape (n, {outputs}); got {y.shape}")
-        y = y.astype(mx.float32).reshape(-1, outputs)
-        error = mx.square(output.astype(mx.float32).reshape(-1, outputs) - y).mean(axis=0)
-        count, share = _counted(memory, mx.array(y.shape[0], _COUNT))
-        gap = y.mean(axis=0) - memory["mean"]  # Chan et al.: variances of two sets, merged
-        variance = memory["variance"] + share * (y.var(axis=0) - memory["variance"]) + share * (1 - share) * gap * gap
+        output, y = (one.astype(mx.float32).reshape(-1, outputs) for one in (output, y))
+        known = None if mask is None else kept(y[:, 0], mask.reshape(-1), None)
+        counts = (mx.ones((y.shape[0],), mx.bool_) if known is None else known)[:, None]
+        number = _number(counts)
+
+        def mean(values: Array) -> Array:
+            return mx.where(counts, values, 0.0).sum(axis=0) / mx.maximum(number, 1)
+
+        count, share = _counted(memory, number)
+        own = mean(y)
+        gap = own - memory["mean"]  # Chan et al.: variances of two sets, merged
+        variance = mean(mx.square(y - own)) - memory["variance"]
         return {
             "mean": memory["mean"] + share * gap,
-            "variance": variance,
-            "error": memory["error"] + share * (error - memory["error"]),
-            "low": mx.minimum(memory["low"], y.min(axis=0)),
-            "high": mx.maximum(memory["high"], y.max(axis=0)),
+            "variance": memory["variance"] + share * variance + share * (1 - share) * gap * gap,
+            "error": memory["error"] + share * (mean(mx.square(output - y)) - memory["error"]),
+            "low": mx.minimum(memory["low"], mx.where(counts, y, mx.inf).min(axis=0)),
+            "high": mx.maximum(memory["high"], mx.where(counts, y, -mx.inf).max(axis=0)),
             "count": count,
         }
 
@@ -186,6 +199,7 @@ def _counted(memory: Tree, more: Array) -> tuple[Array, Array]:
 
 def _hits(name: str, hit: Callable[[Array, Array], Array], ignore: int | None) -> Metric:
     def update(memory: Tree, output: Array, x: Any, y: Array, mask: Array | None = None) -> Tree:
+        y = as_labels(output, y)
         counts = kept(y, mask, ignore)
         safe = y if counts is None else mx.where(counts, y, 0)
         hits = hit(output, safe) if counts is None else hit(output, safe) & counts
@@ -204,6 +218,7 @@ def _mean(name: str, of: Callable[[Array, Array], Array], ignore: int | None = N
     def update(memory: Tree, output: Array, x: Any, y: Array, mask: Array | None = None) -> Tree:
         if aligned:
             y, mask = as_targets(output, y), None if mask is None else as_targets(output, mask)
+            output = output.astype(mx.float32)  # the square of 300 is more than float16 holds
         counts = kept(y, mask, ignore)
         values = of(output, y if counts is None else mx.where(counts, y, 0)).astype(mx.float32)
         count = mx.array(values.size, _COUNT) if counts is None else _number(counts)
@@ -223,10 +238,11 @@ def _by_class(name: str, classes: int, score: Callable[[Array, Array, Array], Ar
     counted = ("right", "predicted", "labels")
 
     def update(memory: Tree, output: Array, x: Any, y: Array, mask: Array | None = None) -> Tree:
-        each = mx.arange(classes)
-        chosen, labels = mx.argmax(output, axis=-1)[..., None] == each, y[..., None] == each
-        if mask is not None:
-            chosen, labels = chosen & (mask != 0)[..., None], labels & (mask != 0)[..., None]
+        y, each = as_labels(output, y), mx.arange(classes)
+        best, known = predicted(output)
+        chosen, labels = (best[..., None] == each) & known[..., None], y[..., None] == each
+        if (counts := kept(y, mask, None)) is not None:
+            chosen, labels = chosen & counts[..., None], labels & counts[..., None]
         found = (chosen & labels, chosen, labels)
         sums = [one.reshape(-1, classes).sum(axis=0).astype(_COUNT) for one in found]
         return {key: memory[key] + one for key, one in zip(counted, sums, strict=True)}

@@ -22,14 +22,15 @@ __all__ = ["Task", "as_task", "classification", "language_modeling", "regression
 class Task:
     """A loss and metrics over batches, the name and direction of the number to watch, and how batches are shaped.
 
-    `collate` is a spec for `data.collate`, of what comes out of a dataset; None takes batches as they come.
+    `mode` is that of `Monitor`: without, the direction is that of the metric of the name. `collate` is a spec for
+    `data.collate`, of what comes out of a dataset; None takes batches as they come.
     """
 
     name: str
     loss: Loss
     metrics: tuple[Metric, ...] = ()
     monitor: str = "val_loss"
-    mode: str = "min"
+    mode: str | None = None
     collate: Any = None
 
     def __repr__(self) -> str:
@@ -54,8 +55,8 @@ def classification(
     classification(accuracy)
     """
     folds = (accuracy(),) if metrics is None else checked(metrics)
-    watched = _watched(monitor, mode, "val_accuracy", "max", folds)
-    return Task("classification", loss or _cross_entropy, folds, *watched, collate or _xy)
+    watched = monitor or _usual("val_accuracy", folds)
+    return Task("classification", loss or _cross_entropy, folds, watched, mode, collate or _xy)
 
 
 def regression(
@@ -75,8 +76,7 @@ def regression(
     regression(mse, mae, r2)
     """
     folds = (mse(), mae(), r2()) if metrics is None else checked(metrics)
-    watched = _watched(monitor, mode, "val_loss", "min", folds)
-    return Task("regression", loss or _squared_error, folds, *watched, collate or _xy)
+    return Task("regression", loss or _squared_error, folds, monitor or "val_loss", mode, collate or _xy)
 
 
 def language_modeling(
@@ -106,8 +106,8 @@ def language_modeling(
         return mx.where(counts, each, 0.0).sum() / mx.maximum(counts.sum(), 1)
 
     folds = (perplexity(ignore=ignore), token_accuracy(ignore=ignore)) if metrics is None else checked(metrics)
-    watched = _watched(monitor, mode, "val_perplexity", "min", folds)
-    return Task("language_modeling", loss or cross_entropy, folds, *watched, collate or _shifted)
+    watched = monitor or _usual("val_perplexity", folds)
+    return Task("language_modeling", loss or cross_entropy, folds, watched, mode, collate or _shifted)
 
 
 def as_task(task: Any) -> Task:
@@ -125,14 +125,9 @@ def as_task(task: Any) -> Task:
     raise TypeError(f"a task is a Task, such as classification(), or a loss function; got {type(task).__name__}")
 
 
-def _watched(
-    monitor: str | None, mode: str | None, usual: str, its_mode: str, metrics: Sequence[Metric]
-) -> tuple[str, str]:
-    """Return what to watch and in which direction: the usual, unless another is named or its metric is not there."""
-    if monitor is not None:
-        return monitor, mode or (its_mode if monitor == usual else "min")
-    there = usual == "val_loss" or usual in [f"val_{m.name}" for m in metrics]
-    return (usual, mode or its_mode) if there else ("val_loss", mode or "min")
+def _usual(name: str, metrics: Sequence[Metric]) -> str:
+    """Return what is usually watched where its metric is there, else the loss."""
+    return name if name in [f"val_{m.name}" for m in metrics] else "val_loss"
 
 
 def _cross_entropy(forward: Forward, x: Array, y: Array) -> Array:
@@ -147,7 +142,7 @@ def _entropy(logits: Array, y: Array, reduction: Literal["mean", "none"]) -> Arr
     """Return the cross entropy, NaN if a label is none: MLX would read and write out of bounds for it."""
     safe = within(logits, y)
     entropy = losses.cross_entropy(logits, safe, reduction=reduction)
-    return entropy * mx.where(mx.any(safe != y.astype(mx.int32)), mx.nan, 1.0)
+    return entropy * mx.where(mx.any(safe != y.astype(mx.int64)), mx.nan, 1.0)
 
 
 def _check_batch(y: Array) -> None:

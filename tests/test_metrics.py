@@ -19,6 +19,7 @@ CLASSES = 4
 SIZES = (5, 1, 8)
 LABELS = st.lists(st.integers(0, CLASSES - 1), min_size=1, max_size=6)
 CHUNKS = st.lists(st.tuples(LABELS, st.randoms(use_true_random=False)), min_size=1, max_size=4)
+BY_CLASS = (metrics.precision, metrics.recall, metrics.f1)
 MACRO = {"precision": scores.precision_score, "recall": scores.recall_score, "f1": scores.f1_score}
 
 
@@ -143,6 +144,39 @@ def test_a_mask_of_any_type_counts_where_it_is_not_zero(kind):
     assert folded(metrics.accuracy(), [(logits, {"y": y, "mask": mx.array([1, 0]).astype(kind)})]) == 1.0
 
 
+LABELLED = (metrics.accuracy(), metrics.token_accuracy(), metrics.top_k(1), *(make(3) for make in BY_CLASS))
+
+
+@pytest.mark.parametrize("m", LABELLED, ids=repr)
+def test_logits_that_are_no_numbers_are_right_about_nothing(m):
+    assert folded(m, [(mx.full((4, 3), mx.nan), {"y": mx.zeros((4,), mx.int32)})]) == 0.0
+
+
+@pytest.mark.parametrize("size", [2, 3, 5])
+@pytest.mark.parametrize("m", LABELLED, ids=repr)
+def test_labels_may_be_probabilities(m, size):
+    logits = mx.random.normal((size, 3), key=mx.random.key(size))
+    y = mx.random.randint(0, 3, (size,), key=mx.random.key(1))
+    assert folded(m, [(logits, {"y": 0.8 * mx.eye(3)[y] + 0.1})]) == folded(m, [(logits, {"y": y})])
+
+
+@pytest.mark.parametrize("m", LABELLED, ids=repr)
+def test_labels_that_do_not_fit_the_logits_are_refused(m):
+    with pytest.raises(ValueError, match=r"logits \(4, 1\)|they are \(4, 1\)"):
+        folded(m, [(mx.zeros((4, 1)), {"y": mx.zeros((4,), mx.int32)})])
+    with pytest.raises(ValueError, match=r"labels of logits \(4, 3\) are \(4,\), or as the logits; y is \(4, 1\)"):
+        folded(m, [(mx.zeros((4, 3)), {"y": mx.zeros((4, 1), mx.int32)})])
+
+
+@pytest.mark.parametrize(
+    "m", [metrics.mse(), metrics.mae(), metrics.accuracy(), metrics.f1(3), metrics.r2(outputs=3)], ids=repr
+)
+def test_a_mask_of_another_shape_is_refused(m):
+    y = mx.zeros((4, 3)) if m.name in ("mse", "mae", "r2") else mx.zeros((4,), mx.int32)
+    with pytest.raises(ValueError, match=r"a mask has a place for each label or target"):
+        folded(m, [(mx.zeros((4, 3)), {"y": y, "mask": mx.ones((2,))})])
+
+
 def test_token_accuracy_counts_the_tokens_that_are_not_padding():
     pairs = list(labelled(6))
     kept = [(y != 0) for _, y in pairs]
@@ -250,6 +284,23 @@ def test_r2_of_several_outputs_is_their_mean():
     pairs = [(y + 0.3 * output, y) for output, y in drawn(3)]
     output, y = map(np.concatenate, zip(*pairs, strict=True))
     assert folded(metrics.r2(outputs=3), batched(pairs)) == pytest.approx(scores.r2_score(y, output), rel=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(), (1,)])
+def test_r2_leaves_out_what_is_masked(shape):
+    pairs = list(drawn(*shape))
+    kept = [np.arange(len(y)) % 3 != 1 for _, y in pairs]
+    outputs, ys = (
+        np.concatenate([one[keep] for one, keep in zip(each, kept, strict=True)]) for each in zip(*pairs, strict=True)
+    )
+    masked = [(mx.array(o), {"y": mx.array(y), "mask": mx.array(k)}) for (o, y), k in zip(pairs, kept, strict=True)]
+    assert folded(metrics.r2(), masked) == pytest.approx(scores.r2_score(ys, outputs), abs=1e-4)
+
+
+@pytest.mark.parametrize("make", [metrics.mse, metrics.mae])
+def test_errors_beyond_half_precision_are_counted(make):
+    output, y = mx.full((2, 1), 300.0, mx.float16), mx.zeros((2, 1), mx.float16)
+    assert folded(make(), [(output, {"y": y})]) == 300.0 ** (2 if make is metrics.mse else 1)
 
 
 def test_r2_holds_far_from_zero():

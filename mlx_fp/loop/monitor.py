@@ -22,18 +22,19 @@ _MODES = ("min", "max")
 class Monitor:
     """A figure of a row by name, or a function of the row as `metric`; whether less or more of it is better.
 
-    The first value that is a number improves, then one that is better than the best by more than `min_delta`. NaN
-    never does.
+    Without `mode` it is as the metric of that name says, once a run knows its metrics, and "min" where there is none.
+    The first value that is a number improves, then one that is better than the best by more than `min_delta`. NaN never
+    does.
     """
 
     name: str
-    mode: str = "min"
+    mode: str | None = None
     min_delta: float = 0.0
     metric: Callable[[Row], float] | None = None
 
     def __post_init__(self) -> None:
-        if self.mode not in _MODES:
-            raise ValueError(unknown("mode", self.mode, _MODES))
+        if self.mode not in (None, *_MODES):
+            raise ValueError(unknown("mode", str(self.mode), _MODES))
         if not 0 <= self.min_delta < math.inf:
             raise ValueError(f"min_delta is a number of at least 0; got {self.min_delta!r}")
         if self.metric is not None and not callable(self.metric):
@@ -57,7 +58,7 @@ class Monitor:
             return False
         if best is None:
             return True
-        return (best - value if self.mode == "min" else value - best) > self.min_delta
+        return (value - best if self.mode == "max" else best - value) > self.min_delta
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,8 @@ def watched(task: Task, given: Monitor | None, held: bool, reported: Callable[[]
     if given is None:
         own = "epoch_loss" if task.monitor == "val_loss" else task.monitor.removeprefix("val_")
         given = Monitor(task.monitor if held else own, task.mode)
+    modes = {m.name: m.mode for m in task.metrics}
+    given = replace(given, mode=given.mode or modes.get(given.name.removeprefix("val_"), "min"))
     if given.metric is not None:
         return given
     metrics = [m.name for m in task.metrics]

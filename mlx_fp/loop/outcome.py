@@ -22,7 +22,7 @@ def report_of(run: Run) -> Report:
         losses=tuple(run.losses or ()),
         losses_kept=run.plan.keep_losses,
         monitor_name=run.monitor.name,
-        monitor_mode=run.monitor.mode,
+        monitor_mode=run.monitor.mode or "min",
         best_value=run.standing.best_value,
         best_epoch=run.standing.best_epoch,
         epochs_target=run.plan.epochs,

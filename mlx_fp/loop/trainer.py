@@ -118,13 +118,8 @@ def monitor(
     >>> pipe(trainer(nn.linear(4, 2), task.classification()), monitor("val_accuracy", mode="max")).monitor.mode
     'max'
     """
-    given = Monitor(name, mode or "min", min_delta, metric)
-
-    def watched(target: Trainer) -> Trainer:
-        modes = {m.name: m.mode for m in target.task.metrics}
-        return replace(target, monitor=replace(given, mode=mode or modes.get(name.removeprefix("val_"), "min")))
-
-    return watched
+    given = Monitor(name, mode, min_delta, metric)
+    return lambda target: replace(target, monitor=given)
 
 
 def with_named(registry: Registry, name: str, **options: Any) -> Verb:
