@@ -78,7 +78,8 @@ class Step:
         """
         given = isinstance(start, (dict, list, tuple))
         if not given and hasattr(start, "params"):
-            raise TypeError(f"a step starts from a seed, a key or parameters; of this {type(start).__name__}, `.params`")
+            kind = type(start).__name__
+            raise TypeError(f"a step starts from a seed, a key or parameters; of this {kind}, `.params`")
         keys = mx.random.split(rng.key(seed if given else start))
         params = as_arrays(start) if given else self.model.init(keys[0])
         if given:

@@ -24,6 +24,14 @@ def test_curves_writes_a_picture_and_makes_the_folder(tmp_path, validation):
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_an_epoch_that_was_cut_leaves_its_validation_out(tmp_path, order):
+    pytest.importorskip("matplotlib")
+    whole = Row(0, 1, 8, 1, 1.0, {"accuracy": 0.5}, 0.5, {"accuracy": 0.5}, 1, 1.0)
+    cut = Row(1, 1, 8, 2, 0.5, {"accuracy": 0.6}, None, {}, 0, 1.0)
+    assert curves(report([whole, cut][::order]), tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_a_report_without_epochs_has_no_curves(tmp_path):
     with pytest.raises(ValueError, match="without epochs"):
         curves(report([]), tmp_path / "x.png")

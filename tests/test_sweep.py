@@ -66,6 +66,17 @@ def test_a_trial_that_is_lost_is_never_the_best():
     assert found.trials[0].report.best_value is None
 
 
+def test_a_trial_that_diverges_is_never_the_best_by_accuracy():
+    x = mx.random.normal((64, 3), key=mx.random.key(0))
+    rare = (x, (x[:, 0] > 1.3).astype(mx.int32))
+    target = made(
+        model=nn.linear(3, 2), task=fp.classification(), data=data.splits(train=[rare] * 4, validation=[rare])
+    )
+    found = sweep({"optimizer.learning_rate": [0.01, 1e25]}, target)
+    assert found.best.settings == {"optimizer.learning_rate": 0.01}
+    assert found.trials[1].report.best_value is None
+
+
 def test_the_table_has_a_line_per_trial_and_marks_the_best():
     found = sweep({"optimizer.learning_rate": [0.001, 0.1]}, made())
     lines = str(found).splitlines()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
+
+from toolz import merge
 
 from ..table import table
 from ..types import Params, State
@@ -103,15 +106,17 @@ class Report:
     def __str__(self) -> str:
         if not self.rows:
             return "no epochs"
-        heads = ["epoch", *self.rows[0].figures(), "seconds"]
-        return table([heads, *(_cells(row) for row in self.rows)], left=0)
+        names = merge(row.figures() for row in self.rows)  # an epoch that was cut has no figures of validation
+        return table([["epoch", *names, "seconds"], *(_cells(row, names) for row in self.rows)], left=0)
 
     def __repr__(self) -> str:
         return f"Report({self.epochs_ran} epochs, {self.rows[-1].steps if self.rows else 0} steps)"
 
 
-def _cells(row: Row) -> list[str]:
-    return [str(row.epoch), *(f"{number:.4f}" for number in row.figures().values()), f"{row.seconds:.2f}"]
+def _cells(row: Row, names: Iterable[str]) -> list[str]:
+    figures = row.figures()
+    told = (f"{figures[name]:.4f}" if name in figures else "" for name in names)
+    return [str(row.epoch), *told, f"{row.seconds:.2f}"]
 
 
 def _finite(value: Any) -> Any:

@@ -118,7 +118,7 @@ class Run:
             yield from keeping.cut(self, epoch, totals.batches)
         row = row_of(epoch, self.steps, seconds, totals, validation)
         with located(epoch=epoch, stage="after_epoch"):
-            self.standing, row = judged(self.monitor, self.standing, row, whole=held)
+            self.standing, row = judged(self.monitor, self.standing, row, whole=whole and held)
             self.rows.append(row)
             yield from self.emit("after_epoch", row=row)
             if self.validate:

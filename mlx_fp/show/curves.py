@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolz import merge
+
 from ..loop.report import Report
 
 if TYPE_CHECKING:
@@ -22,16 +24,14 @@ def curves(report: Report, path: str | os.PathLike[str], *, title: str = "") -> 
     """
     if not report.rows:
         raise ValueError("a report without epochs has no curves")
-    figure, axes = _figure(bool(report.rows[0].named()))
+    named = [row.named() for row in report.rows]
+    figure, axes = _figure(any(named))
     epochs = [row.epoch for row in report.rows]
-    losses: dict[str, list[Any]] = {
-        "train": [r.epoch_loss for r in report.rows],
-        "validation": [r.val_loss for r in report.rows],
-    }
-    _draw(axes[0], epochs, losses)
+    _draw(axes[0], epochs, "train", [row.epoch_loss for row in report.rows])
+    _draw(axes[0], epochs, "validation", [row.val_loss for row in report.rows])
     axes[0].set_ylabel("loss")
-    for name in report.rows[0].named():
-        _draw(axes[-1], epochs, {name: [row.named()[name] for row in report.rows]})
+    for name in merge(named):
+        _draw(axes[-1], epochs, name, [figures.get(name) for figures in named])
     figure.suptitle(title)
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -48,10 +48,11 @@ def _figure(metrics: bool) -> tuple[Any, list[Axes]]:
     return figure, list(figure.subplots(1, 2 if metrics else 1, squeeze=False)[0])
 
 
-def _draw(axes: Axes, epochs: list[int], lines: dict[str, list[Any]]) -> None:
-    for name, values in lines.items():
-        if values[0] is not None:
-            axes.plot(epochs, values, marker=".", label=name)
+def _draw(axes: Axes, epochs: list[int], name: str, values: list[float | None]) -> None:
+    """Draw a line where there are values: an epoch that was cut has none of validation."""
+    points = [(epoch, value) for epoch, value in zip(epochs, values, strict=True) if value is not None]
+    if points:
+        axes.plot(*zip(*points, strict=True), marker=".", label=name)
     axes.set_xlabel("epoch")
     axes.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
     axes.grid(alpha=0.3)

@@ -172,6 +172,15 @@ def test_the_last_monitor_given_wins():
     assert (report.monitor_mode, report.best_epoch) == ("min", 0)
 
 
+@pytest.mark.parametrize(("at", "best"), [(2, None), (3, 0)])
+def test_an_epoch_that_a_hook_cuts_gets_no_verdict(at, best):
+    stop = fp.on("after_step", lambda e: fp.Stop("enough") if e.step == at else None)
+    target = pipe(fp.trainer(nn.linear(3, 2), fp.classification()), stop)
+    report = fp.fit([PAIR] * 4, validation=[PAIR], quiet=True)(target)
+    assert (report.best_epoch, report.rows[0].improved) == (best, best == 0)
+    assert report.rows[0].val_accuracy is not None
+
+
 # what is refused
 
 
@@ -243,11 +252,18 @@ def test_a_row_has_the_fields_of_the_contract():
     assert row["monitor_value"] == row["val_accuracy"]
 
 
-def test_the_direction_is_that_of_the_metric_of_the_name():
-    target = pipe(fp.trainer(nn.linear(3, 2), fp.classification()), fp.with_metrics(metrics.f1(2)))
-    modes = {name: fp.monitor(name)(target).monitor.mode for name in ("val_accuracy", "f1", "val_loss", "other")}
-    assert modes == {"val_accuracy": "max", "f1": "max", "val_loss": "min", "other": "min"}
-    assert fp.monitor("val_accuracy", mode="min")(target).monitor.mode == "min"
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [("val_accuracy", "max"), ("f1", "max"), ("val_f1", "max"), ("val_loss", "min"), ("epoch_loss", "min")],
+)
+def test_the_direction_is_that_of_the_metric_of_the_name_in_any_order(name, mode):
+    plain, more = fp.trainer(nn.linear(3, 2), fp.classification()), fp.with_metrics(metrics.f1(2))
+
+    def direction(*verbs):
+        return fp.fit([PAIR], validation=[PAIR], quiet=True)(pipe(plain, *verbs)).monitor_mode
+
+    assert (direction(more, fp.monitor(name)), direction(fp.monitor(name), more)) == (mode, mode)
+    assert direction(more, fp.monitor(name, mode="min")) == "min"
 
 
 @pytest.mark.parametrize("name", ["loss", "seconds", "epoch"])

@@ -59,6 +59,14 @@ def test_the_table_has_a_line_per_epoch():
     assert str(report()) == "no epochs"
 
 
+def test_an_epoch_that_was_cut_has_no_figures_of_validation():
+    cut = Row(1, 1, 1, 1, 0.5, {"accuracy": 0.75}, None, {}, 0, 1.0)
+    lines = str(report(row(), cut)).splitlines()
+    assert lines[1].split() == ["0", "0.5000", "0.7500", "0.2500", "0.5000", "2.00"]
+    assert lines[2].split() == ["1", "0.5000", "0.7500", "1.00"]
+    assert len(str(report(cut, row())).splitlines()) == 3
+
+
 def test_without_validation_there_are_no_columns_for_it():
     bare = Row(0, 1, 1, 1, 0.5, {}, None, {}, 0, 1.0)
     assert str(report(bare)).splitlines()[0].split() == ["epoch", "loss", "seconds"]
