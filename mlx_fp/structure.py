@@ -8,6 +8,7 @@ structure, and key order is no part of it.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -176,8 +177,21 @@ def _bad_leaf(leaf: Any, path: str) -> TypeError:
 def _array(leaf: Any) -> Any:
     if isinstance(leaf, mx.array) or not hasattr(leaf, "__array__"):
         return leaf
+    if isinstance(leaf, getattr(sys.modules.get("numpy.ma"), "MaskedArray", ())):
+        raise TypeError(
+            "a batch or input holds a masked array of numpy's, whose mask would be lost: "
+            "fill it, as in x.filled(0), and give the mask as an array of its own where the loss needs it"
+        )
     try:
-        return mx.array(leaf)
+        return _converted(leaf)
     except (RuntimeError, ValueError, TypeError) as error:
         kind = getattr(leaf, "dtype", type(leaf).__name__)
         raise TypeError(f"MLX has no arrays of {kind}, of which a batch or input holds one") from error
+
+
+def _converted(leaf: Any) -> Any:
+    try:
+        return mx.array(leaf)
+    except (RuntimeError, ValueError):  # strides below 0, or bytes in another order than the machine's
+        array = leaf.__array__()
+        return mx.array(array.astype(array.dtype.newbyteorder("="), order="C"))

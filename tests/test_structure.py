@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_fp.structure import arrays, builder, describe, structure
+import mlx_fp as fp
+from mlx_fp import nn, optim
+from mlx_fp.structure import arrays, as_arrays, builder, describe, structure
 
 
 class Pair(NamedTuple):
@@ -179,3 +181,68 @@ def test_describe_says_container_shape_dtype_and_constant():
         "p.1.0": "None",
         "lr": "0.5",
     }
+
+
+X = np.arange(24, dtype=np.float32).reshape(4, 6)
+LAYOUTS = {
+    "flipped": X[:, ::-1],
+    "upside down": X[::-1],
+    "every other, backwards": X[::-1, ::-2],
+    "big-endian": X.astype(">f4"),
+    "big-endian, flipped": X.astype(">i8")[:, ::-1],
+    "big-endian number": np.array(7, ">u2"),
+    "little-endian": X.astype("<f2"),
+    "turned": X.T,
+    "spread": np.broadcast_to(X[0], (3, 6)),
+    "a field": np.array([(1, 2.5), (3, 4.5)], [("n", "u1"), ("x", "f4")])["x"],
+    "flipped bools": (X > 3)[:, ::-1],
+    "empty": X[:0, ::-1],
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_numpy_arrays_of_any_layout_are_taken_as_they_are(name):
+    given = LAYOUTS[name]
+    before = given.copy()
+    made = as_arrays({"x": (given, "text")})["x"][0]
+    assert isinstance(made, mx.array)
+    assert (made.shape, made.tolist()) == (given.shape, given.tolist())
+    assert made.dtype == mx.array(np.zeros(1, given.dtype.newbyteorder("="))).dtype
+    assert np.array_equal(given, before)
+
+
+@pytest.mark.parametrize("kind", ["<U1", "O", "M8[D]", "f4,i4"])
+@pytest.mark.parametrize("step", [1, -1])
+def test_what_mlx_has_no_arrays_of_is_named_however_it_lies(kind, step):
+    with pytest.raises(TypeError) as error:
+        as_arrays([np.zeros(2, kind)[::step]])
+    assert str(error.value) == f"MLX has no arrays of {np.dtype(kind)}, of which a batch or input holds one"
+
+
+def test_masked_arrays_are_refused():
+    masked = np.ma.masked_equal(X, 3)
+    with pytest.raises(TypeError) as error:
+        as_arrays({"x": masked})
+    assert str(error.value) == (
+        "a batch or input holds a masked array of numpy's, whose mask would be lost: "
+        "fill it, as in x.filled(0), and give the mask as an array of its own where the loss needs it"
+    )
+    assert as_arrays({"x": masked.filled(9)})["x"].tolist()[0] == [0, 1, 2, 9, 4, 5]
+
+
+@pytest.mark.parametrize("compile", [True, False])
+@pytest.mark.parametrize("name", ["flipped", "big-endian", "big-endian, flipped"])
+def test_steps_and_predictors_take_numpy_arrays_of_any_layout(name, compile):
+    given = {"x": LAYOUTS[name], "y": np.arange(4, dtype=np.float32)[::-1]}
+    plain = {key: mx.array(value.tolist()) for key, value in given.items()}
+    model = nn.linear(6, 1)
+
+    def loss(forward, x, y):
+        return (forward(x)[:, 0] - y).square().mean()
+
+    step = fp.train_step(model, loss, optim.sgd(0.1), compile=compile)
+    params, opt_state = step.init(0)
+    losses = [step(params, opt_state, batch)[2]["loss"].item() for batch in (plain, given)]
+    assert losses[0] == losses[1]
+    predict = nn.predictor(params)(model)
+    assert mx.array_equal(predict(given["x"]), predict(plain["x"])).item()

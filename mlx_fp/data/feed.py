@@ -16,6 +16,7 @@ from typing import Any
 
 from ..cores import roam
 from .dataset import Operation, same
+from .lazy import evaluated
 from .place import Pass, mapped, natural
 
 __all__ = ["prefetch"]
@@ -73,7 +74,8 @@ def prefetch(n: int = 2) -> Operation:
 
     What goes before it runs in that thread; put it last. Errors come out where their item would have, with their
     notes. Closing the reader ends the reading, after the item at hand. A cursor counts items handed out, not those
-    read ahead. It pays where reading waits for disks or for numpy, which let other threads run.
+    read ahead. It pays where reading waits for disks or for numpy, which let other threads run. A lazy array that a
+    function before it uses cannot be read in that thread: `mx.eval` it first.
 
     >>> from toolz import pipe
     >>> from mlx_fp import data
@@ -84,7 +86,7 @@ def prefetch(n: int = 2) -> Operation:
     label = f"prefetch({ahead})"
 
     def on_rows(rows: Iterator[Any], now: Pass) -> Iterator[Any]:
-        return _prefetched(mapped(_evaluated, rows, now, label), ahead)
+        return _prefetched(mapped(evaluated, rows, now, label), ahead)
 
     return Operation(label, on_rows, size=lambda size: size, seek=same)
 
@@ -103,15 +105,6 @@ def _prefetched(rows: Iterator[Any], ahead: int) -> Generator[Any, None, None]:
             for request in asked:
                 request.cancel()
             reader.rest()
-
-
-def _evaluated(item: Any) -> Any:
-    """Evaluate what MLX has put off: a lazy array cannot be read in another thread than its own."""
-    if sys.modules.get("mlx.core"):
-        from ..door import mx
-
-        mx.eval(item)
-    return item
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from itertools import count
 from typing import Any
 
 from .dataset import Dataset, Operation, Source
+from .lazy import evaluated
 from .place import Cursor, Pass, close, natural, replayed
 from .random import draws, seeded
 from .source import as_dataset
@@ -140,7 +141,7 @@ def mix(*datasets: Any, weights: Sequence[float], seed: int) -> Dataset:
 def cache() -> Operation:
     """Keep the items of epoch 0 of what comes before in memory, and hand those out in every epoch.
 
-    They are read as they are needed, and kept once an epoch was read to its end.
+    They are read as they are needed, MLX arrays evaluated, and kept once an epoch was read to its end.
 
     >>> from toolz import pipe
     >>> from mlx_fp import data
@@ -249,7 +250,7 @@ def _cached(dataset: Dataset) -> Callable[[Pass], Iterator[Any]]:
         read: list[Any] = []
         with closing(dataset.open(Cursor(0), kind=now.kind)) as source:
             for item in source:
-                read.append(item)
+                read.append(evaluated(item))
                 if len(read) > now.start:
                     yield item
         kept[:] = [read]

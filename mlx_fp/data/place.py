@@ -86,7 +86,7 @@ def replayed(rows: Iterator[Any], now: Pass, label: str) -> Iterator[Any]:
     if not now.start:
         return rows
     _LOG.info("reading past the first %d items of %s in epoch %d", now.start, label, now.epoch)
-    return islice(rows, now.start, None)
+    return _rest(rows, now.start)
 
 
 def close(rows: Any) -> None:
@@ -114,6 +114,13 @@ def natural(value: object, what: str, least: int = 0) -> int:
     if number < least or isinstance(value, bool):
         raise ValueError(f"{what} must be an integer of at least {least}; got {value!r}")
     return number
+
+
+def _rest(rows: Iterator[Any], start: int) -> Iterator[Any]:
+    try:
+        yield from islice(rows, start, None)
+    finally:
+        close(rows)  # an islice has no close of its own to pass on
 
 
 START = Cursor(epoch=0, index=0)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 from ..call import name_of, named
 from .dataset import Operation
 from .place import CONTEXT, Pass, blame, natural
 from .rows import bind_context, each
-from .stack import describe, is_array, stack
+from .stack import alike, describe, is_array, refuse_mask, stack
 
 __all__ = ["bucket", "pad"]
 
@@ -49,8 +49,9 @@ def pad(
     """Make a batch of each list of rows, as `bucket` and `batch(n, stack=list)` give, padded to one length.
 
     Every array in a row, or list of numbers, is filled up with `value` along its first axis: to the longest of its
-    batch, rounded up to a multiple, or to the next of the lengths `to`. Rows that are dicts can get their first
-    array's own length as `lengths`, int32 `(b,)`, to mask by. Raise ValueError for rows longer than the last of `to`.
+    batch, rounded up to a multiple, or to the next of the lengths `to`; lists of bools stay bool. Rows that are dicts
+    can get their first array's own length as `lengths`, int32 `(b,)`, to mask by. Raise ValueError for rows longer than
+    the last of `to`, and for dicts whose keys differ.
 
     >>> from toolz import pipe
     >>> from mlx_fp import data
@@ -80,7 +81,7 @@ def pad(
             raise TypeError(f"pad takes lists of rows, as batch(n, stack=list) gives; got {describe(rows)}")
         if lengths is not None:
             rows = [{**_dict(row), lengths: next(_lengths(row), 0)} for row in rows]
-        return _padded(rows, target, value)
+        return _padded(rows, target, value, "row")
 
     return each(label, lambda now: padded)
 
@@ -131,17 +132,33 @@ def _is_sequence(value: Any) -> bool:
     return bool(getattr(value, "ndim", 0))
 
 
-def _padded(values: list[Any], target: Callable[[int], int], fill: float) -> Any:
+def _padded(values: list[Any], target: Callable[[int], int], fill: float, at: str) -> Any:
     first = values[0]
     if _is_sequence(first):
-        size = target(max(map(len, values)))
-        return stack([_filled(value, size, fill) for value in values])
+        return _joined(values, target(max(map(len, values))), fill, at)
     if isinstance(first, dict):
-        return {key: _padded([value[key] for value in values], target, fill) for key in first}
+        alike(values, at, "type", lambda value: isinstance(value, dict))
+        alike(values, at, "keys", dict.keys)
+        return {key: _padded([value[key] for value in values], target, fill, f"{at}[{key!r}]") for key in first}
     if isinstance(first, tuple):
-        columns = [_padded(list(column), target, fill) for column in zip(*values, strict=True)]
+        parts = enumerate(zip(*values, strict=True))
+        columns = [_padded(list(part), target, fill, f"{at}[{i}]") for i, part in parts]
         return type(first)(*columns) if hasattr(first, "_fields") else tuple(columns)
     return stack(values)
+
+
+def _joined(values: list[Any], size: int, fill: float, at: str) -> Any:
+    """Stack arrays and lists of numbers, each filled up to a length."""
+    for value in values:
+        refuse_mask(at, value)
+    suited = bool(fill) if _of_bools(values) else fill
+    return stack([_filled(value, size, suited) for value in values])
+
+
+def _of_bools(values: list[Any]) -> bool:
+    """Whether the lists among the values hold bools alone, which a number beside them would make integers."""
+    numbers = chain.from_iterable(value for value in values if isinstance(value, list))
+    return isinstance(next(numbers, None), bool) and all(isinstance(number, bool) for number in numbers)
 
 
 def _filled(value: Any, size: int, fill: float) -> Any:

@@ -8,8 +8,9 @@ from typing import Any
 
 from ..call import name_of, named
 from .dataset import Dataset, Source
+from .lazy import evaluated
 from .place import Pass, blame, close, replayed
-from .stack import is_array, stack
+from .stack import is_array, refuse_mask, stack
 from .view import View
 
 __all__ = ["arrays", "as_dataset", "source", "stream"]
@@ -18,7 +19,8 @@ __all__ = ["arrays", "as_dataset", "source", "stream"]
 def source(sequence: Any) -> Dataset:
     """Return the dataset of the rows of anything with `__len__` and `__getitem__`.
 
-    Raise TypeError for a one-shot iterator, a mapping, or anything else without both.
+    An mlx array, and those in a list or tuple of rows, are evaluated here. Raise TypeError for a one-shot iterator, a
+    mapping, or anything else without both.
 
     >>> list(source(["a", "b"]))
     ['a', 'b']
@@ -34,7 +36,7 @@ def source(sequence: Any) -> Dataset:
         raise TypeError(
             f"source takes what has __len__ and __getitem__, not a {kind}: write stream(lambda: a fresh one)"
         )
-    size = len(sequence)
+    size = len(evaluated(sequence))  # what is lazy cannot be read in another thread
     view = View(range(size), _picking(sequence), sequence.__getitem__)
     return Dataset(Source(f"source({kind} of {size})", size, view=lambda now: view))
 
@@ -44,7 +46,8 @@ def arrays(*columns: Any, **by_name: Any) -> Dataset:
 
     Columns are numpy arrays (memory-mapped ones too) or mlx arrays, `(n, ...)`, and come out as what they
     are: a row has `(...)`, a batch `(b, ...)`, made by one gather per column. A batch that was not shuffled
-    is a slice, in numpy a view: do not write to it. Raise ValueError where the lengths differ.
+    is a slice, in numpy a view: do not write to it. Raise ValueError where the lengths differ, TypeError for
+    anything else, numpy's masked arrays among it.
 
     >>> import mlx.core as mx
     >>> digits = arrays(x=mx.zeros((5, 8, 8)), y=mx.arange(5))
@@ -139,6 +142,7 @@ def _gather(what: str, column: Any) -> Callable[[memoryview], Any]:
     _refuse_iterator("arrays", column)
     if not is_array(column, "numpy", "ndarray") and not is_array(column, "mlx.core", "array"):
         raise TypeError(f"{what} of arrays must be a numpy or an mlx array; got {type(column).__name__}")
+    refuse_mask(f"{what} of arrays", column)
     if not column.ndim:
         raise ValueError(f"{what} of arrays has no rows: its shape is ()")
     return _numpy_gather(column.take) if is_array(column, "numpy", "ndarray") else _mlx_gather(column)
@@ -152,7 +156,7 @@ def _mlx_gather(column: Any) -> Callable[[memoryview], Any]:
     """Gather from an mlx array: on a CPU through numpy's view of it, which spares a kernel per batch."""
     from ..door import mx
 
-    mx.eval(column)  # what is lazy cannot be read in another thread
+    evaluated(column)
     kept = column.dtype not in (mx.bfloat16, mx.float64)  # numpy or mlx would change it
     if not (kept and mx.default_device() == mx.Device(mx.cpu) and find_spec("numpy")):
         return lambda at: mx.take(column, mx.array(at), axis=0)  # type: ignore[arg-type]

@@ -51,7 +51,8 @@ def split(fractions: Sequence[float], *, seed: int) -> Callable[[Dataset], tuple
 
     What comes before is read as in epoch 0 always: shuffle after it. Indices are drawn once by `seed`. Of a stream, and
     after row operations, each row is drawn for a part by its index, so that the parts come out near their fractions.
-    Raise ValueError for fractions that are not positive or add up to more than 1, and where a part gets no row.
+    Raise TypeError unless there is a number for each part, and ValueError for fractions that are not positive or add
+    up to more than 1, and where a part gets no row.
 
     >>> from toolz import pipe
     >>> from mlx_fp import data
@@ -59,10 +60,8 @@ def split(fractions: Sequence[float], *, seed: int) -> Callable[[Dataset], tuple
     >>> sorted([*train, *held_out]) == list(range(10)), len(held_out)
     (True, 2)
     """
-    ends = tuple(accumulate(fractions))
+    ends = _ends(fractions)
     seeded(seed, "split")
-    if not ends or min(fractions) <= 0 or ends[-1] > 1 + 1e-9:
-        raise ValueError(f"the fractions of split must be positive and add up to 1 at most; got {tuple(fractions)}")
 
     def parts(dataset: Dataset) -> tuple[Dataset, ...]:
         if not isinstance(dataset, Dataset):
@@ -74,6 +73,20 @@ def split(fractions: Sequence[float], *, seed: int) -> Callable[[Dataset], tuple
         return tuple(_of_rows(dataset, a, b, seed) for a, b in between)
 
     return parts
+
+
+def _ends(fractions: Sequence[float]) -> tuple[float, ...]:
+    """Return where each part ends, the whole being 1."""
+    try:
+        given = tuple(fractions)
+        ends = tuple(accumulate(given))
+        fit = bool(ends) and all(part > 0 for part in given) and ends[-1] <= 1 + 1e-9
+    except TypeError:
+        what = "split takes a fraction for each part, as in split((0.8, 0.2), seed=7)"
+        raise TypeError(f"{what}; got {fractions!r}") from None
+    if not fit:
+        raise ValueError(f"the fractions of split must be positive and add up to 1 at most; got {given}")
+    return ends
 
 
 def _part(part: Any, shared: Sequence[Any]) -> Dataset:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-__all__ = ["describe", "is_array", "stack", "unstack"]
+__all__ = ["alike", "describe", "is_array", "refuse_mask", "stack", "unstack"]
 
 _NUMBERS = (bool, int, float)
 _WORDS: dict[str, Callable[[Any], str]] = {
@@ -23,7 +23,7 @@ def stack(rows: Sequence[Any]) -> Any:
     `b` arrays of shape `(...)` become one of `(b, ...)`, mlx by `mx.stack`, others by `np.stack`. Python
     numbers become an mlx array of bool, int32 (int64 where one needs it) or float32. Anything else, such as
     strings, stays a list. Raise ValueError, naming the key or position, where rows differ in type, keys,
-    length or shape.
+    length or shape, and TypeError for masked arrays.
 
     >>> stack([{"x": 1.5, "word": "one"}, {"x": 2.5, "word": "two"}])
     {'x': array([1.5, 2.5], dtype=float32), 'word': ['one', 'two']}
@@ -44,6 +44,33 @@ def is_array(value: object, module: str, name: str) -> bool:
     False
     """
     return isinstance(value, getattr(sys.modules.get(module), name, ()))
+
+
+def refuse_mask(what: str, value: object) -> None:
+    """Raise TypeError for a masked array of numpy's: batches have no masks, and it would lose its own.
+
+    >>> refuse_mask("column 'x'", [1.0])
+    """
+    if is_array(value, "numpy.ma", "MaskedArray"):
+        raise TypeError(
+            f"{what} is a masked array of numpy's, whose mask would be lost: "
+            "fill it, as in x.filled(0), and give the mask as an array of its own where the loss needs it"
+        )
+
+
+def alike(values: list[Any], at: str, what: str, trait: Callable[[Any], Any]) -> None:
+    """Raise ValueError, naming the first that differs, unless all values have the same trait.
+
+    >>> alike([{"x": 1}, {"x": 2, "y": 3}], "row", "keys", dict.keys)
+    Traceback (most recent call last):
+    ValueError: cannot stack row: row 0 has keys x, row 1 has keys x, y
+    """
+    traits = list(map(trait, values))
+    if traits.count(traits[0]) < len(traits):
+        i = next(i for i, this in enumerate(traits) if this != traits[0])
+        one, other = (_WORDS[what](value) for value in (values[0], values[i]))
+        hint = "; pad them, see data.pad" if what in ("length", "shape") else ""
+        raise ValueError(f"cannot stack {at}: row 0 has {what} {one}, row {i} has {what} {other}{hint}")
 
 
 def unstack(batch: Any) -> list[Any]:
@@ -82,9 +109,9 @@ def _tree(values: list[Any], at: str) -> Any:
     if not isinstance(first, (dict, tuple, list)):
         return _leaf(values, at) if hasattr(first, "shape") or isinstance(first, _NUMBERS) else values
     if len(set(map(type, values))) > 1 or len(set(map(len, values))) > 1:
-        _alike(values, at, "type", type)
+        alike(values, at, "type", type)
         what, trait = ("keys", dict.keys) if isinstance(first, dict) else ("length", len)
-        _alike(values, at, what, trait)
+        alike(values, at, what, trait)
     if isinstance(first, dict):
         return {key: _tree(_column(values, key, at), f"{at}[{key!r}]") for key in first}
     columns = [_tree(list(column), f"{at}[{i}]") for i, column in enumerate(zip(*values, strict=True))]
@@ -95,17 +122,19 @@ def _column(values: list[Any], key: Any, at: str) -> list[Any]:
     try:
         return [value[key] for value in values]
     except KeyError:
-        _alike(values, at, "keys", dict.keys)
+        alike(values, at, "keys", dict.keys)
         raise
 
 
 def _leaf(values: list[Any], at: str) -> Any:
     try:
-        return _by(values[0])(values)
+        stacked = _by(values[0])(values)
     except (TypeError, ValueError):  # say where and why, if this is why
-        _alike(values, at, "type", lambda value: _NUMBERS if isinstance(value, _NUMBERS) else type(value))
-        _alike(values, at, "shape", lambda value: getattr(value, "shape", ()))
+        alike(values, at, "type", lambda value: _NUMBERS if isinstance(value, _NUMBERS) else type(value))
+        alike(values, at, "shape", lambda value: getattr(value, "shape", ()))
         raise
+    refuse_mask(at, stacked)
+    return stacked
 
 
 def _by(first: Any) -> Callable[[list[Any]], Any]:
@@ -116,16 +145,6 @@ def _by(first: Any) -> Callable[[list[Any]], Any]:
     from ..door import mx
 
     return mx.array if isinstance(first, _NUMBERS) else mx.stack
-
-
-def _alike(values: list[Any], at: str, what: str, trait: Callable[[Any], Any]) -> None:
-    """Raise ValueError, naming the first that differs, unless all values have the same trait."""
-    traits = list(map(trait, values))
-    if traits.count(traits[0]) < len(traits):
-        i = next(i for i, this in enumerate(traits) if this != traits[0])
-        one, other = (_WORDS[what](value) for value in (values[0], values[i]))
-        hint = "; pad them, see data.pad" if what in ("length", "shape") else ""
-        raise ValueError(f"cannot stack {at}: row 0 has {what} {one}, row {i} has {what} {other}{hint}")
 
 
 def _rows(columns: Any, batch: Any) -> list[tuple[Any, ...]]:

@@ -211,11 +211,11 @@ def test_an_error_of_a_factory_comes_out_as_itself():
 
 
 def test_an_error_of_evaluating_says_where():
-    """An array put off in one thread cannot be evaluated in another; `arrays` evaluates its columns, no list does."""
+    """An array put off in one thread cannot be evaluated in another, and nobody sees what a function holds."""
     rows = [mx.zeros(2), mx.zeros(2) + 1]
     mx.eval(rows[0])
     with pytest.raises(RuntimeError, match="no Stream") as error:
-        read(pipe(data.source(rows), data.prefetch(1)), 3)
+        read(pipe(data.source(range(2)), data.map(lambda i: rows[i]), data.prefetch(1)), 3)
     assert error.value.__notes__ == ["at operation=prefetch(1), split=train, epoch=3, index=1"]
 
 
@@ -416,6 +416,52 @@ def test_columns_that_were_put_off_may_be_read_in_the_thread():
     x = mx.arange(6) * 2
     batches = read(pipe(data.arrays(x=x), data.shuffle(seed=0), data.batch(4), data.prefetch(1)))
     assert sorted(mx.concatenate([batch["x"] for batch in batches]).tolist()) == [0, 2, 4, 6, 8, 10]
+
+
+def doubled(row):
+    return mx.concatenate([row, row])
+
+
+def test_rows_that_were_put_off_may_be_read_in_the_thread():
+    rows = [{"x": mx.arange(3) * n, "more": (mx.ones(2) * n, "text")} for n in range(3)]
+    batches = read(
+        pipe(data.source(rows), data.batch(2), data.map(lambda b: b["x"] + b["more"][0].sum()), data.prefetch())
+    )
+    assert [batch.tolist() for batch in batches] == [[[2, 2, 2], [2, 3, 4]], [[4, 6, 8]]]
+
+
+@pytest.mark.parametrize(
+    "take", [data.source, data.as_dataset, data.concat, lambda rows: data.splits(train=rows).train]
+)
+@pytest.mark.parametrize("make", [list, tuple, mx.stack], ids=["list", "tuple", "array"])
+def test_whatever_takes_rows_in_takes_those_that_were_put_off(make, take):
+    rows = make([mx.ones(2) * n for n in range(2)])
+    assert [row.tolist() for row in pipe(take(rows), data.map(doubled), data.prefetch())] == [[0] * 4, [1] * 4]
+
+
+def test_a_cache_filled_in_one_thread_is_read_in_another():
+    kept = pipe(data.source(range(3)), data.map(lambda n: mx.ones(2) * n), data.cache(), data.map(doubled))
+    ahead = data.prefetch(2)(kept)
+    assert [row.tolist() for row in [*kept, *ahead, *kept]] == [[0] * 4, [1] * 4, [2] * 4] * 3
+
+
+def test_a_cache_filled_in_the_thread_is_read_without_it():
+    made = data.map(lambda n: {"used": mx.ones(2) * n, "unused": mx.ones(2) + n})
+    kept = pipe(data.source(range(2)), made, data.cache())
+    read(pipe(kept, data.map(lambda row: row["used"]), data.prefetch(2)))
+    assert [row["unused"].tolist() for row in kept] == [[1, 1], [2, 2]]
+
+
+def test_fit_reads_ahead_a_list_of_batches_that_were_put_off():
+    x = mx.random.normal((64, 4), key=mx.random.key(2))
+    y = (x[:, 0] > 0).astype(mx.int32)
+    trainer = pipe(fp.trainer(nn.linear(4, 2), fp.classification()), fp.with_optimizer(optim.adam(0.01)))
+    runs = []
+    for ahead in ([], [data.prefetch(2)]):
+        train = pipe(data.source([(x[i : i + 16] * 2, y[i : i + 16]) for i in range(0, 64, 16)]), *ahead)
+        runs.append(fp.fit(train, epochs=2, seed=4, quiet=True)(trainer))
+    assert runs[0].losses == runs[1].losses
+    assert len(runs[1].losses) == 8
 
 
 def test_random_keys_are_the_same_in_the_thread():

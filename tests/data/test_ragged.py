@@ -141,6 +141,19 @@ def test_a_padded_batch_keeps_the_dtype_of_its_rows(dtype):
     assert (batch.shape, batch.dtype) == ((2, 2, 3), dtype)
 
 
+@pytest.mark.parametrize("value", [0, 0.0, False, 1])
+@pytest.mark.parametrize("rows", [[[True, False]] * 2, [[True], [False, True]], [[], [True]]], ids=repr)
+def test_lists_of_bools_stay_bool(rows, value):
+    batch = padded(rows, value=value)
+    longest = max(map(len, rows))
+    assert (batch.dtype, batch.tolist()) == (mx.bool_, [row + [bool(value)] * (longest - len(row)) for row in rows])
+
+
+def test_lists_of_bools_and_numbers_are_numbers():
+    assert (padded([[True], [2, 3]]).tolist(), padded([[True], [2, 3]]).dtype) == ([[1, 0], [2, 3]], mx.int32)
+    assert padded([[], []], to=(2,)).dtype == mx.int32
+
+
 def test_a_padded_numpy_batch_keeps_the_dtype_and_the_other_axes():
     batch = padded([np.ones((2, 3), np.float16), np.ones((4, 3), np.float16)], value=7, multiple_of=8)
     assert (batch.shape, batch.dtype) == ((2, 8, 3), np.float16)
@@ -193,6 +206,31 @@ def test_a_row_longer_than_the_last_length_is_refused_with_its_place():
     ) as error:
         read(dataset, 5)
     assert error.value.__notes__ == ["at operation=pad(to=(4, 8)), split=train, epoch=5, index=1"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"x": [1]}, {"x": [2], "y": [3]}], "row: row 0 has keys x, row 1 has keys x, y"),
+        ([{"x": [1], "y": [3]}, {"x": [2], "y": [1]}, {"x": [2]}], "row: row 0 has keys x, y, row 2 has keys x"),
+        ([{"x": [1]}, {"y": [2]}], "row: row 0 has keys x, row 1 has keys y"),
+        ([({"x": [1]},), ({"x": [2], "y": 3},)], "row[0]: row 0 has keys x, row 1 has keys x, y"),
+        ([{"in": {"x": [1]}}, {"in": {"x": [2], "y": 3}}], "row['in']: row 0 has keys x, row 1 has keys x, y"),
+        ([{"x": [1]}, [2]], "row: row 0 has type dict, row 1 has type list"),
+    ],
+)
+def test_rows_with_other_keys_than_the_first_are_named(rows, message):
+    with pytest.raises(ValueError) as error:  # noqa: PT011
+        padded(rows)
+    assert str(error.value) == f"cannot stack {message}"
+    assert error.value.__notes__ == ["at operation=pad(multiple_of=1), split=train, epoch=0, index=0"]
+
+
+@pytest.mark.parametrize("lengths", [(2, 2), (2, 1)])
+def test_masked_arrays_are_refused(lengths):
+    rows = [{"x": np.ma.masked_equal(np.arange(n), 0)} for n in lengths]
+    with pytest.raises(TypeError, match=r"^row\['x'\] is a masked array of numpy's, whose mask would be lost: fill it"):
+        padded(rows)
 
 
 def test_pad_wants_lists_of_rows():

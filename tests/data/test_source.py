@@ -158,6 +158,15 @@ def test_arrays_errors_name_the_columns():
             data.arrays(*([np.zeros(2)] if named else []), **named)
 
 
+@pytest.mark.parametrize("mask", [[True, False], np.ma.nomask])
+def test_a_masked_column_is_refused_and_a_filled_one_taken(mask):
+    x = np.ma.array([1.0, 2.0], mask=mask)
+    with pytest.raises(TypeError, match=r"^column 'x' of arrays is a masked array .* fill it, as in x.filled\(0\)"):
+        data.arrays(x=x)
+    columns = data.arrays(x=x.filled(0), known=~np.ma.getmaskarray(x))
+    assert [row["x"] * row["known"] for row in columns] == x.filled(0).tolist()
+
+
 @pytest.mark.parametrize("make", [data.source, data.stream, data.as_dataset, data.arrays], ids=lambda f: f.__name__)
 @pytest.mark.parametrize("once", [lambda: (row for row in ROWS), lambda: iter(ROWS), lambda: map(str, ROWS)])
 def test_an_iterator_is_refused_with_the_remedy(make, once):
@@ -271,6 +280,43 @@ def test_a_source_is_closed_when_an_operation_raises():
     with pytest.raises(ZeroDivisionError):
         list(pipe(data.stream(lambda: file), data.map(lambda n: 1 // (n - 2))))
     assert file.closed == 1
+
+
+@pytest.mark.parametrize("index", [0, 1, 2])
+@pytest.mark.parametrize(
+    "operations",
+    [[], [data.filter(lambda n: n >= 0)], [data.flat_map(lambda n: [n])], [data.shuffle(seed=1, window=2)]],
+    ids=lambda operations: "-".join(map(repr, operations)) or "bare",
+)
+def test_a_source_is_closed_by_the_time_an_error_is_handled(operations, index):
+    closed = []
+
+    def rows():
+        try:
+            yield from range(9)
+        finally:
+            closed.append(True)
+
+    reader = pipe(data.stream(rows), *operations, data.map(lambda n: 1 // 0)).open(Cursor(0, index))
+    with pytest.raises(ZeroDivisionError) as error:
+        next(reader)
+    assert (closed, error.type) == ([True], ZeroDivisionError)
+
+
+@pytest.mark.parametrize("index", [0, 2])
+def test_what_flat_map_opened_is_closed_by_the_time_an_error_is_handled(index):
+    closed = []
+
+    def halves(n):
+        try:
+            yield from (n, n)
+        finally:
+            closed.append(n)
+
+    reader = pipe(data.source(range(3)), data.flat_map(halves), data.map(lambda n: 1 // 0)).open(Cursor(0, index))
+    with pytest.raises(ZeroDivisionError) as error:
+        next(reader)
+    assert (closed, error.type) == ([*range(index // 2 + 1)], ZeroDivisionError)
 
 
 # errors keep their class and say where

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import FrozenInstanceError
 from itertools import combinations
 
@@ -127,6 +128,19 @@ def test_a_part_goes_on_from_every_cursor(name):
 def test_fractions_that_make_no_split_are_refused_at_once(fractions):
     with pytest.raises(ValueError, match="the fractions of split must be positive and add up to 1 at most; got"):
         data.split(fractions, seed=0)
+
+
+@pytest.mark.parametrize("fractions", [0.8, None, "ab", (0.8, "rest")], ids=repr)
+def test_what_holds_no_fractions_is_refused_at_once_with_an_example(fractions):
+    with pytest.raises(TypeError) as error:
+        data.split(fractions, seed=1)
+    told = f"split takes a fraction for each part, as in split((0.8, 0.2), seed=7); got {fractions!r}"
+    assert str(error.value) == told
+
+
+def test_a_fraction_that_is_no_number_is_refused_at_once():
+    with pytest.raises(ValueError, match=r"must be positive and add up to 1 at most; got \(nan, 0.2\)"):
+        data.split((math.nan, 0.2), seed=0)
 
 
 def test_fractions_that_add_up_to_1_but_for_rounding_are_taken():

@@ -58,6 +58,13 @@ def test_structure_and_the_order_of_keys_are_the_first_row_s():
     assert isinstance(stack([[1, 2]]), list)
 
 
+def test_a_list_in_a_row_is_a_container_and_an_array_is_not():
+    batch = stack([{"ids": [1, 2, 3]}, {"ids": [4, 5, 6]}])
+    assert [place.tolist() for place in batch["ids"]] == [[1, 4], [2, 5], [3, 6]]
+    batch = stack([{"ids": np.array([1, 2, 3])}, {"ids": np.array([4, 5, 6])}])
+    assert batch["ids"].tolist() == [[1, 2, 3], [4, 5, 6]]
+
+
 def test_anything_else_stays_a_list():
     thing = object()
     for rows in (["a", "b"], [b"a"], [None, None], [thing, 3]):
@@ -97,6 +104,24 @@ def test_rows_that_differ_are_named(rows, message):
     with pytest.raises(ValueError) as error:  # noqa: PT011
         stack(rows)
     assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        [np.ma.masked_equal([0, 1], 0)] * 2,
+        [np.zeros(2), np.ma.masked_equal([0, 1], 0)],
+        list(np.ma.masked_equal([1.0, 0.0], 0)),
+    ],
+    ids=["masked", "masked later", "masked number"],
+)
+def test_masked_arrays_are_refused(column):
+    with pytest.raises(TypeError) as error:
+        stack([{"x": (value, 1)} for value in column])
+    assert str(error.value) == (
+        "row['x'][0] is a masked array of numpy's, whose mask would be lost: "
+        "fill it, as in x.filled(0), and give the mask as an array of its own where the loss needs it"
+    )
 
 
 def test_no_rows():
