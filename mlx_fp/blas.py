@@ -217,11 +217,8 @@ def _right(mx: ModuleType) -> bool:
 
 
 def _product(mx: ModuleType, dtype: object, unit: complex) -> Any:
-    """Tell whether sum_k (i + k)(j - k) = n i j + (j - i) sum k - sum k^2, exact in float32, plain and transposed.
-
-    It is small, for one thread: those of a BLAS just loaded may take 10 ms to find a core.
-    """
-    n = 8
+    """Tell whether sum_k (i + k)(j - k) = n i j + (j - i) sum k - sum k^2, exact in float32, plain and transposed."""
+    n = 8  # small, for one thread: more of a library just loaded may take 10 ms to find a core
     i, j, k = mx.arange(12)[:, None], mx.arange(20)[None, :], mx.arange(n)
     left, right = ((x.astype(dtype) * unit) for x in (i + k[None, :], j - k[:, None]))
     known = (n * i * j + (j - i) * k.sum() - (k * k).sum()).astype(dtype) * (unit * unit)

@@ -7,8 +7,8 @@ and a result, under `mx.compile` as well, and no layer has to pass keys on.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
+from contextvars import ContextVar, copy_context
 from typing import Any, TypeVar
 
 from .door import mx, utils
@@ -19,11 +19,8 @@ __all__ = ["ambient", "key", "recomputed", "run", "undrawn"]
 T = TypeVar("T")
 
 
-class _Installed(threading.local):
-    depth = 0
-
-
-_installed = _Installed()
+_installed: ContextVar[bool] = ContextVar("installed", default=False)
+"""Whether a key is installed; a call has a context of its own, so that an interrupt leaves nothing behind."""
 
 
 def key(seed: int | Array) -> Array:
@@ -53,15 +50,13 @@ def run(seed: int | Array, fn: Callable[[], T]) -> tuple[T, Array]:
     True
     """
     installed = key(seed)
-    outer, depth = _position(), _installed.depth
+    outer = _position()
     try:
         _move(installed)
-        start, _installed.depth = _held(), depth + 1
-        value = fn()
+        start, value = _held(), ambient(fn)
         return value, installed if _held() is start else _position()
     finally:
         _move(outer)
-        _installed.depth = depth
 
 
 def undrawn(fn: Callable[[], T]) -> T:
@@ -71,7 +66,7 @@ def undrawn(fn: Callable[[], T]) -> T:
     Traceback (most recent call last):
     ValueError: a layer drew random numbers with train=True and no key: pass key=mlx_fp.rng.key(seed)
     """
-    if _installed.depth:
+    if _installed.get():
         return fn()
     outer = _position()
     start = _held()
@@ -87,12 +82,12 @@ def undrawn(fn: Callable[[], T]) -> T:
 
 def ambient(fn: Callable[[], T]) -> T:
     """Call `fn()` on the stream as it stands, whoever seeded it."""
-    depth = _installed.depth
-    try:
-        _installed.depth = depth + 1
+
+    def called() -> T:
+        _installed.set(True)
         return fn()
-    finally:
-        _installed.depth = depth
+
+    return copy_context().run(called)
 
 
 def recomputed(fn: Callable[..., T], *trees: Any) -> T:

@@ -8,7 +8,7 @@ from functools import cache, partial
 from typing import Any
 
 from . import jit, metric, rng
-from .checks import check_options, check_parts, check_trainable
+from .checks import check_options, check_parts, check_state, check_trainable
 from .door import mx, on_cpu, utils
 from .forward import Bound, losses
 from .memory import keep
@@ -175,6 +175,7 @@ def train_step(
         return grads, partition(trains(model, chosen, params))(params)[1], {"loss": value, **logs}, key, output
 
     def gradients(params: Params, opt_state: State, batch: Batch) -> tuple[Tree, Params, State, State]:
+        check_state(opt_state)
         parts, shares = divided(batch, streams)
         each = zip(keys(opt_state["key"], len(parts)), parts, strict=True)
         passes = abreast([partial(backward, params, key, part) for key, part in each])
@@ -189,8 +190,9 @@ def train_step(
         kept, before = partition(trains(model, chosen, params))(params)
         kept, memory = optimizer.update(grads, opt_state["optimizer"], kept)
         if skips(memory):
-            sound = finite(grads)
-            rest = utils.tree_map(lambda new, old: mx.where(sound, new, old), rest, before)
+            sound, weight = finite(grads), model.trainable.leaves(params)  # of what does not train, buffers change
+            back = lambda path, new, old: old if weight(path, old) else mx.where(sound, new, old)  # noqa: E731
+            rest = utils.tree_map_with_path(back, rest, before, path="")
         return merge(kept, rest), {**opt_state, "optimizer": apart(memory)}
 
     def whole(params: Params, opt_state: State, batch: Batch) -> tuple[Params, State, State]:

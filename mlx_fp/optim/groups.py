@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 from ..select import Select, select
-from ..tree import merge, partition, paths
+from ..tree import leaves, merge, partition, paths
 from ..types import Params, State, Tree
 from .optimizer import Optimizer
 
 __all__ = ["groups"]
+
+_HINT = "a text is a whole path or its beginning, re.compile('bias$') matches anywhere, and the first match wins"
 
 
 def groups(*rules: tuple[Any, Optimizer]) -> Optimizer:
     """Give each parameter to the optimiser of the first rule that matches its path; a rule is `(spec, optimizer)`.
 
     The rules must be total: `init` raises ValueError naming the parameters that none matches; end with
-    `(everything, optimizer)` for the rest. The state of rule i is `groups.i`.
+    `(everything, optimizer)` for the rest. A rule that gets no parameter is a RuntimeWarning. The state of rule i is
+    `groups.i`.
 
     >>> from mlx_fp import optim
     >>> groups(("encoder", optim.sgd(1e-2)), (None, optim.adamw(1e-3)))
@@ -28,7 +32,11 @@ def groups(*rules: tuple[Any, Optimizer]) -> Optimizer:
         raise ValueError("groups needs at least one (spec, optimizer)")
 
     def init(params: Params) -> State:
-        return {"groups": [opt.init(part) for (_, opt), part in zip(made, _shares(made, params), strict=True)]}
+        shares = _shares(made, params)
+        for (spec, _), part in zip(made, shares, strict=True):
+            if not leaves(part):
+                warnings.warn(f"{spec!r} of groups gets no parameter: {_HINT}", RuntimeWarning, stacklevel=3)
+        return {"groups": [opt.init(part) for (_, opt), part in zip(made, shares, strict=True)]}
 
     def update(grads: Tree, state: State, params: Params) -> tuple[Params, State]:
         shares = zip(made, _shares(made, grads), state["groups"], _shares(made, params), strict=True)

@@ -6,37 +6,42 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..door import mx, utils
-from ..tree import leaves, merge, partition, paths
+from ..tree import flat, leaves
 from ..types import Array, Params, State, Tree
 
 __all__ = ["averaged", "finite", "reading", "scale_rates", "skips"]
 
-tree_map = utils.tree_map
+tree_map_with_path = utils.tree_map_with_path
 
 
 def averaged(opt_state: State) -> Callable[[Params], Params]:
-    """Put the averages that `ema` keeps in the place of the parameters, in their dtypes. KeyError without `ema`."""
-    average = reading("average")(opt_state)
-    held = set(paths()(average))
+    """Put the averages that `ema` keeps, in every group, in the place of the parameters, in their dtypes.
 
-    def replaced(params: Params) -> Params:
-        _, rest = partition(lambda path: path in held)(params)
-        return tree_map(lambda leaf, before: leaf.astype(before.dtype), merge(average, rest), params)
+    KeyError without `ema`.
+    """
+    holders = _holders(opt_state, "average") or [{"average": reading("average")(opt_state)}]
+    found = {path: leaf for holder in holders for path, leaf in flat(holder["average"]).items()}
 
-    return replaced
+    def held(path: str, leaf: Array) -> Array:
+        return found[path].astype(leaf.dtype) if path in found else leaf
+
+    return lambda params: tree_map_with_path(held, params, path="")
 
 
 def reading(name: str) -> Callable[[State], Any]:
     """Find what a wrapper keeps under `name` in an optimiser's state, the outermost first: `grad_norm`, `skipped`, …
 
-    Takes the state of a step or of an optimiser. KeyError, naming what there is, when no wrapper keeps it.
+    Takes the state of a step or of an optimiser. KeyError, naming what there is, when no wrapper keeps it, and when
+    several groups do: then read it of the state of one, `opt_state["optimizer"]["groups"][0]` say.
     """
 
     def find(opt_state: State) -> Any:
+        holders = _holders(opt_state, name)
+        if len(holders) == 1:
+            return holders[0][name]
+        if holders:
+            raise KeyError(f"{len(holders)} groups keep {name!r}: read it of one, in the list 'groups' of the state")
         chain = list(_chain(opt_state))
-        for state in chain:
-            if name in state:
-                return state[name]
         kept = sorted({key for state in chain for key in state} - {"inner", "memory", "optimizer", "groups"})
         raise KeyError(f"no wrapper of this optimiser keeps {name!r}; kept: {', '.join(kept)}")
 
@@ -74,6 +79,16 @@ def finite(tree: Tree) -> Array:
 def skips(state: State) -> bool:
     """Tell whether an optimiser's state is that of one with `skip_nonfinite` somewhere in it."""
     return any("skipped" in one for one in _chain(state))
+
+
+def _holders(state: Any, name: str) -> list[State]:
+    """Return the states that keep something of a name, of wrappers in one another the outermost, of groups each."""
+    if not isinstance(state, dict):
+        return []
+    if name in state:
+        return [state]
+    below = (state.get("optimizer"), state.get("inner"), *state.get("groups", ()))
+    return [holder for inner in below for holder in _holders(inner, name)]
 
 
 def _chain(state: Any) -> Iterator[State]:

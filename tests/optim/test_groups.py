@@ -32,6 +32,12 @@ def moves(opt, params):
     return {path: round((before[path] - leaf).flatten()[0].item(), 4) for path, leaf in flat(new).items()}
 
 
+def test_a_rule_that_gets_no_parameter_is_told():
+    params = {"layers": [{"weight": mx.ones((2,)), "bias": mx.ones((2,))}]}
+    with pytest.warns(RuntimeWarning, match=r"under\('bias'\) of groups gets no parameter: .*re.compile\('bias\$'\)"):
+        optim.groups(("bias", optim.sgd(0.1)), (None, optim.sgd(0.2))).init(params)
+
+
 def model():
     return nn.sequential(
         nn.linear(3, 4),

@@ -249,6 +249,27 @@ def test_averaged_fills_frozen_leaves_and_buffers_through_the_step():
     fp.eval_step(model, loss)(mean, {}, batch(6))
 
 
+def test_averaged_has_the_averages_of_every_group():
+    params = {"weight": mx.ones((2,)), "bias": mx.ones((2,)), "rest": mx.ones((2,))}
+    halves = [(name, optim.ema(0.5)(optim.sgd(1.0))) for name in ("weight", "bias")]
+    opt = optim.clip_norm(math.inf)(optim.groups(*halves, (None, optim.sgd(1.0))))
+    new, state = opt.update({name: mx.ones((2,)) for name in params}, opt.init(params), params)
+    wanted = {"weight": [0.5, 0.5], "bias": [0.5, 0.5], "rest": [0.0, 0.0]}
+    assert {name: leaf.tolist() for name, leaf in optim.averaged(state)(new).items()} == wanted
+
+
+def test_reading_what_several_groups_keep_says_to_choose_one():
+    params = {"a": mx.ones((2,)), "b": mx.ones((2,))}
+    opt = optim.groups(("a", optim.clip_norm(1.0)(optim.sgd(0.1))), ("b", optim.clip_norm(1.0)(optim.sgd(0.2))))
+    _, state = opt.update(params, opt.init(params), params)
+    with pytest.raises(KeyError, match="2 groups keep 'grad_norm': read it of one"):
+        optim.reading("grad_norm")(state)
+    norms = [optim.reading("grad_norm")(one).item() for one in state["groups"]]
+    assert norms == pytest.approx([2**0.5] * 2)
+    outer = optim.clip_norm(1.0)(opt)
+    assert optim.reading("grad_norm")(outer.update(params, outer.init(params), params)[1]).item() == pytest.approx(2.0)
+
+
 def test_the_average_of_bfloat16_is_float32_and_comes_back_narrow():
     params = {"w": mx.ones((2,), mx.bfloat16)}
     new, state = run(optim.ema(0.999)(optim.sgd(1.0)), [{"w": mx.ones((2,), mx.bfloat16)}], params)
