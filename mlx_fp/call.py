@@ -202,5 +202,6 @@ def _check_count(fn: Callable[..., Any], parameters: Sequence[Parameter], count:
         takes = ", ".join([p.name for p in plain] + keyword)
         raise TypeError(
             f"{what} {name_of(fn)!r} takes ({takes}) but the batch has {count} value{'s' * (count != 1)}; "
-            "a dict batch fills parameters by name, a tuple or list by position"
+            "a dict batch fills parameters by name, a tuple or list by position; whole arrays become batches by "
+            "data.arrays(x, y) and data.batch(n)"
         )

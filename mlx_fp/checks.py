@@ -5,13 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from . import call
 from .door import mx
 from .errors import is_count
 from .nn.layer import Layer
 from .tree import flat
 from .types import Params
 
-__all__ = ["check_options", "check_parts", "check_trainable"]
+_OF_ARRAYS = ("mlx.nn.losses", "mlx_fp.nn.losses", "mlx_fp.nn.plain")
+
+__all__ = ["check_options", "check_parts", "check_state", "check_trainable"]
+
+
+def check_state(opt_state: Any) -> None:
+    """Refuse a state that a step has not made, the optimiser's own say."""
+    if not isinstance(opt_state, dict) or not {"key", "optimizer", "metrics"} <= opt_state.keys():
+        has = f"has {', '.join(opt_state) or 'nothing'}" if isinstance(opt_state, dict) else type(opt_state).__name__
+        raise TypeError(f"a step takes the opt_state of its own init, with key, optimizer and metrics; this {has}")
 
 
 def check_trainable(kept: Params) -> None:
@@ -29,7 +39,10 @@ def check_options(compile: Any, dtype: Any, streams: Any) -> None:
     if not is_count(streams, least=1):
         raise ValueError(f"streams is a count, 1 or more; got {streams!r}")
     if isinstance(compile, Mapping) and compile.get("shapeless"):
-        raise ValueError("MLX's gradients are wrong, or crash, under shapeless compilation: pad or bucket batches")
+        raise ValueError(
+            "under shapeless compilation MLX's gradients are wrong, or crash, and metrics keep the size of the first "
+            "batch: pad or bucket batches"
+        )
     if dtype is not None and not (isinstance(dtype, mx.Dtype) and mx.issubdtype(dtype, mx.floating)):
         raise TypeError(f"dtype is a floating type of MLX, such as mx.bfloat16; got {dtype!r}")
 
@@ -40,3 +53,7 @@ def check_parts(model: Any, loss: Any) -> None:
         raise TypeError(f"a step takes a Layer as model; got {type(model).__name__}: lift or split it")
     if not callable(loss):
         raise TypeError(f"a step takes a function as loss; got {loss!r}")
+    if getattr(loss, "__module__", None) in _OF_ARRAYS:
+        name = call.name_of(loss)
+        usual = f"lambda model, x, y: {name}(model(x), y).mean()"
+        raise TypeError(f"{name} compares arrays, and a loss takes the model: {usual}")

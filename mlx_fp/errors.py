@@ -9,14 +9,23 @@ __all__ = ["CheckpointError", "is_count", "located", "nearest", "note", "unknown
 
 
 def nearest(name: str, candidates: Iterable[str], n: int = 3) -> tuple[str, ...]:
-    """Return up to `n` candidates spelled most like `name`, best first.
+    """Return up to `n` candidates spelled most like `name`, those first whose initials it is.
 
-    >>> nearest("wieght", ["weight", "bias"])
-    ('weight',)
+    >>> nearest("wieght", ["weight", "bias"]), nearest("lr", ["eps", "learning_rate"])
+    (('weight',), ('learning_rate',))
     """
     from difflib import get_close_matches  # only an error needs it
 
-    return tuple(get_close_matches(name, list(candidates), n=n, cutoff=0.5))
+    known = list(candidates)
+    short = [one for one in known if name == _initials(one)]
+    return tuple(dict.fromkeys([*short, *get_close_matches(name, known, n=n, cutoff=0.5)]))[:n]
+
+
+def _initials(name: str) -> str:
+    """Shorten the last part of a path of several words: `optimizer.learning_rate` to `optimizer.lr`."""
+    above, dot, last = name.rpartition(".")
+    words = [word for word in last.split("_") if word]
+    return above + dot + "".join(word[0] for word in words) if len(words) > 1 else ""
 
 
 def unknown(kind: str, name: str, candidates: Iterable[str]) -> str:

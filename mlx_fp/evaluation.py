@@ -60,7 +60,7 @@ def eval_step(
     1.0
     """
     check_parts(model, loss)
-    check_options(False, dtype, streams)
+    check_options(compile, dtype, streams)
     folds = metric.checked(metrics)
 
     def forward(params: Params, batch: Batch) -> tuple[State, Any]:

@@ -13,6 +13,8 @@ from .types import Array, Batch, Loss, Params, State, Tree
 
 __all__ = ["Bound", "losses"]
 
+_RETURNS = "a loss returns a scalar array, or (scalar, dict of scalars)"
+
 tree_map, tree_map_with_path = utils.tree_map, utils.tree_map_with_path
 
 
@@ -53,15 +55,19 @@ def losses(loss: Loss, forward: Bound, batch: Batch) -> tuple[Array, State]:
     """Call a loss on a batch: `(scalar, dict of what else it reports)`. TypeError for any other result."""
     result = call.spread(loss, forward, fresh(batch), "loss")
     value, logs = result if isinstance(result, tuple) and len(result) == 2 else (result, {})
-    reported = logs if isinstance(logs, dict) else {"its second value": logs}
-    for name, scalar in [("loss", value), *reported.items()]:
+    if not isinstance(logs, dict):
+        raise TypeError(f"{_RETURNS}; its second value is {_kind(logs)}")
+    for name, scalar in [("loss", value), *logs.items()]:
         if not isinstance(scalar, mx.array) or scalar.ndim != 0:
-            isarray = isinstance(scalar, mx.array)
-            got = f"an array of shape {scalar.shape}: mean() it?" if isarray else type(scalar).__name__
-            raise TypeError(f"a loss returns a scalar array, or (scalar, dict of scalars); {name} is {got}")
-    if "loss" in reported:
+            hint = ": mean() it?" if isinstance(scalar, mx.array) else ""
+            raise TypeError(f"{_RETURNS}; {name} is {_kind(scalar)}{hint}")
+    if "loss" in logs:
         raise ValueError("a loss reports scalars under names of their own; 'loss' is what it returns first")
     return value.astype(mx.float32), logs
+
+
+def _kind(value: Any) -> str:
+    return f"an array of shape {value.shape}" if isinstance(value, mx.array) else type(value).__name__
 
 
 def _cast(tree: Tree, dtype: Any) -> Tree:

@@ -45,7 +45,7 @@ class Sweep:
     def __str__(self) -> str:
         rows = [_figures(trial) for trial in self.trials]
         heads = list(rows[0]) if rows else []  # the first trial has a report
-        marks = ["best" if self.best and trial.settings == self.best.settings else "" for trial in self.trials]
+        marks = ["best" if self.best and trial.settings is self.best.settings else "" for trial in self.trials]
         cells = [[*(_cell(row.get(head)) for head in heads), mark] for row, mark in zip(rows, marks, strict=True)]
         return table([[*heads, ""], *cells], left=0)
 
@@ -88,6 +88,10 @@ def sweep(
                 print(f"trial {number}/{len(cases)}: {', '.join(f'{k}={v!r}' for k, v in case.items())}", flush=True)
             try:
                 report = run(quiet=quiet, **given)(variant)
+            except KeyboardInterrupt:  # while the trial was set up
+                if not trials:
+                    raise
+                break
             except Exception as error:
                 if not trials:
                     raise

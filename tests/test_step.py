@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import subprocess
 import sys
@@ -159,7 +160,8 @@ def test_a_loss_may_report_scalars_beside_itself():
         (lambda y: None, r"loss is NoneType"),
         (lambda y: [y.mean(), {}], r"loss is list"),
         (lambda y: (y.mean(), {}, {}), r"loss is tuple"),
-        (lambda y: (y.mean(), y), r"its second value is an array of shape"),
+        (lambda y: (y.mean(), y), r"its second value is an array of shape \(6, 2\)"),
+        (lambda y: (y.mean(), y.mean()), r"its second value is an array of shape \(\)"),
         (lambda y: (y.mean(), {"acc": y}), r"acc is an array of shape \(6, 2\)"),
         (lambda y: (y.mean(), {"acc": 0.5}), r"acc is float"),
         (lambda y: (y, {"loss": y.mean()}), r"loss is an array of shape \(6, 2\)"),
@@ -724,7 +726,9 @@ def test_peak_memory_is_at_most_that_of_mlxs_captured_state_idiom():
     assert pure[1] <= 1.02 * theirs[1]
 
 
-def test_options_are_checked_when_the_step_is_made():
+@pytest.mark.parametrize("make", [fp.train_step, fp.eval_step], ids=lambda make: make.__name__)
+def test_options_are_checked_when_the_step_is_made(make):
+    optimizer = (optim.sgd(0.1),) if make is fp.train_step else ()
     for options, error, words in (
         ({"compile": {"shapless": True}}, TypeError, "did you mean 'shapeless'"),
         ({"compile": {"shapeless": True}}, ValueError, "pad or bucket"),
@@ -732,7 +736,46 @@ def test_options_are_checked_when_the_step_is_made():
         ({"dtype": mx.int32}, TypeError, "floating"),
     ):
         with pytest.raises(error, match=words):
-            fp.train_step(nn.linear(3, 2), lambda m, x: m(x).mean(), optim.sgd(0.1), **options)
+            make(nn.linear(3, 2), lambda m, x: m(x).mean(), *optimizer, **options)
+
+
+@pytest.mark.parametrize("given", [nn.losses.cross_entropy, nn.losses.mse_loss, mlx_nn.losses.mse_loss])
+def test_a_loss_of_arrays_is_refused_with_what_to_write(given):
+    words = f"{given.__name__} compares arrays, and a loss takes the model: lambda model, x, y: {given.__name__}"
+    with pytest.raises(TypeError, match=re.escape(words)):
+        fp.train_step(nn.linear(3, 2), given, optim.sgd(0.1))
+
+
+@pytest.mark.parametrize("state", [lambda opt, params: opt.init(params), lambda *_: {}, lambda *_: None])
+def test_a_state_that_no_step_made_is_refused(state):
+    optimizer = optim.sgd(0.1)
+    step = fp.train_step(net(), loss, optimizer)
+    params, _ = step.init(0)
+    with pytest.raises(TypeError, match="takes the opt_state of its own init, with key, optimizer and metrics; this"):
+        step(params, state(optimizer, params), batch())
+
+
+def test_what_is_frozen_is_not_copied_where_bad_steps_are_skipped():
+    model = nn.sequential(nn.freeze()(nn.embedding(4096, 512)), nn.batch_norm(512), nn.linear(512, 2))
+    step = fp.train_step(model, lambda m, x: m(x).mean(), pipe(optim.sgd(0.1), optim.skip_nonfinite()))
+    params, opt_state = step.init(0)
+    size = params["layers"][0]["weight"].nbytes
+
+    def take(scale, params, opt_state):
+        params["layers"][1]["bias"] = params["layers"][1]["bias"] * scale
+        params, opt_state, _ = step(params, opt_state, mx.array([1, 2]))
+        mx.eval(params, opt_state)
+        return params, opt_state
+
+    params, opt_state = take(1.0, params, opt_state)
+    mx.reset_peak_memory()
+    held = mx.get_active_memory()
+    after, opt_state = take(1.0, params, opt_state)
+    assert mx.get_peak_memory() - held < size / 4
+    before = after["layers"][1]["running_mean"].tolist()
+    lost, opt_state = take(math.nan, after, opt_state)
+    assert lost["layers"][1]["running_mean"].tolist() == before
+    assert opt_state["optimizer"]["skipped"].item() == 1
 
 
 def test_metrics_need_a_loss_that_calls_the_model():

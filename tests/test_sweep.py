@@ -72,7 +72,7 @@ def test_a_trial_that_diverges_is_never_the_best_by_accuracy():
     target = made(
         model=nn.linear(3, 2), task=fp.classification(), data=data.splits(train=[rare] * 4, validation=[rare])
     )
-    found = sweep({"optimizer.learning_rate": [0.01, 1e25]}, target)
+    found = sweep({"optimizer.learning_rate": [0.01, math.inf]}, target)
     assert found.best.settings == {"optimizer.learning_rate": 0.01}
     assert found.trials[1].report.best_value is None
 
@@ -196,6 +196,25 @@ def test_an_interrupt_ends_the_sweep_with_the_trials_so_far(number):
     assert [trial.report.stop_reason for trial in found.trials] == [None, number.name]
     assert len(runs) == 2
     assert found.best is not None
+
+
+def test_an_interrupt_while_a_trial_is_set_up_ends_the_sweep_too():
+    made_of = []
+
+    def batches():
+        made_of.append(1)
+        if len(made_of) == 4:  # each of three is tried out, the first runs, and the second is set up
+            raise KeyboardInterrupt
+        return [PAIR]
+
+    found = sweep({"optimizer.learning_rate": [0.1, 0.2]}, made(data=batches))
+    assert [trial.settings for trial in found.trials] == [{"optimizer.learning_rate": 0.1}]
+
+
+def test_settings_that_are_arrays_are_told_apart():
+    scale = [mx.array([1.0, 2.0]), mx.array([3.0, 4.0])]
+    found = sweep({"model.scale": scale}, made(model=lambda scale=1.0: nn.linear(3, 1)))
+    assert len(str(found).splitlines()) >= 3
 
 
 def test_the_checkpoints_of_each_trial_are_in_a_folder_of_its_own(tmp_path):

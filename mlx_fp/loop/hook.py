@@ -173,7 +173,10 @@ class _Running:
         self.seen += 1
         if not (self.always or self._due(event)):
             return None
-        self.memory, directive = self.fn(self.memory, event)
+        result = self.fn(self.memory, event)
+        if not isinstance(result, tuple) or len(result) != 2:
+            raise TypeError(f"{self.hook!r}, a fold, returns (memory, directive); this is {result!r}")
+        self.memory, directive = result
         self.spent = self.hook.once
         if directive is None or isinstance(directive, Asked):
             return directive

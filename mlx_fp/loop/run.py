@@ -32,6 +32,8 @@ __all__ = ["Run"]
 
 Stream = Generator[Event, None, None]
 
+_CAUSES = "a rate too high, an input that is not finite, or a label that is no class make it so"
+
 
 class Run:
     """A run while it goes on. `events()` runs it; no record is made of an event that nobody listens to."""
@@ -51,11 +53,11 @@ class Run:
         check_unrolling(plan.steps_per_call, self.params, self.heard)
         self.rows: list[Row] = []
         self.losses: list[float] | None = [] if plan.keep_losses else None
-        self.steps = self.completed = 0
+        self.steps = self.completed = self.opened = 0  # the last is the step that the epoch began with
         self.standing = Standing()
         self.monitor = watched(task, trainer.monitor, plan.validation is not None, self._logged)
         self.stop: Stop | None = None
-        self.interrupted = self.validate = self.save = self.saving = self.over = False
+        self.interrupted = self.validate = self.save = self.saving = self.over = self.lost = False
         self.stage, self.name = "start", str(time.time_ns())
         self.totals = self._totals(None, "mean")
         self.saver = None if trainer.policy is None else Saver(trainer.policy)
@@ -107,7 +109,8 @@ class Run:
     def _epoch(self, epoch: int) -> Stream:
         plan, started = self.plan, time.perf_counter()
         totals = self.totals = self._totals(self.losses, plan.reduce, self._lost)
-        whole = yield from trained(self, epoch, totals)
+        self.opened = self.steps - (self.resumed_totals or {"batches": 0})["batches"]
+        whole = (yield from trained(self, epoch, totals)) and not self.lost
         if not totals.batches:
             return
         seconds, validation = time.perf_counter() - started, self._totals(None, plan.validation_reduce)
@@ -195,10 +198,10 @@ class Run:
 
     def _lost(self, batch: int, loss: float) -> bool:
         """Do what the plan says of a loss that is not finite; return whether it is left out of the sums."""
-        step = self.steps - (self.totals.batches - batch)
-        told = f"the loss is {loss} at step {step}, batch {batch} of the epoch"
+        told = f"the loss is {loss} at step {self.opened + batch}, batch {batch} of the epoch"
         if self.plan.nonfinite == "raise" and self.stop is None:
-            raise FloatingPointError(f"{told}; nonfinite='skip' leaves such steps out, 'stop' ends the run there")
+            ways = "nonfinite='skip' leaves such steps out, 'stop' ends the run there"
+            raise FloatingPointError(f"{told}; {_CAUSES}; {ways}")
         if self.plan.nonfinite == "stop":
-            self.stop = self.stop or Stop(told)
+            self.lost, self.stop = True, self.stop or Stop(told)
         return self.plan.nonfinite == "skip"

@@ -136,6 +136,8 @@ def init(key: int | Array) -> Callable[[Layer], Params]:
     start = rng.key(key)
 
     def made(target: Layer) -> Params:
+        if not isinstance(target, Layer):
+            raise TypeError(f"init takes a Layer; got {type(target).__name__}: lift or split it")
         params = target.init(start)
         mx.eval(params)
         return params
@@ -151,7 +153,7 @@ def shapes(target: Layer) -> Params:
 def check_given(target: Layer, params: Params) -> None:
     """Raise ValueError unless given parameters are the layer's own: paths, shapes and containers."""
     tree = shapes(target)
-    own, came = ({path: getattr(leaf, "shape", None) for path, leaf in flat(one).items()} for one in (tree, params))
+    own, came = ({path: _shape(leaf) for path, leaf in flat(one).items()} for one in (tree, params))
     odd = [path for path in own | came if own.get(path, ...) != came.get(path, ...)]
     if odd:
         each = [f"{path} is {own.get(path, 'not there')}, given {came.get(path, 'nothing')}" for path in odd]
@@ -219,6 +221,10 @@ def frozen(target: Layer) -> Layer:
     return replace(freeze()(still), name=f"frozen({target.name})")
 
 
+def _shape(leaf: Any) -> Any:
+    return getattr(leaf, "shape", type(leaf).__name__)
+
+
 def _ruled(chosen: Select, trains: bool, strict: bool) -> Callable[[R], R]:
     def ruled(target: Any) -> Any:
         if not isinstance(target, Layer):
@@ -234,10 +240,13 @@ def _ruled(chosen: Select, trains: bool, strict: bool) -> Callable[[R], R]:
 
 def _must_match(chosen: Select, target: Layer) -> None:
     params = shapes(target)
+    known = paths()(params)
+    for path in sorted(chosen.named):
+        if not paths(path)(params):
+            close = nearest(path, known) or known[:3]
+            raise KeyError(f"{path!r} matches no parameter of {target.name}; nearest: {', '.join(close) or 'none'}")
     if not paths(chosen)(params):
-        known = paths()(params)
-        close = nearest(" ".join(chosen.named) or repr(chosen), known) or known[:3]
-        raise KeyError(f"{chosen!r} matches no parameter of {target.name}; nearest: {', '.join(close) or 'none'}")
+        raise KeyError(f"{chosen!r} matches no parameter of {target.name}; nearest: {', '.join(known[:3]) or 'none'}")
 
 
 def _drawn(target: Layer, label: str = "", indent: str = "") -> str:

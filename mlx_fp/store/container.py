@@ -101,7 +101,7 @@ def metadata_of(text: bytes) -> dict[str, str]:
 
 
 def _metadata(entries: dict[str, Any]) -> dict[str, str]:
-    metadata = entries.get("__metadata__", {})
+    metadata = entries.get("__metadata__") or {}  # MLX writes null where there is none
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise ValueError("its metadata are no texts by name")
     return metadata

@@ -47,6 +47,15 @@ def test_once_is_spent_by_a_completed_run_not_by_a_declined_one():
     assert fired == [2]
 
 
+def test_a_fold_that_returns_no_pair_is_an_error_that_says_so():
+    target = pipe(
+        fp.trainer(nn.linear(1, 1), lambda m, x: m(x).mean()),
+        fp.with_hooks(fp.fold("after_step", 0, lambda m, e: m + 1)),
+    )
+    with pytest.raises(TypeError, match=r"a fold, returns \(memory, directive\); this is 1"):
+        fp.fit([mx.ones((1, 1))], quiet=True)(target)
+
+
 def test_directives_come_back_and_anything_else_names_the_hook():
     assert emit(fp.hook("after_epoch", lambda e: fp.Stop("now"))) == [fp.Stop("now")]
 

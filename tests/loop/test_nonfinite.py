@@ -37,6 +37,19 @@ def test_it_is_an_error_with_its_step_and_batch(sync):
     assert any("split=train, epoch=1" in note for note in caught.value.__notes__)
 
 
+@pytest.mark.parametrize("bad", range(6))
+def test_its_step_is_that_of_its_batch_however_many_are_in_a_call(bad):
+    words = f"the loss is nan at step {6 + bad}, batch {bad} of the epoch"
+    with pytest.raises(FloatingPointError, match=words):
+        fit(data.stream(lambda epoch: batches(bad) if epoch else GOOD), epochs=2, steps_per_call=4)
+
+
+@pytest.mark.parametrize("bad", [3, 5])
+def test_its_epoch_gets_no_verdict_wherever_in_it_that_is(bad):
+    report = fit(batches(bad), validation=GOOD, nonfinite="stop")
+    assert (report.best_epoch, report.best_value, report.rows[0].improved) == (None, None, False)
+
+
 def test_it_may_end_the_run_with_a_report():
     report = fit(batches(2), nonfinite="stop", epochs=3)
     assert report.stop_reason == "the loss is nan at step 2, batch 2 of the epoch"
