@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from . import call
 from .door import mx, utils
 from .nn.layer import Layer
+from .nn.lift import method
 from .select import everything
 from .tree import fresh
 from .types import Array, Batch, Loss, Params, State, Tree
@@ -21,7 +23,8 @@ tree_map, tree_map_with_path = utils.tree_map, utils.tree_map_with_path
 class Bound:
     """The model during one step; keeps the buffers that each call hands back, and the last output.
 
-    In another floating type, inputs and weights are narrowed; buffers are not, and the loss gets its batch as it came.
+    It has the other methods of a lifted module, too: `forward.encode(x)`, see `nn.method`. In another floating type,
+    inputs and weights are narrowed; buffers are not, and the loss gets its batch as it came.
     """
 
     __slots__ = ("_dtype", "_model", "output", "params", "train")
@@ -32,6 +35,14 @@ class Bound:
 
     def __call__(self, *xs: Any, **kw: Any) -> Any:
         """Run the model, in the random stream of the step."""
+        return self._run(self._model, *xs, **kw)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return partial(self._run, method(self._model, name))
+
+    def _run(self, model: Layer, *xs: Any, **kw: Any) -> Any:
         trainable = self._model.trainable
         weight = trainable.leaves(self.params)
         stays = (trainable(self.params) if self._dtype is None else weight) if self.train else everything
@@ -44,9 +55,7 @@ class Bound:
             return before if stays(path, before) else after.astype(before.dtype)
 
         inside = tree_map_with_path(narrow, self.params)
-        self.output, after = self._model.apply(
-            inside, *_cast(xs, self._dtype), train=self.train, **_cast(kw, self._dtype)
-        )
+        self.output, after = model.apply(inside, *_cast(xs, self._dtype), train=self.train, **_cast(kw, self._dtype))
         self.params = tree_map_with_path(kept, after, self.params)
         return self.output
 

@@ -63,6 +63,9 @@ def values(metrics: Sequence[Metric], memory: State) -> dict[str, float]:
     """Read the value of each metric, as floats."""
     read = {m.name: m.value(memory[m.name]) for m in metrics}
     mx.eval(read)
+    odd = [f"{name} {tuple(value.shape)}" for name, value in read.items() if getattr(value, "size", 1) != 1]
+    if odd:
+        raise ValueError(f"the value of a metric is a scalar; these are arrays: {', '.join(odd)}")
     return {name: float(value) for name, value in read.items()}
 
 

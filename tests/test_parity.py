@@ -57,6 +57,7 @@ ONLY_HERE = {
         "lift": "the way in from mlx.nn",
         "losses": "the module of mlx.nn.losses",
         "lower": "the way out to mlx.nn",
+        "method": "another method of a lifted module",
         "param": "an array that trains, for define",
         "predictor": "a plain function of arrays",
         "remat": "mlx.nn.utils.checkpoint, with the same random numbers",

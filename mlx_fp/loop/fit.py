@@ -93,7 +93,7 @@ def evaluate(
     data = as_dataset(test)
 
     def evaluated(target: Trainer) -> dict[str, float]:
-        task, totals = target.task, Totals()
+        task, totals = target.task, Totals(metrics=target.task.metrics)
         check_given(target.model, params)
         step = eval_step(target.model, task.loss, metrics=task.metrics, compile=compile, dtype=dtype, streams=streams)
         with located(split="test", batch=lambda: totals.batches):

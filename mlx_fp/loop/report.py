@@ -89,6 +89,11 @@ class Report:
     opt_state: State = field(repr=False)
 
     @property
+    def best_checkpoint(self) -> str | None:
+        """The checkpoint of the best epoch, None where it has none; `load` reads it."""
+        return next((row.checkpoint for row in self.rows if row.epoch == self.best_epoch), None)
+
+    @property
     def exit_status(self) -> int:
         """What a script should exit with: 130 after Ctrl-C, 143 after SIGTERM, else 0."""
         return {"SIGINT": 130, "SIGTERM": 143}.get(self.stop_reason or "", 0)

@@ -194,7 +194,7 @@ class Run:
     def _totals(
         self, losses: list[float] | None, reduce: Any, lost: Callable[[int, float], bool] | None = None
     ) -> Totals:
-        return Totals(losses, reduce=reduce, in_flight=self.in_flight, lost=lost)
+        return Totals(losses, reduce=reduce, in_flight=self.in_flight, lost=lost, metrics=self.trainer.task.metrics)
 
     def _lost(self, batch: int, loss: float) -> bool:
         """Do what the plan says of a loss that is not finite; return whether it is left out of the sums."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..data import Dataset
 from ..errors import unknown
+from ..metric import Metric
 from ..tree import leaves
 from ..types import Batch, State
 from .report import Row
@@ -47,9 +48,14 @@ class Totals:
         reduce: Reducer = "mean",
         in_flight: float = IN_FLIGHT,
         lost: Callable[[int, float], bool] | None = None,
+        metrics: Sequence[Metric] = (),
     ) -> None:
-        """Make empty sums; `lost(batch, loss)` hears of a loss that is not finite, and says whether to leave it out."""
+        """Make empty sums; `lost(batch, loss)` hears of a loss that is not finite, and says whether to leave it out.
+
+        The names of `metrics` are not for what the loss reports.
+        """
         self.batches = self.examples = 0
+        self._reserved = frozenset(Row.__slots__).union(m.name for m in metrics)
         self._lost, self._read_so_far, self._left_out = lost, 0, 0
         self.means: dict[str, float] = {}
         self.metrics: dict[str, float] = {}
@@ -62,7 +68,9 @@ class Totals:
         self._in_flight = in_flight
 
     def add(self, logs: State, batch: Batch) -> None:
-        """Count a batch and queue its logs; reads those that are due."""
+        """Count a batch and queue its logs; reads those that are due. ValueError when two figures have one name."""
+        if not self.batches:
+            self._check(logs)
         count = examples(batch)
         self.batches += 1
         self.examples += count
@@ -71,7 +79,7 @@ class Totals:
             self._read()
 
     def close(self, data: Dataset, metrics: dict[str, float]) -> None:
-        """Read what is queued, and the metrics. ValueError when there was no batch, or two figures have one name."""
+        """Read what is queued, and the metrics. ValueError when there was no batch."""
         if not self.batches:
             raise ValueError(
                 f"an epoch of {data!r} gave no batch; it needs at least one, and a stream's factory must return "
@@ -79,9 +87,6 @@ class Totals:
             )
         while self._queue:
             self._read()
-        taken = sorted(self._sums.keys() & {*metrics, *Row.__slots__})
-        if taken or any(name.startswith("val_") for name in self._sums):
-            raise ValueError(f"a loss reports {', '.join(taken or self._sums)}: rows and metrics have names like these")
         counted = max(self.examples - self._left_out, 1)
         self.means = {name: total / counted for name, total in self._sums.items()} if self._sums else {"loss": math.nan}
         self.means["loss"] = self._reduced()
@@ -104,6 +109,11 @@ class Totals:
     def named(self) -> dict[str, float]:
         """Name the metrics, and the means of what the loss reports beside itself."""
         return self.metrics | {name: mean for name, mean in self.means.items() if name != "loss"}
+
+    def _check(self, logs: State) -> None:
+        taken = [name for name in logs if name in self._reserved or name.startswith("val_")]
+        if taken:
+            raise ValueError(f"a loss reports {', '.join(taken)}: rows and metrics have names like these")
 
     def _read(self) -> None:
         logs, count = self._queue.popleft()

@@ -7,7 +7,7 @@ from .define import buffer, define, param
 from .layer import Layer, freeze, frozen, init, layer, predictor, shapes, unfreeze
 from .layers import *  # noqa: F403
 from .layers import __all__ as _layers
-from .lift import fn, lift, lower, split
+from .lift import fn, lift, lower, method, split
 from .remat import remat
 from .summary import Summary, summary
 
@@ -28,6 +28,7 @@ __all__ = [
     "lift",
     "losses",
     "lower",
+    "method",
     "param",
     "predictor",
     "remat",

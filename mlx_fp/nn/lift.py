@@ -7,7 +7,7 @@ parameter tree in, sets the mode of every nested module, and reads the buffers b
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -20,11 +20,11 @@ from ..select import select
 from ..tree import flat, fresh
 from ..types import Params
 from .dense import Linear
-from .layer import Layer, Trainable, check_given, layer
+from .layer import Apply, Layer, Trainable, check_given, layer
 from .module import AS_THEY_ARE, Module, fill, hidden, parameters, read, structure
 from .plain import MultiHeadAttention
 
-__all__ = ["as_layer", "fn", "lift", "lower", "split"]
+__all__ = ["as_layer", "fn", "lift", "lower", "method", "split"]
 
 _COMPUTED: Mapping[type, type] = MappingProxyType({mlx_nn.Linear: Linear})
 """The classes that compute in the place of mlx.nn's own."""
@@ -92,6 +92,27 @@ def lower(target: Layer, params: Params) -> mlx_nn.Module:
     return _freeze_rest(module, params, target)
 
 
+def method(target: Layer, name: str) -> Layer:
+    """Run another method of a lifted module, or a module in it, on the same parameters: a decoder's part, say.
+
+    AttributeError for a name that is no method, and for a layer that is not of one module.
+
+    >>> class Twice(mlx_nn.Linear):
+    ...     def encode(self, x):
+    ...         return self(x) + self(x)
+    >>> twice = lift(Twice, 3, 2)
+    >>> method(twice, "encode").apply(twice.init(0), mx.ones((1, 3)))[0].shape
+    (1, 2)
+    """
+    run = target.apply.run
+    if not isinstance(run, _Run):
+        raise AttributeError(f"{target.name} has no {name!r}: methods are those of a lifted module")
+    if not callable(getattr(run.still, name, None)):
+        own = [key for key in (*vars(type(run.still)), *run.still) if not key.startswith("_")]
+        raise AttributeError(f"{target.name}: {unknown('method', name, own)}")
+    return replace(target, apply=Apply(replace(run, method=name)), name=f"{target.name}.{name}")
+
+
 def fn(function: Callable[..., Any], name: str | None = None) -> Layer:
     """Make a layer without parameters of any callable; one that names `train` is told the mode.
 
@@ -128,11 +149,12 @@ class _Run:
 
     still: mlx_nn.Module
     paths: frozenset[str]
+    method: str = "__call__"
 
     def __call__(self, params: Params, xs: tuple[Any, ...], kw: dict[str, Any], train: bool) -> tuple[Any, Params]:
         classes = _NATIVE if _native.engaged() else _COMPUTED
         module = self.bound(params, train, classes if train else AS_THEY_ARE)  # without, a predictor can be exported
-        return module(*xs, **kw), read(module, params)
+        return getattr(module, self.method)(*xs, **kw), read(module, params)
 
     def bound(self, params: Params, train: bool, classes: Mapping[type, type] = AS_THEY_ARE) -> mlx_nn.Module:
         """Return a module of this structure that holds `params`, some classes replaced by others."""

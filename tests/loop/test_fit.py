@@ -208,6 +208,27 @@ def test_what_a_loss_reports_is_a_mean_over_examples_in_the_rows():
     assert report.rows[0].count == pytest.approx((16 * 16 + 16 * 16 + 8 * 8) / 40)
 
 
+@pytest.mark.parametrize("name", ["accuracy", "seconds", "val_error"])
+def test_a_name_of_a_row_or_metric_is_refused_at_the_first_step(name):
+    def loss(model, x, y):
+        return nn.losses.cross_entropy(model(x), y, reduction="mean"), {name: mx.array(0.0)}
+
+    steps = []
+    target = pipe(fp.trainer(MODEL, fp.classification(loss=loss)), fp.on("before_step", lambda e: steps.append(e.step)))
+    with pytest.raises(ValueError, match=f"a loss reports {name}: rows and metrics have names like these"):
+        fp.fit(TRAIN, quiet=True)(target)
+    assert steps == [0]
+    report = fit(trainer())
+    with pytest.raises(ValueError, match=f"a loss reports {name}"):
+        fp.evaluate(TRAIN, params=report.params)(target)
+
+
+def test_a_metric_that_is_no_scalar_is_named():
+    each = fp.Metric("each", lambda: mx.zeros((2,)), lambda memory, output, x, y: memory + 1, lambda memory: memory)
+    with pytest.raises(ValueError, match=r"the value of a metric is a scalar; these are arrays: each \(2,\)"):
+        fit(trainer(fp.with_metrics(each)))
+
+
 def test_one_trace_per_batch_shape_over_the_whole_run():
     traced = []
 

@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import mlx.core as mx
 import pytest
@@ -33,6 +34,19 @@ def names(folder):
 def watched(values):
     """A monitor whose values are given, one an epoch."""
     return fp.monitor("given", metric=lambda row: values[row.epoch])
+
+
+def test_a_report_knows_the_checkpoint_of_its_best_epoch(tmp_path):
+    x = mx.random.normal((32, 3), key=mx.random.key(0))
+    pair = (x, x.sum(axis=1))
+    worse = {"weight": mx.full((1, 3), 9.0), "bias": mx.ones((1,))}
+    hook = fp.on("before_epoch", lambda e: fp.Replace(params=worse) if e.epoch == 2 else None)
+    policy = fp.checkpoints(tmp_path / "ep-{epoch}")
+    target = pipe(fp.trainer(nn.linear(3, 1), fp.regression()), fp.with_optimizer(optim.sgd(0.01)), hook, policy)
+    report = fp.fit([pair] * 3, validation=[pair], epochs=3, quiet=True)(target)
+    assert (report.best_epoch, report.best_checkpoint) == (1, str(tmp_path / "ep-1.safetensors"))
+    assert fp.load(report.best_checkpoint).metadata["step"] == 6
+    assert fp.fit([pair], quiet=True)(replace(target, policy=None, hooks=())).best_checkpoint is None
 
 
 def test_files_are_named_by_the_template_and_by_a_function(tmp_path):
