@@ -70,7 +70,7 @@ class Registry:
 
     def _resolve(self, name: str) -> Any:
         line = dict.fromkeys(self._line(name, ()))  # a base that two bases share comes once
-        return _joined(f"{self.kind} {name!r}", [self._entries[one].spec for one in line])
+        return _kept(_joined(f"{self.kind} {name!r}", [self._entries[one].spec for one in line]))
 
     def _line(self, name: str, through: tuple[str, ...]) -> Iterator[str]:
         """Yield the names of what an entry is made of, bases first."""
@@ -85,8 +85,10 @@ class Registry:
 
 
 def _kept(spec: Any) -> Any:
-    """Copy a dict, which its owner may change."""
-    return dict(spec) if isinstance(spec, Mapping) else spec
+    """Copy dicts and lists, which their owner may change, all the way down."""
+    if isinstance(spec, Mapping):
+        return {key: _kept(value) for key, value in spec.items()}
+    return list(map(_kept, spec)) if isinstance(spec, list) else spec
 
 
 def _joined(what: str, specs: list[Any]) -> Any:

@@ -59,6 +59,15 @@ def test_what_is_handed_in_or_out_may_be_changed_without_changing_the_registry()
     assert (registry["a"], registry["b"]) == ({"x": 1}, {"x": 1, "y": 2})
 
 
+def test_what_lies_in_lists_and_dicts_is_the_registrys_own_too():
+    given = {"keys": ["x", {"as": "image"}]}
+    table = Registry("collate").add("a", given).add("b", ["one"])
+    given["keys"][1]["as"] = "other"
+    table["a"]["keys"].append("y")
+    table["b"].append("two")
+    assert (table["a"], table["b"]) == ({"keys": ["x", {"as": "image"}]}, ["one"])
+
+
 def test_repr_names_the_entries():
     assert repr(Registry("pack")) == "Registry('pack': empty)"
     assert repr(Registry("pack").add("a", len).add("b", abs)) == "Registry('pack': a, b)"
