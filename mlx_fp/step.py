@@ -190,9 +190,7 @@ def train_step(
         kept, before = partition(trains(model, chosen, params))(params)
         kept, memory = optimizer.update(grads, opt_state["optimizer"], kept)
         if skips(memory):
-            sound, weight = finite(grads), model.trainable.leaves(params)  # of what does not train, buffers change
-            back = lambda path, new, old: old if weight(path, old) else mx.where(sound, new, old)  # noqa: E731
-            rest = utils.tree_map_with_path(back, rest, before, path="")
+            rest = kept_back(finite(grads), model.trainable.leaves(params), rest, before)
         return merge(kept, rest), {**opt_state, "optimizer": apart(memory)}
 
     def whole(params: Params, opt_state: State, batch: Batch) -> tuple[Params, State, State]:
@@ -226,6 +224,16 @@ def train_step(
         compiled(update, "params", "opt_state", "grads", "rest"),
         large,
     )
+
+
+def kept_back(sound: Array, weight: Select, rest: Params, before: Params) -> Params:
+    """Return buffers as they were unless a step is sound; weights that do not train have not changed anyway."""
+
+    def back(path: str, new: Array, old: Array) -> Array:
+        return old if weight(path, old) else mx.where(sound, new, old)
+
+    kept: Params = utils.tree_map_with_path(back, rest, before, path="")
+    return kept
 
 
 def trains(model: Layer, chosen: Select, params: Params) -> Select:

@@ -27,7 +27,8 @@ class Options(TypedDict, total=False):
     `dtype` and `streams` are those of `train_step`. `keep_losses=False` drops the losses of single steps.
 
     `reduce` and `validation_reduce` say what the loss of an epoch is of those of its batches: `"mean"`, weighted by
-    examples, `"sum"`, `"last"`, or a function of the list of them.
+    examples, `"sum"`, `"last"`, or a function of the list of them. `averaged` validates the averages that `ema` keeps,
+    in place of the parameters, so that the best epoch is theirs.
 
     `sync` says when the loop waits for the device. `"async"` queues each step and is at most two ahead, so that the
     next batch is prepared meanwhile. `"step"` waits for each; `"epoch"` runs an epoch at its end, at once; `"none"`
@@ -57,6 +58,7 @@ class Options(TypedDict, total=False):
     keep_losses: bool
     reduce: Reducer
     validation_reduce: Reducer
+    averaged: bool
     sync: str
     steps_per_call: int
     nonfinite: str
@@ -80,6 +82,7 @@ class Plan:
     keep_losses: bool = True
     reduce: Reducer = "mean"
     validation_reduce: Reducer = "mean"
+    averaged: bool = False
     sync: str = "async"
     steps_per_call: int = 1
     nonfinite: str = "raise"

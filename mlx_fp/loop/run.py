@@ -12,7 +12,7 @@ from typing import Any
 from ..data import Cursor, Dataset
 from ..errors import located
 from ..evaluation import eval_step
-from ..optim import skip_nonfinite
+from ..optim import averaged, skip_nonfinite
 from ..step import train_step
 from . import keeping
 from .event import EVENTS, AfterBackward, Event, RunState
@@ -48,6 +48,8 @@ class Run:
         self.eval = eval_step(trainer.model, task.loss, **common)
         start = plan.seed if plan.params is None else plan.params
         self.params, self.opt_state = self.step.init(start, seed=plan.seed)
+        if plan.averaged:
+            averaged(self.opt_state)  # a KeyError where no optimiser keeps averages
         self.sync = SYNC.get(plan.sync)
         self.in_flight = IN_FLIGHT * plan.steps_per_call if self.sync else math.inf
         check_unrolling(plan.steps_per_call, self.params, self.heard)
@@ -143,7 +145,8 @@ class Run:
         with located(**where):
             yield from self.emit("before_validation", epoch=epoch)
             self.stage = "validation"
-            for batch, logs in validated(self.eval, self.params, data, totals, epoch=epoch):
+            params = averaged(self.opt_state)(self.params) if self.plan.averaged else self.params
+            for batch, logs in validated(self.eval, params, data, totals, epoch=epoch):
                 if "after_validation_batch" in self.heard:
                     yield from self.emit("after_validation_batch", epoch=epoch, batch=batch, loss=logs["loss"])
                 if self.interrupted:

@@ -11,6 +11,8 @@ from ..types import Array, Params, State, Tree
 
 __all__ = ["averaged", "finite", "reading", "scale_rates", "skips"]
 
+_INSIDE = {"inner", "memory", "optimizer", "groups"}
+
 tree_map_with_path = utils.tree_map_with_path
 
 
@@ -19,7 +21,7 @@ def averaged(opt_state: State) -> Callable[[Params], Params]:
 
     KeyError without `ema`.
     """
-    holders = _holders(opt_state, "average") or [{"average": reading("average")(opt_state)}]
+    holders = _holders(opt_state, "average")
     found = {path: leaf for holder in holders for path, leaf in flat(holder["average"]).items()}
 
     def held(path: str, leaf: Array) -> Array:
@@ -37,13 +39,9 @@ def reading(name: str) -> Callable[[State], Any]:
 
     def find(opt_state: State) -> Any:
         holders = _holders(opt_state, name)
-        if len(holders) == 1:
-            return holders[0][name]
-        if holders:
+        if len(holders) > 1:
             raise KeyError(f"{len(holders)} groups keep {name!r}: read it of one, in the list 'groups' of the state")
-        chain = list(_chain(opt_state))
-        kept = sorted({key for state in chain for key in state} - {"inner", "memory", "optimizer", "groups"})
-        raise KeyError(f"no wrapper of this optimiser keeps {name!r}; kept: {', '.join(kept)}")
+        return holders[0][name]
 
     return find
 
@@ -81,19 +79,35 @@ def skips(state: State) -> bool:
     return any("skipped" in one for one in _chain(state))
 
 
-def _holders(state: Any, name: str) -> list[State]:
-    """Return the states that keep something of a name, of wrappers in one another the outermost, of groups each."""
-    if not isinstance(state, dict):
-        return []
-    if name in state:
-        return [state]
-    below = (state.get("optimizer"), state.get("inner"), *state.get("groups", ()))
-    return [holder for inner in below for holder in _holders(inner, name)]
+def _holders(opt_state: State, name: str) -> list[State]:
+    """Return the states that keep something of a name, of wrappers in one another the outermost, of groups each.
+
+    KeyError, naming what there is, when none does.
+    """
+    found = list(_outermost(opt_state, name))
+    if not found:
+        kept = sorted({key for state in _chain(opt_state) for key in state} - _INSIDE)
+        raise KeyError(f"no wrapper of this optimiser keeps {name!r}; kept: {', '.join(kept)}")
+    return found
+
+
+def _outermost(state: Any, name: str) -> Iterator[State]:
+    if isinstance(state, dict) and name in state:
+        yield state
+    else:
+        for inner in _inside(state):
+            yield from _outermost(inner, name)
+
+
+def _inside(state: Any) -> Iterator[Any]:
+    """Yield what a wrapper's state has the states of what it wraps under."""
+    if isinstance(state, dict):
+        yield from (state.get("optimizer"), state.get("inner"), *state.get("groups", ()))
 
 
 def _chain(state: Any) -> Iterator[State]:
     """Yield the states of the wrappers, the outermost first, and of the optimisers inside."""
     if isinstance(state, dict):
         yield state
-        for inner in (state.get("optimizer"), state.get("inner"), *state.get("groups", ())):
+        for inner in _inside(state):
             yield from _chain(inner)

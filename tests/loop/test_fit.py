@@ -146,6 +146,18 @@ def test_grad_norm_is_before_clipping_and_asks_for_what_measures_it():
         fit(trainer(fp.on("after_step", lambda e: e.grad_norm)))
 
 
+def test_averages_are_validated_where_they_are_asked_for():
+    target = pipe(trainer(), fp.with_optimizer(pipe(optim.sgd(0.5), optim.ema(0.9))))
+    plain, averaged = (fit(target, validation=HELD, epochs=2, averaged=flag) for flag in (False, True))
+    assert same(plain.params, averaged.params)
+    mean = optim.averaged(averaged.opt_state)(averaged.params)
+    for report, params in ((plain, plain.params), (averaged, mean)):
+        assert report.rows[-1].val_loss == fp.evaluate(HELD, params=params)(target)["loss"]
+    assert plain.rows[-1].val_loss != averaged.rows[-1].val_loss
+    with pytest.raises(KeyError, match="no wrapper of this optimiser keeps 'average'"):
+        fit(trainer(), validation=HELD, averaged=True)
+
+
 def test_stop_ends_the_run_after_the_step_and_says_why():
     report = fit(trainer(fp.on("after_step", lambda e: fp.Stop("seen enough") if e.step == 1 else None)), epochs=3)
     assert report.stopped_early

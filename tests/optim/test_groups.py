@@ -16,6 +16,8 @@ import mlx_fp as fp
 from mlx_fp import nn, optim
 from mlx_fp.tree import flat, paths
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*of groups gets no parameter")
+
 
 def ones_like(tree):
     return (
