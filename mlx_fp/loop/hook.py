@@ -133,7 +133,7 @@ class Hooks:
         """Give the hooks that were there the memory, counts and final word that they had."""
         for key, running in self._named():
             for name in _KEPT:
-                setattr(running, name, state.get(key, {}).get(name, getattr(running, name)))
+                setattr(running, name, deepcopy(state.get(key, {}).get(name, getattr(running, name))))
 
     def _named(self) -> Iterator[tuple[str, _Running]]:
         counts: dict[str, int] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from ..data import Cursor
@@ -12,6 +12,7 @@ from ..optim.state import finite
 from .event import Event
 from .hook import Stop
 from .resume import resolved
+from .retention import is_newest, new_run
 from .snapshot import restore, snapshot
 
 if TYPE_CHECKING:
@@ -64,9 +65,13 @@ def finish(run: Run) -> Stream:
 def resumed(run: Run) -> tuple[Cursor, str | None, int | None]:
     """Go on from a checkpoint, if there is one; return where the data go on, from what, and from which epoch."""
     found, kind = resolved(run.plan.resume, run.trainer, run.monitor.name)
+    policy = run.trainer.policy
     if found is None:
+        run.name = new_run(policy)
         return Cursor(), None, None
     cursor = restore(run, found)
+    if policy is not None and not is_newest(policy, found.path):
+        run.branch, run.name = {**run.branch, run.name: run.steps}, new_run(policy)
     if run.hooks.ended is not None:
         run.stop = Stop(run.hooks.ended)
         told = "%s is of a run that a hook has ended: %s; without that hook it goes on"
@@ -96,12 +101,18 @@ def _saved(run: Run) -> Stream:
 def _written(run: Run, saver: Saver) -> Stream:
     told = snapshot(run, run.cursor)
     path = saver.path(told)
-    if not run.cursor.index:
-        run.rows[-1] = replace(run.rows[-1], checkpoint=str(path))
-        told["rows"][-1]["checkpoint"] = str(path)
+    _name_rows(run, str(path))
+    told["rows"] = [asdict(row) for row in run.rows]
     yield from _told(run, wait=True)  # one is written at a time
     saver.start(path, run.params, run.opt_state, told)
     yield from _told(run, wait=not saver.policy.background or run.interrupted)
+
+
+def _name_rows(run: Run, path: str) -> None:
+    """Say in the row of an epoch where its checkpoint is, and no longer in that of another which had the same path."""
+    run.rows[:] = [replace(row, checkpoint=None) if row.checkpoint == path else row for row in run.rows]
+    if not run.cursor.index:
+        run.rows[-1] = replace(run.rows[-1], checkpoint=path)
 
 
 def _told(run: Run, wait: bool) -> Stream:

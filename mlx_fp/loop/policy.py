@@ -57,11 +57,14 @@ class Policy:
 
     @property
     def label(self) -> str:
-        """The path in words, by which files of one policy know each other."""
+        """What files of one policy know each other by: the template within its folder, or the name of the function."""
         if isinstance(self.path, str):
-            return self.path
-        code = getattr(self.path, "__code__", None)
-        return name_of(self.path) + ("" if code is None else f" of line {code.co_firstlineno}")
+            return os.path.relpath(self.path, self.folder)
+        return f"{getattr(self.path, '__module__', '')}.{getattr(self.path, '__qualname__', name_of(self.path))}"
+
+    def owns(self, label: str) -> bool:
+        """Whether a file of this label is of this policy; files once had the whole template as theirs."""
+        return label in (self.label, self.path)
 
     def file(self, values: Mapping[str, Any]) -> Path:
         """Return the path for what `FIELDS` name. ValueError for one outside the folder."""
@@ -92,7 +95,7 @@ class Policy:
             name: getattr(self, name)
             for name in ("best", "every", "every_steps", "keep_last", "keep_best", "background")
         }
-        return {"path": self.label, **plain}
+        return {"path": self.path if isinstance(self.path, str) else self.label, **plain}
 
 
 def checkpoints(
@@ -135,15 +138,21 @@ def checkpoints(
     template = path if callable(path) else _template(path)
     policy = Policy(template, best, every, every_steps, keep_last, keep_best, background)
     _ = policy.folder
-    if keep_last is not None and policy.file(_SAMPLE) == policy.file(
-        {**_SAMPLE, "epoch": 4, "next_epoch": 5, "step": 6}
-    ):
-        raise ValueError(f"keep_last keeps several files, and {policy.label!r} names one: put {{epoch}} or {{step}} in")
+    if keep_last is not None:
+        _check_several(policy)
 
     def added(target: Trainer) -> Trainer:
         return replace(target, policy=policy)
 
     return added
+
+
+def _check_several(policy: Policy) -> None:
+    """Refuse a path that is one for checkpoints that are all to be kept."""
+    later = {"step": 6} if policy.every_steps else {"epoch": 4, "next_epoch": 5, "step": 6}
+    if policy.file(_SAMPLE) == policy.file({**_SAMPLE, **later}):
+        what = "{step}" if policy.every_steps else "{epoch} or {step}"
+        raise ValueError(f"keep_last keeps several files, and {policy.label!r} names one: put {what} in")
 
 
 def _template(path: Any) -> str:

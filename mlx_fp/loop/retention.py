@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import string
+import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,7 @@ from typing import Any
 from ..store.checkpoint import SUFFIXES, peek
 from .policy import Policy
 
-__all__ = ["File", "best_of", "is_sound", "kept", "listed", "owned"]
+__all__ = ["File", "best_of", "is_newest", "is_sound", "kept", "listed", "new_run", "of_line", "owned"]
 
 File = tuple[Path, dict[str, Any]]
 """A checkpoint, and those of its metadata that it is known by."""
@@ -20,7 +23,7 @@ File = tuple[Path, dict[str, Any]]
 Seen = dict[tuple[Path, int, int, int], "dict[str, Any] | None"]
 """What headers said that were read before, by path, number, time and size of the file."""
 
-_KNOWN_BY = ("step", "next_epoch", "run", "policy", "monitor_mode", "monitor_value", "cursor", "improved")
+_KNOWN_BY = ("step", "next_epoch", "run", "branch", "policy", "monitor_mode", "monitor_value", "cursor", "improved")
 
 
 def owned(policy: Policy) -> list[Path]:
@@ -32,16 +35,38 @@ def owned(policy: Policy) -> list[Path]:
     return [path for path in paths if named.fullmatch(os.path.abspath(path)) and path.is_file()]
 
 
-def listed(policy: Policy, run: str | None = None, seen: Seen | None = None) -> list[File]:
-    """List the checkpoints of a policy, of all runs or of one: those of older runs first, and the older ones of each.
+def listed(policy: Policy, seen: Seen | None = None) -> list[File]:
+    """List the checkpoints of a policy: those of older runs first, and the older ones of each.
 
     This goes by their headers, which only `load` checks. Files whose header cannot be that of a run are left out. With
     `seen`, which is brought up to date, no header is read twice.
     """
     told = _read(owned(policy), {} if seen is None else seen)
-    files = [(path, one) for path, one in told if one is not None and one["policy"] == policy.label]
-    mine = [file for file in files if run in (None, file[1]["run"])]
-    return sorted(mine, key=lambda file: (file[1]["run"], file[1]["step"], file[1]["next_epoch"], str(file[0])))
+    files = [(path, one) for path, one in told if one is not None and policy.owns(one["policy"])]
+    return sorted(files, key=lambda file: (file[1]["run"], file[1]["step"], file[1]["next_epoch"], str(file[0])))
+
+
+def of_line(files: list[File], told: Mapping[str, Any]) -> list[File]:
+    """Choose the files of a run, and of those that it branched off from up to where it did; `told` is of its newest.
+
+    >>> files = [(Path(run + str(step)), {"run": run, "step": step}) for run, step in (("a", 4), ("a", 5), ("b", 5))]
+    >>> [path.name for path, _ in of_line(files, {"run": "b", "branch": {"a": 4}})]
+    ['a4', 'b5']
+    """
+    until = {**(told["branch"] or {}), told["run"]: math.inf}
+    return [file for file in files if file[1]["step"] <= until.get(file[1]["run"], -1)]
+
+
+def new_run(policy: Policy | None) -> str:
+    """Return the name of a run that begins now: it comes after those of the policy's files, whatever the clock says."""
+    others = [] if policy is None else [int(told["run"]) for _, told in listed(policy) if told["run"].isdigit()]
+    return str(max([time.time_ns(), *(1 + other for other in others)]))
+
+
+def is_newest(policy: Policy, path: Path | None) -> bool:
+    """Tell whether a run resumed from a file is still that run: from any but the newest it is another."""
+    files = listed(policy)
+    return not files or path is None or os.path.realpath(files[-1][0]) == os.path.realpath(path)
 
 
 def _read(paths: list[Path], seen: Seen) -> list[tuple[Path, dict[str, Any] | None]]:
@@ -67,7 +92,11 @@ def is_sound(told: dict[str, Any]) -> bool:
     >>> is_sound({"step": 3})
     False
     """
-    cursor, value = told.get("cursor"), told.get("monitor_value")
+    cursor, value, branch = (
+        told.get("cursor"),
+        told.get("monitor_value"),
+        told.get("branch"),
+    )  # older ones have no branch
     return (
         all(type(told.get(name)) is int for name in ("step", "next_epoch"))
         and all(type(told.get(name)) is str for name in ("run", "policy", "monitor_mode"))
@@ -75,6 +104,7 @@ def is_sound(told: dict[str, Any]) -> bool:
         and isinstance(cursor, dict)
         and type(cursor.get("index")) is int
         and "improved" in told
+        and (branch is None or (isinstance(branch, dict) and all(type(step) is int for step in branch.values())))
     )
 
 

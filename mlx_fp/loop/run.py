@@ -60,7 +60,8 @@ class Run:
         self.monitor = watched(task, trainer.monitor, plan.validation is not None, self._logged)
         self.stop: Stop | None = None
         self.interrupted = self.validate = self.save = self.saving = self.over = self.lost = False
-        self.stage, self.name = "start", str(time.time_ns())
+        self.stage, self.name = "start", ""
+        self.branch: dict[str, int] = {}  # the runs that this one has left, and after which step
         self.totals = self._totals(None, "mean")
         self.saver = None if trainer.policy is None else Saver(trainer.policy)
         self.resumed_totals: dict[str, Any] | None = None
@@ -95,9 +96,11 @@ class Run:
         return report_of(self)
 
     def _epochs(self) -> Stream:
-        plan, ended = self.plan, self.stop is not None
+        plan, ended, validate = self.plan, self.stop is not None, self.validate
         fields = {"start_epoch": self.start_epoch, "resumed_from_epoch": self.resumed_from_epoch}
         yield from self.emit("before_fit", epochs_target=plan.epochs, **fields, batches=plan.train.size)
+        if validate and self.stop is None:  # an interrupt has cut what a hook had asked for
+            yield from self.validate_now(self.start_epoch - (not self.cursor.index))
         if ended and self.cursor.index:
             yield from self._epoch(self.start_epoch)
         for epoch in range(self.start_epoch, plan.epochs):
@@ -126,7 +129,7 @@ class Run:
             self.standing, row = judged(self.monitor, self.standing, row, whole=whole and held)
             self.rows.append(row)
             yield from self.emit("after_epoch", row=row)
-            if self.validate:
+            if self.validate and not self.interrupted:
                 yield from self.validate_now(epoch)
         if whole and held:
             self.completed += 1
@@ -134,11 +137,12 @@ class Run:
             yield from keeping.after_epoch(self, epoch, row.improved)
 
     def validate_now(self, epoch: int) -> Stream:
-        """Validate between two steps, as a hook has asked."""
-        self.validate = False
+        """Validate between two steps, as a hook has asked; what an interrupt cuts is done when the run goes on."""
         if self.plan.validation is None:
             raise ValueError("a hook asked to Validate(), and there is no validation data")
-        yield from self._validate(epoch, self.plan.validation, self._totals(None, self.plan.validation_reduce))
+        self.validate, totals = False, self._totals(None, self.plan.validation_reduce)
+        yield from self._validate(epoch, self.plan.validation, totals)
+        self.validate = self.validate or not totals.means
 
     def _validate(self, epoch: int, data: Dataset, totals: Totals) -> Stream:
         where = {"split": "validation", "epoch": epoch, "batch": lambda: totals.batches, "stage": lambda: self.stage}

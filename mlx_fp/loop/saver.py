@@ -13,7 +13,7 @@ from ..store.checkpoint import prepared, suffixed
 from ..store.files import sweep
 from ..store.lock import Lock
 from .policy import FIELDS, Policy
-from .retention import Seen, kept, listed
+from .retention import Seen, kept, listed, of_line
 
 __all__ = ["Saver", "Written"]
 
@@ -60,10 +60,10 @@ class Saver:
         write = prepared(path, params, opt_state=opt_state, metadata=told)
 
         def work() -> Written:
-            left = () if self._tidy else self._retain(told["run"])  # by runs that were killed as they deleted
+            left = () if self._tidy else self._retain(told)  # by runs that were killed as they deleted
             write()
             self._tidy = True
-            return path, told, left + self._retain(told["run"], path)
+            return path, told, left + self._retain(told, path)
 
         self._writing = self._thread().submit(work) if self.policy.background else _now(work)
 
@@ -82,10 +82,10 @@ class Saver:
         self._worker = self._worker or ThreadPoolExecutor(1, "mlx_fp-checkpoint", initializer=roam)
         return self._worker
 
-    def _retain(self, run: str, newest: Path | None = None) -> tuple[str, ...]:
+    def _retain(self, told: dict[str, Any], newest: Path | None = None) -> tuple[str, ...]:
         if self.policy.keep_last is None:
             return ()
-        files = listed(self.policy, run, self._seen)
+        files = of_line(listed(self.policy, self._seen), told)
         stay: set[Path | None] = {newest, *kept(self.policy, files)}
         deleted = [path for path, _ in files if path not in stay and not _is_same(path, self.resumed_from)]
         for path in deleted:

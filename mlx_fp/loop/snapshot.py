@@ -41,10 +41,12 @@ def snapshot(run: Run, cursor: Cursor, user: Any = None) -> dict[str, Any]:
         **asdict(run.standing),
         "completed": run.completed,
         "hooks": run.hooks.state(),
+        "validate": run.validate,
         "rows": [asdict(row) for row in run.rows],
         "losses": None if run.losses is None else mx.array(run.losses, mx.float32),
         "totals": totals,
         "run": run.name,
+        "branch": run.branch,
         "data": repr(run.plan.train),
         "options": _options(run),
         "policy": None if run.trainer.policy is None else run.trainer.policy.label,
@@ -69,8 +71,9 @@ def restore(run: Run, checkpoint: Any) -> Cursor:
     run.rows = [Row(**{field.name: row[field.name] for field in fields(Row)}) for row in told["rows"]]
     if run.losses is not None and told["losses"] is not None:
         run.losses[:] = told["losses"].tolist()
-    run.name = told["run"]
     run.hooks.restore(told["hooks"])
+    run.name, run.branch = told["run"], told.get("branch") or {}
+    run.validate = told.get("validate", False)
     run.resumed_totals = told["totals"]
     return Cursor(**told["cursor"])
 

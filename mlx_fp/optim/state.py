@@ -49,11 +49,16 @@ def reading(name: str) -> Callable[[State], Any]:
 def scale_rates(factor: float, *, least: float = 0.0) -> Callable[[State], State]:
     """Multiply every learning rate in an optimiser's state, or a step's, by `factor`, down to `least`; lower ones stay.
 
+    ValueError for a factor that is not above 0.
+
     >>> from mlx_fp import optim
     >>> state = optim.clip_norm(1.0)(optim.sgd(0.5)).init({"w": mx.array(1.0)})
     >>> scale_rates(0.5)(state)["inner"]["learning_rate"].item()
     0.25
     """
+
+    if not factor > 0:
+        raise ValueError(f"factor is a number above 0; got {factor!r}")
 
     def scaled(state: State) -> State:
         changed = dict(state)
@@ -63,7 +68,8 @@ def scale_rates(factor: float, *, least: float = 0.0) -> Callable[[State], State
             changed["groups"] = [scaled(one) for one in state["groups"]]
         if "learning_rate" in state:
             rate = state["learning_rate"]
-            changed["learning_rate"] = mx.minimum(rate, mx.maximum(rate * factor, least))
+            lower = mx.minimum(rate, mx.maximum(rate * factor, least))
+            changed["learning_rate"] = rate * factor if factor > 1 else lower
         return changed
 
     return scaled

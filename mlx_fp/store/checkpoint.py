@@ -20,7 +20,7 @@ from .files import write_whole
 from .manifest import rebuild, take_down
 from .tensors import Tensor, as_array, as_tensor
 
-__all__ = ["SCHEMA", "SUFFIXES", "Checkpoint", "found", "load", "peek", "prepared", "save", "suffixed"]
+__all__ = ["SCHEMA", "SUFFIXES", "Checkpoint", "found", "is_foreign", "load", "peek", "prepared", "save", "suffixed"]
 
 SCHEMA = 1
 """The version of what is in the file."""
@@ -155,6 +155,16 @@ def peek(path: str | os.PathLike[str]) -> dict[str, Any] | None:
         return found if isinstance(found, dict) else None
     except (ValueError, RecursionError, KeyError, TypeError, OSError):
         return None
+
+
+def is_foreign(path: str | os.PathLike[str]) -> bool:
+    """Tell whether a safetensors file has a sound header, and nothing in it of a checkpoint."""
+    try:
+        with Path(path).open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            return "manifest" not in metadata_of(file.read(min(length, LONGEST_HEADER)))
+    except (ValueError, OSError):
+        return False
 
 
 def _left_out(name: str) -> Any:
