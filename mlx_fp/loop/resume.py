@@ -5,17 +5,16 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from ..call import named
 from ..errors import CheckpointError
 from ..store.bundle import read_bundle
-from ..store.checkpoint import Checkpoint, load
+from ..store.checkpoint import Checkpoint, is_foreign, load, peek
 from ..store.files import digest
 from .policy import Policy
-from .retention import File, best_of, listed, owned
+from .retention import File, best_of, listed, of_line, owned
 from .trainer import Trainer
 
 __all__ = ["resolved"]
@@ -82,9 +81,10 @@ def _of_policy(which: str, policy: Policy | None) -> Checkpoint | None:
 
 def _in_order(which: str, files: list[File]) -> Iterator[File]:
     """Yield the files to try, the newest run's first: a damaged header may name any run and any step."""
-    for _, of_run in groupby(reversed(files), key=lambda file: file[1]["run"]):
-        newest_first = list(of_run)
-        yield from best_of(newest_first[::-1]) if which == "best" else newest_first
+    while files:
+        mine = of_line(files, files[-1][1])
+        yield from best_of(mine) if which == "best" else reversed(mine)
+        files = [file for file in files if file not in mine]
 
 
 def _warn_of_damage(policy: Policy, chosen: Path, known: set[Path]) -> None:
@@ -98,8 +98,8 @@ def _warn_of_damage(policy: Policy, chosen: Path, known: set[Path]) -> None:
 
 
 def _is_of_another(path: Path, policy: Policy) -> bool:
-    """Whether a file is whole, and no checkpoint of this policy."""
-    try:
-        return load(path).metadata.get("policy") != policy.label
-    except CheckpointError:
-        return False
+    """Whether a file is no checkpoint of this policy: weights of another making, or of another run."""
+    told = peek(path)
+    if told is None:
+        return is_foreign(path)
+    return not policy.owns(str(told.get("policy")))
