@@ -9,7 +9,7 @@ from typing import Any
 
 from . import jit, metric, rng
 from .checks import check_options, check_parts
-from .forward import Bound, losses
+from .forward import Bound, losses, output
 from .metric import Metric
 from .nn.layer import Layer
 from .streams import abreast, divided, reported
@@ -66,7 +66,7 @@ def eval_step(
     def forward(params: Params, batch: Batch) -> tuple[State, Any]:
         bound = Bound(model, params, False, dtype)
         (value, logs), _ = rng.run(0, lambda: losses(loss, bound, batch))
-        return {"loss": value, **logs}, bound.output
+        return {"loss": value, **logs}, output(bound)
 
     def whole(params: Params, state: State, batch: Batch) -> tuple[State, State]:
         parts, shares = divided(batch, streams)

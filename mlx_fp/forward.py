@@ -13,7 +13,7 @@ from .select import everything
 from .tree import fresh
 from .types import Array, Batch, Loss, Params, State, Tree
 
-__all__ = ["Bound", "losses"]
+__all__ = ["Bound", "losses", "output"]
 
 _RETURNS = "a loss returns a scalar array, or (scalar, dict of scalars)"
 
@@ -27,11 +27,11 @@ class Bound:
     inputs and weights are narrowed; buffers are not, and the loss gets its batch as it came.
     """
 
-    __slots__ = ("_dtype", "_model", "output", "params", "train")
+    __slots__ = ("_dtype", "_model", "_output", "params", "train")
 
     def __init__(self, model: Layer, params: Params, train: bool, dtype: Any) -> None:
         self._model, self._dtype = model, dtype
-        self.params, self.train, self.output = params, train, None
+        self.params, self.train, self._output = params, train, None
 
     def __call__(self, *xs: Any, **kw: Any) -> Any:
         """Run the model, in the random stream of the step."""
@@ -55,9 +55,15 @@ class Bound:
             return before if stays(path, before) else after.astype(before.dtype)
 
         inside = tree_map_with_path(narrow, self.params)
-        self.output, after = model.apply(inside, *_cast(xs, self._dtype), train=self.train, **_cast(kw, self._dtype))
+        xs, kw = _cast(xs, self._dtype), _cast(kw, self._dtype)
+        self._output, after = model.apply.run(inside, xs, kw, self.train)  # `key` may be an argument of the model's
         self.params = tree_map_with_path(kept, after, self.params)
-        return self.output
+        return self._output
+
+
+def output(forward: Bound) -> Any:
+    """Return what the model returned last, None if it was not called."""
+    return forward._output
 
 
 def losses(loss: Loss, forward: Bound, batch: Batch) -> tuple[Array, State]:

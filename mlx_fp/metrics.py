@@ -70,7 +70,8 @@ def top_k(k: int, name: str | None = None, *, ignore: int | None = None) -> Metr
 
     def among(logits: Array, y: Array) -> Array:
         own = mx.take_along_axis(logits, within(logits, y)[..., None], axis=-1)
-        return (~(logits <= own)).sum(axis=-1) < k  # NaN is no hit
+        found = (~(logits <= own)).sum(axis=-1) < k  # NaN is no hit
+        return found & (within(logits, y) == y)  # nor is a label that is no class
 
     return _hits(name or f"top_{k}", among, ignore)
 

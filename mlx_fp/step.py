@@ -10,7 +10,7 @@ from typing import Any
 from . import jit, metric, rng
 from .checks import check_options, check_parts, check_state, check_trainable
 from .door import mx, on_cpu, utils
-from .forward import Bound, losses
+from .forward import Bound, losses, output
 from .memory import keep
 from .metric import Metric
 from .nn.layer import Layer, check_given, shapes
@@ -167,12 +167,12 @@ def train_step(
         def objective(kept: Params) -> Any:
             forward = Bound(model, merge(kept, rest), True, dtype)
             (value, logs), after = rng.run(key, lambda: losses(loss, forward, batch))
-            aside.append((logs, forward.params, after, forward.output))
+            aside.append((logs, forward.params, after, output(forward)))
             return value
 
         value, grads = mx.value_and_grad(objective)(kept)
-        ((logs, params, key, output),) = aside
-        return grads, partition(trains(model, chosen, params))(params)[1], {"loss": value, **logs}, key, output
+        ((logs, params, key, last),) = aside
+        return grads, partition(trains(model, chosen, params))(params)[1], {"loss": value, **logs}, key, last
 
     def gradients(params: Params, opt_state: State, batch: Batch) -> tuple[Tree, Params, State, State]:
         check_state(opt_state)

@@ -182,7 +182,7 @@ def predictor(params: Params, *, compile: bool = False) -> Callable[[Layer], Cal
         check_given(target, params)
 
         def run(params: Params, xs: tuple[Any, ...], kw: dict[str, Any]) -> Any:
-            return target.apply(params, *xs, **kw)[0]
+            return target.apply.run(params, xs, kw, False)[0]
 
         step = jit.compiled(run, "params", "xs", "kw", compile=compile, title="predictor", numpy=("xs", "kw"))
         return lambda *xs, **kw: step(params, xs, kw)

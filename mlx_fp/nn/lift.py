@@ -21,7 +21,7 @@ from ..tree import flat, fresh
 from ..types import Params
 from .dense import Linear
 from .layer import Apply, Layer, Trainable, check_given, layer
-from .module import AS_THEY_ARE, Module, fill, hidden, parameters, read, structure
+from .module import AS_THEY_ARE, Module, fill, hidden, parameters, read, refuse_closures, structure
 from .plain import MultiHeadAttention
 
 __all__ = ["as_layer", "fn", "lift", "lower", "method", "split"]
@@ -55,6 +55,7 @@ def lift(target: Any, *args: Any, **kwargs: Any) -> Layer:
         return made
     if not isinstance(made, Module):
         raise TypeError(f"{call.name_of(target)} made {type(made).__name__}, neither a Layer nor an mlx.nn.Module")
+    refuse_closures(made)
     return _lifted(made, lambda: parameters(target(*args, **kwargs)))
 
 
@@ -70,7 +71,8 @@ def split(module: mlx_nn.Module) -> tuple[Layer, Params]:
     """
     if not isinstance(module, Module):
         raise TypeError(f"split takes an mlx.nn.Module; got {type(module).__name__}")
-    still = structure(module, {})
+    refuse_closures(module)
+    still = structure(module)
     params = parameters(module)
     return _lifted(still, lambda: fresh(params)), fresh(params)
 
@@ -88,8 +90,9 @@ def lower(target: Layer, params: Params) -> mlx_nn.Module:
         raise TypeError(f"lower takes a Layer and its parameters; the first is {type(target).__name__}")
     check_given(target, params)
     run = target.apply.run
-    module = run.bound(params, train=True) if isinstance(run, _Run) else _Lowered(target, params)
-    return _freeze_rest(module, params, target)
+    if isinstance(run, _Run) and run.method == "__call__":
+        return _freeze_rest(run.bound(params, train=True), params, target)
+    return _freeze_rest(_Lowered(target, params), params, target)
 
 
 def method(target: Layer, name: str) -> Layer:
@@ -159,7 +162,7 @@ class _Run:
     def bound(self, params: Params, train: bool, classes: Mapping[type, type] = AS_THEY_ARE) -> mlx_nn.Module:
         """Return a module of this structure that holds `params`, some classes replaced by others."""
         self._check(params)
-        module: mlx_nn.Module = structure(self.still, {}, classes)
+        module: mlx_nn.Module = structure(self.still, classes)
         fill(module, params)
         module.train(train)
         return module
@@ -206,7 +209,8 @@ def _freeze_rest(module: mlx_nn.Module, params: Params, target: Layer) -> mlx_nn
     def freeze(path: str, node: mlx_nn.Module) -> None:
         prefix = f"{path}." if path else ""
         own = [key for key, value in node.items() if isinstance(value, mx.array) and prefix + key in leaves]
-        node._no_grad = {key for key in own if not trains(prefix + key, leaves[prefix + key])}
+        if own:  # a module that stands in several places has its parameters in one
+            node._no_grad = {key for key in own if not trains(prefix + key, leaves[prefix + key])}
 
     module.apply_to_modules(freeze)
     return module
@@ -221,7 +225,7 @@ def _lifted(still: mlx_nn.Module, make: Callable[[], Params]) -> Layer:
 def _trainable(module: mlx_nn.Module) -> Trainable:
     """Tell buffers, which a module freezes again after `unfreeze`, from what it has frozen besides."""
     trains = set(flat(module.trainable_parameters()))
-    free = structure(module, {})
+    free = structure(module)
     free.apply_to_modules(lambda _, m: m.unfreeze(recurse=False))  # asked one by one, each keeps its buffers frozen
     floats = {p for p, leaf in flat(parameters(module)).items() if mx.issubdtype(leaf.dtype, mx.floating)}
     may = (set(flat(free.trainable_parameters())) | trains) & floats

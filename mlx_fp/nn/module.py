@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
+import gc
+from collections.abc import Iterator, Mapping
+from functools import partial
+from types import CellType, FunctionType, MappingProxyType, MethodType
 from typing import Any
 
 import mlx.nn as mlx_nn
+from toolz import get_in
 
 from ..door import mx
 from ..tree import flat, fresh
 from ..types import Params
 
-__all__ = ["AS_THEY_ARE", "Module", "fill", "hidden", "parameters", "read", "structure"]
+__all__ = ["AS_THEY_ARE", "Module", "fill", "hidden", "parameters", "read", "refuse_closures", "structure"]
 
 Module = mlx_nn.Module
 
@@ -21,14 +24,74 @@ AS_THEY_ARE: Mapping[type, type] = MappingProxyType({})
 
 
 def parameters(module: mlx_nn.Module) -> Params:
-    """Return the parameters and buffers of a module as a plain tree, each array as an object of its own."""
-    return fresh(module.parameters())
+    """Return the parameters and buffers of a module as a plain tree, each array as an object of its own.
 
-
-def structure(node: Any, seen: dict[int, Any], classes: Mapping[type, type] = AS_THEY_ARE) -> Any:
-    """Copy modules, their containers, and their arrays as objects, for a module may use `+=`; what stands in two places
-    stays one.
+    Those of a module that stands in several places are in the first of them alone.
     """
+    tree: Params = fresh(module.parameters())
+    for *above, last in _repeated(module, set()):
+        get_in(above, tree)[last] = {}
+    return tree
+
+
+def structure(module: Any, classes: Mapping[type, type] = AS_THEY_ARE) -> Any:
+    """Copy a module, those in it, and their arrays as objects, for a module may use `+=`; some classes by others.
+
+    What stands in two places stays one, and methods that a module keeps as attributes are those of the copies.
+    """
+    seen: dict[int, Any] = {}
+    copy = _copied(module, seen, classes)
+    for node in seen.values():
+        own = vars(node).items() if isinstance(node, Module) else ()
+        bound = {key: value for key, value in own if isinstance(value, MethodType) and id(value.__self__) in seen}
+        for key, value in bound.items():
+            node.__dict__[key] = MethodType(value.__func__, seen[id(value.__self__)])
+    return copy
+
+
+def refuse_closures(module: mlx_nn.Module) -> None:
+    """Raise TypeError for an attribute that is a function over one of the modules, whose arrays it would always use."""
+    modules = [one for one in module.modules() if issubclass(type(one), Module)]  # a compiled module says it is one
+    known = {id(one) for one in modules}
+    for one in modules:
+        for name, value in (*vars(one).items(), *dict.items(one)):
+            copied = issubclass(type(value), (Module, MethodType, tuple))
+            if not copied and _reaches(value, known, depth=4):
+                raise TypeError(
+                    f"{type(one).__name__}.{name} is a function made of a module, and would always compute with the "
+                    "arrays that the module has now: make it in the method that calls it"
+                )
+
+
+def _reaches(value: Any, modules: set[int], depth: int) -> bool:
+    if id(value) in modules:
+        return True
+    followed = isinstance(value, (FunctionType, MethodType, partial, tuple)) or type(value).__module__ == "mlx.core"
+    return followed and depth > 0 and any(_reaches(one, modules, depth - 1) for one in _held(value))
+
+
+def _held(value: Any) -> list[Any]:
+    """Return what a callable is made of, but for the globals of a function, which may hold anything."""
+    if isinstance(value, FunctionType):
+        cells = [cell.cell_contents for cell in value.__closure__ or () if cell != CellType()]
+        return [*cells, *(value.__defaults__ or ())]
+    return gc.get_referents(value)
+
+
+def _repeated(node: Any, seen: set[int]) -> Iterator[tuple[Any, ...]]:
+    """Yield the paths of modules that stand elsewhere before."""
+    if isinstance(node, Module):
+        if id(node) in seen:
+            yield ()
+            return
+        seen.add(id(node))
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, child in items:
+        if not (isinstance(node, Module) and str(key).startswith("_")):
+            yield from ((key, *below) for below in _repeated(child, seen))
+
+
+def _copied(node: Any, seen: dict[int, Any], classes: Mapping[type, type]) -> Any:
     if isinstance(node, mx.array):
         return node.astype(node.dtype)
     if not isinstance(node, (dict, list, tuple)):
@@ -42,11 +105,11 @@ def structure(node: Any, seen: dict[int, Any], classes: Mapping[type, type] = AS
         copy.__dict__.update(node.__dict__)
         copy._no_grad = set(node._no_grad)
         for key, child in node.items():
-            dict.__setitem__(copy, key, structure(child, seen, classes))
+            dict.__setitem__(copy, key, _copied(child, seen, classes))
         return copy
     if isinstance(node, dict):
-        return {key: structure(child, seen, classes) for key, child in node.items()}
-    items = [structure(child, seen, classes) for child in node]
+        return {key: _copied(child, seen, classes) for key, child in node.items()}
+    items = [_copied(child, seen, classes) for child in node]
     if isinstance(node, list):
         return items
     return type(node)(*items) if hasattr(node, "_fields") else type(node)(items)

@@ -58,7 +58,9 @@ def cross_entropy(
     0.6931
     """
     common = weights is None and not label_smoothing and reduction in _REDUCTIONS and logits.dtype == mx.float32
-    if not (on_cpu() and common and targets.ndim == logits.ndim - 1):
+    places = list(logits.shape)
+    del places[axis]
+    if not (on_cpu() and common and list(targets.shape) == places):
         return mlx_nn.losses.cross_entropy(logits, targets, weights, axis, label_smoothing, reduction)  # type: ignore
     score = mx.take_along_axis(logits, mx.expand_dims(targets, axis), axis).squeeze(axis)
     return _REDUCTIONS[reduction](logsumexp(logits, axis) - score)

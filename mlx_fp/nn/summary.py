@@ -84,14 +84,13 @@ def _rows(target: Layer, params: Params, path: str, trains: Select) -> Iterator[
 def _arrays(name: str, module: Any, params: Params, path: str, trains: Select) -> Iterator[Row]:
     """Yield a row for the arrays of a part, and one for each of the modules inside it, by its own name."""
     name = type(module).__name__ if isinstance(module, Module) else name
-    items = list(params.items() if isinstance(params, dict) else enumerate(params))
+    items = dict(params.items() if isinstance(params, dict) else enumerate(params))
     below = f"{path}." if path else ""
-    own = {str(key): value for key, value in items if isinstance(value, mx.array)}
-    nested = {str(key): value for key, value in items if str(key) not in own and paths()(value)}
+    own = {str(key): value for key, value in items.items() if isinstance(value, mx.array)}
+    nested = {key: value for key, value in items.items() if str(key) not in own and paths()(value)}
     if own or not nested:
         trainable = sum(value.size for key, value in own.items() if trains(below + key, value))
         yield Row(path, name, {key: tuple(value.shape) for key, value in own.items()}, size(own), trainable)
     for key, child in nested.items():
-        place: Any = int(key) if isinstance(module, list) else key
-        inner = module[place] if isinstance(module, (dict, list)) else None
-        yield from _arrays(name, inner, child, below + key, trains)
+        inner = module[key] if isinstance(module, (dict, list)) else None
+        yield from _arrays(name, inner, child, f"{below}{key}", trains)
