@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, pairwise
+from math import inf
 from typing import Any
 
 from ..call import name_of, named
@@ -49,9 +50,10 @@ def pad(
     """Make a batch of each list of rows, as `bucket` and `batch(n, stack=list)` give, padded to one length.
 
     Every array in a row, or list of numbers, is filled up with `value` along its first axis: to the longest of its
-    batch, rounded up to a multiple, or to the next of the lengths `to`; lists of bools stay bool. Rows that are dicts
-    can get their first array's own length as `lengths`, int32 `(b,)`, to mask by. Raise ValueError for rows longer than
-    the last of `to`, and for dicts whose keys differ.
+    batch, rounded up to a multiple, or to the next of the lengths `to`; arrays keep their dtype, and lists of bools or
+    of integers stay such. Rows that are dicts can get their first array's own length as `lengths`, int32 `(b,)`, to
+    mask by. Raise ValueError for rows longer than the last of `to`, for dicts whose keys differ, and for a `value` that
+    the rows cannot hold: 0.5 among integers, -1 among unsigned ones, 1e10 in float16; floats round as usual.
 
     >>> from toolz import pipe
     >>> from mlx_fp import data
@@ -151,14 +153,41 @@ def _joined(values: list[Any], size: int, fill: float, at: str) -> Any:
     """Stack arrays and lists of numbers, each filled up to a length."""
     for value in values:
         refuse_mask(at, value)
-    suited = bool(fill) if _of_bools(values) else fill
-    return stack([_filled(value, size, suited) for value in values])
+    kind = _kind(values, fill)
+    for dtype in {_dtype(own) for own in {kind if isinstance(value, list) else value.dtype for value in values}}:
+        if not _holds(dtype, fill):
+            told = f"{fill}, which {str(dtype).removeprefix('mlx.core.')} does not hold"
+            raise ValueError(f"pad cannot fill {at} up with {told}: give another value, or rows of another dtype")
+    return stack([_filled(value, size, kind(fill) if isinstance(value, list) else fill) for value in values])
 
 
-def _of_bools(values: list[Any]) -> bool:
-    """Whether the lists among the values hold bools alone, which a number beside them would make integers."""
-    numbers = chain.from_iterable(value for value in values if isinstance(value, list))
-    return isinstance(next(numbers, None), bool) and all(isinstance(number, bool) for number in numbers)
+def _kind(values: list[Any], fill: float) -> type:
+    """Return what the numbers in the lists among the values are together; lists without any are as the fill is."""
+    found = set(map(type, chain.from_iterable(value for value in values if isinstance(value, list)))) or {type(fill)}
+    return next((kind for kind in (bool, int) if all(issubclass(one, kind) for one in found)), float)
+
+
+def _dtype(own: Any) -> Any:
+    """Return the dtype of mlx's for an array's own, or for a kind of numbers; None where mlx has none."""
+    from ..door import mx
+
+    if isinstance(own, mx.Dtype):
+        return own
+    name = getattr(own, "name", None) or {bool: "bool", int: "int64", float: "float32"}.get(own, "")
+    return getattr(mx, "bool_" if name == "bool" else name, None)
+
+
+def _holds(dtype: Any, fill: float) -> bool:
+    """Whether a dtype has a number: integers the whole ones in their range, floats all that do not become infinite."""
+    from ..door import mx
+
+    if dtype is None:
+        return True
+    if dtype == mx.bool_:
+        return fill in (0, 1)
+    if mx.issubdtype(dtype, mx.integer):
+        return fill % 1 == 0 and mx.iinfo(dtype).min <= fill <= mx.iinfo(dtype).max
+    return not (mx.issubdtype(dtype, mx.floating) and mx.finfo(dtype).max < abs(fill) < inf)
 
 
 def _filled(value: Any, size: int, fill: float) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Unpack
 
 from ..data import Splits, as_dataset
@@ -17,7 +18,7 @@ from .report import Report
 from .run import Run
 from .signals import asking
 from .totals import Totals
-from .trainer import Trainer, with_hooks
+from .trainer import Trainer
 from .validation import validated
 
 __all__ = ["evaluate", "events", "fit"]
@@ -42,10 +43,10 @@ def fit(train: Any, *, quiet: bool = False, **options: Unpack[Options]) -> Calla
     asked = plan(train, (), options)
 
     def run(target: Trainer) -> Report:
-        running = Run(target if quiet else with_hooks(*progress())(target), asked)
-        with asking(running.interrupt, busy=lambda: running.saving):
-            for _ in running.events():
-                pass
+        shown = progress(quiet=quiet)
+        running = Run(target, replace(asked, wanted=shown.events))
+        with asking(running.interrupt, busy=lambda: running.saving), shown(running.cursor) as show:
+            _followed(running.events(), show)
         return running.report()
 
     return run
@@ -102,3 +103,12 @@ def evaluate(
         return {"loss": totals.means["loss"], **totals.named()}
 
     return evaluated
+
+
+def _followed(stream: Generator[Event, None, None], show: Callable[[Event], None]) -> None:
+    """Show each event; an error of that ends the run as one of a hook does."""
+    for event in stream:
+        try:
+            show(event)
+        except BaseException as error:
+            stream.throw(error)

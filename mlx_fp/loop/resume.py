@@ -10,7 +10,7 @@ from typing import Any
 
 from ..call import named
 from ..errors import CheckpointError
-from ..store.bundle import read_bundle
+from ..store.bundle import is_bundle, read_bundle
 from ..store.checkpoint import Checkpoint, is_foreign, load, peek
 from ..store.files import digest
 from .policy import Policy
@@ -42,7 +42,7 @@ def resolved(source: Any, trainer: Trainer, monitor: str) -> tuple[Checkpoint | 
         return _of_policy(source, trainer.policy), source
     if not isinstance(source, (str, os.PathLike)):
         raise TypeError(f"resume is a path, 'latest', 'best', a checkpoint, a bundle or a function; got {source!r}")
-    if Path(source).suffix == ".json":
+    if Path(source).suffix == ".json" or is_bundle(source):  # by its name, too, where it is damaged or not there
         return _of_bundle(read_bundle(source), Path(source).parent), "bundle"
     return load(source), "path"
 

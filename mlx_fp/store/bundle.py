@@ -14,7 +14,7 @@ from .. import blas
 from ..call import name_of
 from .files import digest, write_whole
 
-__all__ = ["SCHEMA", "bundle", "read_bundle", "save_bundle"]
+__all__ = ["SCHEMA", "bundle", "is_bundle", "read_bundle", "save_bundle"]
 
 SCHEMA = "mlx_fp.bundle/1"
 """The kind and version of the file."""
@@ -61,8 +61,7 @@ def save_bundle(
     """
     made = bundle(report, settings=settings, user=user)
     if checkpoint is not None:
-        relative = os.path.relpath(checkpoint, Path(path).parent)
-        made["checkpoint"] = {"path": Path(relative).as_posix(), "sha256": digest(checkpoint)}
+        made["checkpoint"] = {"path": _relative(Path(checkpoint), Path(path)), "sha256": digest(checkpoint)}
     return write_whole(path, json.dumps(_plain(made, "bundle"), indent=2, allow_nan=False).encode())
 
 
@@ -86,6 +85,20 @@ def read_bundle(path: str | os.PathLike[str]) -> dict[str, Any]:
     return {"checkpoint": None, **_numbers(read), "folder": str(Path(path).parent)}
 
 
+def is_bundle(path: str | os.PathLike[str]) -> bool:
+    """Say whether a file is there and begins as JSON does, whatever its name; what is wrong with it `read_bundle` says.
+
+    >>> import tempfile
+    >>> is_bundle(save_bundle(Path(tempfile.mkdtemp()) / "run.bundle", {"rows": []})), is_bundle("gone.json")
+    (True, False)
+    """
+    if not Path(path).is_file():
+        return False
+    with open(path, "rb") as file:
+        start = file.read(64)
+    return start.lstrip().startswith(b"{") and b"\0" not in start  # a container may begin so, and has zeros there
+
+
 def environment() -> dict[str, str | None]:
     """Say where this runs: versions, Python, platform.
 
@@ -94,6 +107,12 @@ def environment() -> dict[str, str | None]:
     """
     packages = {name.replace("-", "_"): _version(name) for name in ("mlx-fp", "mlx")}
     return {**packages, "python": platform.python_version(), "platform": platform.platform(), **_device()}
+
+
+def _relative(file: Path, beside: Path) -> str:
+    """Return a file's path from another's folder; links are followed first, as the system does before it goes up."""
+    real = Path(os.path.realpath(file.parent)) / file.name
+    return Path(os.path.relpath(real, os.path.realpath(beside.parent))).as_posix()
 
 
 def _named(value: Any) -> Any:

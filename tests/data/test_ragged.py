@@ -154,6 +154,72 @@ def test_lists_of_bools_and_numbers_are_numbers():
     assert padded([[], []], to=(2,)).dtype == mx.int32
 
 
+MAKERS = {
+    "list of numbers": list,
+    "mlx": lambda row: mx.array(row, mx.int32),
+    "numpy": lambda row: np.array(row, np.int32),
+}
+
+
+@pytest.mark.parametrize("rows", [[[1, 2], [3]], [[1], [2]]], ids=["filled", "full"])
+@pytest.mark.parametrize("value", [0.5, -1.5, 1e20, float("nan"), float("inf")])
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_integers_are_filled_with_integers_alone(make, value, rows):
+    with pytest.raises(
+        ValueError, match=r"pad cannot fill row\['x'\] up with .*, which int(32|64) does not hold"
+    ) as error:
+        padded([{"x": make(row)} for row in rows], value=value)
+    assert error.value.__notes__ == ["at operation=pad(multiple_of=1), split=train, epoch=0, index=0"]
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_a_whole_number_leaves_integers_integers(make):
+    batch = padded([make([1, 2**24 + 1]), make([3])], value=2.0)
+    assert (batch.tolist(), str(batch.dtype).removeprefix("mlx.core.")) == ([[1, 2**24 + 1], [3, 2]], "int32")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [("bool_", 2), ("bool_", 0.5), ("uint8", -1), ("uint8", 256), ("int8", -129), ("int64", 2**63), ("float16", 1e10)],
+)
+@pytest.mark.parametrize("of", [mx, np], ids=["mlx", "numpy"])
+def test_what_a_dtype_does_not_hold_is_refused(of, dtype, value):
+    rows = [of.ones((2,), dtype=getattr(of, dtype)), of.ones((1,), dtype=getattr(of, dtype))]
+    with pytest.raises(ValueError, match=f"up with {value}, which {dtype.strip('_')} does not hold"):
+        padded(rows, value=value)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [("bool_", 1.0), ("uint8", 255), ("int8", -128.0), ("int64", 2**53 + 1), ("float16", -np.inf), ("float32", 0.1)],
+)
+@pytest.mark.parametrize("of", [mx, np], ids=["mlx", "numpy"])
+def test_what_a_dtype_holds_is_filled_in(of, dtype, value):
+    one = getattr(of, dtype)
+    batch = padded([of.ones((2,), dtype=one), of.ones((1,), dtype=one)], value=value)
+    assert (batch.dtype, batch[1, 1].item()) == (one, np.array(value).astype(dtype.strip("_")).item())
+
+
+@pytest.mark.parametrize("rows", [[[True, False], [True]], [[True], [False]]], ids=["filled", "full"])
+@pytest.mark.parametrize("value", [0.5, 2, -1])
+def test_lists_of_bools_are_filled_with_bools_alone(rows, value):
+    with pytest.raises(ValueError, match=f"pad cannot fill row up with {value}, which bool does not hold"):
+        padded(rows, value=value)
+
+
+def test_lists_with_a_float_in_them_are_floats_together():
+    batch = padded([[1, 2], [1.5], []], value=0.25)
+    assert (batch.tolist(), batch.dtype) == ([[1.0, 2.0], [1.5, 0.25], [0.25, 0.25]], mx.float32)
+    assert padded([[], []], to=(1,), value=0.5).tolist() == [[0.5], [0.5]]
+    with pytest.raises(ValueError, match="up with 1e\\+300, which float32 does not hold"):
+        padded([[1.5, 2.5], [1.5]], value=1e300)
+
+
+def test_numpy_fills_what_mlx_has_no_dtype_for():
+    rows = [np.array([1, 2], "m8[s]"), np.array([3], "m8[s]")]
+    assert padded(rows).tolist() == np.array([[1, 2], [3, 0]], "m8[s]").tolist()
+
+
 def test_a_padded_numpy_batch_keeps_the_dtype_and_the_other_axes():
     batch = padded([np.ones((2, 3), np.float16), np.ones((4, 3), np.float16)], value=7, multiple_of=8)
     assert (batch.shape, batch.dtype) == ((2, 8, 3), np.float16)

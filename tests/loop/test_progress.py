@@ -1,11 +1,14 @@
-"""Progress: lines in a pipe, a bar on a terminal, nothing when quiet."""
+"""Progress: lines in a pipe, a bar on a terminal, nothing when quiet; and a run is the same with any of them."""
 
+import io
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import mlx.core as mx
 import pytest
 from toolz import pipe
 
@@ -13,17 +16,51 @@ import mlx_fp as fp
 from mlx_fp import nn
 
 SCRIPT = """
-import mlx.core as mx, mlx_fp as fp
-from mlx_fp import nn
+import threading, mlx.core as mx, mlx_fp as fp
+from mlx_fp import data, nn
 batches = [(mx.ones((4, 3)), mx.zeros((4,), mx.int32))] * 6
-fp.fit(batches, validation=batches[:1], epochs=2, quiet={quiet})(fp.trainer(nn.linear(3, 2), fp.classification()))
+model = fp.trainer(nn.linear(3, 2), fp.classification())
 """
+TWO_EPOCHS = SCRIPT + "fp.fit(batches, validation=batches[:1], epochs=2, quiet={quiet})(model)"
 ENV = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "TERM": "xterm", "COLUMNS": "120"}
+HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
 
 
 def run(quiet):
-    command = [sys.executable, "-c", SCRIPT.format(quiet=quiet)]
+    command = [sys.executable, "-c", TWO_EPOCHS.format(quiet=quiet)]
     return subprocess.run(command, capture_output=True, text=True, check=True, env=ENV).stdout
+
+
+def on_terminal(script, cwd=None):
+    """What a script writes to a terminal."""
+    pytest.importorskip("rich")
+    main, other = pty.openpty()
+    child = subprocess.Popen([sys.executable, "-c", script], stdout=other, env=ENV, cwd=cwd)
+    os.close(other)
+    shown = b""
+    while True:
+        try:
+            piece = os.read(main, 4096)
+        except OSError:  # the other end is closed
+            break
+        if not piece:
+            break
+        shown += piece
+    os.close(main)
+    assert child.wait() == 0
+    return shown.decode()
+
+
+def frames(text):
+    """The lines of all that was drawn, without what moves the cursor and colours it."""
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+    return [line.strip() for line in re.split(r"[\r\n]+", plain)]
+
+
+def counts(text):
+    """What the bars of an epoch's batches say, each once, in order."""
+    found = [re.match(r"epoch \d+/\d+ [━╸╺][━╸╺ ]*(\S+)", line) for line in frames(text)]
+    return list(dict.fromkeys(match[1] for match in found if match))
 
 
 def test_a_pipe_gets_a_line_per_epoch():
@@ -36,29 +73,129 @@ def test_quiet_is_quiet():
     assert run(quiet=True) == ""
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+# on a terminal
+
+
 def test_a_terminal_gets_a_bar_with_counts_and_loss():
-    pytest.importorskip("rich")
-    main, other = pty.openpty()
-    child = subprocess.Popen([sys.executable, "-c", SCRIPT.format(quiet=False)], stdout=other, env=ENV)
-    os.close(other)
-    shown = b""
-    while True:
-        try:
-            piece = os.read(main, 4096)
-        except OSError:  # the other end is closed
-            break
-        if not piece:
-            break
-        shown += piece
-    assert child.wait() == 0
-    text = shown.decode()
-    assert "/6" in text  # batches of the epoch
+    text = on_terminal(TWO_EPOCHS.format(quiet=False))
+    assert counts(text)[0] == "0/6"
+    assert counts(text)[-1] == "6/6"
     assert "epoch 2/2  loss" in text
+    assert text.rindex(SHOW) > text.rindex(HIDE)
 
 
-def test_progress_is_hooks_like_any_other():
-    from mlx_fp.loop.progress import progress
+def test_a_stream_of_unknown_length_has_a_count_without_a_total():
+    text = on_terminal(SCRIPT + "fp.fit(data.stream(lambda: iter(batches)))(model)")
+    assert (counts(text)[0], counts(text)[-1]) == ("0", "6")
+    assert all(count.isdigit() for count in counts(text))
 
-    target = pipe(fp.trainer(nn.linear(3, 2), fp.classification()), fp.with_hooks(*progress()))
-    assert all(isinstance(h, type(progress()[0])) for h in target.hooks)
+
+def test_a_run_resumed_within_an_epoch_has_a_bar_from_there(tmp_path):
+    text = on_terminal(
+        SCRIPT
+        + """
+model = fp.checkpoints("ep-{step}")(model)
+pause = fp.on("after_step", lambda event: fp.Stop("pause", final=False) if event.step == 3 else None)
+fp.fit(batches, quiet=True)(pause(model))
+fp.fit(batches, epochs=2, resume="latest")(pause(model))
+""",
+        cwd=tmp_path,
+    )
+    shown = counts(text)
+    assert (shown[0], shown[-1]) == ("4/6", "6/6")
+    assert [line.split()[:3] for line in frames(text) if "accuracy" in line] == [
+        ["epoch", "1/2", "loss"],
+        ["epoch", "2/2", "loss"],
+    ]
+
+
+@pytest.mark.parametrize("event", ["before_epoch", "after_step", "after_epoch", "after_fit"])
+def test_a_hook_that_raises_leaves_no_bar_behind(event):
+    text = on_terminal(
+        SCRIPT
+        + f"""
+try:
+    fp.fit(batches)(fp.on({event!r}, lambda event: 1 / 0)(model))
+except ZeroDivisionError:
+    others = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
+    [thread.join(60) for thread in others]
+    print("alive:", [thread for thread in others if thread.is_alive()])
+"""
+    )
+    assert text.rindex(SHOW) > text.rindex(HIDE)
+    assert frames(text[text.rindex(SHOW) :])[-2:] == ["alive: []", ""]
+
+
+@pytest.mark.parametrize("name", ["iou[car]", "a[/b]", ":smile:"])
+def test_names_are_no_markup(name):
+    text = on_terminal(
+        SCRIPT
+        + f"""
+count = fp.Metric({name!r}, init=lambda: mx.array(0), update=lambda m, o, x, y: m + 1, value=lambda m: m)
+fp.fit(batches)(fp.with_metrics(count)(model))
+"""
+    )
+    assert any(f"  {name} 6.0000  " in line for line in frames(text))
+
+
+# no part of the run
+
+
+class Terminal(io.StringIO):
+    encoding = "utf-8"
+
+    def isatty(self):
+        return True
+
+
+WAYS = {"quiet": (io.StringIO, True), "lines": (io.StringIO, False), "bar": (Terminal, False)}
+
+
+@pytest.fixture
+def fit(tmp_path, monkeypatch):
+    """A run with checkpoints, shown one way or another."""
+    pytest.importorskip("rich")
+    batches = [(mx.ones((4, 3)), mx.zeros((4,), mx.int32))] * 3
+    target = pipe(fp.trainer(nn.linear(3, 2), fp.classification()), fp.checkpoints(tmp_path / "ep-{epoch}"))
+
+    def fitted(way, *verbs, **options):
+        stdout, quiet = WAYS[way]
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", stdout())
+            return pipe(target, *verbs, fp.fit(batches, quiet=quiet, **options))
+
+    return fitted
+
+
+@pytest.mark.parametrize("after", WAYS)
+@pytest.mark.parametrize("before", WAYS)
+def test_a_resumed_run_may_be_shown_another_way(fit, before, after, caplog):
+    first = fit(before, epochs=1)
+    again = fit(after, epochs=2, resume="latest")
+    assert caplog.records == []
+    assert again.rows[0] == first.rows[0]
+    assert again.losses == fit("quiet", epochs=2).losses
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_checkpoint_holds_the_hooks_that_were_given(fit, way):
+    def seen(event):
+        assert event.epoch == 0
+
+    report = fit(way, fp.on("after_epoch", seen))
+    assert list(fp.load(report.checkpoints[-1]).metadata["hooks"]) == ["after_epoch seen 1"]
+
+
+def test_an_error_of_progress_ends_the_run_as_one_of_a_hook_does(monkeypatch):
+    class Full(io.StringIO):
+        def write(self, text):
+            raise OSError("no space left")
+
+    ends = []
+    target = fp.on("after_fit", lambda event: ends.append(event.report.stop_reason))(
+        fp.trainer(nn.linear(3, 2), fp.classification())
+    )
+    monkeypatch.setattr(sys, "stdout", Full())
+    with pytest.raises(OSError, match="no space left"):
+        fp.fit([(mx.ones((4, 3)), mx.zeros((4,), mx.int32))])(target)
+    assert ends == ["OSError: no space left"]

@@ -6,16 +6,18 @@ import hashlib
 import json
 import math
 import platform
+import sys
 from pathlib import Path
 
 import mlx.core as mx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from toolz import pipe
 
 import mlx_fp as fp
 from mlx_fp import nn
-from mlx_fp.store.bundle import SCHEMA
+from mlx_fp.store.bundle import SCHEMA, is_bundle
 
 PLAIN = st.recursive(
     st.none()
@@ -34,11 +36,11 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("bundles")
 
 
-def report(**options):
+def report(*verbs, **options):
     x = mx.random.normal((8, 4), key=mx.random.key(3))
     pair = (x, (x[:, 0] > 0).astype(mx.int32))
-    target = fp.trainer(nn.linear(4, 2), fp.classification())
-    return fp.fit([pair], validation=[pair], epochs=2, quiet=True, **options)(target)
+    target = pipe(fp.trainer(nn.linear(4, 2), fp.classification()), *verbs)
+    return fp.fit([pair], **{"validation": [pair], "epochs": 2, "quiet": True, **options})(target)
 
 
 def written(path, **changes):
@@ -137,6 +139,49 @@ def test_a_checkpoint_beside_the_bundle_of_a_relative_path(tmp_path, monkeypatch
     assert fp.read_bundle(fp.save_bundle("run.json", {"rows": []}, checkpoint="ep-1.npz"))["checkpoint"]["path"] == (
         "ep-1.npz"
     )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links to folders need a privilege")
+@pytest.mark.parametrize("linked", ["runs", "weights", "both"])
+def test_a_run_goes_on_from_a_bundle_in_folders_that_are_links(tmp_path, monkeypatch, linked):
+    monkeypatch.chdir(tmp_path)
+    for name in ("runs", "weights"):
+        if linked in (name, "both"):
+            Path("real", "deep", name).mkdir(parents=True)
+            Path(name).symlink_to(Path("real", "deep", name))
+    first = report(fp.checkpoints("weights/ep-{epoch}"))
+    path = fp.save_bundle("runs/run.json", first, checkpoint=first.checkpoints[-1])
+    again = report(epochs=3, resume=path)
+    assert (again.start_epoch, again.rows[:2], again.losses) == (2, first.rows, report(epochs=3).losses)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege")
+def test_a_checkpoint_that_is_a_link_keeps_its_name(tmp_path):
+    (tmp_path / "blob").write_bytes(b"weights")
+    (tmp_path / "ep-1.npz").symlink_to("blob")
+    path = fp.save_bundle(tmp_path / "run.json", {"rows": []}, checkpoint=tmp_path / "ep-1.npz")
+    assert fp.read_bundle(path)["checkpoint"]["path"] == "ep-1.npz"
+
+
+@pytest.mark.parametrize("name", ["run.json", "run.bundle", "run", "v1.5-best", "ep-1", "run.npz"])
+def test_a_run_goes_on_from_a_bundle_of_any_name(tmp_path, name):
+    first = report(fp.checkpoints(tmp_path / "ep-{epoch}"))
+    path = fp.save_bundle(tmp_path / name, first, checkpoint=first.checkpoints[0])
+    again = report(epochs=3, resume=path)
+    assert (again.start_epoch, again.resume_from) == (1, first.checkpoints[0])
+
+
+def test_a_file_of_tensors_is_no_bundle_though_it_begins_as_json(tmp_path):
+    path = tmp_path / "weights"
+    path.write_bytes(ord("{").to_bytes(8, "little") + b'{"w":')
+    assert not is_bundle(path)
+    assert not is_bundle(fp.save(tmp_path / "a.npz", {"weight": mx.ones((3,))}))
+
+
+@pytest.mark.parametrize("name", ["gone.json", "gone"])
+def test_a_bundle_that_is_not_there_is_named(tmp_path, name):
+    with pytest.raises(FileNotFoundError, match=name):
+        report(resume=tmp_path / name)
 
 
 def test_a_checkpoint_that_is_not_there_is_an_error_and_nothing_is_written(tmp_path):
