@@ -38,7 +38,7 @@ def _update(way, params):
     grads = {name: 0.01 * p for name, p in params.items()}
     mx.eval(params, grads)
     if way == "ours":  # the second half of a step, which lets MLX keep memory, and updates in place
-        model = nn.layer(lambda: params, lambda params, xs, kw, train: (xs[0], params))
+        model = nn.layer({**params}.copy, lambda params, xs, kw, train: (xs[0], params))
         step = fp.train_step(model, lambda forward, x: forward(x), adamw())
         rest = fp.partition(fp.everything)(params)[1]
         state = [*step.init(params)]
