@@ -8,6 +8,7 @@ from functools import cache, partial
 from typing import Any
 
 from . import jit, metric, rng
+from ._native import engaged as native
 from .checks import check_options, check_parts, check_state, check_trainable
 from .door import mx, on_cpu, utils
 from .forward import Bound, losses, output
@@ -29,8 +30,14 @@ __all__ = ["LARGE", "Step", "train_step"]
 LARGE = 32 << 20
 """Bytes of parameters from which on, on a CPU, a step waits between its halves: its arrays need the room."""
 
+MIDDLE = 8 << 20
+"""Bytes of parameters from which on, on a CPU, a step frees more than MLX keeps by default."""
+
 ROOM = 3
-"""How much of what such a step frees MLX keeps for the next, in units of the parameters: gradients and new moments."""
+"""How much of what a large step frees MLX keeps for the next, in units of the parameters: gradients and new moments."""
+
+FUSED = 4
+"""The same where parameters, too, are written anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +56,7 @@ class Step:
     _unrolled: jit.Compiled
     _gradients: jit.Compiled
     _update: jit.Compiled
-    _large: Callable[[], int]
+    _size: Callable[[], int]
 
     def __call__(self, params: Params, opt_state: State, batch: Batch) -> tuple[Params, State, State]:
         """Take one step on a batch; `logs` holds `loss` and what the loss reports, lazy scalar arrays."""
@@ -92,8 +99,11 @@ class Step:
             "metrics": metric.start(self.metrics),
         }
         mx.eval(params, opt_state)
-        if self._waits():
-            keep(ROOM * self._large())
+        if on_cpu() and self._size() >= MIDDLE:
+            if self._waits():
+                keep(ROOM * self._size())
+            elif not native():
+                keep(FUSED * self._size())
         return params, opt_state
 
     def gradients(self, params: Params, opt_state: State, batch: Batch) -> tuple[Tree, Params, State, State]:
@@ -121,7 +131,7 @@ class Step:
         return sum(part.traces for part in (self._whole, self._unrolled, self._gradients, self._update))
 
     def _waits(self) -> bool:
-        return self._large() > 0 and on_cpu()  # in this order: most models are small
+        return self._size() >= LARGE and on_cpu()  # in this order: most models are small
 
     def __repr__(self) -> str:
         return f"train_step({self.model.name}, {self.optimizer.name})"
@@ -191,7 +201,8 @@ def train_step(
         kept, memory = optimizer.update(grads, opt_state["optimizer"], kept)
         if skips(memory):
             rest = kept_back(finite(grads), model.trainable.leaves(params), rest, before)
-        return merge(kept, rest), {**opt_state, "optimizer": apart(memory)}
+        in_place = size() >= LARGE or native()
+        return merge(kept, rest), {**opt_state, "optimizer": apart(memory) if in_place else memory}
 
     def whole(params: Params, opt_state: State, batch: Batch) -> tuple[Params, State, State]:
         grads, rest, state, logs = gradients(params, opt_state, batch)
@@ -206,9 +217,8 @@ def train_step(
         return params, opt_state, tuple(logged)
 
     @cache
-    def large() -> int:
-        size = sum(leaf.nbytes for leaf in leaves(shapes(model)))
-        return size if compile is not False and size >= LARGE else 0
+    def size() -> int:
+        return sum(leaf.nbytes for leaf in leaves(shapes(model))) if compile is not False else 0
 
     def compiled(fn: Callable[..., Any], *names: str) -> jit.Compiled:
         return jit.compiled(fn, *names, compile=compile, title=f"train_step({model.name})", numpy=("batch", "batches"))
@@ -222,7 +232,7 @@ def train_step(
         compiled(unrolled, "params", "opt_state", "batches"),
         compiled(gradients, "params", "opt_state", "batch"),
         compiled(update, "params", "opt_state", "grads", "rest"),
-        large,
+        size,
     )
 
 

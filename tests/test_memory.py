@@ -49,6 +49,13 @@ def test_init_of_a_large_model_lets_mlx_keep_three_times_its_parameters():
     assert found == [DEFAULT, DEFAULT, 3 * LARGER, 3 * LARGER]
 
 
+@pytest.mark.parametrize("native", [False, True])
+def test_that_of_a_smaller_one_is_written_anew_by_mlx_s_own_kernels_and_takes_more(native):
+    code = f"import mlx_fp._native; mlx_fp._native._engaged += ['here'] * {native}\n"
+    found = run(code + "init(1440); print(limit()); init(1500); print(limit())")
+    assert found == [DEFAULT, DEFAULT if native else 4 * 4 * 1500**2]
+
+
 def test_a_larger_model_raises_it_again():
     assert run("init(2900); print(limit()); init(3000); print(limit())") == [3 * LARGE, 3 * LARGER]
 
