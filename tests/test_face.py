@@ -27,3 +27,12 @@ print(*(type(getattr(fp, name)).__name__ for name in ("select", "experiment", "s
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.split() == ["function", "function", "function", "module"]
+
+
+def test_a_first_layer_loads_nothing_that_it_does_not_need():
+    """toolz, more-itertools and numpy take longer to load than all else that a layer needs."""
+    code = "import sys, mlx_fp as fp; fp.nn.linear(2, 2); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert "mlx_fp" in loaded
+    assert loaded & {"toolz", "more_itertools", "numpy", "rich"} == set()

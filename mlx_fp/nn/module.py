@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator, Mapping
-from functools import partial
+from functools import partial, reduce
+from operator import getitem
 from types import CellType, FunctionType, MappingProxyType, MethodType
 from typing import Any
 
 import mlx.nn as mlx_nn
-from toolz import get_in
 
 from ..door import mx
 from ..tree import flat, fresh
@@ -30,7 +30,7 @@ def parameters(module: mlx_nn.Module) -> Params:
     """
     tree: Params = fresh(module.parameters())
     for *above, last in _repeated(module, set()):
-        get_in(above, tree)[last] = {}
+        reduce(getitem, above, tree)[last] = {}
     return tree
 
 
