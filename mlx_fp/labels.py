@@ -34,8 +34,9 @@ def kept(y: Array, mask: Array | None, ignore: int | None) -> Array | None:
     known = None if ignore is None else y != ignore
     if mask is None:
         return known
-    if mask.shape != y.shape:
+    if mask.ndim != y.ndim or any(places not in (1, size) for places, size in zip(mask.shape, y.shape, strict=True)):
         raise ValueError(f"a mask has a place for each label or target, {y.shape}; it is {mask.shape}")
+    mask = mx.broadcast_to(mask, y.shape)
     return mask != 0 if known is None else known & (mask != 0)
 
 

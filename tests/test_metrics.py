@@ -177,6 +177,14 @@ def test_a_mask_of_another_shape_is_refused(m):
         folded(m, [(mx.zeros((4, 3)), {"y": y, "mask": mx.ones((2,))})])
 
 
+def test_a_mask_may_be_of_whole_rows():
+    logits, y, mask = mx.zeros((2, 3, 4)), mx.zeros((2, 3), mx.int32), mx.array([[1], [0]])
+    memory = metrics.token_accuracy().update(metrics.token_accuracy().init(), logits, x=None, y=y, mask=mask)
+    assert (memory["hits"].item(), memory["count"].item()) == (3, 3)
+    ones = [(mx.ones((4, 3)), {"y": mx.zeros((4, 3)), "mask": mx.array([[1], [1], [0], [0]])})]
+    assert folded(metrics.mse(), ones) == 1.0
+
+
 def test_token_accuracy_counts_the_tokens_that_are_not_padding():
     pairs = list(labelled(6))
     kept = [(y != 0) for _, y in pairs]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import string
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -60,11 +62,14 @@ class Policy:
         """What files of one policy know each other by: the template within its folder, or the name of the function."""
         if isinstance(self.path, str):
             return os.path.relpath(self.path, self.folder)
-        return f"{getattr(self.path, '__module__', '')}.{getattr(self.path, '__qualname__', name_of(self.path))}"
+        name = f"{getattr(self.path, '__module__', '')}.{getattr(self.path, '__qualname__', name_of(self.path))}"
+        return name + _told_apart(self.path)
 
     def owns(self, label: str) -> bool:
-        """Whether a file of this label is of this policy; files once had the whole template as theirs."""
-        return label in (self.label, self.path)
+        """Whether a file of this label is of this policy; files once had the whole template as theirs, or a line."""
+        if isinstance(self.path, str):
+            return label in (self.label, self.path)
+        return label == self.label or re.fullmatch(re.escape(name_of(self.path)) + r" of line \d+", label) is not None
 
     def file(self, values: Mapping[str, Any]) -> Path:
         """Return the path for what `FIELDS` name. ValueError for one outside the folder."""
@@ -171,6 +176,15 @@ def _template(path: Any) -> str:
         if "{" in (spec or "") or any(int(number) > 99 for number in digits):
             raise ValueError(f"the format {spec!r} of {field!r} is too wide, or made of other fields")
     return text
+
+
+def _told_apart(function: Any) -> str:
+    """Return a number for what a lambda computes: all have one name."""
+    code = getattr(function, "__code__", None)
+    if code is None or code.co_name != "<lambda>":
+        return ""
+    constants = [one for one in code.co_consts if isinstance(one, (str, int, float))]
+    return f" {zlib.crc32(code.co_code + repr((code.co_names, constants)).encode()):08x}"
 
 
 def _render(path: str | Callable[..., Any], values: Mapping[str, Any]) -> Path:

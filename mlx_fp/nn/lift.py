@@ -21,7 +21,7 @@ from ..tree import flat, fresh
 from ..types import Params
 from .dense import Linear
 from .layer import Apply, Layer, Trainable, check_given, layer
-from .module import AS_THEY_ARE, Module, fill, hidden, parameters, read, refuse_closures, structure
+from .module import AS_THEY_ARE, Module, fill, hidden, parameters, read, refuse_compiled, structure
 from .plain import MultiHeadAttention
 
 __all__ = ["as_layer", "fn", "lift", "lower", "method", "split"]
@@ -55,7 +55,7 @@ def lift(target: Any, *args: Any, **kwargs: Any) -> Layer:
         return made
     if not isinstance(made, Module):
         raise TypeError(f"{call.name_of(target)} made {type(made).__name__}, neither a Layer nor an mlx.nn.Module")
-    refuse_closures(made)
+    refuse_compiled(made)
     return _lifted(made, lambda: parameters(target(*args, **kwargs)))
 
 
@@ -71,7 +71,7 @@ def split(module: mlx_nn.Module) -> tuple[Layer, Params]:
     """
     if not isinstance(module, Module):
         raise TypeError(f"split takes an mlx.nn.Module; got {type(module).__name__}")
-    refuse_closures(module)
+    refuse_compiled(module)
     still = structure(module)
     params = parameters(module)
     return _lifted(still, lambda: fresh(params)), fresh(params)

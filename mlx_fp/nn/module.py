@@ -15,7 +15,7 @@ from ..door import mx
 from ..tree import flat, fresh
 from ..types import Params
 
-__all__ = ["AS_THEY_ARE", "Module", "fill", "hidden", "parameters", "read", "refuse_closures", "structure"]
+__all__ = ["AS_THEY_ARE", "Module", "fill", "hidden", "parameters", "read", "refuse_compiled", "structure"]
 
 Module = mlx_nn.Module
 
@@ -37,20 +37,18 @@ def parameters(module: mlx_nn.Module) -> Params:
 def structure(module: Any, classes: Mapping[type, type] = AS_THEY_ARE) -> Any:
     """Copy a module, those in it, and their arrays as objects, for a module may use `+=`; some classes by others.
 
-    What stands in two places stays one, and methods that a module keeps as attributes are those of the copies.
+    What stands in two places stays one, and methods and functions that a module keeps as attributes are of the copies.
     """
     seen: dict[int, Any] = {}
     copy = _copied(module, seen, classes)
-    for node in seen.values():
-        own = vars(node).items() if isinstance(node, Module) else ()
-        bound = {key: value for key, value in own if isinstance(value, MethodType) and id(value.__self__) in seen}
-        for key, value in bound.items():
-            node.__dict__[key] = MethodType(value.__func__, seen[id(value.__self__)])
+    for node in [one for one in seen.values() if isinstance(one, Module)]:
+        for name, value in vars(node).items():
+            node.__dict__[name] = _rebound(value, seen)
     return copy
 
 
-def refuse_closures(module: mlx_nn.Module) -> None:
-    """Raise TypeError for an attribute that is a function over one of the modules, whose arrays it would always use."""
+def refuse_compiled(module: mlx_nn.Module) -> None:
+    """Raise TypeError for an attribute that MLX has made of one of the modules, whose arrays it would always use."""
     modules = [one for one in module.modules() if issubclass(type(one), Module)]  # a compiled module says it is one
     known = {id(one) for one in modules}
     for one in modules:
@@ -63,11 +61,33 @@ def refuse_closures(module: mlx_nn.Module) -> None:
                 )
 
 
-def _reaches(value: Any, modules: set[int], depth: int) -> bool:
+def _reaches(value: Any, modules: set[int], depth: int, made: bool = False) -> bool:
+    """Tell whether something is, or holds, what MLX has made of one of some modules, by `mx.compile` say."""
     if id(value) in modules:
-        return True
-    followed = isinstance(value, (FunctionType, MethodType, partial, tuple)) or type(value).__module__ == "mlx.core"
-    return followed and depth > 0 and any(_reaches(one, modules, depth - 1) for one in _held(value))
+        return made
+    made = made or type(value).__module__ == "mlx.core"
+    followed = made or isinstance(value, (FunctionType, MethodType, partial, tuple))
+    return followed and depth > 0 and any(_reaches(one, modules, depth - 1, made) for one in _held(value))
+
+
+def _rebound(value: Any, seen: dict[int, Any]) -> Any:
+    """Return a method or function over modules as one over their copies, and anything else as it is."""
+    if id(value) in seen:
+        return seen[id(value)]
+    if isinstance(value, MethodType):
+        return MethodType(value.__func__, seen.get(id(value.__self__), value.__self__))
+    if isinstance(value, partial):
+        given = {name: _rebound(one, seen) for name, one in value.keywords.items()}
+        return partial(_rebound(value.func, seen), *(_rebound(one, seen) for one in value.args), **given)
+    if not isinstance(value, FunctionType) or not (value.__closure__ or value.__defaults__):
+        return value
+    seen[id(value)] = value  # it may hold itself
+    cells = tuple(CellType(_rebound(c.cell_contents, seen)) if c != CellType() else c for c in value.__closure__ or ())
+    defaults = tuple(_rebound(one, seen) for one in value.__defaults__ or ())
+    made = FunctionType(value.__code__, value.__globals__, value.__name__, defaults or None, cells or None)
+    made.__dict__.update(value.__dict__)
+    made.__kwdefaults__ = value.__kwdefaults__
+    return made
 
 
 def _held(value: Any) -> list[Any]:

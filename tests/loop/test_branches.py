@@ -106,6 +106,20 @@ def test_a_path_function_is_known_by_its_name_wherever_it_stands(tmp_path):
     assert fit(trainer(made(3)), 2, resume="latest").start_epoch == 2
 
 
+def test_two_lambdas_in_a_folder_are_two_policies_wherever_they_stand(tmp_path):
+    one, same, other = (
+        fp.checkpoints(path)(trainer()).policy
+        for path in (
+            lambda epoch: f"{tmp_path}/a-{epoch}",
+            lambda epoch: f"{tmp_path}/a-{epoch}",
+            lambda epoch: f"{tmp_path}/b-{epoch}",
+        )
+    )
+    assert one.owns(same.label)
+    assert not one.owns(other.label)
+    assert one.owns("<lambda> of line 17")
+
+
 def test_files_that_have_their_whole_template_as_label_are_found(tmp_path):
     policy = fp.checkpoints(str(tmp_path / "{epoch}"))(trainer()).policy
     assert policy.label == "{epoch}"

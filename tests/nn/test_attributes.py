@@ -136,13 +136,11 @@ def test_a_method_kept_as_an_attribute_is_that_of_the_parameters_at_hand(make):
     [
         mlx.nn.utils.checkpoint,
         mx.compile,
-        lambda lin: lambda x: lin(x),
-        lambda lin: lambda x, lin=lin: lin(x),
-        lambda lin: partial(lambda lin, x: lin(x), lin),
         lambda lin: partial(mx.compile(lin.__call__)),
+        lambda lin: partial(lambda f, x: f(x), mx.compile(lin)),
     ],
 )
-def test_a_function_over_a_part_is_refused(over):
+def test_what_mlx_has_made_of_a_part_is_refused(over):
     class Holds(mlx.nn.Module):
         def __init__(self):
             super().__init__()
@@ -155,6 +153,36 @@ def test_a_function_over_a_part_is_refused(over):
     for make in (lambda: nn.lift(Holds), lambda: nn.split(Holds()), lambda: nn.lift(Holds())):
         with pytest.raises(TypeError, match=r"Holds.run is a function made of a module, and would always compute with"):
             make()
+
+
+@pytest.mark.parametrize(
+    "over",
+    [
+        lambda lin: lin.__call__,
+        lambda lin: lambda x: lin(x),
+        lambda lin: lambda x, lin=lin: lin(x),
+        lambda lin: (lambda inner: lambda x: inner(x))(lambda x: lin(x)),
+        lambda lin: partial(lambda lin, x: lin(x), lin),
+        lambda lin: partial(lambda x, lin: lin(x), lin=lin),
+    ],
+)
+def test_a_function_over_a_part_is_over_the_parameters_at_hand(over):
+    class Holds(mlx.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.width = 3
+            self.lin = mlx.nn.Linear(3, 1)
+            self.run = over(self.lin)
+            self.scale = lambda x: x / self.width
+
+        def __call__(self, x):
+            return self.scale(self.run(x))
+
+    for model in (nn.lift(Holds), nn.split(Holds())[0]):
+        params = trained(model, mse, X, Y)
+        module = plainly(nn.lower(model, nn.init(0)(model)), mse, X, Y)
+        assert mx.allclose(nn.predictor(params)(model)(X), module(X), rtol=1e-5, atol=1e-6)
+        assert not mx.array_equal(params["lin"]["weight"], nn.init(0)(model)["lin"]["weight"])
 
 
 GLOBAL = mlx.nn.Linear(3, 1)
