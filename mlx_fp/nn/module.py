@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial, reduce
-from operator import getitem
+from operator import getitem, is_
 from types import CellType, FunctionType, MappingProxyType, MethodType
 from typing import Any
 
@@ -18,6 +18,9 @@ from ..types import Params
 __all__ = ["AS_THEY_ARE", "Module", "fill", "hidden", "parameters", "read", "refuse_compiled", "structure"]
 
 Module = mlx_nn.Module
+
+_HOLDERS = frozenset({dict, list, tuple, MethodType, FunctionType, partial})
+"""What may hold a module, beside modules."""
 
 AS_THEY_ARE: Mapping[type, type] = MappingProxyType({})
 """No class computed by another."""
@@ -42,8 +45,8 @@ def structure(module: Any, classes: Mapping[type, type] = AS_THEY_ARE) -> Any:
     seen: dict[int, Any] = {}
     copy = _copied(module, seen, classes)
     for node in [one for one in seen.values() if isinstance(one, Module)]:
-        for name, value in vars(node).items():
-            node.__dict__[name] = _rebound(value, seen)
+        node.__dict__.update({k: _rebound(v, seen) for k, v in vars(node).items() if type(v) in _HOLDERS})
+        dict.update(node, {k: _rebound(v, seen) for k, v in node.items() if type(v) in _HOLDERS})
     return copy
 
 
@@ -71,22 +74,37 @@ def _reaches(value: Any, modules: set[int], depth: int, made: bool = False) -> b
 
 
 def _rebound(value: Any, seen: dict[int, Any]) -> Any:
-    """Return a method or function over modules as one over their copies, and anything else as it is."""
-    if id(value) in seen:
-        return seen[id(value)]
+    """Return a method or function over modules, or a list of such, as over their copies; anything else as it is."""
+    if id(value) not in seen:
+        seen[id(value)] = value  # it may hold itself
+        seen[id(value)] = _over(value, lambda one: _rebound(one, seen))
+    return seen[id(value)]
+
+
+def _over(value: Any, rebound: Callable[[Any], Any]) -> Any:
+    if type(value) is dict:
+        made = {key: rebound(one) for key, one in value.items()}
+        return value if all(map(is_, made.values(), value.values())) else made
+    if type(value) in (list, tuple):
+        parts = type(value)(map(rebound, value))
+        return value if all(map(is_, parts, value)) else parts
     if isinstance(value, MethodType):
-        return MethodType(value.__func__, seen.get(id(value.__self__), value.__self__))
+        return MethodType(value.__func__, rebound(value.__self__))
     if isinstance(value, partial):
-        given = {name: _rebound(one, seen) for name, one in value.keywords.items()}
-        return partial(_rebound(value.func, seen), *(_rebound(one, seen) for one in value.args), **given)
-    if not isinstance(value, FunctionType) or not (value.__closure__ or value.__defaults__):
-        return value
-    seen[id(value)] = value  # it may hold itself
-    cells = tuple(CellType(_rebound(c.cell_contents, seen)) if c != CellType() else c for c in value.__closure__ or ())
-    defaults = tuple(_rebound(one, seen) for one in value.__defaults__ or ())
-    made = FunctionType(value.__code__, value.__globals__, value.__name__, defaults or None, cells or None)
-    made.__dict__.update(value.__dict__)
-    made.__kwdefaults__ = value.__kwdefaults__
+        return partial(rebound(value.func), *map(rebound, value.args), **rebound(value.keywords))
+    if isinstance(value, FunctionType) and (value.__closure__ or value.__defaults__):
+        return _closed_over(value, rebound)
+    return value
+
+
+def _closed_over(function: FunctionType, rebound: Callable[[Any], Any]) -> FunctionType:
+    full = [
+        cell if cell == CellType() else CellType(rebound(cell.cell_contents)) for cell in function.__closure__ or ()
+    ]
+    defaults = tuple(map(rebound, function.__defaults__ or ())) or None
+    made = FunctionType(function.__code__, function.__globals__, function.__name__, defaults, tuple(full) or None)
+    made.__dict__.update(function.__dict__)
+    made.__kwdefaults__ = function.__kwdefaults__
     return made
 
 

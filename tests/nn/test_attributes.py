@@ -174,9 +174,15 @@ def test_a_function_over_a_part_is_over_the_parameters_at_hand(over):
             self.lin = mlx.nn.Linear(3, 1)
             self.run = over(self.lin)
             self.scale = lambda x: x / self.width
+            layers = [self.lin]
+            self.runs = [self.run], (self.first,), {"each": lambda x: layers[0](x)}
+
+        def first(self, x):
+            return self.lin(x)
 
         def __call__(self, x):
-            return self.scale(self.run(x))
+            (one,), (two,), three = self.runs
+            return self.scale(one(x) + two(x) + three["each"](x))
 
     for model in (nn.lift(Holds), nn.split(Holds())[0]):
         params = trained(model, mse, X, Y)
