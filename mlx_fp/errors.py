@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
-__all__ = ["CheckpointError", "is_count", "located", "nearest", "note", "unknown"]
+__all__ = ["CheckpointError", "is_count", "located", "nearest", "note", "refuse_mask", "unknown"]
 
 
 def nearest(name: str, candidates: Iterable[str], n: int = 3) -> tuple[str, ...]:
@@ -79,6 +80,18 @@ def note(error: BaseException, where: Mapping[str, object]) -> None:
     """
     found = {name: value() if callable(value) else value for name, value in where.items()}
     error.add_note("at " + ", ".join(f"{name}={value}" for name, value in found.items()))
+
+
+def refuse_mask(what: str, value: object, verb: str = "is") -> None:
+    """Raise TypeError for a masked array of numpy's: batches have no masks, and it would lose its own.
+
+    >>> refuse_mask("column 'x'", [1.0])
+    """
+    if isinstance(value, getattr(sys.modules.get("numpy.ma"), "MaskedArray", ())):
+        raise TypeError(
+            f"{what} {verb} a masked array of numpy's, whose mask would be lost: "
+            "fill it, as in x.filled(0), and give the mask as an array of its own where the loss needs it"
+        )
 
 
 class CheckpointError(ValueError):

@@ -8,13 +8,13 @@ structure, and key order is no part of it.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
 from .door import mx, utils
+from .errors import refuse_mask
 from .tree import leaves
 from .types import Tree
 
@@ -177,11 +177,7 @@ def _bad_leaf(leaf: Any, path: str) -> TypeError:
 def _array(leaf: Any) -> Any:
     if isinstance(leaf, mx.array) or not hasattr(leaf, "__array__"):
         return leaf
-    if isinstance(leaf, getattr(sys.modules.get("numpy.ma"), "MaskedArray", ())):
-        raise TypeError(
-            "a batch or input holds a masked array of numpy's, whose mask would be lost: "
-            "fill it, as in x.filled(0), and give the mask as an array of its own where the loss needs it"
-        )
+    refuse_mask("a batch or input", leaf, "holds")
     try:
         return _converted(leaf)
     except (RuntimeError, ValueError, TypeError) as error:

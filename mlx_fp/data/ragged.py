@@ -9,10 +9,11 @@ from math import inf
 from typing import Any
 
 from ..call import name_of, named
+from ..errors import refuse_mask
 from .dataset import Operation
 from .place import CONTEXT, Pass, blame, natural
 from .rows import bind_context, each
-from .stack import alike, describe, is_array, refuse_mask, stack
+from .stack import alike, describe, is_array, stack
 
 __all__ = ["bucket", "pad"]
 

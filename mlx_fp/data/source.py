@@ -7,10 +7,11 @@ from importlib.util import find_spec
 from typing import Any
 
 from ..call import name_of, named
+from ..errors import refuse_mask
 from .dataset import Dataset, Source
 from .lazy import evaluated
 from .place import Pass, blame, close, replayed
-from .stack import is_array, refuse_mask, stack
+from .stack import is_array, stack
 from .view import View
 
 __all__ = ["arrays", "as_dataset", "source", "stream"]

@@ -6,7 +6,9 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-__all__ = ["alike", "describe", "is_array", "refuse_mask", "stack", "unstack"]
+from ..errors import refuse_mask
+
+__all__ = ["alike", "describe", "is_array", "stack", "unstack"]
 
 _NUMBERS = (bool, int, float)
 _WORDS: dict[str, Callable[[Any], str]] = {
@@ -44,18 +46,6 @@ def is_array(value: object, module: str, name: str) -> bool:
     False
     """
     return isinstance(value, getattr(sys.modules.get(module), name, ()))
-
-
-def refuse_mask(what: str, value: object) -> None:
-    """Raise TypeError for a masked array of numpy's: batches have no masks, and it would lose its own.
-
-    >>> refuse_mask("column 'x'", [1.0])
-    """
-    if is_array(value, "numpy.ma", "MaskedArray"):
-        raise TypeError(
-            f"{what} is a masked array of numpy's, whose mask would be lost: "
-            "fill it, as in x.filled(0), and give the mask as an array of its own where the loss needs it"
-        )
 
 
 def alike(values: list[Any], at: str, what: str, trait: Callable[[Any], Any]) -> None:

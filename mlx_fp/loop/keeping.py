@@ -65,13 +65,13 @@ def finish(run: Run) -> Stream:
 def resumed(run: Run) -> tuple[Cursor, str | None, int | None]:
     """Go on from a checkpoint, if there is one; return where the data go on, from what, and from which epoch."""
     found, kind = resolved(run.plan.resume, run.trainer, run.monitor.name)
-    policy = run.trainer.policy
+    files = [] if run.saver is None else run.saver.files()
     if found is None:
-        run.name = new_run(policy)
+        run.name = new_run(files)
         return Cursor(), None, None
     cursor = restore(run, found)
-    if policy is not None and not is_newest(policy, found.path):
-        run.branch, run.name = {**run.branch, run.name: run.steps}, new_run(policy)
+    if not is_newest(found.path, files):
+        run.branch, run.name = {**run.branch, run.name: run.steps}, new_run(files)
     if run.hooks.ended is not None:
         run.stop = Stop(run.hooks.ended)
         told = "%s is of a run that a hook has ended: %s; without that hook it goes on"

@@ -84,7 +84,8 @@ def _in_order(which: str, files: list[File]) -> Iterator[File]:
     while files:
         mine = of_line(files, files[-1][1])
         yield from best_of(mine) if which == "best" else reversed(mine)
-        files = [file for file in files if file not in mine]
+        tried = {path for path, _ in mine}
+        files = [file for file in files if file[0] not in tried]
 
 
 def _warn_of_damage(policy: Policy, chosen: Path, known: set[Path]) -> None:

@@ -57,15 +57,14 @@ def of_line(files: list[File], told: Mapping[str, Any]) -> list[File]:
     return [file for file in files if file[1]["step"] <= until.get(file[1]["run"], -1)]
 
 
-def new_run(policy: Policy | None) -> str:
-    """Return the name of a run that begins now: it comes after those of the policy's files, whatever the clock says."""
-    others = [] if policy is None else [int(told["run"]) for _, told in listed(policy) if told["run"].isdigit()]
+def new_run(files: list[File]) -> str:
+    """Return the name of a run that begins now: it comes after those of a policy's files, whatever the clock says."""
+    others = [int(told["run"]) for _, told in files if told["run"].isdigit()]
     return str(max([time.time_ns(), *(1 + other for other in others)]))
 
 
-def is_newest(policy: Policy, path: Path | None) -> bool:
+def is_newest(path: Path | None, files: list[File]) -> bool:
     """Tell whether a run resumed from a file is still that run: from any but the newest it is another."""
-    files = listed(policy)
     return not files or path is None or os.path.realpath(files[-1][0]) == os.path.realpath(path)
 
 

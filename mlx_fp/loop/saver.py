@@ -13,7 +13,7 @@ from ..store.checkpoint import prepared, suffixed
 from ..store.files import sweep
 from ..store.lock import Lock
 from .policy import FIELDS, Policy
-from .retention import Seen, kept, listed, of_line
+from .retention import File, Seen, kept, listed, of_line
 
 __all__ = ["Saver", "Written"]
 
@@ -48,6 +48,10 @@ class Saver:
         if self._worker is not None:
             self._worker.shutdown()
         self._lock.give_back()
+
+    def files(self) -> list[File]:
+        """List what there is of the policy; no header is read twice."""
+        return listed(self.policy, self._seen)
 
     def path(self, told: dict[str, Any]) -> Path:
         """Return where the state that the metadata tell of goes."""
@@ -85,7 +89,7 @@ class Saver:
     def _retain(self, told: dict[str, Any], newest: Path | None = None) -> tuple[str, ...]:
         if self.policy.keep_last is None:
             return ()
-        files = of_line(listed(self.policy, self._seen), told)
+        files = of_line(self.files(), told)
         stay: set[Path | None] = {newest, *kept(self.policy, files)}
         deleted = [path for path, _ in files if path not in stay and not _is_same(path, self.resumed_from)]
         for path in deleted:

@@ -148,9 +148,7 @@ def peek(path: str | os.PathLike[str]) -> dict[str, Any] | None:
 
             told = peek_npz(source)
         else:
-            with source.open("rb") as file:
-                length = int.from_bytes(file.read(8), "little")
-                told = metadata_of(file.read(min(length, LONGEST_HEADER))).get("manifest", "")
+            told = _head(source).get("manifest", "")
         found = rebuild(json.loads(told)["metadata"], _left_out)
         return found if isinstance(found, dict) else None
     except (ValueError, RecursionError, KeyError, TypeError, OSError):
@@ -160,11 +158,16 @@ def peek(path: str | os.PathLike[str]) -> dict[str, Any] | None:
 def is_foreign(path: str | os.PathLike[str]) -> bool:
     """Tell whether a safetensors file has a sound header, and nothing in it of a checkpoint."""
     try:
-        with Path(path).open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            return "manifest" not in metadata_of(file.read(min(length, LONGEST_HEADER)))
+        return "manifest" not in _head(Path(path))
     except (ValueError, OSError):
         return False
+
+
+def _head(path: Path) -> dict[str, str]:
+    """Read the metadata in the header of a safetensors file, and nothing else of it."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        return metadata_of(file.read(min(length, LONGEST_HEADER)))
 
 
 def _left_out(name: str) -> Any:
