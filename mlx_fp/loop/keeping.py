@@ -64,7 +64,7 @@ def finish(run: Run) -> Stream:
 
 def resumed(run: Run) -> tuple[Cursor, str | None, int | None]:
     """Go on from a checkpoint, if there is one; return where the data go on, from what, and from which epoch."""
-    found, kind = resolved(run.plan.resume, run.trainer, run.monitor.name)
+    found, kind = resolved(run.plan.resume, run.trainer, run.monitor.name, run.saver)
     files = [] if run.saver is None else run.saver.files()
     if found is None:
         run.name = new_run(files)

@@ -14,7 +14,8 @@ from ..store.bundle import is_bundle, read_bundle
 from ..store.checkpoint import Checkpoint, is_foreign, load, peek
 from ..store.files import digest
 from .policy import Policy
-from .retention import File, best_of, listed, of_line, owned
+from .retention import File, best_of, of_line, owned
+from .saver import Saver
 from .trainer import Trainer
 
 __all__ = ["resolved"]
@@ -22,7 +23,7 @@ __all__ = ["resolved"]
 _LOG = logging.getLogger("mlx_fp.loop")
 
 
-def resolved(source: Any, trainer: Trainer, monitor: str) -> tuple[Checkpoint | None, str | None]:
+def resolved(source: Any, trainer: Trainer, monitor: str, saver: Saver | None) -> tuple[Checkpoint | None, str | None]:
     """Return the checkpoint that `resume=` means, and its kind in a word; None where a run starts anew.
 
     A path, of a checkpoint or of a run bundle; `"latest"` or `"best"` of the trainer's checkpoints; a checkpoint; a
@@ -30,7 +31,7 @@ def resolved(source: Any, trainer: Trainer, monitor: str) -> tuple[Checkpoint | 
     """
     if callable(source):
         call = named(source, offers=("trainer", "monitor"), values=0, what="resume function")
-        found, kind = resolved(call(trainer=trainer, monitor=monitor), trainer, monitor)
+        found, kind = resolved(call(trainer=trainer, monitor=monitor), trainer, monitor, saver)
         return found, "function" if kind else None
     if source is None:
         return None, None
@@ -39,7 +40,7 @@ def resolved(source: Any, trainer: Trainer, monitor: str) -> tuple[Checkpoint | 
     if isinstance(source, Mapping):
         return _of_bundle(source, Path(source.get("folder", ""))), "bundle"
     if source in ("latest", "best"):
-        return _of_policy(source, trainer.policy), source
+        return _of_policy(source, saver), source
     if not isinstance(source, (str, os.PathLike)):
         raise TypeError(f"resume is a path, 'latest', 'best', a checkpoint, a bundle or a function; got {source!r}")
     if Path(source).suffix == ".json" or is_bundle(source):  # by its name, too, where it is damaged or not there
@@ -57,12 +58,12 @@ def _of_bundle(bundle: Mapping[str, Any], folder: Path) -> Checkpoint:
     return load(path)
 
 
-def _of_policy(which: str, policy: Policy | None) -> Checkpoint | None:
+def _of_policy(which: str, saver: Saver | None) -> Checkpoint | None:
     """Load the newest or best file that is whole; a damaged one is passed over with a warning."""
-    if policy is None:
+    if saver is None:
         raise ValueError(f"resume={which!r} is of a trainer with checkpoints(…)")
-    damaged = set()
-    for path, _ in _in_order(which, listed(policy)):
+    policy, damaged = saver.policy, set()
+    for path, _ in _in_order(which, saver.files()):
         try:
             found = load(path)
         except CheckpointError as error:
