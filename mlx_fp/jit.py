@@ -148,6 +148,11 @@ class Compiled:
         outputs = variant.run(inputs)
         return variant.layouts[outputs[0]](outputs)
 
+    @property
+    def compiles(self) -> bool:
+        """Whether the function is compiled, and not run as it is."""
+        return self._options is not None
+
     def _arrays(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         return tuple(as_arrays(arg) if numpy else arg for arg, numpy in zip(args, self._numpy, strict=True))
 

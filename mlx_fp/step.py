@@ -18,7 +18,7 @@ from .nn.layer import Layer, check_given, shapes
 from .optim.apart import apart
 from .optim.optimizer import Optimizer, checked
 from .optim.state import finite, skips
-from .optim.together import sharing
+from .packed import Packed, Packing
 from .select import Select, select
 from .streams import abreast, divided, keys, mean, reported
 from .structure import as_arrays
@@ -53,7 +53,7 @@ class Step:
     metrics: tuple[Metric, ...]
     chosen: Select
     _whole: jit.Compiled
-    _unrolled: jit.Compiled
+    _packing: Packing
     _gradients: jit.Compiled
     _update: jit.Compiled
     _size: Callable[[], int]
@@ -66,15 +66,25 @@ class Step:
         result: tuple[Params, State, State] = self._whole(params, opt_state, batch)
         return result
 
-    def unrolled(
-        self, params: Params, opt_state: State, batches: Sequence[Batch]
-    ) -> tuple[Params, State, tuple[State, ...]]:
+    def pack(self, params: Params, opt_state: State) -> Packed:
+        """Put small arrays of like shape together, on a CPU, for `packed` to compute them together.
+
+        `.params` and `.opt_state` of the result are the trees again. Nothing is put together in a large model.
+        """
+        check_state(opt_state)
+        if not on_cpu() or self._waits() or not self._whole.compiles:
+            return Packed((params, opt_state))
+        return self._packing.pack(params, opt_state)
+
+    def packed(self, state: Packed, batches: Sequence[Batch]) -> tuple[Packed, tuple[State, ...]]:
         """Take a step on each of some batches in one compiled call, with the logs of each: faster for small models.
 
         Every number of batches is a trace of its own. Results equal those of single steps to rounding.
         """
-        result: tuple[Params, State, tuple[State, ...]] = self._unrolled(params, opt_state, tuple(batches))
-        return result
+        if state.layout is None and len(batches) == 1:
+            params, opt_state, logs = self(state.params, state.opt_state, batches[0])
+            return Packed((params, opt_state)), (logs,)
+        return self._packing.steps(state, batches)
 
     def init(self, start: int | Array | Params, *, seed: int | Array = 0) -> tuple[Params, State]:
         """Make `(params, opt_state)`, evaluated, of a seed or key, or around given parameters and `seed`.
@@ -128,7 +138,7 @@ class Step:
     @property
     def traces(self) -> int:
         """How often the step, or its halves, have been traced."""
-        return sum(part.traces for part in (self._whole, self._unrolled, self._gradients, self._update))
+        return sum(part.traces for part in (self._whole, self._packing, self._gradients, self._update))
 
     def _waits(self) -> bool:
         return self._size() >= LARGE and on_cpu()  # in this order: most models are small
@@ -170,6 +180,9 @@ def train_step(
     check_options(compile, dtype, streams)
     folds, chosen = metric.checked(metrics), select(trainable)
 
+    def trained(params: Params) -> Params:
+        return partition(trains(model, chosen, params))(params)[0]
+
     def backward(params: Params, key: Array, batch: Batch) -> tuple[Tree, Params, State, Array, Any]:
         kept, rest = partition(trains(model, chosen, params))(params)
         aside: list[Any] = []  # as results of value_and_grad, two equal ones end in an IndexError of mx.compile
@@ -208,14 +221,6 @@ def train_step(
         grads, rest, state, logs = gradients(params, opt_state, batch)
         return *update(params, state, grads, rest), logs
 
-    @sharing
-    def unrolled(params: Params, opt_state: State, batches: tuple[Batch, ...]) -> tuple[Params, State, Any]:
-        logged = []
-        for batch in batches:
-            params, opt_state, logs = whole(params, opt_state, batch)
-            logged.append(logs)
-        return params, opt_state, tuple(logged)
-
     @cache
     def size() -> int:
         return sum(leaf.nbytes for leaf in leaves(shapes(model))) if compile is not False else 0
@@ -229,7 +234,7 @@ def train_step(
         folds,
         chosen,
         compiled(whole, "params", "opt_state", "batch"),
-        compiled(unrolled, "params", "opt_state", "batches"),
+        Packing(whole, trained, compiled),
         compiled(gradients, "params", "opt_state", "batch"),
         compiled(update, "params", "opt_state", "grads", "rest"),
         size,

@@ -19,7 +19,7 @@ FLOORS = (
     ("errors", "types", "call", "registry", "select", "table"),
     ("door", "blas", "_elf", "_kernels", "_native", "jit", "cores", "memory", "structure", "rng", "tree"),
     ("nn", "optim", "data"),
-    ("checks", "forward", "streams", "step", "evaluation", "labels", "metric", "metrics", "task"),
+    ("checks", "forward", "streams", "packed", "step", "evaluation", "labels", "metric", "metrics", "task"),
     ("store",),
     ("loop",),
     ("experiment", "sweep", "testing"),

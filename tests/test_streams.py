@@ -71,7 +71,7 @@ def test_the_halves_and_unrolled_steps_do_the_same():
     once, *_ = step(params, state, (X, Y))
     grads, rest, after, _ = step.gradients(params, state, (X, Y))
     assert close(step.update(params, after, grads, rest)[0], once)
-    assert close(step.unrolled(params, state, [(X, Y)])[0], once)
+    assert close(step.packed(step.pack(params, state), [(X, Y)])[0].params, once)
 
 
 def test_each_part_has_a_stream_of_its_own_and_the_callers_is_left():

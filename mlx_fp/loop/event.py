@@ -10,6 +10,7 @@ from ..types import Array, Batch, Params, State, Tree
 from .own import own_arrays, own_row, owning
 
 if TYPE_CHECKING:
+    from ..packed import Packed
     from .report import Report, Row
     from .trainer import Trainer
 
@@ -39,22 +40,21 @@ class RunState:
     Each reading gives array objects of its own: `+=` on them changes nothing in the run.
     """
 
-    _params: Params
-    _opt_state: State
+    _state: Packed
 
     @property
     def params(self) -> Params:
         """The parameters and buffers."""
         from ..tree import fresh
 
-        return fresh(self._params)
+        return fresh(self._state.params)
 
     @property
     def opt_state(self) -> State:
         """The random stream, the optimiser's state, and the memory of metrics."""
         from ..tree import fresh
 
-        state: State = fresh(self._opt_state)
+        state: State = fresh(self._state.opt_state)
         return state
 
 

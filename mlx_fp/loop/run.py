@@ -13,7 +13,9 @@ from ..data import Cursor, Dataset
 from ..errors import located
 from ..evaluation import eval_step
 from ..optim import averaged, skip_nonfinite
+from ..packed import Packed
 from ..step import train_step
+from ..types import Params, State
 from . import keeping
 from .event import EVENTS, AfterBackward, Event, RunState
 from .hook import Asked, Hooks, Replace, Save, Stop, Validate
@@ -47,7 +49,7 @@ class Run:
         self.step = train_step(trainer.model, task.loss, optimizer, **common)
         self.eval = eval_step(trainer.model, task.loss, **common)
         start = plan.seed if plan.params is None else plan.params
-        self.params, self.opt_state = self.step.init(start, seed=plan.seed)
+        self.state = Packed(self.step.init(start, seed=plan.seed))
         if plan.averaged:
             averaged(self.opt_state)  # a KeyError where no optimiser keeps averages
         self.sync = SYNC.get(plan.sync)
@@ -90,6 +92,21 @@ class Run:
         """End the run after the step at hand, without a last validation; nothing changes when its steps are over."""
         if not self.over:
             self.interrupted, self.stop = True, self.stop or Stop(why)
+
+    @property
+    def params(self) -> Params:
+        """The parameters and buffers as they are."""
+        return self.state.params
+
+    @property
+    def opt_state(self) -> State:
+        """What goes from step to step beside them, as it is."""
+        return self.state.opt_state
+
+    def hold(self, params: Params | None = None, opt_state: State | None = None) -> None:
+        """Go on from other parameters, or another state beside them; None leaves them as they are."""
+        given = self.params if params is None else params, self.opt_state if opt_state is None else opt_state
+        self.state = Packed(given) if "after_backward" in self.heard else self.step.pack(*given)
 
     def report(self) -> Report:
         """Say what the run has done so far."""
@@ -170,7 +187,7 @@ class Run:
     def tell(self, name: str, **fields: Any) -> Event:
         """Tell the hooks of an event that somebody listens to."""
         self.stage = name
-        event = EVENTS[name](self.trainer, RunState(self.params, self.opt_state), **fields)
+        event = EVENTS[name](self.trainer, RunState(self.state), **fields)
         return self.hooks.emit(name, event, self._obey)
 
     def _obey(self, event: Event, asked: Asked) -> Event:
@@ -186,9 +203,9 @@ class Run:
         return self._replaced(event, asked) if isinstance(asked, Replace) else event
 
     def _replaced(self, event: Event, by: Replace) -> Event:
-        self.params = self.params if by.params is None else by.params
-        self.opt_state = self.opt_state if by.opt_state is None else by.opt_state
-        event = replace(event, state=RunState(self.params, self.opt_state))
+        if by.params is not None or by.opt_state is not None:
+            self.hold(by.params, by.opt_state)
+        event = replace(event, state=RunState(self.state))
         if by.grads is None:
             return event
         if not isinstance(event, AfterBackward):

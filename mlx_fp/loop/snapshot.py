@@ -64,8 +64,10 @@ def restore(run: Run, checkpoint: Any) -> Cursor:
         )
     _same_monitor(run, checkpoint)
     _same_place(run, checkpoint)
-    run.params = _like("parameters", run.params, checkpoint.params, checkpoint.path)
-    run.opt_state = _like("optimiser state", run.opt_state, checkpoint.opt_state, checkpoint.path)
+    run.hold(
+        _like("parameters", run.params, checkpoint.params, checkpoint.path),
+        _like("optimiser state", run.opt_state, checkpoint.opt_state, checkpoint.path),
+    )
     run.steps, run.completed = told["step"], told["completed"]
     run.standing = Standing(told["best_value"], told["best_epoch"], told["stale_epochs"])
     run.rows = [Row(**{field.name: row[field.name] for field in fields(Row)}) for row in told["rows"]]

@@ -44,7 +44,7 @@ def trained(run: Run, epoch: int, totals: Totals) -> Generator[Event, None, bool
             run.stage = "data"
         whole = run.stop is None or totals.batches == plan.train.size
         if plan.sync == "epoch":
-            mx.eval(run.params, run.opt_state)
+            mx.eval(run.state.arrays)
         if totals.batches or run.stop is None:  # a signal may come before the first batch
             totals.close(plan.train, metric.values(run.step.metrics, run.opt_state["metrics"]))
     return whole
@@ -84,7 +84,7 @@ def _shapes(batch: Batch) -> list[Any]:
 def _begin(run: Run, totals: Totals) -> None:
     run.stage = "data"
     if run.resumed_totals is None:
-        run.opt_state = {**run.opt_state, "metrics": metric.start(run.step.metrics)}
+        run.hold(opt_state={**run.opt_state, "metrics": metric.start(run.step.metrics)})
     else:
         totals.restore(run.resumed_totals)
         run.resumed_totals = None
@@ -92,18 +92,14 @@ def _begin(run: Run, totals: Totals) -> None:
 
 def _stepped(run: Run, group: tuple[Batch, ...]) -> tuple[State, ...]:
     """Take the steps, in one call, and queue them on the device; return the logs of each."""
-    if len(group) == 1:
-        run.params, run.opt_state, one = run.step(run.params, run.opt_state, group[0])
-        logs: tuple[State, ...] = (one,)
-    else:
-        run.params, run.opt_state, logs = run.step.unrolled(run.params, run.opt_state, group)
+    run.state, logs = run.step.packed(run.state, group)
     _queue(run, logs)
     return logs
 
 
 def _queue(run: Run, logs: tuple[State, ...]) -> None:
     if run.sync is not None:
-        run.sync(run.params, run.opt_state, logs)
+        run.sync(run.state.arrays, logs)
     run.steps += len(logs)
 
 
@@ -124,9 +120,10 @@ def _aloud(run: Run, epoch: int, group: tuple[Batch, ...]) -> Logs:
 
 def _halves(run: Run, here: dict[str, Any]) -> Logs:
     """Take a step in its two halves, with what hooks make of the gradients between them."""
-    grads, rest, run.opt_state, one = run.step.gradients(run.params, run.opt_state, here["batch"])
+    grads, rest, opt_state, one = run.step.gradients(run.params, run.opt_state, here["batch"])
+    run.hold(opt_state=opt_state)
     event = yield from run.emit("after_backward", **here, loss=one["loss"], grads=grads)
     grads = event.grads if isinstance(event, AfterBackward) else grads
-    run.params, run.opt_state = run.step.update(run.params, run.opt_state, grads, rest)
+    run.hold(*run.step.update(run.params, run.opt_state, grads, rest))
     _queue(run, (one,))
     return (one,)

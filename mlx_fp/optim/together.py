@@ -16,7 +16,7 @@ from more_itertools import chunked
 from ..door import mx, on_cpu, utils
 from ..types import Array, Tree
 
-__all__ = ["elementwise", "sharing", "together"]
+__all__ = ["elementwise", "lying", "sharing", "split", "together", "whole"]
 
 SMALL = 4096
 """The elements up to which a leaf is computed faster with others than by itself."""
@@ -88,6 +88,47 @@ def together(tree: Tree, *rest: Tree, by_name: bool = False) -> tuple[tuple[Tree
     known = _known.get()
     if known is None:
         return (tree, *rest), lambda result: result
+    places, leaves = _placed(tree, *rest, by_name=by_name)
+    lists = [[_whole(known, [leaves[i][which] for i in pack]) for pack in places] for which in range(1 + len(rest))]
+
+    def back(results: list[Any]) -> Tree:
+        found: dict[int, Any] = {}
+        for pack, result in zip(places, results, strict=True):
+            found |= zip(pack, _parts(known, result, [leaves[i][0] for i in pack]), strict=True)
+        order = iter(range(len(leaves)))
+        return utils.tree_map(lambda _: found[next(order)], tree)
+
+    return tuple(lists), back
+
+
+def lying(tree: Tree, *rest: Tree) -> list[list[Array]]:
+    """List the arrays of which `together` makes one each.
+
+    >>> weight, bias, momentum = mx.zeros((2,)), mx.zeros((3,)), mx.zeros((2,))
+    >>> lists = lying({"weight": weight, "bias": bias}, {"weight": {"v": momentum}, "bias": {}})
+    >>> [[array.size for array in one] for one in lists]
+    [[2], [2], [3]]
+    """
+    places, leaves = _placed(tree, *rest)
+    found = []
+    for pack in places:
+        for leaf in zip(*(leaves[i] for i in pack), strict=True):
+            found += [[one[key] for one in leaf] for key in leaf[0]] if isinstance(leaf[0], dict) else [list(leaf)]
+    return found
+
+
+def whole(parts: list[Array]) -> Array:
+    """Put arrays together; what was taken apart within `sharing` is what it was."""
+    return (_known.get() or _Known()).whole(parts)
+
+
+def split(whole: Array, lengths: Sequence[int]) -> list[Array]:
+    """Take an array apart along its first axis; within `sharing` it is kept in mind."""
+    return (_known.get() or _Known()).parts(whole, lengths)
+
+
+def _placed(tree: Tree, *rest: Tree, by_name: bool = False) -> tuple[list[list[int]], list[tuple[Any, ...]]]:
+    """Return which leaves go together, by their numbers, and the leaves of all trees."""
     packs: dict[Any, list[int]] = {}
     leaves: list[tuple[Any, ...]] = []
 
@@ -99,17 +140,7 @@ def together(tree: Tree, *rest: Tree, by_name: bool = False) -> tuple[tuple[Tree
         leaves.append(each)
 
     utils.tree_map_with_path(listed, tree, *rest)
-    places = [part for pack in packs.values() for part in chunked(pack, MOST)]
-    lists = [[_whole(known, [leaves[i][which] for i in pack]) for pack in places] for which in range(1 + len(rest))]
-
-    def back(results: list[Any]) -> Tree:
-        found: dict[int, Any] = {}
-        for pack, result in zip(places, results, strict=True):
-            found |= zip(pack, _parts(known, result, [leaves[i][0] for i in pack]), strict=True)
-        order = iter(range(len(leaves)))
-        return utils.tree_map(lambda _: found[next(order)], tree)
-
-    return tuple(lists), back
+    return [part for pack in packs.values() for part in chunked(pack, MOST)], leaves
 
 
 def _within(fn: Callable[..., T], args: tuple[Any, ...]) -> T:

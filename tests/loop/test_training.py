@@ -77,11 +77,11 @@ def test_the_step_is_traced_once_for_groups_and_once_for_the_rest():
     report = fit(trainer(fp.on("after_fit", lambda e: traced.append(e))), epochs=3, steps_per_call=4)
     assert len(report.losses) == 33
     step = fp.train_step(MODEL, lambda f, x, y: nn.losses.cross_entropy(f(x), y).mean(), optim.sgd(0.1))
-    state = step.init(0)
+    state = step.pack(*step.init(0))
     batches = list(TRAIN)
     for _ in range(3):
         for group in grouped(batches, 4, []):
-            *state, _ = step.unrolled(*state, group) if len(group) > 1 else step(*state, group[0])
+            state, _ = step.packed(state, group)
     assert step.traces == 2
 
 

@@ -1,0 +1,156 @@
+"""Parameters and optimiser state in few arrays, so that a step of a small model takes few of them and gives few.
+
+MLX's price for an array is that of a kernel, and a call of a compiled function takes and gives every leaf of its trees.
+Here small leaves of like shape lie in one array, as `together` puts them, from one step to the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from .door import mx
+from .jit import Compiled
+from .optim.together import lying, sharing, split, whole
+from .structure import Structure, structure
+from .tree import fresh
+from .types import Array, Batch, Params, State, Tree
+
+__all__ = ["Packed", "Packing"]
+
+Pair = tuple[Params, State]
+Stepping = Callable[[Params, State, Batch], tuple[Params, State, State]]
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Packed:
+    """Where training stands, in few arrays; made by `Step.pack` and `Step.packed`."""
+
+    arrays: Any
+    """A list of arrays, or the trees themselves where nothing lies together."""
+    layout: Layout | None = None
+
+    @property
+    def params(self) -> Params:
+        """The parameters and buffers, taken apart."""
+        return self._apart()[0]
+
+    @property
+    def opt_state(self) -> State:
+        """The random stream, the optimiser's state, and the memory of metrics, taken apart."""
+        return self._apart()[1]
+
+    def _apart(self) -> Pair:
+        pair: Pair = self.arrays if self.layout is None else self.layout.apart(self.arrays)
+        return pair
+
+
+class Layout:
+    """How the arrays of trees of one structure lie in fewer: which, in tree order, are in each."""
+
+    __slots__ = ("_known", "_places", "_shapes", "steps")
+
+    def __init__(self, known: Structure, arrays: Sequence[Array], places: Sequence[Sequence[int]]) -> None:
+        self._known, self._places, self._shapes = known, places, _shapes(arrays)
+        self.steps: Compiled
+
+    def fits(self, params: Params, opt_state: State) -> list[Array] | None:
+        """List the arrays of trees of this structure and these shapes; None for others."""
+        arrays = self._known.flatten(params, opt_state)
+        return arrays if arrays is not None and _shapes(arrays) == self._shapes else None
+
+    def together(self, params: Params, opt_state: State) -> Any:
+        """Put the arrays together; give the trees as they are where they do not fit."""
+        arrays = self.fits(params, opt_state)
+        if arrays is None:
+            return params, opt_state
+        return [whole([arrays[i] for i in place]) for place in self._places]
+
+    def apart(self, wholes: Sequence[Array]) -> Pair:
+        """Take what was put together apart, lazily."""
+        arrays: dict[int, Array] = {}
+        for place, one in zip(self._places, wholes, strict=True):
+            lengths = [1] if len(place) == 1 else [self._shapes[i][0][0] for i in place]
+            arrays |= zip(place, split(one, lengths), strict=True)
+        params, opt_state = self._known.build([arrays[i] for i in range(len(arrays))])
+        return params, opt_state
+
+
+class Packing:
+    """Finds how parameters and optimiser state lie best, and takes steps on them so; each layout is compiled once."""
+
+    __slots__ = ("_compiled", "_kept", "_layouts", "_plain", "_step")
+
+    def __init__(self, step: Stepping, kept: Callable[[Params], Params], compiled: Callable[..., Compiled]) -> None:
+        self._step, self._kept, self._compiled = step, kept, compiled
+        self._layouts: list[Layout] = []
+        self._plain = compiled(partial(_steps, step, None), "state", "batches")
+
+    @property
+    def traces(self) -> int:
+        """How often steps have been traced, over all layouts."""
+        return self._plain.traces + sum(layout.steps.traces for layout in self._layouts)
+
+    def pack(self, params: Params, opt_state: State) -> Packed:
+        """Put small arrays of like shape together, where that leaves half of the arrays or fewer."""
+        layout = self._layout(params, opt_state)
+        return Packed((params, opt_state) if layout is None else layout.together(params, opt_state), layout)
+
+    def steps(self, state: Packed, batches: Sequence[Batch]) -> tuple[Packed, tuple[State, ...]]:
+        """Take a step on each batch in one compiled call."""
+        steps = self._plain if state.layout is None else state.layout.steps
+        arrays, logs = steps(state.arrays, tuple(batches))
+        return Packed(arrays, state.layout if isinstance(arrays, list) else None), logs
+
+    def _layout(self, params: Params, opt_state: State) -> Layout | None:
+        for layout in self._layouts:
+            if layout.fits(params, opt_state) is not None:
+                return layout
+        params, opt_state = fresh(params), fresh(opt_state)  # no two leaves are one object
+        known = structure(params, opt_state, names=("params", "opt_state"))
+        arrays = known.flatten(params, opt_state) or []
+        at = {id(array): i for i, array in enumerate(arrays)}
+        kept = self._kept(params)
+        places = [[at.pop(id(array)) for array in lie] for lie in lying(kept, *_over(opt_state["optimizer"], kept))]
+        places += [[i] for i in at.values()]
+        if 2 * len(places) > len(arrays):
+            return None
+        layout = Layout(known, arrays, places)
+        layout.steps = self._compiled(partial(_steps, self._step, layout), "state", "batches")
+        self._layouts.append(layout)
+        return layout
+
+
+@sharing
+def _steps(step: Stepping, layout: Layout | None, state: Any, batches: tuple[Batch, ...]) -> tuple[Any, Any]:
+    params, opt_state = state if layout is None else layout.apart(state)
+    logged = []
+    for batch in batches:
+        params, opt_state, logs = step(params, opt_state, batch)
+        logged.append(logs)
+    return (params, opt_state) if layout is None else layout.together(params, opt_state), tuple(logged)
+
+
+def _shapes(arrays: Sequence[Array]) -> list[tuple[Any, Any]]:
+    return [(array.shape, array.dtype) for array in arrays]
+
+
+def _over(state: Tree, params: Params) -> list[Tree]:
+    """List the trees in a state that hold something for each parameter, or for some."""
+    if isinstance(params, dict) and _fits(state, params):
+        return [state]
+    children = state.values() if isinstance(state, dict) else state if isinstance(state, (list, tuple)) else ()
+    return [tree for child in children for tree in _over(child, params)]
+
+
+def _fits(state: Tree, params: Params) -> bool:
+    if isinstance(params, mx.array):
+        held = state.values() if isinstance(state, dict) else [state]
+        return all(isinstance(leaf, mx.array) for leaf in held)
+    if isinstance(params, dict) and isinstance(state, dict):
+        return params.keys() == state.keys() and all(_fits(state[key], params[key]) for key in params)
+    if isinstance(params, (list, tuple)) and isinstance(state, (list, tuple)):
+        return len(params) == len(state) and all(map(_fits, state, params))
+    return False
