@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Select", "everything", "matching", "ndim", "nothing", "select", "under", "within"]
+__all__ = ["Select", "everything", "matching", "ndim", "nothing", "parted", "select", "under", "within"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +95,26 @@ def within(prefix: str, inner: Select) -> Select:
     named = frozenset(start + path for path in inner.named)
     text = f"within({prefix!r}, {inner!r})"
     return Select(lambda p, x: p.startswith(start) and inner(p[len(start) :], x), text, named=named)
+
+
+def parted(parts: Mapping[str, Select]) -> Select:
+    """Choose the leaves that the Select of their part chooses by the rest of their path; a part is at `a` or `a.b`.
+
+    >>> rule = parted({"layers.0": everything, "head": under("weight")})
+    >>> rule("layers.0.bias"), rule("layers.1.bias"), rule("head.weight"), rule("head.bias")
+    (True, False, True, False)
+    """
+
+    def match(path: str, leaf: Any) -> bool:
+        head, _, rest = path.partition(".")
+        if head not in parts:
+            second, _, rest = rest.partition(".")
+            head = f"{head}.{second}"
+        return head in parts and parts[head](rest, leaf)
+
+    text = " | ".join(f"within({prefix!r}, {inner!r})" for prefix, inner in parts.items())
+    named = frozenset(f"{prefix}.{path}" for prefix, inner in parts.items() for path in inner.named)
+    return Select(match, text or repr(nothing), len(parts) < 2, named)
 
 
 def select(spec: Any = None) -> Select:

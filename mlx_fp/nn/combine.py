@@ -14,7 +14,7 @@ from typing import Any
 from .. import call
 from ..door import mx
 from ..errors import is_count
-from ..select import Select, nothing, within
+from ..select import Select, parted
 from ..types import Params
 from .layer import Apply, Layer, Trainable, layer
 from .lift import as_layer, lift
@@ -150,8 +150,7 @@ def joined(parts: tuple[tuple[str, Layer], ...]) -> Trainable:
     """Say what trains in a composition: what trains in its parts."""
 
     def leaves(params: Params) -> Select:
-        inner = [within(path, part.trainable.leaves(at(params, path))) for path, part in parts]
-        return reduce(lambda a, b: a | b, inner, nothing)
+        return parted({path: part.trainable.leaves(at(params, path)) for path, part in parts})
 
     return Trainable(leaves, tuple(rule for path, part in parts for rule in part.trainable.inside(path)))
 
