@@ -56,6 +56,11 @@ class Layout:
         self._known, self._places, self._shapes = known, places, _shapes(arrays)
         self.steps: Compiled
 
+    @property
+    def pays(self) -> bool:
+        """Whether there are half as many arrays, or fewer."""
+        return 2 * len(self._places) <= len(self._shapes)
+
     def fits(self, params: Params, opt_state: State) -> list[Array] | None:
         """List the arrays of trees of this structure and these shapes; None for others."""
         arrays = self._known.flatten(params, opt_state)
@@ -95,8 +100,11 @@ class Packing:
 
     def pack(self, params: Params, opt_state: State) -> Packed:
         """Put small arrays of like shape together, where that leaves half of the arrays or fewer."""
-        layout = self._layout(params, opt_state)
-        return Packed((params, opt_state) if layout is None else layout.together(params, opt_state), layout)
+        layout = next((known for known in self._layouts if known.fits(params, opt_state) is not None), None)
+        if layout is None:
+            layout = self._layout(params, opt_state)
+            self._layouts.append(layout)
+        return Packed(layout.together(params, opt_state), layout) if layout.pays else Packed((params, opt_state))
 
     def steps(self, state: Packed, batches: Sequence[Batch]) -> tuple[Packed, tuple[State, ...]]:
         """Take a step on each batch in one compiled call."""
@@ -104,10 +112,7 @@ class Packing:
         arrays, logs = steps(state.arrays, tuple(batches))
         return Packed(arrays, state.layout if isinstance(arrays, list) else None), logs
 
-    def _layout(self, params: Params, opt_state: State) -> Layout | None:
-        for layout in self._layouts:
-            if layout.fits(params, opt_state) is not None:
-                return layout
+    def _layout(self, params: Params, opt_state: State) -> Layout:
         params, opt_state = fresh(params), fresh(opt_state)  # no two leaves are one object
         known = structure(params, opt_state, names=("params", "opt_state"))
         arrays = known.flatten(params, opt_state) or []
@@ -115,11 +120,8 @@ class Packing:
         kept = self._kept(params)
         places = [[at.pop(id(array)) for array in lie] for lie in lying(kept, *_over(opt_state["optimizer"], kept))]
         places += [[i] for i in at.values()]
-        if 2 * len(places) > len(arrays):
-            return None
         layout = Layout(known, arrays, places)
         layout.steps = self._compiled(partial(_steps, self._step, layout), "state", "batches")
-        self._layouts.append(layout)
         return layout
 
 

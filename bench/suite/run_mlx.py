@@ -101,13 +101,13 @@ def _raw_forward(case, module, inputs, target, compiled):
 def _our_step(case, model, params, inputs, target, streams):
     loss = fp_models.loss
     step = fp.train_step(model, lambda forward, xs, y: loss(case, forward(*xs), y), adamw(), streams=streams)
-    state = list(step.init(params))
+    held = [step.pack(*step.init(params))]
     batch = (inputs, target)
     del params
 
     def run():
-        state[0], state[1], logs = step(state[0], state[1], batch)
-        mx.eval(state, logs)
+        held[0], (logs,) = step.packed(held[0], [batch])
+        mx.eval(held[0].arrays, logs)
         return logs["loss"]
 
     return run
