@@ -99,7 +99,7 @@ def test_what_does_not_train_stays_by_itself():
 @pytest.mark.parametrize("options", [{"compile": False}, {}], ids=["not compiled", "large"])
 def test_trees_stay_trees_where_nothing_is_gained(options, monkeypatch):
     if not options:
-        monkeypatch.setattr("mlx_fp.step.LARGE", 1)
+        monkeypatch.setattr("mlx_fp.step.MIDDLE", 1)
     step = fp.train_step(MODEL, loss, optim.adamw(1e-2), **options)
     state = step.pack(*step.init(0))
     assert state.layout is None
