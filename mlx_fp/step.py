@@ -31,7 +31,7 @@ LARGE = 32 << 20
 """Bytes of parameters from which on, on a CPU, a step waits between its halves: its arrays need the room."""
 
 MIDDLE = 8 << 20
-"""Bytes of parameters from which on, on a CPU, a step frees more than MLX keeps by default, and arrays are few or large."""
+"""Bytes of parameters from which on, on a CPU, a step frees more than MLX keeps by default, and its arrays are large."""
 
 ROOM = 3
 """How much of what a large step frees MLX keeps for the next, in units of the parameters: gradients and new moments."""
@@ -69,7 +69,7 @@ class Step:
     def pack(self, params: Params, opt_state: State) -> Packed:
         """Put small arrays of like shape together, on a CPU, for `packed` to compute them together.
 
-        `.params` and `.opt_state` of the result are the trees again. Nothing is put together in a model of 8 MB or more.
+        `.params` and `.opt_state` of the result are the trees again. A model of 8 MB or more gains nothing, and stays.
         """
         check_state(opt_state)
         if self._size() >= MIDDLE or not on_cpu() or not self._whole.compiles:
