@@ -31,7 +31,7 @@ LARGE = 32 << 20
 """Bytes of parameters from which on, on a CPU, a step waits between its halves: its arrays need the room."""
 
 MIDDLE = 8 << 20
-"""Bytes of parameters from which on, on a CPU, a step frees more than MLX keeps by default, and its arrays are large."""
+"""Bytes of parameters from which on, on a CPU, a step frees more than MLX keeps by default, and has large arrays."""
 
 ROOM = 3
 """How much of what a large step frees MLX keeps for the next, in units of the parameters: gradients and new moments."""
