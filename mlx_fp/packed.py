@@ -35,16 +35,20 @@ class Packed:
     @property
     def params(self) -> Params:
         """The parameters and buffers, taken apart."""
-        return self._apart()[0]
+        return self._tree(0)
 
     @property
     def opt_state(self) -> State:
         """The random stream, the optimiser's state, and the memory of metrics, taken apart."""
-        return self._apart()[1]
+        state: State = self._tree(1)
+        return state
 
-    def _apart(self) -> Pair:
-        pair: Pair = self.arrays if self.layout is None else self.layout.apart(self.arrays)
-        return pair
+    def _tree(self, which: int) -> Tree:
+        if self.layout is None:
+            return self.arrays[which]
+        tree = self.layout.apart(self.arrays)[which]
+        mx.async_eval(tree)  # what is only asked for cannot be computed in another thread
+        return tree
 
 
 class Layout:

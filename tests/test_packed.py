@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -171,3 +173,12 @@ def test_steps_in_halves_take_trees(layouts):
     report = fit(trainer(fp.on("after_backward", lambda event: None)), epochs=1)
     same(report.params, fit(trainer(), epochs=1).params)
     assert len(layouts) == 4  # those of the second run
+
+
+def test_trees_that_were_taken_apart_can_be_read_in_another_thread():
+    kept = []
+    report = fit(trainer(fp.on("after_step", lambda event: kept.append(event.state))), epochs=1)
+    trees = [report.params, report.opt_state, *(tree for state in kept for tree in (state.params, state.opt_state))]
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(lambda: [np.array(leaf) for tree in trees for leaf in fp.flat(tree).values()]).result()
+    assert len(read) == sum(len(fp.flat(tree)) for tree in trees)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .run import Run
     from .saver import Saver
 
-__all__ = ["after_epoch", "after_step", "cut", "finish", "resumed"]
+__all__ = ["after_epoch", "after_step", "cut", "finish", "rescue", "resumed"]
 
 _LOG = logging.getLogger("mlx_fp.loop")
 
@@ -41,6 +41,23 @@ def cut(run: Run, epoch: int, batches: int) -> Stream:
     if run.saver is not None and (run.cursor != Cursor(epoch, batches) or run.saver.ended != run.hooks.ended):
         run.cursor = Cursor(epoch, batches)
         yield from _saved(run)
+
+
+def rescue(run: Run, epoch: int, batches: int, error: Exception) -> Stream:
+    """Write where an error in data or validation ends the run, and note in the error what was written.
+
+    Nothing is written of a loss that is not finite, and what goes wrong with the writing is logged.
+    """
+    if run.saver is None or run.stage not in ("data", "validation") or isinstance(error, FloatingPointError):
+        return
+    before = len(run.saver.written)
+    try:
+        yield from cut(run, epoch, batches)
+        yield from _told(run, wait=True)
+    except Exception as fault:
+        _LOG.warning("what was done since the last checkpoint could not be written: %s", fault)
+    for path in run.saver.written[before:]:
+        error.add_note(f"the run so far, {run.steps} steps, is in {path}: resume='latest' goes on from there")
 
 
 def after_epoch(run: Run, epoch: int, improved: bool) -> Stream:

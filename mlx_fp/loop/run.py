@@ -129,6 +129,13 @@ class Run:
             yield from self._epoch(epoch)
 
     def _epoch(self, epoch: int) -> Stream:
+        try:
+            yield from self._through(epoch)
+        except Exception as error:
+            yield from keeping.rescue(self, epoch, self.totals.batches, error)
+            raise
+
+    def _through(self, epoch: int) -> Stream:
         plan, started = self.plan, time.perf_counter()
         totals = self.totals = self._totals(self.losses, plan.reduce, self._lost)
         self.opened = self.steps - (self.resumed_totals or {"batches": 0})["batches"]
@@ -141,6 +148,7 @@ class Run:
         held = plan.validation is None or bool(validation.means)  # an interrupt ends a validation, too
         if not (whole and held):
             yield from keeping.cut(self, epoch, totals.batches)
+        self.stage = "after_epoch"
         row = row_of(epoch, self.steps, seconds, totals, validation)
         with located(epoch=epoch, stage="after_epoch"):
             self.standing, row = judged(self.monitor, self.standing, row, whole=whole and held)
@@ -154,12 +162,14 @@ class Run:
             yield from keeping.after_epoch(self, epoch, row.improved)
 
     def validate_now(self, epoch: int) -> Stream:
-        """Validate between two steps, as a hook has asked; what an interrupt cuts is done when the run goes on."""
+        """Validate between two steps, as a hook has asked; what is cut is done when the run goes on."""
         if self.plan.validation is None:
             raise ValueError("a hook asked to Validate(), and there is no validation data")
         self.validate, totals = False, self._totals(None, self.plan.validation_reduce)
-        yield from self._validate(epoch, self.plan.validation, totals)
-        self.validate = self.validate or not totals.means
+        try:
+            yield from self._validate(epoch, self.plan.validation, totals)
+        finally:
+            self.validate = self.validate or not totals.means
 
     def _validate(self, epoch: int, data: Dataset, totals: Totals) -> Stream:
         where = {"split": "validation", "epoch": epoch, "batch": lambda: totals.batches, "stage": lambda: self.stage}
@@ -170,6 +180,7 @@ class Run:
             for batch, logs in validated(self.eval, params, data, totals, epoch=epoch):
                 if "after_validation_batch" in self.heard:
                     yield from self.emit("after_validation_batch", epoch=epoch, batch=batch, loss=logs["loss"])
+                    self.stage = "validation"
                 if self.interrupted:
                     return
             fields = {"val_loss": totals.means["loss"], "validation_batches": totals.batches}

@@ -1,0 +1,107 @@
+"""An error in data or validation loses nothing: what was done is on disk, and a run goes on from there."""
+
+from __future__ import annotations
+
+import logging
+
+import mlx.core as mx
+import pytest
+from toolz import pipe
+
+import mlx_fp as fp
+from mlx_fp import data, nn, optim
+
+X = mx.random.normal((24, 4), key=mx.random.key(3))
+ROWS = data.arrays(x=X, y=(X[:, 0] > 0).astype(mx.int32))
+TRAIN, HELD = pipe(ROWS, data.shuffle(seed=5), data.batch(4)), pipe(ROWS, data.batch(8))
+MODEL = nn.sequential(*[nn.linear(4, 4) for _ in range(4)], nn.dropout(0.3), nn.linear(4, 2))
+
+
+def trainer(folder, *verbs):
+    kept = fp.checkpoints(folder / "{step}.safetensors")
+    return pipe(fp.trainer(MODEL, fp.classification()), fp.with_optimizer(optim.adamw(1e-2)), kept, *verbs)
+
+
+def fit(target, train=TRAIN, validation=HELD, **options):
+    return pipe(target, fp.fit(train, validation=validation, epochs=2, seed=9, quiet=True, **options))
+
+
+def failing(dataset, at):
+    """The dataset, whose batch number `at` of all that are read cannot be read, once."""
+    read = []
+
+    def broken(batch):
+        read.append(batch)
+        if len(read) == at:
+            raise OSError("the disk is gone")
+        return batch
+
+    return pipe(dataset, data.map(broken))
+
+
+def end(report):
+    trees = [report.params, report.opt_state]
+    return [leaf.tolist() for tree in trees for leaf in fp.flat(tree).values()], report.losses, report.rows[-1].val_loss
+
+
+@pytest.mark.parametrize("background", [False, True])
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize(("part", "at", "steps"), [("train", 4, 3), ("train", 11, 10), ("validation", 2, 6)])
+def test_a_run_goes_on_from_where_data_or_validation_failed(tmp_path, part, at, steps, count, background):
+    whole = fit(trainer(tmp_path / "whole"), steps_per_call=count)
+    parts = {"train": TRAIN, "validation": HELD}
+    kept = fp.checkpoints(tmp_path / "{step}.safetensors", background=background)
+    target = pipe(trainer(tmp_path), kept)
+    with pytest.raises(OSError, match="the disk is gone") as caught:
+        fit(target, **{**parts, part: failing(parts[part], at)}, steps_per_call=count)
+    steps -= steps % count if part == "train" else 0
+    assert any(
+        f"the run so far, {steps} steps, is in {tmp_path / f'{steps}.safetensors'}" in note
+        for note in caught.value.__notes__
+    )
+    assert fp.load(tmp_path / f"{steps}.safetensors").metadata["step"] == steps
+    again = fit(target, resume="latest", steps_per_call=count)
+    assert again.rows[0].seconds
+    assert end(again) == end(whole)
+
+
+def test_a_validation_that_a_hook_asked_for_is_done_when_the_run_goes_on(tmp_path):
+    asked = fp.on("after_step", lambda e: fp.Validate() if e.step == 1 else None)
+    with pytest.raises(OSError, match="gone"):
+        fit(trainer(tmp_path, asked), validation=failing(HELD, 2))
+    seen = []
+    fit(trainer(tmp_path, asked, fp.on("before_validation", lambda e: seen.append(e.epoch))), resume="latest")
+    assert seen == [0, 0, 1]
+
+
+def test_a_first_batch_that_fails_leaves_no_file(tmp_path):
+    with pytest.raises(OSError, match="gone"):
+        fit(trainer(tmp_path), failing(TRAIN, 1))
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_errors_of_hooks_and_losses_that_are_not_finite_write_nothing(tmp_path):
+    with pytest.raises(KeyError):
+        fit(trainer(tmp_path, fp.on("after_step", lambda e: {}[e.step])))
+    with pytest.raises(KeyError):
+        fit(trainer(tmp_path, fp.on("after_validation_batch", lambda e: {}[e.epoch])))
+    with pytest.raises(FloatingPointError):
+        fit(trainer(tmp_path), pipe(TRAIN, data.map(lambda batch: {**batch, "x": batch["x"] * mx.inf})))
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_the_error_goes_before_what_goes_wrong_with_the_writing(tmp_path, monkeypatch, caplog):
+    def full(*args, **kwargs):
+        raise OSError("no room")
+
+    monkeypatch.setattr("mlx_fp.loop.saver.prepared", full)
+    with caplog.at_level(logging.WARNING), pytest.raises(OSError, match="the disk is gone"):
+        fit(trainer(tmp_path), failing(TRAIN, 4))
+    assert "could not be written: no room" in caplog.text
+
+
+def test_the_stage_of_a_validation_is_that_after_a_hook_was_told(tmp_path):
+    hook = fp.on("after_validation_batch", lambda e: None)
+    with pytest.raises(OSError, match="gone") as caught:
+        fit(trainer(tmp_path, hook), validation=failing(HELD, 2))
+    assert "at split=validation, epoch=0, batch=1, stage=validation" in caught.value.__notes__
