@@ -81,6 +81,8 @@ class Step:
 
         Every number of batches is a trace of its own. Results equal those of single steps to rounding.
         """
+        if not isinstance(state, Packed) or not isinstance(batches, (list, tuple)):
+            raise TypeError("packed takes what `step.pack(params, opt_state)` gives, and a list of batches")
         if state.layout is None and len(batches) == 1:
             params, opt_state, logs = self(state.params, state.opt_state, batches[0])
             return Packed((params, opt_state)), (logs,)

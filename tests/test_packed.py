@@ -138,6 +138,14 @@ def test_a_state_that_no_step_made_is_refused():
         step.pack(params, opt_state["optimizer"])
 
 
+def test_trees_and_a_single_batch_are_refused():
+    step = fp.train_step(MODEL, loss, optim.adamw(1e-2))
+    params, opt_state = step.init(0)
+    for args in (((params, opt_state), [(X, Y)]), (step.pack(params, opt_state), {"x": X, "y": Y})):
+        with pytest.raises(TypeError, match="a list of batches"):
+            step.packed(*args)
+
+
 def test_fit_packs_and_its_report_and_files_hold_trees(tmp_path, layouts):
     report = fit(trainer(fp.checkpoints(tmp_path / "{epoch}.safetensors")))
     assert len(layouts) == 8
