@@ -7,6 +7,7 @@ Here small leaves of like shape lie in one array, as `together` puts them, from 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -47,18 +48,18 @@ class Packed:
         if self.layout is None:
             return self.arrays[which]
         tree = self.layout.apart(self.arrays)[which]
-        mx.async_eval(tree)  # what is only asked for cannot be computed in another thread
+        with suppress(RuntimeError):  # what cannot be computed is an error where it is read
+            mx.async_eval(tree)  # what is only asked for cannot be computed in another thread
         return tree
 
 
 class Layout:
     """How the arrays of trees of one structure lie in fewer: which, in tree order, are in each."""
 
-    __slots__ = ("_known", "_places", "_shapes", "steps")
+    __slots__ = ("_known", "_places", "_shapes")
 
     def __init__(self, known: Structure, arrays: Sequence[Array], places: Sequence[Sequence[int]]) -> None:
         self._known, self._places, self._shapes = known, places, _shapes(arrays)
-        self.steps: Compiled
 
     @property
     def pays(self) -> bool:
@@ -70,12 +71,10 @@ class Layout:
         arrays = self._known.flatten(params, opt_state)
         return arrays if arrays is not None and _shapes(arrays) == self._shapes else None
 
-    def together(self, params: Params, opt_state: State) -> Any:
-        """Put the arrays together; give the trees as they are where they do not fit."""
+    def together(self, params: Params, opt_state: State) -> list[Array] | None:
+        """Put the arrays together, where they fit."""
         arrays = self.fits(params, opt_state)
-        if arrays is None:
-            return params, opt_state
-        return [whole([arrays[i] for i in place]) for place in self._places]
+        return None if arrays is None else [whole([arrays[i] for i in place]) for place in self._places]
 
     def apart(self, wholes: Sequence[Array]) -> Pair:
         """Take what was put together apart, lazily."""
@@ -90,31 +89,36 @@ class Layout:
 class Packing:
     """Finds how parameters and optimiser state lie best, and takes steps on them so; each layout is compiled once."""
 
-    __slots__ = ("_compiled", "_kept", "_layouts", "_plain", "_step")
+    __slots__ = ("_compiled", "_kept", "_steps")
 
     def __init__(self, step: Stepping, kept: Callable[[Params], Params], compiled: Callable[..., Compiled]) -> None:
-        self._step, self._kept, self._compiled = step, kept, compiled
-        self._layouts: list[Layout] = []
-        self._plain = compiled(partial(_steps, step, None), "state", "batches")
+        def made(layout: Layout | None) -> Compiled:
+            return compiled(partial(_steps, step, layout), "state", "batches")
+
+        self._kept, self._compiled = kept, made
+        self._steps: dict[Layout | None, Compiled] = {None: made(None)}
 
     @property
     def traces(self) -> int:
         """How often steps have been traced, over all layouts."""
-        return self._plain.traces + sum(layout.steps.traces for layout in self._layouts)
+        return sum(steps.traces for steps in self._steps.values())
 
     def pack(self, params: Params, opt_state: State) -> Packed:
         """Put small arrays of like shape together, where that leaves half of the arrays or fewer."""
-        layout = next((known for known in self._layouts if known.fits(params, opt_state) is not None), None)
-        if layout is None:
-            layout = self._layout(params, opt_state)
-            self._layouts.append(layout)
-        return Packed(layout.together(params, opt_state), layout) if layout.pays else Packed((params, opt_state))
+        known = (layout for layout in self._steps if layout is not None and layout.fits(params, opt_state) is not None)
+        layout = next(known, None) or self._layout(params, opt_state)
+        arrays = layout.together(params, opt_state) if layout.pays else None
+        if arrays is None:
+            return Packed((params, opt_state))
+        mx.async_eval(arrays)
+        return Packed(arrays, layout)
 
     def steps(self, state: Packed, batches: Sequence[Batch]) -> tuple[Packed, tuple[State, ...]]:
         """Take a step on each batch in one compiled call."""
-        steps = self._plain if state.layout is None else state.layout.steps
-        arrays, logs = steps(state.arrays, tuple(batches))
-        return Packed(arrays, state.layout if isinstance(arrays, list) else None), logs
+        if state.layout not in self._steps:  # it is of another step
+            state = self.pack(state.params, state.opt_state)
+        arrays, trees, logs = self._steps[state.layout](state.arrays, tuple(batches))
+        return Packed(trees) if arrays is None else Packed(arrays, state.layout), logs
 
     def _layout(self, params: Params, opt_state: State) -> Layout:
         params, opt_state = fresh(params), fresh(opt_state)  # no two leaves are one object
@@ -125,18 +129,20 @@ class Packing:
         places = [[at.pop(id(array)) for array in lie] for lie in lying(kept, *_over(opt_state["optimizer"], kept))]
         places += [[i] for i in at.values()]
         layout = Layout(known, arrays, places)
-        layout.steps = self._compiled(partial(_steps, self._step, layout), "state", "batches")
+        self._steps[layout] = self._compiled(layout)
         return layout
 
 
 @sharing
-def _steps(step: Stepping, layout: Layout | None, state: Any, batches: tuple[Batch, ...]) -> tuple[Any, Any]:
+def _steps(step: Stepping, layout: Layout | None, state: Any, batches: tuple[Batch, ...]) -> tuple[Any, Any, Any]:
+    """Take steps on a state that lies so: its arrays then, or the trees where they do not fit, and the logs."""
     params, opt_state = state if layout is None else layout.apart(state)
     logged = []
     for batch in batches:
         params, opt_state, logs = step(params, opt_state, batch)
         logged.append(logs)
-    return (params, opt_state) if layout is None else layout.together(params, opt_state), tuple(logged)
+    arrays = None if layout is None else layout.together(params, opt_state)
+    return arrays, (params, opt_state) if arrays is None else None, tuple(logged)
 
 
 def _shapes(arrays: Sequence[Array]) -> list[tuple[Any, Any]]:

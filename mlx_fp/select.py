@@ -110,7 +110,7 @@ def parted(parts: Mapping[str, Select]) -> Select:
         if head not in parts:
             second, _, rest = rest.partition(".")
             head = f"{head}.{second}"
-        return head in parts and parts[head](rest, leaf)
+        return bool(rest) and head in parts and parts[head](rest, leaf)
 
     text = " | ".join(f"within({prefix!r}, {inner!r})" for prefix, inner in parts.items())
     named = frozenset(f"{prefix}.{path}" for prefix, inner in parts.items() for path in inner.named)

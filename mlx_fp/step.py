@@ -72,7 +72,8 @@ class Step:
         `.params` and `.opt_state` of the result are the trees again. A model of 8 MB or more gains nothing, and stays.
         """
         check_state(opt_state)
-        if self._size() >= MIDDLE or not on_cpu() or not self._whole.compiles:
+        gains = self._size() < MIDDLE and on_cpu() and self._whole.compiles and self.optimizer.keeps
+        if not gains:
             return Packed((params, opt_state))
         return self._packing.pack(params, opt_state)
 

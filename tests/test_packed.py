@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 
 import mlx.core as mx
+import mlx.optimizers as mlx_optimizers
 import numpy as np
 import pytest
 from toolz import pipe
@@ -87,6 +89,50 @@ def test_a_layout_is_found_once():
         assert again.layout is packed.layout
         packed = again
     assert step.traces == 1
+
+
+def test_a_state_of_another_step_is_packed_anew():
+    one, other = (fp.train_step(MODEL, loss, optim.sgd(rate)) for rate in (0.1, 0.0))
+    params, opt_state = one.init(0)
+    state, _ = other.packed(one.pack(params, {**opt_state, "optimizer": other.init(0)[1]["optimizer"]}), [(X, Y)])
+    assert mx.array_equal(state.params["layers"][0]["weight"], params["layers"][0]["weight"])
+    assert (one.traces, other.traces) == (0, 1)
+
+
+class InPlace(mlx_optimizers.SGD):
+    """Writes over the parameters that it is given."""
+
+    def apply_single(self, gradient, parameter, state):
+        parameter -= self.learning_rate.astype(gradient.dtype) * gradient
+        return parameter
+
+
+def written_over():
+    def update(grads, state, params):
+        for path, grad in fp.flat(grads).items():
+            param = fp.flat(params)[path]
+            param -= 0.1 * grad
+        return params, state
+
+    return optim.Optimizer(lambda params: {"step": mx.array(0)}, update)
+
+
+@pytest.mark.parametrize("name", ["lifted", "own", "wrapped"])
+def test_optimisers_that_write_over_parameters_train(name):
+    made = {"lifted": optim.lift(InPlace, 0.1), "own": written_over(), "wrapped": optim.ema(0.5)(written_over())}
+    step = fp.train_step(MODEL, loss, made[name])
+    params, opt_state = step.init(0)
+    *after, _ = fp.train_step(MODEL, loss, optim.sgd(0.1))(*fp.train_step(MODEL, loss, optim.sgd(0.1)).init(0), (X, Y))
+    state, _ = step.packed(step.pack(params, opt_state), [(X, Y)])
+    same(state.params, after[0])
+    assert (state.layout is None) == (name != "lifted")
+
+
+def test_trees_of_other_containers_stay_trees():
+    step = fp.train_step(MODEL, loss, optim.sgd(0.1))
+    params, opt_state = step.init(0)
+    state, _ = step.packed(step.pack(OrderedDict(params), opt_state), [(X, Y)])
+    same(state.params, step(params, opt_state, (X, Y))[0])
 
 
 def test_what_does_not_train_stays_by_itself():
@@ -185,7 +231,8 @@ def test_steps_in_halves_take_trees(layouts):
 
 def test_trees_that_were_taken_apart_can_be_read_in_another_thread():
     kept = []
-    report = fit(trainer(fp.on("after_step", lambda event: kept.append(event.state))), epochs=1)
+    hooks = [fp.on(name, lambda event: kept.append(event.state)) for name in ("before_step", "after_step")]
+    report = fit(trainer(*hooks), epochs=1)
     trees = [report.params, report.opt_state, *(tree for state in kept for tree in (state.params, state.opt_state))]
     with ThreadPoolExecutor(1) as pool:
         read = pool.submit(lambda: [np.array(leaf) for tree in trees for leaf in fp.flat(tree).values()]).result()

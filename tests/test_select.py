@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_fp.select import Select, everything, matching, ndim, nothing, select, under, within
+from mlx_fp.select import Select, everything, matching, ndim, nothing, parted, select, under, within
 
 PATHS = ("encoder.layers.0.weight", "encoder.layers.0.bias", "encoder.layers.01.weight", "encoders.w", "head.weight")
 WEIGHT, BIAS = mx.zeros((2, 3)), mx.zeros((3,))
@@ -118,3 +118,10 @@ def test_an_empty_path_and_half_an_operator():
 
 def test_a_predicate_gives_a_bool_whatever_its_function_returns():
     assert Select(lambda p, x: re.search("a", p), "has a")("bab") is True
+
+
+def test_a_part_is_no_leaf_of_itself():
+    rule = parted({"layers.0": everything, "head": everything})
+    assert not rule("head")
+    assert not rule("layers.0")
+    assert rule("layers.0.weight")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Generator
 from dataclasses import asdict, replace
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from ..data import Cursor
@@ -43,20 +44,24 @@ def cut(run: Run, epoch: int, batches: int) -> Stream:
         yield from _saved(run)
 
 
-def rescue(run: Run, epoch: int, batches: int, error: Exception) -> Stream:
-    """Write where an error in data or validation ends the run, and note in the error what was written.
+def rescue(run: Run, epoch: int, batches: int, error: Exception) -> None:
+    """Write what an error in data or validation would lose, and note in the error where it is.
 
-    Nothing is written of a loss that is not finite, and what goes wrong with the writing is logged.
+    Nothing is written of a loss that is not finite. What goes wrong with the writing is logged.
     """
-    if run.saver is None or run.stage not in ("data", "validation") or isinstance(error, FloatingPointError):
+    wanted = run.stage in ("data", "validation") and not isinstance(error, FloatingPointError)
+    if run.saver is None or not wanted or run.saver.step == run.steps:
         return
-    before = len(run.saver.written)
+    if run.cursor.epoch == epoch:
+        run.cursor = Cursor(epoch, batches)
     try:
-        yield from cut(run, epoch, batches)
-        yield from _told(run, wait=True)
+        for _ in chain(_saved(run), _told(run, wait=True)):
+            pass
     except Exception as fault:
-        _LOG.warning("what was done since the last checkpoint could not be written: %s", fault)
-    for path in run.saver.written[before:]:
+        _LOG.warning("what was done since the last checkpoint could not be saved: %s", fault)
+        return
+    if run.saver.step == run.steps:
+        path = run.saver.written[-1]
         error.add_note(f"the run so far, {run.steps} steps, is in {path}: resume='latest' goes on from there")
 
 
@@ -94,7 +99,7 @@ def resumed(run: Run) -> tuple[Cursor, str | None, int | None]:
         told = "%s is of a run that a hook has ended: %s; without that hook it goes on"
         _LOG.warning(told, found.path or "the checkpoint", run.hooks.ended)
     if run.saver is not None:
-        run.saver.resumed_from, run.saver.ended = found.path, run.hooks.ended
+        run.saver.resumed_from, run.saver.ended, run.saver.step = found.path, run.hooks.ended, run.steps
     return cursor, kind if found.path is None else str(found.path), found.metadata["epoch"]
 
 
@@ -122,6 +127,7 @@ def _written(run: Run, saver: Saver) -> Stream:
     told["rows"] = [asdict(row) for row in run.rows]
     yield from _told(run, wait=True)  # one is written at a time
     saver.start(path, run.params, run.opt_state, told)
+    saver.step = run.steps
     yield from _told(run, wait=not saver.policy.background or run.interrupted)
 
 

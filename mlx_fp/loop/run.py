@@ -132,7 +132,7 @@ class Run:
         try:
             yield from self._through(epoch)
         except Exception as error:
-            yield from keeping.rescue(self, epoch, self.totals.batches, error)
+            keeping.rescue(self, epoch, self.totals.batches, error)
             raise
 
     def _through(self, epoch: int) -> Stream:
@@ -154,11 +154,12 @@ class Run:
             self.standing, row = judged(self.monitor, self.standing, row, whole=whole and held)
             self.rows.append(row)
             yield from self.emit("after_epoch", row=row)
+            if whole and held:
+                self.completed += 1
+                self.cursor = Cursor(epoch + 1)
             if self.validate and not self.interrupted:
                 yield from self.validate_now(epoch)
         if whole and held:
-            self.completed += 1
-            self.cursor = Cursor(epoch + 1)
             yield from keeping.after_epoch(self, epoch, row.improved)
 
     def validate_now(self, epoch: int) -> Stream:

@@ -28,6 +28,8 @@ class Saver:
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
         self.resumed_from: Path | None = None
+        self.step = 0
+        """The step of the newest checkpoint."""
         self.ended: str | None = None
         """What the newest checkpoint says of the end of its run."""
         self.written: list[str] = []

@@ -37,6 +37,7 @@ def trained(run: Run, epoch: int, totals: Totals) -> Generator[Event, None, bool
                 totals.add(one, batch)
             if run.validate:
                 yield from run.validate_now(epoch)
+                run.stage = "step"
             if run.saver is not None:
                 yield from keeping.after_step(run, epoch, totals.batches, len(group))
             if run.stop is not None:

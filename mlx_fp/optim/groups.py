@@ -49,7 +49,7 @@ def groups(*rules: tuple[Any, Optimizer]) -> Optimizer:
         return groups(*((spec, _remade(opt, i, options)) for i, (spec, opt) in enumerate(made)))
 
     name = f"groups({', '.join(f'{spec!r}: {opt.name}' for spec, opt in made)})"
-    return Optimizer(init, update, name, options, remake)
+    return Optimizer(init, update, name, options, remake, keeps=all(opt.keeps for _, opt in made))
 
 
 def _remade(optimizer: Optimizer, i: int, options: Mapping[str, Any]) -> Optimizer:

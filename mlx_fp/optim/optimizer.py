@@ -39,6 +39,9 @@ class Optimizer:
     options: Mapping[str, Any] = field(default_factory=dict, compare=False)
     """What it and the optimisers in it were made with, by name; see `changed`."""
     remake: Callable[[Mapping[str, Any]], Optimizer] | None = field(default=None, compare=False)
+    keeps: bool = field(default=False, compare=False)
+    """Whether `update` changes no array that it is given or has given in place, as `p -= …` does: those of this
+    library do not. Small arrays of others never lie together."""
 
     def __repr__(self) -> str:
         return self.name
@@ -79,8 +82,9 @@ def lift(target: Any, *args: Any, **kwargs: Any) -> Optimizer:
         return state
 
     def update(grads: Tree, state: State, params: Params) -> tuple[Params, State]:
-        trees = grads, params, state["memory"]
-        (grads, own, memory), back = together(*trees) if type(made) in _ELEMENTWISE else (trees, lambda tree: tree)
+        elementwise = type(made) in _ELEMENTWISE
+        trees = grads, params if elementwise else fresh(params), state["memory"]
+        (grads, own, memory), back = together(*trees) if elementwise else (trees, lambda tree: tree)
         worker = _worker(still, fresh({**state, "memory": memory}))
         worker._initialized = True
         updated = worker.apply_gradients({"memory": grads}, {"memory": own})["memory"]
@@ -88,7 +92,7 @@ def lift(target: Any, *args: Any, **kwargs: Any) -> Optimizer:
         return _as_before(back(updated), params), _as_before(after, state)
 
     remake = (lambda options: lift(target, **options)) if options else None
-    return Optimizer(init, update, type(made).__name__.lower(), options, remake)
+    return Optimizer(init, update, type(made).__name__.lower(), options, remake, keeps=True)
 
 
 def changed(options: Mapping[str, Any]) -> Callable[[Optimizer], Optimizer]:

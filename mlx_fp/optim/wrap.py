@@ -171,7 +171,7 @@ def _around(inner: Optimizer, make: Callable[..., Verb], own: dict[str, Any], ma
         theirs = {name: value if name in own else options[name] for name, value in inner.options.items()}
         return make(**{name: options[name] for name in own})(inner.remake(theirs) if inner.remake else inner)
 
-    return replace(made, options={**inner.options, **own}, remake=remake)
+    return replace(made, options={**inner.options, **own}, remake=remake, keeps=inner.keeps)
 
 
 def _chosen(condition: Array, yes: Tree, no: Tree, by_name: bool = False) -> Tree:

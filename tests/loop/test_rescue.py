@@ -74,6 +74,32 @@ def test_a_validation_that_a_hook_asked_for_is_done_when_the_run_goes_on(tmp_pat
     assert seen == [0, 0, 1]
 
 
+def test_a_validation_after_an_epoch_that_fails_does_not_count_the_epoch_twice(tmp_path):
+    asked = fp.on("after_epoch", lambda e: fp.Validate() if e.epoch == 0 else None)
+    target = trainer(tmp_path, fp.checkpoints(tmp_path / "{step}.safetensors", every=10), asked)
+    with pytest.raises(OSError, match="gone"):
+        fit(target, validation=failing(HELD, 5))
+    seen = []
+    again = fit(pipe(target, fp.on("before_validation", lambda e: seen.append(e.epoch))), resume="latest")
+    assert [(row.epoch, row.steps) for row in again.rows] == [(0, 6), (1, 12)]
+    assert seen == [0, 1]
+
+
+def test_epochs_that_no_policy_wanted_are_not_lost(tmp_path):
+    target = trainer(tmp_path, fp.checkpoints(tmp_path / "{step}.safetensors", every=10))
+    with pytest.raises(OSError, match="gone"):
+        fit(target, failing(TRAIN, 7))
+    assert [row.steps for row in fit(target, resume="latest").rows] == [6, 12]
+    assert fp.load(tmp_path / "6.safetensors").metadata["epoch"] == 0
+
+
+def test_the_note_names_the_file_that_took_the_place_of_another(tmp_path):
+    target = trainer(tmp_path, fp.checkpoints(tmp_path / "last.safetensors", every_steps=2))
+    with pytest.raises(OSError, match="gone") as caught:
+        fit(target, failing(TRAIN, 6))
+    assert any(f"5 steps, is in {tmp_path / 'last.safetensors'}" in note for note in caught.value.__notes__)
+
+
 def test_a_first_batch_that_fails_leaves_no_file(tmp_path):
     with pytest.raises(OSError, match="gone"):
         fit(trainer(tmp_path), failing(TRAIN, 1))
@@ -97,7 +123,7 @@ def test_the_error_goes_before_what_goes_wrong_with_the_writing(tmp_path, monkey
     monkeypatch.setattr("mlx_fp.loop.saver.prepared", full)
     with caplog.at_level(logging.WARNING), pytest.raises(OSError, match="the disk is gone"):
         fit(trainer(tmp_path), failing(TRAIN, 4))
-    assert "could not be written: no room" in caplog.text
+    assert "could not be saved: no room" in caplog.text
 
 
 def test_the_stage_of_a_validation_is_that_after_a_hook_was_told(tmp_path):
