@@ -107,8 +107,10 @@ class Packing:
         """Put small arrays of like shape together, where that leaves half of the arrays or fewer."""
         known = (layout for layout in self._steps if layout is not None and layout.fits(params, opt_state) is not None)
         layout = next(known, None) or self._layout(params, opt_state)
-        arrays = layout.together(params, opt_state) if layout.pays else None
-        if arrays is None:
+        arrays = layout.together(params, opt_state)
+        if arrays is not None and layout not in self._steps:
+            self._steps[layout] = self._compiled(layout)
+        if arrays is None or not layout.pays:  # a dict of another class has no layout
             return Packed((params, opt_state))
         mx.async_eval(arrays)
         return Packed(arrays, layout)
@@ -128,9 +130,7 @@ class Packing:
         kept = self._kept(params)
         places = [[at.pop(id(array)) for array in lie] for lie in lying(kept, *_over(opt_state["optimizer"], kept))]
         places += [[i] for i in at.values()]
-        layout = Layout(known, arrays, places)
-        self._steps[layout] = self._compiled(layout)
-        return layout
+        return Layout(known, arrays, places)
 
 
 @sharing
