@@ -89,13 +89,15 @@ class Layout:
 class Packing:
     """Finds how parameters and optimiser state lie best, and takes steps on them so; each layout is compiled once."""
 
-    __slots__ = ("_compiled", "_kept", "_steps")
+    __slots__ = ("_compiled", "_divide", "_steps")
 
-    def __init__(self, step: Stepping, kept: Callable[[Params], Params], compiled: Callable[..., Compiled]) -> None:
+    def __init__(
+        self, step: Stepping, divide: Callable[[Params], tuple[Params, Params]], compiled: Callable[..., Compiled]
+    ) -> None:
         def made(layout: Layout | None) -> Compiled:
             return compiled(partial(_steps, step, layout), "state", "batches")
 
-        self._kept, self._compiled = kept, made
+        self._divide, self._compiled = divide, made
         self._steps: dict[Layout | None, Compiled] = {None: made(None)}
 
     @property
@@ -127,7 +129,7 @@ class Packing:
         known = structure(params, opt_state, names=("params", "opt_state"))
         arrays = known.flatten(params, opt_state) or []
         at = {id(array): i for i, array in enumerate(arrays)}
-        kept = self._kept(params)
+        kept, _ = self._divide(params)
         places = [[at.pop(id(array)) for array in lie] for lie in lying(kept, *_over(opt_state["optimizer"], kept))]
         places += [[i] for i in at.values()]
         return Layout(known, arrays, places)

@@ -105,16 +105,15 @@ def parted(parts: Mapping[str, Select]) -> Select:
     (True, False, True, False)
     """
 
-    def match(path: str, leaf: Any) -> bool:
-        head, _, rest = path.partition(".")
-        if head not in parts:
-            second, _, rest = rest.partition(".")
-            head = f"{head}.{second}"
-        return bool(rest) and head in parts and parts[head](rest, leaf)
+    rules = {prefix: within(prefix, inner) for prefix, inner in parts.items()}
 
-    text = " | ".join(f"within({prefix!r}, {inner!r})" for prefix, inner in parts.items())
-    named = frozenset(f"{prefix}.{path}" for prefix, inner in parts.items() for path in inner.named)
-    return Select(match, text or repr(nothing), len(parts) < 2, named)
+    def match(path: str, leaf: Any) -> bool:
+        head = path.split(".", 2)[:2]
+        rule = rules.get(head[0]) or rules.get(".".join(head), nothing)
+        return rule(path, leaf)
+
+    text = " | ".join(map(repr, rules.values())) or repr(nothing)
+    return Select(match, text, len(rules) < 2, frozenset().union(*(rule.named for rule in rules.values())))
 
 
 def select(spec: Any = None) -> Select:

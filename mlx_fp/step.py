@@ -104,7 +104,7 @@ class Step:
         params = as_arrays(start) if given else self.model.init(keys[0])
         if given:
             check_given(self.model, params)
-        kept, _ = partition(trains(self.model, self.chosen, params))(params)
+        kept, _ = training(self.model, self.chosen, params)
         check_trainable(kept)
         opt_state = {
             "key": keys[1],
@@ -183,11 +183,10 @@ def train_step(
     check_options(compile, dtype, streams)
     folds, chosen = metric.checked(metrics), select(trainable)
 
-    def trained(params: Params) -> Params:
-        return partition(trains(model, chosen, params))(params)[0]
+    divide = partial(training, model, chosen)
 
     def backward(params: Params, key: Array, batch: Batch) -> tuple[Tree, Params, State, Array, Any]:
-        kept, rest = partition(trains(model, chosen, params))(params)
+        kept, rest = divide(params)
         aside: list[Any] = []  # as results of value_and_grad, two equal ones end in an IndexError of mx.compile
 
         def objective(kept: Params) -> Any:
@@ -198,7 +197,7 @@ def train_step(
 
         value, grads = mx.value_and_grad(objective)(kept)
         ((logs, params, key, last),) = aside
-        return grads, partition(trains(model, chosen, params))(params)[1], {"loss": value, **logs}, key, last
+        return grads, divide(params)[1], {"loss": value, **logs}, key, last
 
     def gradients(params: Params, opt_state: State, batch: Batch) -> tuple[Tree, Params, State, State]:
         check_state(opt_state)
@@ -213,7 +212,7 @@ def train_step(
         return grads, mean(rests, shares), {**opt_state, "key": key, "metrics": memory}, reported(logs, shares)
 
     def update(params: Params, opt_state: State, grads: Tree, rest: Params) -> tuple[Params, State]:
-        kept, before = partition(trains(model, chosen, params))(params)
+        kept, before = divide(params)
         kept, memory = optimizer.update(grads, opt_state["optimizer"], kept)
         if skips(memory):
             rest = kept_back(finite(grads), model.trainable.leaves(params), rest, before)
@@ -237,7 +236,7 @@ def train_step(
         folds,
         chosen,
         compiled(whole, "params", "opt_state", "batch"),
-        Packing(whole, trained, compiled),
+        Packing(whole, divide, compiled),
         compiled(gradients, "params", "opt_state", "batch"),
         compiled(update, "params", "opt_state", "grads", "rest"),
         size,
@@ -254,6 +253,6 @@ def kept_back(sound: Array, weight: Select, rest: Params, before: Params) -> Par
     return kept
 
 
-def trains(model: Layer, chosen: Select, params: Params) -> Select:
-    """Choose what trains of a tree: what the model lets train, narrowed."""
-    return model.trainable(params) & chosen
+def training(model: Layer, chosen: Select, params: Params) -> tuple[Params, Params]:
+    """Divide parameters into those that train, of what the model lets train, and the rest."""
+    return partition(model.trainable(params) & chosen)(params)
