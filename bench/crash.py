@@ -31,8 +31,8 @@ from toolz import pipe
 
 import mlx_fp as fp
 from mlx_fp import data, nn, optim
-from mlx_fp.errors import CheckpointError
-from mlx_fp.store.checkpoint import peek
+from mlx_fp.core._errors import CheckpointError
+from mlx_fp.store._checkpoint import peek
 
 EPOCHS, KEEP = 30, 2
 WAYS = [

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from mlx_fp import blas
+from mlx_fp.cpu import _blas as blas
 
 ROOT = Path(__file__).resolve().parents[1]
 N, TURNS, PROCESSES = 1024, 60, 8

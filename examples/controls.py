@@ -7,7 +7,7 @@ from toolz import pipe
 
 import mlx_fp as fp
 from mlx_fp import data, nn, optim
-from mlx_fp.table import table
+from mlx_fp.core._text import table
 
 x = mx.random.normal((2_048, 16), key=mx.random.key(0))
 y = (x.sum(axis=1) > 0).astype(mx.int32)

@@ -7,108 +7,114 @@ the first of them that needs it.
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
 from importlib.util import find_spec
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from .errors import unknown as _unknown
+from .core._errors import unknown as _unknown
 
 if TYPE_CHECKING:
-    from . import blas as blas
     from . import data as data
-    from . import jit as jit
-    from . import metrics as metrics
     from . import nn as nn
     from . import optim as optim
-    from . import rng as rng
     from . import show as show
     from . import testing as testing
-    from .cores import one_core as one_core
-    from .evaluation import EvalStep as EvalStep
-    from .evaluation import eval_step as eval_step
-    from .experiment import Experiment as Experiment
-    from .experiment import experiment as experiment
-    from .experiment import override as override
-    from .experiment import run as run
-    from .experiment import settings as settings
-    from .loop.event import Event as Event
-    from .loop.fit import evaluate as evaluate
-    from .loop.fit import events as events
-    from .loop.fit import fit as fit
-    from .loop.hook import Replace as Replace
-    from .loop.hook import Save as Save
-    from .loop.hook import Stop as Stop
-    from .loop.hook import Validate as Validate
-    from .loop.hook import fold as fold
-    from .loop.hook import hook as hook
-    from .loop.monitor import Monitor as Monitor
-    from .loop.plateau import plateau as plateau
-    from .loop.policy import checkpoints as checkpoints
-    from .loop.report import Report as Report
-    from .loop.stopping import early_stop as early_stop
-    from .loop.stopping import stop_on_divergence as stop_on_divergence
-    from .loop.trainer import Trainer as Trainer
-    from .loop.trainer import monitor as monitor
-    from .loop.trainer import on as on
-    from .loop.trainer import trainer as trainer
-    from .loop.trainer import with_hooks as with_hooks
-    from .loop.trainer import with_metrics as with_metrics
-    from .loop.trainer import with_named as with_named
-    from .loop.trainer import with_optimizer as with_optimizer
-    from .metric import Metric as Metric
-    from .metrics import accuracy as accuracy
+    from .checkpointing._policy import checkpoints as checkpoints
+    from .compile import _compiled
+    from .compile import rng as rng
+    from .core._registry import Registry as Registry
+    from .cpu import _blas
+    from .cpu._affinity import one_core as one_core
+    from .experiments._experiment import Experiment as Experiment
+    from .experiments._experiment import experiment as experiment
+    from .experiments._experiment import override as override
+    from .experiments._experiment import run as run
+    from .experiments._experiment import settings as settings
+    from .experiments._sweep import Sweep as Sweep
+    from .experiments._sweep import sweep as sweep
+    from .loop._event import Event as Event
+    from .loop._fit import evaluate as evaluate
+    from .loop._fit import events as events
+    from .loop._fit import fit as fit
+    from .loop._hook import Replace as Replace
+    from .loop._hook import Save as Save
+    from .loop._hook import Stop as Stop
+    from .loop._hook import Validate as Validate
+    from .loop._hook import fold as fold
+    from .loop._hook import hook as hook
+    from .loop._monitor import Monitor as Monitor
+    from .loop._plateau import plateau as plateau
+    from .loop._report import Report as Report
+    from .loop._stopping import early_stop as early_stop
+    from .loop._stopping import stop_on_divergence as stop_on_divergence
+    from .loop._trainer import Trainer as Trainer
+    from .loop._trainer import monitor as monitor
+    from .loop._trainer import on as on
+    from .loop._trainer import trainer as trainer
+    from .loop._trainer import with_hooks as with_hooks
+    from .loop._trainer import with_metrics as with_metrics
+    from .loop._trainer import with_named as with_named
+    from .loop._trainer import with_optimizer as with_optimizer
     from .nn import freeze as freeze
     from .nn import unfreeze as unfreeze
-    from .registry import Registry as Registry
-    from .select import Select as Select
-    from .select import everything as everything
-    from .select import matching as matching
-    from .select import ndim as ndim
-    from .select import nothing as nothing
-    from .select import select as select
-    from .select import under as under
-    from .step import Step as Step
-    from .step import train_step as train_step
-    from .store.bundle import bundle as bundle
-    from .store.bundle import read_bundle as read_bundle
-    from .store.bundle import save_bundle as save_bundle
-    from .store.checkpoint import Checkpoint as Checkpoint
-    from .store.checkpoint import load as load
-    from .store.checkpoint import save as save
-    from .sweep import Sweep as Sweep
-    from .sweep import sweep as sweep
-    from .task import Task as Task
-    from .task import classification as classification
-    from .task import language_modeling as language_modeling
-    from .task import regression as regression
-    from .tree import flat as flat
-    from .tree import merge as merge
-    from .tree import norm as norm
-    from .tree import partition as partition
-    from .tree import paths as paths
-    from .tree import restore_like as restore_like
-    from .tree import size as size
-    from .tree import swap as swap
+    from .step._evaluate import EvalStep as EvalStep
+    from .step._evaluate import eval_step as eval_step
+    from .step._train import Step as Step
+    from .step._train import train_step as train_step
+    from .store._bundle import bundle as bundle
+    from .store._bundle import read_bundle as read_bundle
+    from .store._bundle import save_bundle as save_bundle
+    from .store._checkpoint import Checkpoint as Checkpoint
+    from .store._checkpoint import load as load
+    from .store._checkpoint import save as save
+    from .task import metrics as metrics
+    from .task._folds import Metric as Metric
+    from .task._task import Task as Task
+    from .task._task import classification as classification
+    from .task._task import language_modeling as language_modeling
+    from .task._task import regression as regression
+    from .task.metrics import accuracy as accuracy
+    from .tree._paths import flat as flat
+    from .tree._paths import merge as merge
+    from .tree._paths import norm as norm
+    from .tree._paths import partition as partition
+    from .tree._paths import paths as paths
+    from .tree._paths import restore_like as restore_like
+    from .tree._paths import size as size
+    from .tree._paths import swap as swap
+    from .tree._select import Select as Select
+    from .tree._select import everything as everything
+    from .tree._select import matching as matching
+    from .tree._select import ndim as ndim
+    from .tree._select import nothing as nothing
+    from .tree._select import select as select
+    from .tree._select import under as under
 
-_HOMES = {
-    "": ("blas", "data", "jit", "metrics", "nn", "optim", "rng", "show", "testing"),
-    "cores": ("one_core",),
-    "evaluation": ("EvalStep", "eval_step"),
-    "experiment": ("Experiment", "experiment", "override", "run", "settings"),
-    "sweep": ("Sweep", "sweep"),
-    "store.bundle": ("bundle", "read_bundle", "save_bundle"),
-    "store.checkpoint": ("Checkpoint", "load", "save"),
-    "loop.event": ("Event",),
-    "loop.fit": ("evaluate", "events", "fit"),
-    "loop.hook": ("Replace", "Save", "Stop", "Validate", "fold", "hook"),
-    "loop.monitor": ("Monitor",),
-    "loop.plateau": ("plateau",),
-    "loop.policy": ("checkpoints",),
-    "loop.report": ("Report",),
-    "loop.stopping": ("early_stop", "stop_on_divergence"),
-    "loop.trainer": (
+    blas = _blas
+    jit = _compiled
+
+_MODULES = {
+    **{name: f".{name}" for name in ("data", "nn", "optim", "show", "testing")},
+    "blas": ".cpu._blas",
+    "jit": ".compile._compiled",
+    "metrics": ".task.metrics",
+    "rng": ".compile.rng",
+}
+
+_NAMES = {
+    ".checkpointing._policy": ("checkpoints",),
+    ".core._registry": ("Registry",),
+    ".cpu._affinity": ("one_core",),
+    ".experiments._experiment": ("Experiment", "experiment", "override", "run", "settings"),
+    ".experiments._sweep": ("Sweep", "sweep"),
+    ".loop._event": ("Event",),
+    ".loop._fit": ("evaluate", "events", "fit"),
+    ".loop._hook": ("Replace", "Save", "Stop", "Validate", "fold", "hook"),
+    ".loop._monitor": ("Monitor",),
+    ".loop._plateau": ("plateau",),
+    ".loop._report": ("Report",),
+    ".loop._stopping": ("early_stop", "stop_on_divergence"),
+    ".loop._trainer": (
         "Trainer",
         "monitor",
         "on",
@@ -118,43 +124,34 @@ _HOMES = {
         "with_named",
         "with_optimizer",
     ),
-    "metric": ("Metric",),
-    "metrics": ("accuracy",),
-    "nn": ("freeze", "unfreeze"),
-    "registry": ("Registry",),
-    "select": ("Select", "everything", "matching", "ndim", "nothing", "select", "under"),
-    "step": ("Step", "train_step"),
-    "task": ("Task", "classification", "language_modeling", "regression"),
-    "tree": ("flat", "merge", "norm", "partition", "paths", "restore_like", "size", "swap"),
+    ".nn": ("freeze", "unfreeze"),
+    ".step._evaluate": ("EvalStep", "eval_step"),
+    ".step._train": ("Step", "train_step"),
+    ".store._bundle": ("bundle", "read_bundle", "save_bundle"),
+    ".store._checkpoint": ("Checkpoint", "load", "save"),
+    ".task._folds": ("Metric",),
+    ".task._task": ("Task", "classification", "language_modeling", "regression"),
+    ".task.metrics": ("accuracy",),
+    ".tree._paths": ("flat", "merge", "norm", "partition", "paths", "restore_like", "size", "swap"),
+    ".tree._select": ("Select", "everything", "matching", "ndim", "nothing", "select", "under"),
 }
-_HOME = {name: home for home, names in _HOMES.items() for name in names}
+_HOME = {name: home for home, names in _NAMES.items() for name in names}
 
 __version__ = "0.1.0"
-__all__ = sorted(_HOME)
+__all__ = sorted([*_MODULES, *_HOME])
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        # the import of a submodule asks for it here first, and needs no advice
+    if name in _MODULES:
+        value: Any = import_module(_MODULES[name], __name__)
+    elif name in _HOME:
+        value = getattr(import_module(_HOME[name], __name__), name)
+    else:  # the import of a submodule asks for it here first, and needs no advice
         module = find_spec(f"{__name__}.{name}")
         raise AttributeError(name if module else _unknown("name in mlx_fp", name, __all__))
-    home = _HOME[name]
-    found = import_module(f".{home or name}", __name__)
-    value = getattr(found, name) if home else found
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
     return [*__all__, "__version__"]
-
-
-class _Face(ModuleType):
-    """A module whose public names stay what they are when a submodule of the same name is imported."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (isinstance(value, ModuleType) and _HOME.get(name)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Face

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from .door import mx
-from .tree import leaves
-from .types import Batch, Params, State
+from .core._mlx import mx
+from .core._types import Batch, Params, State
+from .tree._paths import leaves
 
 __all__ = ["Benchmark", "benchmark_step"]
 

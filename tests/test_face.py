@@ -21,7 +21,7 @@ def test_an_unknown_name_comes_back_with_candidates():
 def test_a_submodule_does_not_take_the_place_of_the_function_of_its_name():
     code = """
 import importlib, mlx_fp as fp
-for name in ("select", "experiment", "sweep", "registry", "metrics"):
+for name in ("tree._select", "experiments._experiment", "experiments._sweep", "core._registry", "task.metrics"):
     importlib.import_module(f"mlx_fp.{name}")
 print(*(type(getattr(fp, name)).__name__ for name in ("select", "experiment", "sweep", "metrics")))
 """

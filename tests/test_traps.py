@@ -17,7 +17,7 @@ from toolz import pipe
 
 import mlx_fp as fp
 from mlx_fp import nn, optim
-from mlx_fp.tree import flat, leaves
+from mlx_fp.tree._paths import flat, leaves
 
 
 def net():

@@ -8,7 +8,7 @@ import mlx.optimizers
 
 import mlx_fp as fp
 from mlx_fp import nn
-from mlx_fp.nn import plain
+from mlx_fp.cpu import _composed as plain
 
 from .mlx_models import causal
 from .ops import shapes

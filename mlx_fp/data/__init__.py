@@ -7,18 +7,18 @@
 ([1, 9, 25, 49, 81], [1, 9])
 """
 
-from .collate import bind, collate
-from .dataset import Dataset, Operation, Source
-from .feed import prefetch
-from .join import cache, concat, interleave, mix, repeat, zip
-from .order import batch, shard, shuffle, skip, take, window
-from .place import Cursor
-from .ragged import bucket, pad
-from .rows import enumerate, filter, flat_map, map, tap, unbatch
-from .schema import schema
-from .source import arrays, as_dataset, source, stream
-from .splits import Splits, split, splits
-from .stack import stack, unstack
+from ._collate import bind, collate
+from ._combine import cache, concat, interleave, mix, repeat, zip
+from ._cursor import Cursor
+from ._dataset import Dataset, Operation, Source
+from ._order import batch, shard, shuffle, skip, take, window
+from ._prefetch import prefetch
+from ._ragged import bucket, pad
+from ._rows import enumerate, filter, flat_map, map, tap, unbatch
+from ._schema import schema
+from ._source import arrays, as_dataset, source, stream
+from ._splits import Splits, split, splits
+from ._stack import stack, unstack
 
 __all__ = [
     "Cursor",

@@ -1,15 +1,15 @@
 """Models as values: every layer of mlx.nn, the ways to put layers together, and the way in and out of mlx.nn."""
 
-from .. import door as _door  # noqa: F401  says what to install where MLX is missing
+from ..core import _mlx as _door  # noqa: F401  says what to install where MLX is missing
 from . import initializers, losses
-from .combine import add, branch, concat, repeat, residual, sequential, share, stack
-from .define import buffer, define, param
-from .layer import Layer, freeze, frozen, init, layer, predictor, shapes, unfreeze
-from .layers import *  # noqa: F403
-from .layers import __all__ as _layers
-from .lift import fn, lift, lower, method, split
-from .remat import remat
-from .summary import Summary, summary
+from ._combine import add, branch, concat, repeat, residual, sequential, share, stack
+from ._define import buffer, define, param
+from ._layer import Layer, freeze, frozen, init, layer, predictor, shapes, unfreeze
+from ._lift import fn, lift, lower, method, split
+from ._mlx_layers import *  # noqa: F403
+from ._mlx_layers import __all__ as _layers
+from ._remat import remat
+from ._summary import Summary, summary
 
 __all__ = [
     "Layer",

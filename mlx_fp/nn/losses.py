@@ -20,7 +20,7 @@ from mlx.nn.losses import (
     triplet_loss,
 )
 
-from .plain import cross_entropy
+from ..cpu._composed import cross_entropy
 
 __all__ = [
     "binary_cross_entropy",

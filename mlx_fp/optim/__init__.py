@@ -1,12 +1,12 @@
 """Optimisers as values: every one of mlx.optimizers, every schedule, and verbs that wrap them."""
 
-from .. import door as _door  # noqa: F401  says what to install where MLX is missing
-from .groups import groups
-from .optimizer import Optimizer, changed, lift
-from .optimizers import *  # noqa: F403
-from .optimizers import __all__ as _optimizers
-from .state import averaged, reading, scale_rates
-from .wrap import accumulate, clip_norm, clip_value, ema, skip_nonfinite
+from ..core import _mlx as _door  # noqa: F401  says what to install where MLX is missing
+from ._groups import groups
+from ._mlx_optimizers import *  # noqa: F403
+from ._mlx_optimizers import __all__ as _optimizers
+from ._optimizer import Optimizer, changed, lift
+from ._state import averaged, reading, scale_rates
+from ._wrap import accumulate, clip_norm, clip_value, ema, skip_nonfinite
 
 __all__ = [
     "Optimizer",

@@ -1,6 +1,6 @@
 """Pictures of runs, which need the extra `show`, and trackers of them."""
 
-from .curves import curves
-from .track import track
+from ._curves import curves
+from ._track import track
 
 __all__ = ["curves", "track"]

@@ -11,8 +11,8 @@ from toolz import pipe
 
 import mlx_fp as fp
 from mlx_fp import data, nn, optim
+from mlx_fp.core._registry import Registry
 from mlx_fp.data import Cursor
-from mlx_fp.registry import Registry
 
 Pair = namedtuple("Pair", "image label")
 ROW = {"image": [1, 2], "meta": {"label": 3, "names": ("a", "b")}}

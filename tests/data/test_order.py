@@ -17,7 +17,7 @@ from toolz import pipe
 
 from mlx_fp import data
 from mlx_fp.data import Cursor
-from mlx_fp.data.random import permutation
+from mlx_fp.data._random import permutation
 
 ROOT = Path(__file__).resolve().parents[2]
 PINNED = [3, 8, 0, 7, 1, 5, 2, 6, 4, 9]
@@ -62,7 +62,7 @@ def test_the_order_does_not_depend_on_numpy():
     code = f"""
 import sys
 sys.modules["numpy"] = None
-from mlx_fp.data.random import permutation
+from mlx_fp.data._random import permutation
 assert permutation(7, 0, 10).tolist() == {PINNED}
 assert hash(tuple(permutation(3, 1, 70_000).tolist())) == {hash(tuple(permutation(3, 1, 70_000).tolist()))}
 from mlx_fp import data
@@ -88,7 +88,7 @@ def test_the_order_depends_neither_on_the_global_stream_nor_on_the_thread_nor_on
 
 
 def test_equal_bits_stay_in_order():
-    from mlx_fp.data.random import _by_mlx, _by_numpy
+    from mlx_fp.data._random import _by_mlx, _by_numpy
 
     bits = mx.array([5, 2**32 - 1, 5, 65536, 1, 2**32 - 1, 65537, 5, 1], dtype=mx.uint32)
     assert _by_numpy(bits).tolist() == _by_mlx(bits).tolist() == [4, 8, 0, 2, 7, 3, 6, 1, 5]

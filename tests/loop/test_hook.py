@@ -6,8 +6,8 @@ from toolz import pipe
 
 import mlx_fp as fp
 from mlx_fp import nn
-from mlx_fp.loop.event import EVENTS
-from mlx_fp.loop.hook import Hooks
+from mlx_fp.loop._event import EVENTS
+from mlx_fp.loop._hook import Hooks
 
 
 def emit(*hooks, times=1, event="after_epoch"):

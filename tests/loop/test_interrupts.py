@@ -20,7 +20,7 @@ from toolz import pipe
 
 import mlx_fp as fp
 from mlx_fp import data, nn, optim
-from mlx_fp.loop.run import Run
+from mlx_fp.loop._run import Run
 
 ROOT = Path(__file__).parents[2]
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX processes")
@@ -194,7 +194,7 @@ def harmless():
     signal.signal(signal.SIGTERM, before)
 
 
-@pytest.mark.parametrize("file", ["run.py", "training.py", "keeping.py"])
+@pytest.mark.parametrize("file", ["_run.py", "_training.py", "_checkpointing.py"])
 def test_a_signal_at_any_line_of_the_loop_ends_the_run_with_a_file_to_go_on_from(file, tmp_path, harmless):
     def train(folder, **options):
         return fit(trainer(fp.checkpoints(folder / "s-{step}-{next_epoch}", every=9)), epochs=2, **options)

@@ -12,8 +12,8 @@ from toolz import pipe
 
 import mlx_fp as fp
 from mlx_fp import data, metrics, nn
-from mlx_fp.loop.monitor import Standing, judged
-from mlx_fp.loop.report import Row
+from mlx_fp.loop._monitor import Standing, judged
+from mlx_fp.loop._report import Row
 
 X = mx.random.normal((8, 3), key=mx.random.key(0))
 PAIR = (X, (X[:, 0] > 0).astype(mx.int32))

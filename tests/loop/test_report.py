@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from mlx_fp.loop.report import Report, Row
+from mlx_fp.loop._report import Report, Row
 
 
 def row(epoch=0, loss=0.5, val=0.25):

@@ -143,7 +143,7 @@ def test_a_stream_of_events_installs_no_handler():
 
 
 def test_a_second_signal_waits_for_the_checkpoint_that_is_being_written(tmp_path, monkeypatch):
-    from mlx_fp.store import checkpoint
+    from mlx_fp.store import _checkpoint as checkpoint
 
     write = checkpoint.write_whole
 

@@ -7,8 +7,9 @@ import pytest
 from toolz import pipe
 
 import mlx_fp as fp
-from mlx_fp import data, nn, optim, step
-from mlx_fp.loop.totals import Totals
+from mlx_fp import data, nn, optim
+from mlx_fp.loop._totals import Totals
+from mlx_fp.step import _train as step
 
 SYNCS = ("async", "step", "epoch", "none")
 X = mx.random.normal((40, 4), key=mx.random.key(3))
@@ -96,7 +97,7 @@ def test_at_most_so_many_logs_wait_to_be_read(sync, most, monkeypatch):
 
 @pytest.mark.parametrize(("sync", "waits"), [("step", True), ("async", False)])
 def test_step_waits_for_each_and_async_queues_each(sync, waits, monkeypatch):
-    from mlx_fp.loop import run
+    from mlx_fp.loop import _run as run
 
     synced = []
     monkeypatch.setitem(run.SYNC, "step", lambda *trees: synced.append(True))

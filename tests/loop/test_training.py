@@ -12,7 +12,7 @@ from toolz import pipe
 
 import mlx_fp as fp
 from mlx_fp import data, nn, optim
-from mlx_fp.loop.training import grouped
+from mlx_fp.loop._training import grouped
 
 X = mx.random.normal((44, 4), key=mx.random.key(3))
 Y = (X[:, 0] > 0).astype(mx.int32)

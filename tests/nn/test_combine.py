@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import mlx_fp as fp
 from mlx_fp import nn, optim, rng
-from mlx_fp.tree import flat
+from mlx_fp.tree._paths import flat
 
 X = mx.random.normal((5, 3), key=rng.key(0))
 

@@ -13,7 +13,7 @@ from toolz import pipe
 
 import mlx_fp as fp
 from mlx_fp import nn, optim, rng
-from mlx_fp.tree import flat
+from mlx_fp.tree._paths import flat
 
 X = mx.random.normal((6, 4), key=rng.key(0))
 MODEL = nn.sequential(

@@ -6,13 +6,14 @@ import threading
 
 import mlx.core as mx
 import mlx.nn as mlx_nn
+import mlx.optimizers as mlx_optimizers
 import pytest
 from mlx.utils import tree_flatten
 from toolz import pipe
 
 import mlx_fp as fp
 from mlx_fp import nn, optim, rng
-from mlx_fp.tree import flat
+from mlx_fp.tree._paths import flat
 
 
 class Block(mlx_nn.Module):
@@ -230,7 +231,7 @@ def test_tied_modules_stay_tied():
     loss = lambda m, x, y: nn.losses.cross_entropy(m(x), y, reduction="mean")
     step = fp.train_step(layer, loss, optim.sgd(0.5))
     state = step.init(params)
-    theirs = optim.optimizers.mlx_optimizers.SGD(0.5)
+    theirs = mlx_optimizers.SGD(0.5)
     for _ in range(3):
         value, grads = mlx_nn.value_and_grad(module, lambda m, x, y: loss(m, x, y))(module, ids, labels)
         theirs.update(module, grads)
@@ -298,7 +299,7 @@ def test_lower_of_a_composition_computes_trains_and_keeps_statistics():
 
     _, grads = mlx_nn.value_and_grad(module, lambda m, x: m(x).sum())(module, X)
     assert set(dict(tree_flatten(grads))) == set(fp.paths(layer.trainable(params))(params))
-    optim.optimizers.mlx_optimizers.SGD(0.1).update(module, grads)
+    mlx_optimizers.SGD(0.1).update(module, grads)
     assert not mx.array_equal(module.encoder["layers"][0]["weight"], params["encoder"]["layers"][0]["weight"])
 
 
@@ -330,7 +331,7 @@ def test_a_module_lowered_does_not_touch_the_parameters():
     before = dict(walk(params))
     module = nn.lower(COMPOSED, params)
     module.train()(X)
-    optim.optimizers.mlx_optimizers.SGD(0.1).update(module, module.trainable_parameters())
+    mlx_optimizers.SGD(0.1).update(module, module.trainable_parameters())
     assert dict(walk(params)) == before
 
 
@@ -433,7 +434,7 @@ def test_a_lifted_module_trains_as_mlx_trains_it():
     module = nn.lower(layer, params)
     step = fp.train_step(layer, lambda m, x: (m(x) ** 2).mean(), optim.sgd(0.1))
     state = step.init(params, seed=5)
-    theirs = optim.optimizers.mlx_optimizers.SGD(0.1)
+    theirs = mlx_optimizers.SGD(0.1)
     key = state[1]["key"].tolist()
     mx.random.seed((key[0] << 32) | key[1])
     for _ in range(3):

@@ -48,7 +48,7 @@ def test_counts_are_those_of_the_parameters(name):
     assert found.count == fp.size(params) == sum(row.count for row in found.rows)
     assert found.trainable == fp.size(kept) == sum(row.trainable for row in found.rows)
     spelled = {f"{row.path}.{array}".lstrip("."): shape for row in found.rows for array, shape in row.shapes.items()}
-    assert spelled == {path: tuple(leaf.shape) for path, leaf in fp.tree.flat(params).items()}
+    assert spelled == {path: tuple(leaf.shape) for path, leaf in fp.flat(params).items()}
 
 
 @pytest.mark.parametrize("name", MODELS)

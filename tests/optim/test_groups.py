@@ -14,7 +14,7 @@ from toolz import pipe
 
 import mlx_fp as fp
 from mlx_fp import nn, optim
-from mlx_fp.tree import flat, paths
+from mlx_fp.tree._paths import flat, paths
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*of groups gets no parameter")
 

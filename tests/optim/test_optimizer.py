@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import mlx_fp as fp
 from mlx_fp import nn, optim
-from mlx_fp.tree import flat, paths
+from mlx_fp.tree._paths import flat, paths
 
 
 def distance(model, x):

@@ -12,7 +12,7 @@ import pytest
 
 import mlx_fp as fp
 from mlx_fp import nn, optim
-from mlx_fp.tree import flat
+from mlx_fp.tree._paths import flat
 
 CLASSES = {
     "adadelta": mlx_optimizers.AdaDelta,

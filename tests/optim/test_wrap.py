@@ -15,7 +15,7 @@ from toolz import pipe
 
 import mlx_fp as fp
 from mlx_fp import nn, optim
-from mlx_fp.tree import flat, leaves, norm, size
+from mlx_fp.tree._paths import flat, leaves, norm, size
 
 PARAMS = {"w": mx.array([1.0, 2.0]), "layers": [{"b": mx.array([[3.0]])}, {}]}
 ELEMENTS = st.floats(-100, 100, width=32, allow_subnormal=False)

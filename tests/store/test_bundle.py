@@ -17,7 +17,7 @@ from toolz import pipe
 
 import mlx_fp as fp
 from mlx_fp import nn
-from mlx_fp.store.bundle import SCHEMA, is_bundle
+from mlx_fp.store._bundle import SCHEMA, is_bundle
 
 PLAIN = st.recursive(
     st.none()

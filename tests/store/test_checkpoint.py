@@ -19,8 +19,8 @@ from safetensors import safe_open
 
 import mlx_fp as fp
 from mlx_fp import nn, optim
-from mlx_fp.errors import CheckpointError
-from mlx_fp.store.tensors import DTYPES, as_tensor
+from mlx_fp.core._errors import CheckpointError
+from mlx_fp.store._tensors import DTYPES, as_tensor
 
 SUFFIXES = (".safetensors", ".npz")
 
@@ -253,7 +253,7 @@ for suffix in (".safetensors", ".npz"):
 
 
 def test_a_newer_schema_is_refused_by_its_number(tmp_path, monkeypatch):
-    from mlx_fp.store import checkpoint
+    from mlx_fp.store import _checkpoint as checkpoint
 
     monkeypatch.setattr(checkpoint, "SCHEMA", 99)
     paths = [fp.save(tmp_path / f"a{suffix}", {"a": mx.array(1)}) for suffix in SUFFIXES]

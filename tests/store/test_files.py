@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from mlx_fp.store import files
-from mlx_fp.store.files import digest, write_whole
+from mlx_fp.store import _files as files
+from mlx_fp.store._files import digest, write_whole
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX files")
 
@@ -136,7 +136,7 @@ def test_a_folder_that_takes_no_files_is_an_error_and_the_old_file_stays(tmp_pat
 
 WRITER = """
 import os, signal, sys
-from mlx_fp.store.files import write_whole
+from mlx_fp.store._files import write_whole
 
 def content(file):
     file.write(b"half")

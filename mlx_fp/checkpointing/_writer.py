@@ -1,0 +1,117 @@
+"""Writes the checkpoints of a run by its policy, and deletes those that it need not keep."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from ..cpu._affinity import roam
+from ..store._checkpoint import prepared, suffixed
+from ..store._files import sweep
+from ..store._folder_lock import Lock
+from ._policy import FIELDS, Policy
+from ._retention import File, Seen, kept, listed, of_line
+
+__all__ = ["Saver", "Written"]
+
+
+Written = tuple[Path, dict[str, Any], tuple[str, ...]]
+"""A checkpoint on disk: its path, its metadata, and the names of those that were deleted after it."""
+
+
+class Saver:
+    """The files of one run; within it as a context the folder is the run's own."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.resumed_from: Path | None = None
+        self.step = 0
+        """The step of the newest checkpoint."""
+        self.ended: str | None = None
+        """What the newest checkpoint says of the end of its run."""
+        self.written: list[str] = []
+        self._seen: Seen = {}
+        self._tidy = False
+        self._lock = Lock(policy.folder)
+        self._worker: ThreadPoolExecutor | None = None
+        self._writing: Future[Written] | None = None
+
+    def __enter__(self) -> Saver:
+        """Take the folder, or raise with who holds it; what a killed writer left half-written is deleted."""
+        self._lock.take()
+        sweep(self.policy.folder)
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        """Wait for what is being written, and give the folder back."""
+        if self._worker is not None:
+            self._worker.shutdown()
+        self._lock.give_back()
+
+    def files(self) -> list[File]:
+        """List what there is of the policy; no header is read twice."""
+        return listed(self.policy, self._seen)
+
+    def path(self, told: dict[str, Any]) -> Path:
+        """Return where the state that the metadata tell of goes."""
+        values = {**told, "epoch": max(told["epoch"], 0), "monitor": told["monitor_value"]}
+        made = self.policy.file({name: _shown(values.get(name)) for name in FIELDS})
+        return suffixed(made)
+
+    def start(self, path: Path, params: Any, opt_state: Any, told: dict[str, Any]) -> None:
+        """Begin to write a checkpoint, of the bytes as they are now; `done` gives what came of it."""
+        write = prepared(path, params, opt_state=opt_state, metadata=told)
+
+        def work() -> Written:
+            left = () if self._tidy else self._retain(told)  # by runs that were killed as they deleted
+            write()
+            self._tidy = True
+            return path, told, left + self._retain(told, path)
+
+        self._writing = self._thread().submit(work) if self.policy.background else _now(work)
+
+    def done(self, *, wait: bool) -> Written | None:
+        """Return what was written since last asked, after waiting for it if told to; an error of it comes out."""
+        writing = self._writing
+        if writing is None or not (wait or writing.done()):
+            return None
+        self._writing = None
+        path, told, deleted = writing.result()
+        again = {*deleted, str(path)}
+        self.written = [name for name in self.written if name not in again] + [str(path)]
+        return path, told, deleted
+
+    def _thread(self) -> ThreadPoolExecutor:
+        self._worker = self._worker or ThreadPoolExecutor(1, "mlx_fp-checkpoint", initializer=roam)
+        return self._worker
+
+    def _retain(self, told: dict[str, Any], newest: Path | None = None) -> tuple[str, ...]:
+        if self.policy.keep_last is None:
+            return ()
+        files = of_line(self.files(), told)
+        stay: set[Path | None] = {newest, *kept(self.policy, files)}
+        deleted = [path for path, _ in files if path not in stay and not _is_same(path, self.resumed_from)]
+        for path in deleted:
+            path.unlink(missing_ok=True)
+        return tuple(map(str, deleted))
+
+
+def _now(work: Callable[[], Written]) -> Future[Written]:
+    """Do the work at once, as if in a thread."""
+    done: Future[Written] = Future()
+    try:
+        done.set_result(work())
+    except Exception as error:
+        done.set_exception(error)
+    return done
+
+
+def _is_same(path: Path, other: Path | None) -> bool:
+    return other is not None and os.path.realpath(path) == os.path.realpath(other)
+
+
+def _shown(value: Any) -> Any:
+    return float("nan") if value is None else value.replace(os.sep, "_") if isinstance(value, str) else value

@@ -1,0 +1,1 @@
+"""MLX on Linux CPUs: a fast BLAS, native kernels, threads and memory, and what suits small arrays and few cores."""

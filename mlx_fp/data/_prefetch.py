@@ -1,0 +1,140 @@
+"""Read ahead in a thread, while the device or the consumer is busy."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+from collections import deque
+from collections.abc import Generator, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from queue import SimpleQueue
+from threading import Thread, get_ident
+from typing import Any
+
+from ..cpu._affinity import roam
+from ._cursor import Pass, mapped, natural
+from ._dataset import Operation, same
+from ._lazy import evaluated
+
+__all__ = ["prefetch"]
+
+_END = object()
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """A thread that gives the next item of whatever it is asked for, and never ends.
+
+    One that has used MLX takes Python's lock once more when it ends, and at exit that kills the process. So it is a
+    daemon, which an exit leaves where it waits.
+    """
+
+    requests: SimpleQueue[tuple[Future[Any], Iterator[Any]]]
+    number: int | None
+
+    def ask(self, rows: Iterator[Any]) -> Future[Any]:
+        """Ask for the next item, `_END` after the last."""
+        item: Future[Any] = Future()
+        self.requests.put((item, rows))
+        return item
+
+    def rest(self) -> None:
+        """Wait until it is between two items, so that its rows may be closed."""
+        if self.number != get_ident() and not sys.is_finalizing():  # garbage is collected in any thread, and at exit
+            self.ask(iter(())).result()
+
+
+_IDLE: list[_Reader] = []
+"""Those whose rows have ended: a new thread at each epoch would cost MLX one of its own each time."""
+
+_MADE: list[_Reader] = []
+"""All of them."""
+
+
+@atexit.register
+def _rest() -> None:
+    for reader in _MADE:
+        reader.rest()
+
+
+def _forget() -> None:
+    _IDLE.clear()
+    _MADE.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)  # threads stay with the parent
+
+
+def prefetch(n: int = 2) -> Operation:
+    """Read up to `n` items ahead in a thread, in order; arrays of MLX's are evaluated there.
+
+    What goes before it runs in that thread; put it last. Errors come out where their item would have, with their
+    notes. Closing the reader ends the reading, after the item at hand. A cursor counts items handed out, not those
+    read ahead. It pays where reading waits for disks or for numpy, which let other threads run. A lazy array that a
+    function before it uses cannot be read in that thread: `mx.eval` it first.
+
+    >>> from toolz import pipe
+    >>> from mlx_fp import data
+    >>> list(pipe(data.source(range(4)), data.map(lambda n: n * n), data.prefetch(2)))
+    [0, 1, 4, 9]
+    """
+    ahead = natural(n, "the n of prefetch(n)", least=1)
+    label = f"prefetch({ahead})"
+
+    def on_rows(rows: Iterator[Any], now: Pass) -> Iterator[Any]:
+        return _prefetched(mapped(evaluated, rows, now, label), ahead)
+
+    return Operation(label, on_rows, size=lambda size: size, seek=same)
+
+
+def _prefetched(rows: Iterator[Any], ahead: int) -> Generator[Any, None, None]:
+    """Keep `ahead` requests for a next item with a thread, which waits for nobody: an exit waits for these at most."""
+    with _lent() as reader:
+        asked: deque[Future[Any]] = deque()
+        try:
+            for _ in range(ahead):
+                asked.append(reader.ask(rows))
+            while (item := asked.popleft().result()) is not _END:
+                asked.append(reader.ask(rows))
+                yield item
+        finally:
+            for request in asked:
+                request.cancel()
+            reader.rest()
+
+
+@contextmanager
+def _lent() -> Iterator[_Reader]:
+    try:
+        reader = _IDLE.pop()
+    except IndexError:
+        reader = _started()
+    try:
+        yield reader
+    finally:
+        _IDLE.append(reader)
+
+
+def _started() -> _Reader:
+    requests: SimpleQueue[tuple[Future[Any], Iterator[Any]]] = SimpleQueue()
+    thread = Thread(target=_serve, args=(requests,), name="mlx_fp-prefetch", daemon=True)
+    thread.start()
+    reader = _Reader(requests, thread.ident)
+    _MADE.append(reader)
+    return reader
+
+
+def _serve(requests: SimpleQueue[tuple[Future[Any], Iterator[Any]]]) -> None:
+    roam()
+    while True:
+        item, rows = requests.get()
+        if item.set_running_or_notify_cancel():
+            try:
+                item.set_result(next(rows, _END))
+            except BaseException as error:
+                item.set_exception(error)
+        del item, rows  # they are not for this thread to keep

@@ -1,0 +1,1 @@
+"""Floor 9: experiments as records, and sweeps over their settings."""

@@ -1,0 +1,75 @@
+"""What a hook receives is its own: what it does to that in place changes nothing in the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from ._report import Row
+
+__all__ = ["own_arrays", "own_row", "owning"]
+
+Record = TypeVar("Record", bound=type)
+
+
+def owning(copied: Callable[[Any], Any], *fields: str) -> Callable[[Record], Record]:
+    """Decorate a record without slots: each reading of these fields gives what `copied` makes of them.
+
+    >>> from dataclasses import dataclass
+    >>> @owning(list, "names")
+    ... @dataclass(frozen=True)
+    ... class Event:
+    ...     names: list
+    >>> event = Event(["a"])
+    >>> event.names.append("b")
+    >>> event.names
+    ['a']
+    """
+
+    def decorated(record: Record) -> Record:
+        for name in fields:
+            setattr(record, name, _Own(name, copied))
+        return record
+
+    return decorated
+
+
+def own_arrays(tree: Any) -> Any:
+    """Return a tree with array objects of its own; those of numpy share the memory, and cannot be written to.
+
+    >>> one = {"w": mx.array(1)}
+    >>> other = own_arrays(one)
+    >>> other["w"] += 1
+    >>> one["w"].item()
+    1
+    """
+    from ..core._mlx import utils
+    from ..tree._paths import fresh
+
+    return utils.tree_map(lambda leaf: _unwritable(leaf) if hasattr(leaf, "setflags") else leaf, fresh(tree))
+
+
+def own_row(row: Row) -> Row:
+    """Return a row with dicts of its own."""
+    return replace(row, metrics=dict(row.metrics), val_metrics=dict(row.val_metrics))
+
+
+class _Own:
+    """A field that keeps its value in the record's dict, and gives a copy."""
+
+    def __init__(self, name: str, copied: Callable[[Any], Any]) -> None:
+        self.name, self.copied = name, copied
+
+    def __get__(self, record: Any, owner: type) -> Any:
+        return self if record is None else self.copied(record.__dict__[self.name])
+
+    def __set__(self, record: Any, value: Any) -> None:
+        record.__dict__[self.name] = value
+
+
+def _unwritable(array: Any) -> Any:
+    view = array.view()
+    view.setflags(write=False)
+    return view

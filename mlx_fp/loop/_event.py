@@ -1,0 +1,212 @@
+"""What happens in a run, as frozen records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..core._errors import unknown
+from ..core._types import Array, Batch, Params, State, Tree
+from ._copies import own_arrays, own_row, owning
+
+if TYPE_CHECKING:
+    from ..step._carried import Packed
+    from ._report import Report, Row
+    from ._trainer import Trainer
+
+__all__ = [
+    "EVENTS",
+    "AfterBackward",
+    "AfterCheckpoint",
+    "AfterEpoch",
+    "AfterFit",
+    "AfterStep",
+    "AfterValidation",
+    "AfterValidationBatch",
+    "BeforeEpoch",
+    "BeforeFit",
+    "BeforeStep",
+    "BeforeValidation",
+    "Event",
+    "RunState",
+    "event_name",
+]
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class RunState:
+    """Where a run stands: parameters, and what goes from step to step beside them.
+
+    Each reading gives array objects of its own: `+=` on them changes nothing in the run.
+    """
+
+    _state: Packed
+
+    @property
+    def params(self) -> Params:
+        """The parameters and buffers."""
+        from ..tree._paths import fresh
+
+        return fresh(self._state.params)
+
+    @property
+    def opt_state(self) -> State:
+        """The random stream, the optimiser's state, and the memory of metrics."""
+        from ..tree._paths import fresh
+
+        state: State = fresh(self._state.opt_state)
+        return state
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened in a run, with the trainer and the state of that moment.
+
+    What an event holds is its reader's own: `+=` on it changes nothing in the run.
+    """
+
+    trainer: Trainer
+    state: RunState
+
+
+@dataclass(frozen=True, slots=True)
+class BeforeFit(Event):
+    """A run is about to start."""
+
+    epochs_target: int
+    start_epoch: int
+    resumed_from_epoch: int | None
+    batches: int | None
+    """How many batches an epoch has, None where that is not known ahead."""
+
+
+@dataclass(frozen=True, slots=True)
+class BeforeEpoch(Event):
+    """An epoch is about to start."""
+
+    epoch: int
+
+
+@owning(own_arrays, "batch")
+@dataclass(frozen=True)
+class BeforeStep(Event):
+    """A batch is about to be trained on; `step` counts from 0 over the run."""
+
+    epoch: int
+    batch: Batch
+    step: int
+
+
+@owning(own_arrays, "loss", "grads")
+@dataclass(frozen=True)
+class AfterBackward(BeforeStep):
+    """Gradients are there, before any clipping; a hook may return `Replace(grads=…)`."""
+
+    loss: Array
+    grads: Tree
+
+
+@owning(own_arrays, "loss", "logs")
+@dataclass(frozen=True)
+class AfterStep(BeforeStep):
+    """A step was taken. `loss` is lazy; reading `loss_value` or `grad_norm` waits for the device."""
+
+    loss: Array
+    logs: State
+
+    @property
+    def loss_value(self) -> float:
+        """The loss as a float."""
+        return float(self.loss.item())  # type: ignore[arg-type]
+
+    @property
+    def grad_norm(self) -> float:
+        """The gradient's norm before clipping; KeyError unless the optimiser measures it, as `clip_norm(inf)` does."""
+        from ..optim import reading
+
+        return float(reading("grad_norm")(self.state.opt_state).item())
+
+
+@dataclass(frozen=True, slots=True)
+class BeforeValidation(Event):
+    """Validation is about to start."""
+
+    epoch: int
+
+
+@owning(own_arrays, "batch", "loss")
+@dataclass(frozen=True)
+class AfterValidationBatch(Event):
+    """A validation batch was evaluated."""
+
+    epoch: int
+    batch: Batch
+    loss: Array
+
+
+@dataclass(frozen=True, slots=True)
+class AfterValidation(Event):
+    """Validation has ended."""
+
+    epoch: int
+    val_loss: float
+    validation_batches: int
+    val_metrics: dict[str, float]
+
+
+@owning(own_row, "row")
+@dataclass(frozen=True)
+class AfterEpoch(Event):
+    """An epoch has ended. The fields of its row read as the event's own: `e.epoch`, `e.val_accuracy`."""
+
+    row: Row
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.row, name)
+
+
+@dataclass(frozen=True, slots=True)
+class AfterCheckpoint(Event):
+    """A checkpoint is on disk; `deleted` names those that made room for it."""
+
+    path: str
+    epoch: int
+    step: int
+    monitor_value: float | None
+    improved: bool
+    deleted: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AfterFit(Event):
+    """The run has ended, as planned or not: `report.stop_reason`."""
+
+    report: Report
+
+
+EVENTS: dict[str, type[Event]] = {
+    "before_fit": BeforeFit,
+    "before_epoch": BeforeEpoch,
+    "before_step": BeforeStep,
+    "after_backward": AfterBackward,
+    "after_step": AfterStep,
+    "before_validation": BeforeValidation,
+    "after_validation_batch": AfterValidationBatch,
+    "after_validation": AfterValidation,
+    "after_epoch": AfterEpoch,
+    "after_checkpoint": AfterCheckpoint,
+    "after_fit": AfterFit,
+}
+"""Every event by its name, in the order of a run."""
+
+
+def event_name(name: str) -> str:
+    """Return the name if there is such an event; ValueError with candidates otherwise.
+
+    >>> event_name("after_stp")
+    Traceback (most recent call last):
+    ValueError: unknown event 'after_stp': did you mean 'after_step'? known: before_fit, before_epoch, before_step, ...
+    """
+    if name not in EVENTS:
+        raise ValueError(unknown("event", name, EVENTS))
+    return name

@@ -1,0 +1,43 @@
+"""Learns slower when a run gets no better. An ordinary hook."""
+
+from __future__ import annotations
+
+from ..core._errors import is_count
+from ..optim import scale_rates
+from ._event import AfterEpoch, BeforeFit
+from ._hook import Replace, fold, hook
+from ._trainer import Verb, with_hooks
+
+__all__ = ["plateau"]
+
+
+def plateau(factor: float = 0.1, *, patience: int = 10, least: float = 0.0) -> Verb:
+    """Multiply every learning rate by `factor`, down to `least`, when `patience` epochs pass without improvement.
+
+    The count starts anew after each change. A rate that follows a schedule is computed at each step and cannot be
+    changed: ValueError when the run starts.
+
+    >>> from mlx_fp import classification, nn
+    >>> from mlx_fp.loop._trainer import trainer
+    >>> pipe(trainer(nn.linear(4, 2), classification()), plateau(0.5, patience=2)).hooks
+    (on('before_fit', check), on('after_epoch', plateau(0.5)))
+    """
+    if not 0 < factor < 1:
+        raise ValueError(f"factor is a number between 0 and 1; got {factor!r}")
+    if not is_count(patience, least=1):
+        raise ValueError(f"patience is a count of epochs, 1 or more; got {patience!r}")
+
+    def check(event: BeforeFit) -> None:
+        optimizer = event.trainer.optimizer
+        for name, rate in optimizer.options.items():
+            if name.split(".")[-1] == "learning_rate" and callable(rate):
+                raise ValueError(f"plateau changes a rate that is a number; {name} of {optimizer.name} is a schedule")
+
+    def watch(waited: int, event: AfterEpoch) -> tuple[int, Replace | None]:
+        waited = 0 if event.row.improved else waited + 1
+        if waited < patience:
+            return waited, None
+        return 0, Replace(opt_state=scale_rates(factor, least=least)(event.state.opt_state))
+
+    watch.__name__ = f"plateau({factor:g})"
+    return with_hooks(hook("before_fit", check), fold("after_epoch", 0, watch))

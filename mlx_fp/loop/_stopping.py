@@ -1,0 +1,50 @@
+"""Ends a run that gets no better, or that is lost. Ordinary hooks."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ..core._errors import is_count
+from ._event import AfterEpoch, AfterStep
+from ._hook import Stop
+from ._trainer import Verb, on
+
+__all__ = ["early_stop", "stop_on_divergence"]
+
+
+def early_stop(patience: int = 0) -> Verb:
+    """Stop when more than `patience` epochs have passed since the best one; 0 stops at the first without improvement.
+
+    What improves is the monitor's to say: `monitor(…, min_delta=…)`.
+
+    >>> from mlx_fp import classification, nn
+    >>> from mlx_fp.loop._trainer import trainer
+    >>> pipe(trainer(nn.linear(4, 2), classification()), early_stop(3)).hooks
+    (on('after_epoch', early_stop(3)),)
+    """
+    if not is_count(patience):
+        raise ValueError(f"patience is a count of epochs, 0 or more; got {patience!r}")
+
+    def watch(event: AfterEpoch) -> Stop | None:
+        row = event.row
+        if row.stale_epochs <= patience:
+            return None
+        return Stop(f"no improvement for {row.stale_epochs} epochs")
+
+    watch.__name__ = f"early_stop({patience})"
+    return on("after_epoch", watch)
+
+
+def stop_on_divergence(*, every: int = 50, above: float = math.inf) -> Verb:
+    """Stop when the loss of a step is NaN, infinite, or beyond `above`; it is read at every `every`-th step.
+
+    Each reading waits for the device.
+    """
+
+    def watch(event: AfterStep) -> Any:
+        loss = event.loss_value
+        return None if math.isfinite(loss) and loss <= above else Stop(f"the loss is {loss:g} at step {event.step}")
+
+    watch.__name__ = "stop_on_divergence"
+    return on("after_step", watch, every=every)

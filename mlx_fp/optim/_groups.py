@@ -1,0 +1,76 @@
+"""Different optimisers for different parameters."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from ..core._types import Params, State, Tree
+from ..tree._paths import leaves, merge, partition, paths
+from ..tree._select import Select, select
+from ._optimizer import Optimizer
+
+__all__ = ["groups"]
+
+_HINT = "a text is a whole path or its beginning, re.compile('bias$') matches anywhere, and the first match wins"
+
+
+def groups(*rules: tuple[Any, Optimizer]) -> Optimizer:
+    """Give each parameter to the optimiser of the first rule that matches its path; a rule is `(spec, optimizer)`.
+
+    The rules must be total: `init` raises ValueError naming the parameters that none matches; end with
+    `(everything, optimizer)` for the rest. A rule that gets no parameter is a RuntimeWarning. The state of rule i is
+    `groups.i`.
+
+    >>> from mlx_fp import optim
+    >>> groups(("encoder", optim.sgd(1e-2)), (None, optim.adamw(1e-3)))
+    groups(under('encoder'): sgd, everything: adamw)
+    """
+    made = [_rule(i, rule) for i, rule in enumerate(rules)]
+    if not made:
+        raise ValueError("groups needs at least one (spec, optimizer)")
+
+    def init(params: Params) -> State:
+        shares = _shares(made, params)
+        for (spec, _), part in zip(made, shares, strict=True):
+            if not leaves(part):
+                warnings.warn(f"{spec!r} of groups gets no parameter: {_HINT}", RuntimeWarning, stacklevel=3)
+        return {"groups": [opt.init(part) for (_, opt), part in zip(made, shares, strict=True)]}
+
+    def update(grads: Tree, state: State, params: Params) -> tuple[Params, State]:
+        shares = zip(made, _shares(made, grads), state["groups"], _shares(made, params), strict=True)
+        done = [opt.update(g, memory, p) for (_, opt), g, memory, p in shares]
+        return merge(*(p for p, _ in done)), {"groups": [memory for _, memory in done]}
+
+    options = {f"{i}.{name}": value for i, (_, opt) in enumerate(made) for name, value in opt.options.items()}
+
+    def remake(options: Mapping[str, Any]) -> Optimizer:
+        return groups(*((spec, _remade(opt, i, options)) for i, (spec, opt) in enumerate(made)))
+
+    name = f"groups({', '.join(f'{spec!r}: {opt.name}' for spec, opt in made)})"
+    return Optimizer(init, update, name, options, remake, keeps=all(opt.keeps for _, opt in made))
+
+
+def _remade(optimizer: Optimizer, i: int, options: Mapping[str, Any]) -> Optimizer:
+    own = {name: options[f"{i}.{name}"] for name in optimizer.options}
+    return optimizer.remake(own) if optimizer.remake else optimizer
+
+
+def _rule(index: int, rule: Any) -> tuple[Select, Optimizer]:
+    if not isinstance(rule, tuple) or len(rule) != 2 or not isinstance(rule[1], Optimizer):
+        raise TypeError(f"rule {index} of groups must be (spec, optimizer); got {rule!r}")
+    return select(rule[0]), rule[1]
+
+
+def _shares(rules: list[tuple[Select, Optimizer]], tree: Tree) -> list[Tree]:
+    """Cut a tree into one part per rule, first match first."""
+    parts = []
+    for spec, _ in rules:
+        part, tree = partition(spec)(tree)
+        parts.append(part)
+    left = paths()(tree)
+    if left:
+        specs = ", ".join(repr(spec) for spec, _ in rules)
+        raise ValueError(f"no rule of groups({specs}) matches {', '.join(left)}; end with (everything, optimizer)")
+    return parts

@@ -1,0 +1,56 @@
+"""Every optimiser of mlx.optimizers by its snake_case name, with its own arguments, and every schedule.
+
+A schedule is a function of the step, given in place of a rate. As in MLX, `adam` and `adamw` leave the bias of their
+moments uncorrected unless `bias_correction=True`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ParamSpec
+
+import mlx.optimizers as mlx_optimizers
+from mlx.optimizers import cosine_decay, exponential_decay, join_schedules, linear_schedule, step_decay
+
+from ._optimizer import Optimizer, lift
+
+__all__ = [
+    "adadelta",
+    "adafactor",
+    "adagrad",
+    "adam",
+    "adamax",
+    "adamw",
+    "cosine_decay",
+    "exponential_decay",
+    "join_schedules",
+    "linear_schedule",
+    "lion",
+    "muon",
+    "rmsprop",
+    "sgd",
+    "step_decay",
+]
+
+P = ParamSpec("P")
+
+
+def _lifted(cls: Callable[P, mlx_optimizers.Optimizer]) -> Callable[P, Optimizer]:
+    def make(*args: P.args, **kwargs: P.kwargs) -> Optimizer:
+        return lift(cls, *args, **kwargs)
+
+    make.__doc__ = f"Make an Optimizer of `mlx.optimizers.{cls.__name__}`, with its arguments.\n\n{cls.__doc__}"
+    make.__name__ = make.__qualname__ = cls.__name__
+    return make
+
+
+adadelta = _lifted(mlx_optimizers.AdaDelta)
+adafactor = _lifted(mlx_optimizers.Adafactor)
+adagrad = _lifted(mlx_optimizers.Adagrad)
+adam = _lifted(mlx_optimizers.Adam)
+adamax = _lifted(mlx_optimizers.Adamax)
+adamw = _lifted(mlx_optimizers.AdamW)
+lion = _lifted(mlx_optimizers.Lion)
+muon = _lifted(mlx_optimizers.Muon)
+rmsprop = _lifted(mlx_optimizers.RMSprop)
+sgd = _lifted(mlx_optimizers.SGD)

@@ -1,0 +1,1 @@
+"""Floor 6: the compiled pure steps of training and evaluation."""

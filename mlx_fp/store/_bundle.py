@@ -1,0 +1,166 @@
+"""A run in one JSON file: its report, its settings, where it ran, and which checkpoint belongs to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from ..core._signature import name_of
+from ..cpu._blas import info
+from ._files import digest, write_whole
+
+__all__ = ["SCHEMA", "bundle", "is_bundle", "read_bundle", "save_bundle"]
+
+SCHEMA = "mlx_fp.bundle/1"
+"""The kind and version of the file."""
+
+PARTS = {"report": dict, "settings": dict, "environment": dict, "user": dict}
+
+_ODD = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}
+
+
+def bundle(report: Any, *, settings: Mapping[str, Any] | None = None, user: Mapping[str, Any] | None = None) -> Any:
+    """Return a report, settings and a user's own values as one dict of plain values, with the environment.
+
+    >>> from mlx_fp.loop._report import Report
+    >>> sorted(bundle({"rows": []}, settings={"seed": 0}))
+    ['checkpoint', 'environment', 'report', 'schema', 'settings', 'user']
+    """
+    told = report if isinstance(report, Mapping) else report.to_dict()
+    return {
+        "schema": SCHEMA,
+        "report": dict(told),
+        "settings": {name: _named(value) for name, value in (settings or {}).items()},
+        "checkpoint": None,
+        "environment": environment(),
+        "user": dict(user or {}),
+    }
+
+
+def save_bundle(
+    path: str | os.PathLike[str],
+    report: Any,
+    *,
+    checkpoint: str | os.PathLike[str] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    user: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a bundle; `checkpoint` is referred to by its path from there and its SHA-256. Folders are made.
+
+    TypeError, naming the place, for values that JSON has no form for. Numbers that are not finite survive.
+
+    >>> import tempfile
+    >>> path = save_bundle(Path(tempfile.mkdtemp()) / "run.json", {"rows": [], "best_value": float("inf")})
+    >>> read_bundle(path)["report"]
+    {'rows': [], 'best_value': inf}
+    """
+    made = bundle(report, settings=settings, user=user)
+    if checkpoint is not None:
+        made["checkpoint"] = {"path": _relative(Path(checkpoint), Path(path)), "sha256": digest(checkpoint)}
+    return write_whole(path, json.dumps(_plain(made, "bundle"), indent=2, allow_nan=False).encode())
+
+
+def read_bundle(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a bundle. ValueError, naming the file and the fault, for one that is none or of a newer schema."""
+    try:
+        read = json.loads(Path(path).read_bytes())
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{os.fspath(path)} is no run bundle: {error}") from None
+    if not isinstance(read, dict) or read.get("schema") != SCHEMA:
+        found = read.get("schema") if isinstance(read, dict) else type(read).__name__
+        raise ValueError(f"{os.fspath(path)} is no run bundle of schema {SCHEMA!r}; its schema is {found!r}")
+    for part, kind in PARTS.items():
+        if not isinstance(read.get(part), kind):
+            raise ValueError(f"{os.fspath(path)} is a run bundle without a proper {part!r}")
+    checkpoint = read.get("checkpoint")
+    if checkpoint is not None and not (
+        isinstance(checkpoint, dict) and all(isinstance(checkpoint.get(key), str) for key in ("path", "sha256"))
+    ):
+        raise ValueError(f"{os.fspath(path)} is a run bundle whose checkpoint has no path and SHA-256")
+    return {"checkpoint": None, **_numbers(read), "folder": str(Path(path).parent)}
+
+
+def is_bundle(path: str | os.PathLike[str]) -> bool:
+    """Say whether a file is there and begins as JSON does, whatever its name; what is wrong with it `read_bundle` says.
+
+    >>> import tempfile
+    >>> is_bundle(save_bundle(Path(tempfile.mkdtemp()) / "run.bundle", {"rows": []})), is_bundle("gone.json")
+    (True, False)
+    """
+    if not Path(path).is_file():
+        return False
+    with open(path, "rb") as file:
+        start = file.read(64)
+    return start.lstrip().startswith(b"{") and b"\0" not in start  # a container may begin so, and has zeros there
+
+
+def environment() -> dict[str, str | None]:
+    """Say where this runs: versions, Python, platform.
+
+    >>> environment()["python"] == platform.python_version()
+    True
+    """
+    packages = {name.replace("-", "_"): _version(name) for name in ("mlx-fp", "mlx")}
+    return {**packages, "python": platform.python_version(), "platform": platform.platform(), **_device()}
+
+
+def _relative(file: Path, beside: Path) -> str:
+    """Return a file's path from another's folder; links are followed first, as the system does before it goes up."""
+    real = Path(os.path.realpath(file.parent)) / file.name
+    return Path(os.path.relpath(real, os.path.realpath(beside.parent))).as_posix()
+
+
+def _named(value: Any) -> Any:
+    """Give a function among settings, a schedule say, by its name."""
+    return name_of(value) if callable(value) else value
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _device() -> dict[str, str | None]:
+    """Say what computes: the device, and on CPUs the BLAS."""
+    try:
+        from ..core._mlx import mx
+    except ImportError:
+        return {"device": None, "blas": None}
+    device = str(mx.default_device().type).removeprefix("DeviceType.")
+    return {"device": device, "blas": Path(info().library).name}
+
+
+def _plain(value: Any, at: str) -> Any:
+    """Return what JSON has a form for; numbers that are not finite as words, and the words with = before them."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one, f"{at}.{key}") for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one, f"{at}.{i}") for i, one in enumerate(value)]
+    if isinstance(value, float) and (value != value or value in (_ODD["inf"], _ODD["-inf"])):
+        return str(value)
+    if isinstance(value, str):
+        return f"={value}" if value.lstrip("=") in _ODD else value
+    if value is None or isinstance(value, (int, float, bool)):
+        return value
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise TypeError(
+        f"{at} is {type(value).__name__}, which JSON has no form for; give a number, a text, a list or a dict"
+    )
+
+
+def _numbers(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _numbers(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_numbers(one) for one in value]
+    if isinstance(value, str) and value.lstrip("=") in _ODD:
+        return _ODD.get(value, value[1:])
+    return value

@@ -1,0 +1,139 @@
+"""Checkpoints as `.npz`, by numpy alone: MLX's own reader of it can end the process. Nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ..core._types import Array
+from ._tensors import WIDTHS, Tensor, as_array
+
+__all__ = ["peek_npz", "read_npz", "write_npz"]
+
+_NUMPY = {
+    **{f"U{8 * n}": f"<u{n}" for n in (1, 2, 4, 8)},
+    **{f"I{8 * n}": f"<i{n}" for n in (1, 2, 4, 8)},
+    "BOOL": "|b1",
+    "F16": "<f2",
+    "F32": "<f4",
+    "F64": "<f8",
+    "C64": "<c8",
+    "BF16": "<u2",
+}
+"""numpy's dtypes; it has no bfloat16, which is kept as its 16 bits."""
+
+_MANIFEST, _INFO = "__mlx_fp__.manifest", "__mlx_fp__.info"
+
+
+def write_npz(file: BinaryIO, tensors: Mapping[str, Tensor], told: str, schema: int) -> None:
+    """Write tensors as members of their names, and the manifest and the digest of all as members of bytes.
+
+    Members have the names of the tensors, with what a zip file could not hold escaped.
+    """
+    import numpy as np
+
+    names = {name: f"t{i}" if _is_odd(name) else name for i, name in enumerate(tensors)}
+    entries = [[tensor.dtype, names[name], name] for name, tensor in tensors.items()]
+    info = json.dumps({"schema": schema, "sha256": _digest(tensors, told), "tensors": entries})
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as members:
+        texts = {_MANIFEST: told, _INFO: info}
+        for name, text in texts.items():
+            _put(members, name, np.frombuffer(text.encode(), np.uint8))
+        for name, tensor in tensors.items():
+            _put(members, names[name], np.frombuffer(tensor.data, _NUMPY[tensor.dtype]).reshape(tensor.shape))
+
+
+def read_npz(source: Path) -> tuple[dict[str, Array], str, int]:
+    """Return the arrays, the manifest and the schema. ValueError for anything odd."""
+    with source.open("rb") as file:
+        try:
+            return _read(file)
+        except Exception as error:  # zip files and numpy's headers can be wrong in many ways
+            raise ValueError(f"it is damaged: {error}") from None
+
+
+def peek_npz(source: Path) -> str:
+    """Return the manifest alone."""
+    with source.open("rb") as file:
+        try:
+            with _opened(file) as archive:
+                return _text(archive, _MANIFEST)
+        except Exception as error:
+            raise ValueError(f"it is damaged: {error}") from None
+
+
+def _read(file: BinaryIO) -> tuple[dict[str, Array], str, int]:
+    """Read tensor by tensor; nothing comes out before all is right."""
+    with _opened(file) as archive:
+        told, info = _text(archive, _MANIFEST), json.loads(_text(archive, _INFO))
+        digest, arrays = hashlib.sha256(told.encode()), {}
+        for dtype, member, name in info["tensors"]:
+            tensor = _tensor(archive, dtype, member, name)
+            _update(digest, name, tensor)
+            arrays[name] = as_array(tensor)
+            del tensor  # before the next one is read
+        if len(archive.namelist()) != len(arrays) + 2:
+            raise ValueError("it has members of no name")
+    if digest.hexdigest() != info["sha256"]:
+        raise ValueError("its digest is another")
+    return arrays, told, int(info["schema"])
+
+
+def _opened(file: BinaryIO) -> zipfile.ZipFile:
+    """Open an archive. ValueError for one whose members would take more memory than the file has bytes."""
+    archive, size = zipfile.ZipFile(file), file.seek(0, 2)
+    parts = archive.infolist()
+    if any(part.compress_type != zipfile.ZIP_STORED for part in parts) or sum(p.file_size for p in parts) > size:
+        raise ValueError("its members are packed, or one stands for another")
+    return archive
+
+
+def _put(members: zipfile.ZipFile, name: str, array: Any) -> None:
+    import numpy as np
+
+    with members.open(f"{name}.npy", "w", force_zip64=True) as member:
+        np.lib.format.write_array(member, array, allow_pickle=False)
+
+
+def _text(archive: zipfile.ZipFile, member: str) -> str:
+    return str(_tensor(archive, "U8", member, member).data, "utf-8")
+
+
+def _tensor(archive: zipfile.ZipFile, dtype: str, member: str, name: str) -> Tensor:
+    """Read a member by numpy's own reader of headers; no array is made before its bytes are known to be there."""
+    import numpy as np
+
+    content = archive.read(f"{member}.npy")
+    file = io.BytesIO(content)
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise ValueError(f"tensor {name!r} is in a format of another version")
+    shape, by_columns, kind = np.lib.format.read_array_header_1_0(file, max_header_size=2_000)
+    tensor = Tensor(dtype, shape, memoryview(content)[file.tell() :])
+    if dtype not in WIDTHS or kind != np.dtype(_NUMPY[dtype]) or by_columns or not _is_whole(tensor):
+        raise ValueError(f"tensor {name!r} is no {dtype} of {shape}")
+    return tensor
+
+
+def _is_whole(tensor: Tensor) -> bool:
+    return min(tensor.shape, default=0) >= 0 and tensor.fits
+
+
+def _digest(tensors: Mapping[str, Tensor], told: str) -> str:
+    digest = hashlib.sha256(told.encode())
+    for name, tensor in tensors.items():
+        _update(digest, name, tensor)
+    return digest.hexdigest()
+
+
+def _update(digest: Any, name: str, tensor: Tensor) -> None:
+    digest.update(f"\0{name}\0{tensor.dtype}\0{tensor.shape}\0".encode("utf-8", "surrogatepass"))
+    digest.update(tensor.data)
+
+
+def _is_odd(name: str) -> bool:
+    return not name.isascii() or any(c in name for c in "/\\:\0\n") or name in ("file", _MANIFEST, _INFO)

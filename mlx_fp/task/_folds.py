@@ -1,0 +1,76 @@
+"""Metrics as folds over batches, computed inside the compiled step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from ..core._mlx import mx
+from ..core._signature import spread
+from ..core._types import Array, Batch, State, Tree
+
+__all__ = ["Metric", "checked", "fold", "start", "values"]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A fold: `init() -> memory`, `update(memory, output, **batch) -> memory`, `value(memory) -> scalar`.
+
+    Memory is a tree of arrays. `update` gets what the model returned last and the batch, a dict by name, a tuple or
+    list by position, as the loss does, and must count examples so that batches of any size weigh right.
+    """
+
+    name: str
+    init: Callable[[], Tree]
+    update: Callable[..., Tree]
+    value: Callable[[Tree], Array]
+    mode: str = "min"
+    """Whether less of it is better, or `"max"`: what a monitor of it takes."""
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def checked(metrics: Sequence[Metric]) -> tuple[Metric, ...]:
+    """Return metrics as a tuple; TypeError for what is none, ValueError for two of one name."""
+    odd = [m for m in metrics if not isinstance(m, Metric)]
+    if odd:
+        raise TypeError(f"a metric is a Metric(name, init, update, value); got {odd[0]!r}")
+    names = [m.name for m in metrics]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise ValueError(f"two metrics are called {', '.join(sorted(twice))}")
+    return tuple(metrics)
+
+
+def start(metrics: Sequence[Metric]) -> State:
+    """Return the memory of each metric, by name, before any batch."""
+    return {m.name: m.init() for m in metrics}
+
+
+def fold(metrics: Sequence[Metric], memory: State, outputs: Sequence[Any], batches: Sequence[Batch]) -> State:
+    """Take batches, in order, into the memory of each metric. ValueError when the loss did not call the model."""
+    for output, batch in zip(outputs, batches, strict=True):
+        if metrics and output is None:
+            raise ValueError("metrics are computed of what the model returns, and the loss did not call it")
+        memory = {m.name: spread(_update(m, memory[m.name]), output, batch, "metric") for m in metrics}
+    return memory
+
+
+def values(metrics: Sequence[Metric], memory: State) -> dict[str, float]:
+    """Read the value of each metric, as floats."""
+    read = {m.name: m.value(memory[m.name]) for m in metrics}
+    mx.eval(read)
+    odd = [f"{name} {tuple(value.shape)}" for name, value in read.items() if getattr(value, "size", 1) != 1]
+    if odd:
+        raise ValueError(f"the value of a metric is a scalar; these are arrays: {', '.join(odd)}")
+    return {name: float(value) for name, value in read.items()}
+
+
+def _update(m: Metric, memory: Tree) -> Callable[..., Tree]:
+    """Bind a metric's memory to its update, under the metric's name, which is what an error calls it."""
+    update = partial(m.update, memory)
+    update.__name__ = m.name  # type: ignore[attr-defined]
+    return update

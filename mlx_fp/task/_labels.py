@@ -1,0 +1,70 @@
+"""Labels and targets: which of them count, and in which shape and range they are safe to use."""
+
+from __future__ import annotations
+
+from ..core._mlx import mx
+from ..core._types import Array
+
+__all__ = ["as_labels", "as_targets", "kept", "predicted", "within"]
+
+
+def as_labels(logits: Array, y: Array) -> Array:
+    """Take labels that are probabilities, one-hot say, `(n, …, classes)`, as the likeliest class, int `(n, …)`.
+
+    ValueError for logits of a single class, and for labels that are of neither shape.
+
+    >>> as_labels(mx.zeros((2, 3)), mx.array([[0.0, 1.0, 0.0], [0.2, 0.1, 0.7]])).tolist()
+    [1, 2]
+    """
+    if logits.ndim == 0 or logits.shape[-1] < 2:
+        raise ValueError(f"classes are told apart by logits (n, …, classes), two or more; they are {logits.shape}")
+    if y.shape == logits.shape:
+        return mx.argmax(y, axis=-1)
+    if y.shape != logits.shape[:-1]:
+        raise ValueError(f"labels of logits {logits.shape} are {logits.shape[:-1]}, or as the logits; y is {y.shape}")
+    return y
+
+
+def kept(y: Array, mask: Array | None, ignore: int | None) -> Array | None:
+    """Say which labels count, bool in the shape of `y`; None for all of them. ValueError for a mask of another shape.
+
+    >>> kept(mx.array([1, 0, 2]), mx.array([1, 1, 0]), 0).tolist()
+    [True, False, False]
+    """
+    known = None if ignore is None else y != ignore
+    if mask is None:
+        return known
+    if mask.ndim != y.ndim or any(places not in (1, size) for places, size in zip(mask.shape, y.shape, strict=True)):
+        raise ValueError(f"a mask has a place for each label or target, {y.shape}; it is {mask.shape}")
+    mask = mx.broadcast_to(mask, y.shape)
+    return mask != 0 if known is None else known & (mask != 0)
+
+
+def as_targets(output: Array, y: Array) -> Array:
+    """Give targets `(n,)` the shape of predictions `(n, 1)`; others stay.
+
+    >>> as_targets(mx.zeros((2, 1)), mx.array([1.0, 2.0])).shape
+    (2, 1)
+    """
+    return y[..., None] if y.ndim == output.ndim - 1 and output.shape[-1] == 1 else y
+
+
+def predicted(logits: Array) -> tuple[Array, Array]:
+    """Return the class of the largest logit, and whether that is a number.
+
+    >>> [one.tolist() for one in predicted(mx.array([[0.0, 1.0], [mx.nan, mx.nan]]))]
+    [[1, 0], [True, False]]
+    """
+    best = mx.argmax(logits, axis=-1)
+    largest = mx.take_along_axis(logits, best[..., None], axis=-1).squeeze(-1)
+    return best, largest == largest
+
+
+def within(logits: Array, y: Array) -> Array:
+    """Bring labels into 0 to classes - 1, int32: for others MLX reads and writes out of bounds.
+
+    >>> within(mx.zeros((3, 4)), mx.array([-1, 2, 7])).tolist()
+    [0, 2, 3]
+    """
+    wide = y.astype(mx.int64)  # in 32 bits 2**32 would be class 0
+    return mx.clip(wide, 0, logits.shape[-1] - 1).astype(mx.int32)

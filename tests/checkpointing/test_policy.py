@@ -1,0 +1,339 @@
+"""Which checkpoints are written, where, and which of them stay."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+
+import mlx.core as mx
+import pytest
+from toolz import pipe
+
+import mlx_fp as fp
+from mlx_fp import nn, optim
+from mlx_fp.checkpointing import _retention as retention
+from mlx_fp.store import _checkpoint as checkpoint
+
+BATCHES = [(mx.ones((4, 3)), mx.zeros((4,), mx.int32))] * 2
+MODEL = nn.linear(3, 2)
+
+
+def fit(*verbs, epochs=5, **options):
+    target = pipe(fp.trainer(MODEL, fp.classification()), fp.with_optimizer(optim.sgd(0.1)), *verbs)
+    return pipe(target, fp.fit(BATCHES, epochs=epochs, quiet=True, **options))
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def watched(values):
+    """A monitor whose values are given, one an epoch."""
+    return fp.monitor("given", metric=lambda row: values[row.epoch])
+
+
+def test_a_report_knows_the_checkpoint_of_its_best_epoch(tmp_path):
+    x = mx.random.normal((32, 3), key=mx.random.key(0))
+    pair = (x, x.sum(axis=1))
+    worse = {"weight": mx.full((1, 3), 9.0), "bias": mx.ones((1,))}
+    hook = fp.on("before_epoch", lambda e: fp.Replace(params=worse) if e.epoch == 2 else None)
+    policy = fp.checkpoints(tmp_path / "ep-{epoch}")
+    target = pipe(fp.trainer(nn.linear(3, 1), fp.regression()), fp.with_optimizer(optim.sgd(0.01)), hook, policy)
+    report = fp.fit([pair] * 3, validation=[pair], epochs=3, quiet=True)(target)
+    assert (report.best_epoch, report.best_checkpoint) == (1, str(tmp_path / "ep-1.safetensors"))
+    assert fp.load(report.best_checkpoint).metadata["step"] == 6
+    assert fp.fit([pair], quiet=True)(replace(target, policy=None, hooks=())).best_checkpoint is None
+
+
+def test_files_are_named_by_the_template_and_by_a_function(tmp_path):
+    report = fit(fp.checkpoints(tmp_path / "a" / "{monitor_name}-{epoch:03}-{step}-{epoch_loss:.2f}"), epochs=2)
+    assert [name.startswith(f"accuracy-00{i}-{2 * i + 2}-0.") for i, name in enumerate(names(tmp_path / "a"))] == [
+        True
+    ] * 2
+    assert [row.checkpoint for row in report.rows] == list(report.checkpoints)
+    fit(fp.checkpoints(lambda next_epoch, improved: f"{tmp_path}/b/{next_epoch}-{improved}.npz"), epochs=1)
+    assert names(tmp_path / "b") == ["1-True.npz"]
+
+
+def test_every_counts_epochs_and_best_adds_those_that_improve(tmp_path):
+    fit(fp.checkpoints(tmp_path / "{epoch}", every=2))
+    assert names(tmp_path) == ["1.safetensors", "3.safetensors"]
+    given = watched([3.0, 4.0, 2.0, 5.0, float("nan")])
+    fit(given, fp.checkpoints(tmp_path / "best" / "{epoch}", every=None, best=True))
+    assert names(tmp_path / "best") == ["0.safetensors", "2.safetensors"]
+
+
+def test_retention_keeps_the_last_the_best_and_the_one_resumed_from(tmp_path):
+    policy = fp.checkpoints(tmp_path / "{epoch}", best=True, keep_last=2)
+    given = watched([3.0, 1.0, 2.0, 4.0, 5.0, 6.0, 7.0])
+    fit(given, policy)
+    assert names(tmp_path) == ["1.safetensors", "3.safetensors", "4.safetensors"]
+    fit(given, policy, epochs=7, resume=tmp_path / "3")  # another process would find the same in the folder
+    assert names(tmp_path) == ["1.safetensors", "3.safetensors", "5.safetensors", "6.safetensors"]
+
+
+def test_what_killed_runs_have_left_too_many_goes_before_the_first_file_is_written(tmp_path, monkeypatch):
+    values = [5.0, 4.0, 6.0, 7.0, 8.0, 9.0]
+    fit(watched(values), fp.checkpoints(tmp_path / "{epoch}"))
+
+    def full(path, content):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(checkpoint, "write_whole", full)
+    with pytest.raises(OSError, match="No space"):
+        fit(watched(values), fp.checkpoints(tmp_path / "{epoch}", keep_last=2), epochs=6, resume=tmp_path / "4")
+    assert names(tmp_path) == ["1.safetensors", "3.safetensors", "4.safetensors"]
+
+
+def test_retention_reads_each_header_once_and_that_of_a_new_file_under_an_old_name_again(tmp_path, monkeypatch):
+    read, values = [], [5.0, 4.0, 3.0, 2.0, 6.0, 7.0, 8.0, 9.0]
+    monkeypatch.setattr(retention, "peek", lambda path: read.append(path.stem) or checkpoint.peek(path))
+    other = tmp_path / "other"
+    fit(watched(values), fp.checkpoints(other / "{epoch}", every=1), epochs=2)
+
+    def replaced(event):
+        if event.epoch == 6:
+            os.replace(other / "1.safetensors", tmp_path / "5.safetensors")
+
+    fit(watched(values), fp.checkpoints(tmp_path / "{epoch}", keep_last=3), fp.on("after_epoch", replaced), epochs=8)
+    assert sorted(read) == list("012345567")
+    kept = ["3", "4", "5", "6", "7"]  # the best, the last three of this run, and the one that is of another run now
+    assert names(tmp_path) == [*(f"{name}.safetensors" for name in kept), "other"]
+
+
+def test_retention_leaves_files_of_others_alone(tmp_path):
+    fp.save(tmp_path / "weights", {"a": mx.array(1)})
+    (tmp_path / "notes.safetensors").write_text("mine")
+    fit(fp.checkpoints(tmp_path / "other-{epoch}", keep_last=1), watched([1.0, 2.0, 3.0, 4.0, 5.0]))
+    theirs = names(tmp_path)
+    assert theirs == ["notes.safetensors", "other-0.safetensors", "other-4.safetensors", "weights.safetensors"]
+    fit(fp.checkpoints(tmp_path / "{epoch}", keep_last=1), watched([1.0, 2.0, 3.0, 4.0, 5.0]))
+    assert names(tmp_path) == ["0.safetensors", "4.safetensors", *theirs]
+
+
+def test_keep_best_keeps_so_many(tmp_path):
+    given = watched([3.0, 1.0, 2.0, 4.0, 5.0])
+    fit(given, fp.checkpoints(tmp_path / "{epoch}", keep_last=1, keep_best=2))
+    assert names(tmp_path) == ["1.safetensors", "2.safetensors", "4.safetensors"]
+
+
+def test_after_checkpoint_tells_of_it_after_all_other_hooks(tmp_path):
+    told = []
+    fit(
+        fp.on("after_checkpoint", lambda e: told.append((e.path, e.epoch, e.step, e.improved, e.deleted))),
+        fp.on("after_epoch", lambda e: told.append("hook"), priority=10**9),
+        fp.checkpoints(tmp_path / "{epoch}", keep_last=1, best=True),
+        watched([2.0, 3.0, 4.0]),
+        epochs=3,
+    )
+    paths = [str(tmp_path / f"{i}.safetensors") for i in range(3)]
+    first, second, third = (paths[0], 0, 2, True, ()), (paths[1], 1, 4, False, ()), (paths[2], 2, 6, False, (paths[1],))
+    assert told == ["hook", first, "hook", second, "hook", third]
+
+
+def test_a_hook_may_ask_for_a_checkpoint(tmp_path):
+    ask = fp.on("after_step", lambda e: fp.Save() if e.step == 2 else None)
+    fit(ask, fp.checkpoints(tmp_path / "{step}", every=100))
+    assert names(tmp_path) == ["3.safetensors"]
+    assert fp.load(tmp_path / "3").metadata["cursor"] == {"epoch": 1, "index": 1}
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("a/{epohc}", "unknown field 'epohc': did you mean 'epoch'"),
+        ("a/{epoch.__class__}", "unknown field 'epoch.__class__'"),
+        ("a/{epoch[0]}", r"unknown field 'epoch\[0\]'"),
+        ("a/{}", "unknown field ''"),
+        ("a/{epoch:999999999}", "too wide"),
+        ("a/{monitor:.{step}f}", "too wide, or made of other fields"),
+        ("", "is a text"),
+    ],
+)
+def test_a_bad_template_is_refused_when_it_is_given(path, words):
+    with pytest.raises(ValueError, match=words):
+        fp.checkpoints(path)
+
+
+def test_bad_options_are_refused_when_they_are_given(tmp_path):
+    for options in ({"every": 0}, {"keep_last": 0}, {"keep_last": True}, {"every_steps": 1.5}, {"every": None}):
+        with pytest.raises(ValueError, match="count|none of them"):
+            fp.checkpoints(tmp_path / "{epoch}", **options)
+    with pytest.raises(ValueError, match=r"names one: put {epoch} or {step} in"):
+        fp.checkpoints(tmp_path / "model", keep_last=2)
+    with pytest.raises(TypeError, match="requires 'loss'"):
+        fp.checkpoints(lambda loss: "a")
+    with pytest.raises(TypeError, match="it gave 3"):
+        fp.checkpoints(lambda: 3)
+
+
+def test_no_file_leaves_the_folder(tmp_path):
+    where = ["a/1", "a/2"]
+    policy = fp.checkpoints(lambda: f"{tmp_path}/{where[0]}")
+    where[0] = "../elsewhere"
+    with pytest.raises(ValueError, match="is outside of"):
+        fit(policy)
+    assert not (tmp_path.parent / "elsewhere.safetensors").exists()
+    escape = fp.monitor("../../x", metric=lambda row: 1.0)
+    fit(escape, fp.checkpoints(tmp_path / "{monitor_name}-{epoch}"), epochs=1)
+    assert names(tmp_path) == [".._.._x-0.safetensors"] or names(tmp_path) == []
+
+
+def test_what_is_not_finite_is_not_written(tmp_path, caplog):
+    spoil = fp.on("after_step", lambda e: fp.Replace(params={"weight": mx.full((2, 3), mx.nan), "bias": mx.zeros(2)}))
+    fit(spoil, fp.checkpoints(tmp_path / "{epoch}"), nonfinite="keep", epochs=1)
+    assert names(tmp_path) == []
+    assert "not finite after step 2: no checkpoint is made of them" in caplog.text
+    late = fp.on("after_epoch", lambda e: fp.Replace(params={"weight": mx.full((2, 3), mx.nan), "bias": mx.zeros(2)}))
+    with pytest.raises(FloatingPointError, match="not finite after step 2"):
+        fit(late, fp.checkpoints(tmp_path / "{epoch}"))
+    assert names(tmp_path) == []
+
+
+def test_a_second_run_in_the_folder_fails_at_its_start_and_says_who_holds_it(tmp_path):
+    policy, tried = fp.checkpoints(tmp_path / "{epoch}"), []
+
+    def other(event):
+        with pytest.raises(BlockingIOError, match=f"another run writes here: process {os.getpid()} on"):
+            fit(policy)
+        tried.append(True)
+
+    fit(policy, fp.on("after_epoch", other, once=True))
+    fit(policy)
+    assert tried == [True]
+
+
+def test_the_lock_of_a_killed_run_does_not_stay(tmp_path):
+    code = f"""
+import os
+from pathlib import Path
+from mlx_fp.store._folder_lock import Lock
+Lock(Path({str(tmp_path)!r})).take()
+os.kill(os.getpid(), 9)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == -9
+    (tmp_path / ".0.safetensors.abc.mlx_fp-tmp").write_bytes(b"half")
+    (tmp_path / ".mine.tmp").write_bytes(b"mine")
+    fit(fp.checkpoints(tmp_path / "{epoch}"), epochs=1)
+    assert names(tmp_path) == ["0.safetensors"]
+    assert sorted(path.name for path in tmp_path.glob(".*")) == [".mine.tmp", ".mlx_fp.lock"]
+
+
+def test_a_write_that_fails_keeps_the_checkpoint_before_and_the_report_the_parameters(tmp_path, monkeypatch):
+    reports = []
+    fit(fp.checkpoints(tmp_path / "{epoch}"), epochs=1)
+    monkeypatch.setattr(os, "replace", lambda *a: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        fit(
+            fp.checkpoints(tmp_path / "{epoch}"),
+            fp.on("after_fit", lambda e: reports.append(e.report)),
+            resume="latest",
+        )
+    assert caught.value.filename == str(tmp_path / "1.safetensors")
+    assert names(tmp_path) == ["0.safetensors"]
+    assert set(reports[0].params) == {"weight", "bias"}
+    assert "No space left" in reports[0].stop_reason
+
+
+def test_files_have_the_permissions_of_any_other(tmp_path):
+    before = os.umask(0o027)
+    try:
+        fit(fp.checkpoints(tmp_path / "{epoch}"), epochs=1)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "0.safetensors").stat().st_mode) == 0o640
+
+
+def gated(monkeypatch):
+    """Let checkpoints be written only while a gate is open; returns the gate and what was begun."""
+    gate, begun, write = threading.Event(), [], checkpoint.write_whole
+
+    def slow(path, content):
+        begun.append(path.name)
+        assert gate.wait(60)
+        return write(path, content)
+
+    monkeypatch.setattr(checkpoint, "write_whole", slow)
+    return gate, begun
+
+
+def test_a_background_save_lets_training_go_on_and_fit_waits_for_the_last(tmp_path, monkeypatch):
+    gate, begun = gated(monkeypatch)
+    seen, told = [], []
+
+    def watch(event):
+        seen.append((event.step, list(begun), names(tmp_path) if tmp_path.exists() else []))
+        if event.step == 3:
+            gate.set()
+
+    report = fit(
+        fp.on("after_step", watch),
+        fp.on("after_checkpoint", lambda e: told.append((e.epoch, names(tmp_path)))),
+        fp.checkpoints(tmp_path / "{epoch}", background=True),
+        epochs=3,
+    )
+    assert seen[3] == (3, ["0.safetensors"], [])  # two steps further, and still not on disk
+    assert names(tmp_path) == [f"{i}.safetensors" for i in range(3)]
+    assert [epoch for epoch, _ in told] == [0, 1, 2]
+    assert all(f"{epoch}.safetensors" in there for epoch, there in told)
+    assert len(report.checkpoints) == 3
+
+
+def test_a_background_save_is_of_the_bytes_of_its_moment(tmp_path, monkeypatch):
+    gate, _ = gated(monkeypatch)
+    moments = {}
+
+    def keep(event):
+        moments[event.epoch] = event.state.params
+        if event.epoch == 1:
+            gate.set()
+
+    fit(fp.on("after_epoch", keep), fp.checkpoints(tmp_path / "{epoch}", background=True), epochs=3)
+    for epoch, params in moments.items():
+        saved = fp.load(tmp_path / str(epoch)).params
+        assert all(mx.array_equal(saved[name], params[name]).item() for name in params)
+
+
+def test_a_background_save_that_fails_surfaces_with_its_own_class(tmp_path, monkeypatch):
+    def full(path, content):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(checkpoint, "write_whole", full)
+    steps = []
+    with pytest.raises(OSError, match="No space left") as caught:
+        fit(fp.on("after_step", lambda e: steps.append(e.step)), fp.checkpoints(tmp_path / "{epoch}", background=True))
+    assert caught.value.errno == 28
+    assert len(steps) <= 4
+    with pytest.raises(OSError, match="No space left"):
+        fit(fp.checkpoints(tmp_path / "{epoch}", background=True), epochs=1)  # the last one, at the end of the run
+
+
+def test_background_saves_leave_no_threads(tmp_path):
+    before = threading.active_count()
+    for _ in range(3):
+        fit(fp.checkpoints(tmp_path / "{step}", every_steps=1, background=True, keep_last=2))
+    assert threading.active_count() == before
+    assert len(names(tmp_path)) <= 3
+
+
+def test_a_run_with_background_saves_resumes_to_the_same_bits(tmp_path):
+    alone = fit()
+    fit(fp.checkpoints(tmp_path / "{step}", every_steps=3, background=True), epochs=2)
+    again = fit(resume=tmp_path / "3")
+    assert all(mx.array_equal(again.params[name], alone.params[name]).item() for name in alone.params)
+    assert again.losses == alone.losses
+
+
+def test_validate_after_an_epoch_is_done_at_once():
+    told = []
+    fit(
+        fp.on("after_epoch", lambda e: fp.Validate() if e.epoch == 1 else None),
+        fp.on("after_validation", lambda e: told.append(e.epoch)),
+        epochs=2,
+        validation=BATCHES,
+    )
+    assert told == [0, 1, 1]

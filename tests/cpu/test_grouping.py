@@ -1,0 +1,186 @@
+"""Leaves of like shape share kernels: the same numbers as each by itself, and fewer operations."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import mlx.core as mx
+import mlx.optimizers as mlx_optimizers
+import numpy as np
+import pytest
+from toolz import pipe
+
+import mlx_fp as fp
+from mlx_fp import nn, optim
+from mlx_fp.cpu import _grouping as module
+from mlx_fp.cpu._grouping import MOST, SMALL, elementwise, sharing, together
+from mlx_fp.tree._paths import flat
+
+MODEL = nn.sequential(*[nn.linear(4, 4) for _ in range(5)], nn.layer_norm(4), nn.linear(4, 3, bias=False))
+X = mx.random.normal((6, 4), key=mx.random.key(1))
+Y = mx.random.normal((6, 3), key=mx.random.key(2))
+
+CHAINS = {
+    "sgd": optim.sgd(0.1),
+    "momentum": optim.sgd(0.1, momentum=0.9),
+    "adam": optim.adam(optim.cosine_decay(1e-2, 50)),
+    "adamw": optim.adamw(1e-2, bias_correction=True),
+    "adamax": optim.adamax(1e-2),
+    "adadelta": optim.adadelta(1.0),
+    "adagrad": optim.adagrad(1e-2),
+    "rmsprop": optim.rmsprop(1e-2),
+    "lion": optim.lion(1e-3),
+    "adafactor": optim.adafactor(1e-2),
+    "muon": optim.muon(1e-2),
+    "clip": optim.clip_norm(0.1)(optim.adam(1e-2)),
+    "value": optim.clip_value(0.01)(optim.sgd(0.1)),
+    "accumulate": optim.accumulate(2)(optim.adam(1e-2)),
+    "ema": optim.ema(0.9)(optim.adamw(1e-2)),
+    "skip": optim.skip_nonfinite()(optim.adam(1e-2)),
+    "groups": optim.groups(("layers.0", optim.sgd(0.1)), (None, optim.adam(1e-2))),
+    "all": pipe(
+        optim.groups((fp.ndim(1), optim.sgd(0.1, momentum=0.9)), (None, optim.adam(1e-2))),
+        optim.clip_norm(1.0),
+        optim.accumulate(3),
+        optim.ema(0.5),
+        optim.skip_nonfinite(),
+    ),
+}
+
+
+def loss(model, x, y):
+    return nn.losses.mse_loss(model(x), y)
+
+
+def close(one, other):
+    one, other = flat(one), flat(other)
+    assert list(one) == list(other)
+    for path in one:
+        assert one[path].dtype == other[path].dtype
+        np.testing.assert_allclose(np.array(one[path]), np.array(other[path]), rtol=2e-4, atol=1e-6, err_msg=path)
+
+
+def operations(fn, *trees):
+    """Count the operations of a function's graph by name."""
+    out = io.StringIO()
+    mx.export_to_dot(out, [leaf for leaf in flat(fn(*trees)).values() if isinstance(leaf, mx.array)])
+    return re.findall(r'label ="(\w+)"', out.getvalue())
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_unrolled_steps_give_what_single_steps_give(name):
+    step = fp.train_step(MODEL, loss, CHAINS[name])
+    one = other = step.init(0)
+    batches = [(X + i, Y - i) for i in range(4)]
+    logged = []
+    for batch in batches * 2:
+        *one, logs = step(*one, batch)
+        logged.append(logs["loss"].item())
+    other = step.pack(*other)
+    for _ in range(2):
+        other, each = step.packed(other, batches)
+        close([logs["loss"] for logs in each], list(map(mx.array, logged[:4])))
+        logged = logged[4:]
+    close(one[0], other.params)
+    ends = [{k: v for k, v in state.items() if k != "key"} for state in (one[1], other.opt_state)]
+    close(*ends)
+    assert step.traces == 2
+
+
+@pytest.mark.parametrize("name", ["clip", "accumulate", "skip", "all"])
+def test_a_single_step_shares_too_where_a_chain_makes_it_worth_it(name, monkeypatch):
+    after = []
+    for small in (SMALL, -1):
+        monkeypatch.setattr(module, "SMALL", small)
+        step = fp.train_step(MODEL, loss, CHAINS[name])
+        state = step.init(0)
+        for _ in range(5):
+            *state, _ = step(*state, (X, Y))
+        after.append(state)
+    close(after[0][0], after[1][0])
+    close(after[0][1]["optimizer"], after[1][1]["optimizer"])
+
+
+def test_an_update_of_like_leaves_is_one_kernel_for_all():
+    optimizer, params = optim.adamw(1e-2), {str(i): mx.ones((3, 4)) for i in range(20)}
+    grads, state = params, optimizer.init(params)
+
+    update = sharing(optimizer.update)
+    alone = operations(lambda *trees: optimizer.update(*trees)[0], grads, state, params)
+    shared = operations(lambda *trees: update(*trees)[0], grads, state, params)
+    assert alone.count("Sqrt") == 20
+    assert shared.count("Sqrt") == 1
+
+
+def test_what_was_taken_apart_is_known_whole():
+    trees = [mx.array([[1.0]]), mx.array([[2.0], [3.0]])]
+
+    @sharing
+    def twice():
+        once = elementwise(lambda leaf: leaf + 1, trees)
+        return elementwise(lambda leaf: leaf * 2, once)
+
+    assert [leaf.tolist() for leaf in twice()] == [[[4.0]], [[6.0], [8.0]]]
+    assert operations(twice).count("Concatenate") == 1
+
+
+def test_parts_in_another_order_are_put_together_anew():
+    @sharing
+    def turned():
+        a, b = elementwise(lambda leaf: leaf, [mx.array([1.0]), mx.array([2.0])])
+        return elementwise(lambda leaf: leaf + 0, [b, a])
+
+    assert [leaf.item() for leaf in turned()] == [2.0, 1.0]
+
+
+def test_only_small_leaves_of_one_dtype_and_row_are_put_together():
+    tree = {
+        "a": {"weight": mx.ones((2, 3)), "bias": mx.ones((2,))},
+        "b": {"weight": mx.ones((4, 3)), "bias": mx.array(1.0)},
+        "c": {"weight": mx.ones((2, 3), mx.float16), "bias": mx.ones((5,))},
+        "d": {"weight": mx.ones((SMALL, 3))},
+    }
+    moments = {"a": {"m": mx.ones((1,)), "v": mx.ones((1,))}, "b": {"m": mx.ones((2,))}}
+    pack = sharing(lambda tree, by_name: together(tree, by_name=by_name))
+    ((leaves,), back), ((by_name,), _) = pack(tree, False), pack(moments, True)
+    assert [leaf.shape for leaf in by_name] == [(3,), (1,)]
+    assert sorted(leaf.shape for leaf in leaves) == sorted([(6, 3), (7,), (), (2, 3), (SMALL, 3)])
+    assert {path: leaf.shape for path, leaf in flat(back(leaves)).items()} == {
+        path: leaf.shape for path, leaf in flat(tree).items()
+    }
+
+
+def test_leaves_that_broadcast_stay_by_themselves():
+    add = sharing(lambda *trees: elementwise(mx.add, *trees))
+    sums = add([mx.array([1]), mx.array([2, 3])], [mx.array([4]), mx.array([5])])
+    assert [leaf.tolist() for leaf in sums] == [[5], [7, 8]]
+
+
+def test_no_more_leaves_are_put_together_than_are_taken_apart_fast():
+    (leaves,), _ = sharing(together)([mx.ones((1,))] * (MOST + 3))
+    assert [leaf.size for leaf in leaves] == [MOST, 3]
+
+
+def test_outside_and_after_an_error_nothing_is_put_together():
+    tree = [mx.ones((1,))] * 3
+
+    @sharing
+    def lose():
+        raise RuntimeError("lost")
+
+    with pytest.raises(RuntimeError, match="lost"):
+        lose()
+    (same,), back = together(tree)
+    assert same is tree
+    assert back(tree) is tree
+
+
+def test_an_optimiser_of_ones_own_is_left_alone():
+    class Halved(mlx_optimizers.SGD):
+        def apply_single(self, gradient, parameter, state):
+            return parameter - gradient / mx.abs(gradient).max()
+
+    opt, params = optim.lift(Halved, 0.1), [mx.array([1.0]), mx.array([2.0])]
+    after, _ = sharing(opt.update)(params, opt.init(params), params)
+    assert [leaf.item() for leaf in after] == [0.0, 1.0]

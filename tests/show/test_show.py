@@ -1,0 +1,70 @@
+"""Pictures of runs."""
+
+import sys
+
+import pytest
+
+from mlx_fp.loop._report import Report, Row
+from mlx_fp.show import curves
+
+
+def report(rows):
+    ran = len(rows)
+    return Report(
+        tuple(rows), (), False, "epoch_loss", "min", None, None, 3, ran, ran, 0, False, *[None] * 3, (), *[{}] * 3
+    )
+
+
+@pytest.mark.parametrize("validation", [True, False])
+def test_curves_writes_a_picture_and_makes_the_folder(tmp_path, validation):
+    pytest.importorskip("matplotlib")
+    held = (0.5, {"accuracy": 0.5}, 1) if validation else (None, {}, 0)
+    rows = [Row(e, 1, 8, e + 1, 1 / (e + 1), {"accuracy": e / 3}, *held, 1.0) for e in range(3)]
+    path = curves(report(rows), tmp_path / "new" / "curves.png", title="a run")
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_an_epoch_that_was_cut_leaves_its_validation_out(tmp_path, order):
+    pytest.importorskip("matplotlib")
+    whole = Row(0, 1, 8, 1, 1.0, {"accuracy": 0.5}, 0.5, {"accuracy": 0.5}, 1, 1.0)
+    cut = Row(1, 1, 8, 2, 0.5, {"accuracy": 0.6}, None, {}, 0, 1.0)
+    assert curves(report([whole, cut][::order]), tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_report_without_epochs_has_no_curves(tmp_path):
+    with pytest.raises(ValueError, match="without epochs"):
+        curves(report([]), tmp_path / "x.png")
+
+
+def test_without_matplotlib_the_error_names_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=r"mlx-fp\[show\]"):
+        curves(report([Row(0, 1, 8, 1, 1.0, {}, None, {}, 0, 1.0)]), tmp_path / "x.png")
+
+
+def test_a_tracker_gets_the_figures_of_epochs_and_of_steps():
+    import mlx.core as mx
+    from toolz import pipe
+
+    import mlx_fp as fp
+    from mlx_fp import nn, show
+
+    logged = []
+    batches = [(mx.ones((4, 3)), mx.zeros((4,), mx.int32))] * 4
+    report = pipe(
+        fp.trainer(nn.linear(3, 2), fp.classification()),
+        show.track(lambda figures, step: logged.append((step, figures)), every_steps=3),
+        fp.fit(batches, validation=batches[:1], epochs=2, quiet=True),
+    )
+    assert [step for step, _ in logged] == [1, 4, 4, 7, 8]
+    assert logged[0][1] == {"loss": report.losses[0]}
+    assert logged[-1][1]["val_accuracy"] == report.rows[-1].val_accuracy
+    assert all(type(value) in (int, float) for _, figures in logged for value in figures.values())
+
+
+def test_a_tracker_is_a_function():
+    from mlx_fp import show
+
+    with pytest.raises(TypeError, match="track takes a function"):
+        show.track("wandb")
