@@ -33,5 +33,5 @@ def memory(idiom, _):
 
 
 if __name__ == "__main__":
-    fp.blas.bind()
+    fp.cpu.blas()
     print(json.dumps({"first": first, "memory": memory}[sys.argv[1]](*sys.argv[2:])))

@@ -141,9 +141,9 @@ def test_one_core(benchmark, name):
         "fit, 8 a call": looped(make, loss, batches, steps_per_call=8),
     }
     shared = {f"{way}, one core": run for way, run in ways.items() if way != "raw again"}
-    taken = paired(ways | shared, turns=30, calls=1, warm_up=2, within=dict.fromkeys(shared, fp.one_core))
+    taken = paired(ways | shared, turns=30, calls=1, warm_up=2, within=dict.fromkeys(shared, fp.cpu.one_core))
     note(benchmark, taken, "raw")
-    benchmark.pedantic(fp.one_core()(ways["fit"]), rounds=3)
+    benchmark.pedantic(fp.cpu.one_core()(ways["fit"]), rounds=3)
 
 
 def test_peak_memory_of_a_run(benchmark):
@@ -181,5 +181,5 @@ def measure(way):
 
 
 if __name__ == "__main__":
-    fp.blas.bind()
+    fp.cpu.blas()
     print(json.dumps(measure(sys.argv[1])))

@@ -26,12 +26,16 @@ def digits(batch_size: int = 64) -> data.Splits:
     return data.splits(train=train, validation=validation, test=test, shared=data.batch(batch_size))
 
 
+def clipped(learning_rate: float = 1e-3, max_norm: float = 1.0) -> optim.Optimizer:
+    return pipe(optim.adamw(learning_rate), optim.clip_norm(max_norm))
+
+
 experiment = fp.experiment(
     "digits",
     fp.early_stop(3),
     model=mlp,
     task=fp.classification(),
-    optimizer=pipe(optim.adamw(1e-3), optim.clip_norm(1.0)),
+    optimizer=clipped,
     data=digits,
     epochs=3,
     seed=SEED,

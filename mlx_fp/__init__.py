@@ -14,17 +14,14 @@ from typing import TYPE_CHECKING, Any
 from .core._errors import unknown as _unknown
 
 if TYPE_CHECKING:
+    from . import cpu as cpu
     from . import data as data
     from . import nn as nn
     from . import optim as optim
     from . import show as show
     from . import testing as testing
-    from .checkpointing._policy import checkpoints as checkpoints
-    from .compile import _compiled
     from .compile import rng as rng
     from .core._registry import Registry as Registry
-    from .cpu import _blas
-    from .cpu._affinity import one_core as one_core
     from .experiments._experiment import Experiment as Experiment
     from .experiments._experiment import experiment as experiment
     from .experiments._experiment import override as override
@@ -48,6 +45,7 @@ if TYPE_CHECKING:
     from .loop._stopping import early_stop as early_stop
     from .loop._stopping import stop_on_divergence as stop_on_divergence
     from .loop._trainer import Trainer as Trainer
+    from .loop._trainer import checkpoints as checkpoints
     from .loop._trainer import monitor as monitor
     from .loop._trainer import on as on
     from .loop._trainer import trainer as trainer
@@ -90,21 +88,14 @@ if TYPE_CHECKING:
     from .tree._select import select as select
     from .tree._select import under as under
 
-    blas = _blas
-    jit = _compiled
-
 _MODULES = {
-    **{name: f".{name}" for name in ("data", "nn", "optim", "show", "testing")},
-    "blas": ".cpu._blas",
-    "jit": ".compile._compiled",
+    **{name: f".{name}" for name in ("cpu", "data", "nn", "optim", "show", "testing")},
     "metrics": ".task.metrics",
     "rng": ".compile.rng",
 }
 
 _NAMES = {
-    ".checkpointing._policy": ("checkpoints",),
     ".core._registry": ("Registry",),
-    ".cpu._affinity": ("one_core",),
     ".experiments._experiment": ("Experiment", "experiment", "override", "run", "settings"),
     ".experiments._sweep": ("Sweep", "sweep"),
     ".loop._event": ("Event",),
@@ -116,6 +107,7 @@ _NAMES = {
     ".loop._stopping": ("early_stop", "stop_on_divergence"),
     ".loop._trainer": (
         "Trainer",
+        "checkpoints",
         "monitor",
         "on",
         "trainer",

@@ -2,16 +2,16 @@
 
 import math
 import os
-import re
 import runpy
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from helpers import CPU_PAGES, PAGES, ROOT, run_snippets
 
-ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PROSE = {"blas.md", "CHANGELOG.md", "CONTRIBUTING.md"}
+"""Pages without snippets."""
+
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 PROMISES = {
     "mlp": lambda report: report.rows[-1].accuracy > 0.99,
@@ -41,14 +41,10 @@ def same(values, *names):
     return max(values[n] for n in names) - min(values[n] for n in names) < 1e-6
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in CPU_PAGES], ids=lambda p: p.name)
 def test_every_snippet_of_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.S | re.M)
-    assert blocks or page.name == "blas.md", f"{page.name} shows no code"
-    scope = {"__name__": page.stem}
-    for block in blocks:
-        exec(compile(block, page.name, "exec"), scope)
+    assert run_snippets(page) or page.name in PROSE, f"{page.name} shows no code"
 
 
 @pytest.mark.parametrize("script", [p for p in EXAMPLES if p.stem != "digits"], ids=lambda p: p.name)

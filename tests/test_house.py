@@ -19,23 +19,23 @@ FLOORS = (
     ("core",),
     ("tree",),
     ("compile",),
-    ("nn", "optim", "data", "store"),
+    ("data", "nn", "optim", "store"),
     ("task",),
     ("step",),
-    ("checkpointing", "loop"),
-    ("experiments", "testing"),
-    ("show", "cli"),
+    ("checkpointing",),
+    ("loop",),
+    ("experiments",),
+    ("show", "testing"),
 )
-"""DESIGN.md section 3, the lowest first; a name is a module or a package of mlx_fp."""
+"""The floors of ARCHITECTURE.md, the lowest first. Folders of one floor do not import each other."""
 
 FLOOR = {name: number for number, names in enumerate(FLOORS, 1) for name in names}
-APART = {"nn", "optim", "data"}
-"""Packages of one floor that may not import each other."""
+BESIDE = {"cpu": 3}
+"""Folders beside the floors, which nobody imports, and the highest floor that they may import."""
 
-BESIDE = "cpu"
-"""The package that stands beside the floors: it may import any of them, and any of them may import it."""
-
-LONGEST = 260
+LONGEST_FILE = 260
+LONGEST_FUNCTION = 40
+MOST_PUBLIC_NAMES = 300
 
 
 def files():
@@ -60,30 +60,54 @@ def imported(tree, module, is_package):
                 yield from ((node.lineno, ".".join([*full, alias.name])) for alias in node.names)
 
 
-def home(name):
-    """The module or package of mlx_fp that a full name is in."""
+def folder(name):
+    """The folder, or the file on the top level, that a full name is in."""
     return name.split(".")[1] if "." in name else ""
 
 
 def faults(module, text, is_package=False):
     """What is wrong with a file's imports, one line each."""
-    mine = home(module)
-    if mine in ("", BESIDE):  # the face of the house, free to show all of it, and what stands beside it
+    mine = folder(module)
+    if not mine:  # the face of the house, free to show all of it
         return []
-    if mine not in FLOOR:
-        return [f"{module}: {mine!r} has no floor: give it one in DESIGN.md section 3 and in FLOORS"]
+    if mine not in FLOOR and mine not in BESIDE:
+        return [f"{module}: {mine!r} has no floor: give it one in ARCHITECTURE.md and in FLOORS"]
     found = []
     for line, name in imported(ast.parse(text), module, is_package):
-        theirs = home(name)
-        if theirs in (mine, BESIDE) or (theirs.startswith("__") and theirs.endswith("__")):
+        theirs = folder(name)
+        if theirs == mine or (theirs.startswith("__") and theirs.endswith("__")):
             continue
-        if theirs not in FLOOR:
-            found.append(f"{module}:{line} imports {name}, which has no floor")
-        elif FLOOR[theirs] > FLOOR[mine]:
-            found.append(f"{module}:{line} imports {name}, from floor {FLOOR[mine]} up to floor {FLOOR[theirs]}")
-        elif {theirs, mine} <= APART:
-            found.append(f"{module}:{line} imports {name}: {mine} and {theirs} stand apart")
+        here = f"{module}:{line} imports {name}"
+        if theirs in BESIDE:
+            found.append(f"{here}: only core/_mlx.py enters {theirs}/, when MLX is first used")
+        elif theirs not in FLOOR:
+            found.append(f"{here}, which has no floor")
+        elif mine in BESIDE and FLOOR[theirs] > BESIDE[mine]:
+            found.append(f"{here}: {mine} stands on floor {BESIDE[mine]}")
+        elif mine in FLOOR and FLOOR[theirs] >= FLOOR[mine]:
+            found.append(f"{here}, from floor {FLOOR[mine]} to floor {FLOOR[theirs]}")
     return found
+
+
+def graph():
+    """Which files each file imports, by module name; imports within functions and for type checkers count."""
+    modules = {module_of(path): path for path in files()}
+    arrows = {}
+    for module, path in modules.items():
+        names = imported(ast.parse(path.read_text(encoding="utf-8")), module, path.name == "__init__.py")
+        targets = (name if name in modules else name.rpartition(".")[0] for _, name in names)
+        arrows[module] = {target for target in targets if target in modules and target != module}
+    return arrows
+
+
+def derived_floors(arrows):
+    """The floor of each file, one above the highest that it imports, and the files that stand in a circle."""
+    floors = {}
+    while True:
+        ready = [m for m, targets in arrows.items() if m not in floors and targets <= floors.keys()]
+        if not ready:
+            return floors, sorted(arrows.keys() - floors.keys())
+        floors |= {m: 1 + max((floors[t] for t in arrows[m]), default=0) for m in ready}
 
 
 def test_nobody_imports_upward():
@@ -95,27 +119,50 @@ def test_nobody_imports_upward():
     assert not found, "\n".join(found)
 
 
+def test_no_file_stands_in_a_circle():
+    arrows = graph()
+    arrows.pop("mlx_fp")
+    floors, circles = derived_floors({m: targets - {"mlx_fp"} for m, targets in arrows.items()})
+    assert not circles, "files in a circle, or above one: " + ", ".join(circles)
+    assert len(floors) == len(arrows)
+
+
+def test_the_reader_of_circles_finds_one_within_a_folder():
+    floors, circles = derived_floors({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()})
+    assert (floors, circles) == ({"d": 1}, ["a", "b", "c"])
+
+
+def test_every_folder_has_a_floor_and_every_floor_its_folders():
+    there = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert there - {"__init__", *BESIDE} == FLOOR.keys()
+
+
+def test_the_plan_on_the_wall_has_every_folder():
+    plan = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    assert [name for name in (*FLOOR, *BESIDE) if f"`{name}" not in plan] == []
+
+
 @pytest.mark.parametrize(
     ("module", "text", "wrong"),
     [
-        ("mlx_fp.tree._paths", "from ..nn._layer import layer", True),
+        ("mlx_fp.tree._paths", "from ..nn import linear", True),
         ("mlx_fp.tree._paths", "from .. import step", True),
-        ("mlx_fp.tree._paths", "import mlx_fp.step._train", True),
+        ("mlx_fp.tree._paths", "import mlx_fp.step", True),
         ("mlx_fp.tree._paths", "from mlx_fp import nn", True),
-        ("mlx_fp.core._signature", "def f():\n    from ..tree._paths import paths", True),
-        ("mlx_fp.core._signature", "if TYPE_CHECKING:\n    from ..tree._paths import paths", True),
+        ("mlx_fp.core._text", "def f():\n    from ..tree._paths import paths", True),
+        ("mlx_fp.core._text", "if TYPE_CHECKING:\n    from ..tree._paths import paths", True),
         ("mlx_fp.nn._layer", "from ..optim import sgd", True),
         ("mlx_fp.nn._layer", "from .. import data", True),
-        ("mlx_fp.optim._wrap", "from ..nn._layer import Layer", True),
+        ("mlx_fp.optim._wrap", "from ..cpu import tuned", True),
+        ("mlx_fp.cpu._backend", "from ..nn import linear", True),
         ("mlx_fp.nonsense", "import ast", True),
-        ("mlx_fp.tree._paths", "from .. import nonsense", True),
-        ("mlx_fp.tree._paths", "from ..core import _mlx\nfrom ._select import select\nimport numpy", False),
+        ("mlx_fp.tree", "from . import nonsense", True),
+        ("mlx_fp.tree._paths", "from ..core._mlx import mx\nfrom ._select import select\nimport numpy", False),
         ("mlx_fp.nn._layer", "from ..compile import rng\nfrom ._lift import lift\nfrom . import losses", False),
-        ("mlx_fp.nn._layer", "from ..cpu._composed import attention", False),
         ("mlx_fp.step._train", "from ..nn._layer import Layer\nfrom ..task._folds import Metric", False),
-        ("mlx_fp.cpu._grouping", "from ..tree._paths import flat", False),
-        ("mlx_fp.cli", "from . import __version__", False),
-        ("mlx_fp", "from . import cli", False),
+        ("mlx_fp.cpu._backend", "from ..core.backend import Backend\nfrom ..compile import rng", False),
+        ("mlx_fp.testing", "from . import __version__", False),
+        ("mlx_fp", "from . import show", False),
     ],
 )
 def test_the_reader_of_imports_sees_an_upward_one(module, text, wrong):
@@ -127,10 +174,48 @@ def test_a_package_reads_its_own_relative_imports():
     assert not faults("mlx_fp.nn", "from ._layer import Layer\nfrom ..core import _mlx", True)
 
 
+def test_without_the_folder_for_cpus_nothing_else_names_it():
+    """The fence: deleted, the rest works; the door alone says its name."""
+    named = [
+        module_of(path)
+        for path in files()
+        if path.parent.name != "cpu" and any(word in path.read_text(encoding="utf-8") for word in ("cpu._", '"cpu"'))
+    ]
+    assert set(named) <= {"mlx_fp", "mlx_fp.core._mlx"}
+
+
 @pytest.mark.parametrize("path", files(), ids=module_of)
 def test_a_file_is_not_long(path):
     lines = len(path.read_text(encoding="utf-8").splitlines())
-    assert lines <= LONGEST, f"{module_of(path)} has {lines} lines: one idea each, {LONGEST} at most"
+    assert lines <= LONGEST_FILE, f"{module_of(path)} has {lines} lines: one idea each, {LONGEST_FILE} at most"
+
+
+def code_lines(function):
+    """How many lines of a function hold code: docstrings, comments and blank lines do not count."""
+    body = function.body[1:] if ast.get_docstring(function) else function.body
+    return len(ast.unparse(body).splitlines()) + 1
+
+
+def test_no_function_is_long():
+    long = [
+        f"{module_of(path)}.{node.name}: {code_lines(node)}"
+        for path in files()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef) and code_lines(node) > LONGEST_FUNCTION
+    ]
+    assert not long, ", ".join(long)
+
+
+def public_modules():
+    """The modules that a user may import: no part of their names begins with an underscore."""
+    inside = {"core", "tree", "compile", "task", "step", "checkpointing", "loop", "experiments", "store"}
+    names = [module_of(path) for path in files() if not path.stem.startswith("_") or path.name == "__init__.py"]
+    return [name for name in names if folder(name) not in inside or "." in name.partition(".")[2]]
+
+
+def test_the_public_names_are_few():
+    names = {name: set(importlib.import_module(name).__all__) for name in public_modules()}
+    assert sum(map(len, names.values())) <= MOST_PUBLIC_NAMES, {name: len(each) for name, each in names.items()}
 
 
 def public():
@@ -205,9 +290,13 @@ def test_every_public_name_says_what_it_is():
 
 def test_the_reader_of_docstrings_misses_nothing():
     found = dict(public())
-    named = ("step._train.Step.init", "compile._compiled.Compiled.__call__", "nn.linear", "tree._select.nothing")
-    for name in named:
-        assert f"mlx_fp.{name}" in found
+    for name in (
+        "mlx_fp.step._train.Step.init",
+        "mlx_fp.compile._compiled.Compiled.__call__",
+        "mlx_fp.nn.linear",
+        "mlx_fp.tree._select.nothing",
+    ):
+        assert name in found
     assert not documented("mlx_fp.step._train.nobody", lambda: 0)
     assert not documented("mlx_fp.compile._compiled._MANY_", 5)
 
@@ -232,25 +321,20 @@ def test_the_face_agrees_with_what_type_checkers_read():
 
     body = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8")).body
     block = next(n for n in body if isinstance(n, ast.If) and getattr(n.test, "id", "") == "TYPE_CHECKING")
-    imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
     read = {
-        alias.asname or alias.name: (f"mlx_fp.{node.module}" if node.module else "mlx_fp", alias.name)
-        for node in imports
+        alias.asname: f"mlx_fp.{node.module}" if node.module else f"mlx_fp.{alias.name}"
+        for node in block.body
         for alias in node.names
     }
-    for node in block.body:
-        if isinstance(node, ast.Assign):  # a module under another name
-            read[node.targets[0].id] = read.pop(node.value.id)
     assert sorted(read) == sorted(mlx_fp.__all__)
-    for node in imports:
-        same = all(alias.asname == alias.name or alias.name.startswith("_") for alias in node.names)
-        assert same, f"line {node.lineno}: export as the same name"
-    for name, (home_of, own) in read.items():
-        value = getattr(mlx_fp, name)
-        module = inspect.ismodule(value)
-        assert value is (
-            importlib.import_module(f"{home_of}.{own}") if module else getattr(importlib.import_module(home_of), own)
-        )
+    for node in block.body:
+        assert all(alias.asname == alias.name for alias in node.names), f"line {node.lineno}: export as the same name"
+    missing = {name for name in BESIDE if not (PACKAGE / name).is_dir()}
+    for name, module in read.items():
+        if name in missing:  # the library works without the folders beside the floors
+            continue
+        value, source = getattr(mlx_fp, name), importlib.import_module(module)
+        assert value is (source if module == f"mlx_fp.{name}" and inspect.ismodule(value) else getattr(source, name))
     assert set(mlx_fp.__all__) < set(dir(mlx_fp))
 
 
@@ -277,20 +361,9 @@ BLOCKED = "import sys\nfor name in ('mlx', 'mlx.core', 'mlx.nn', 'mlx.utils'): s
 
 
 LIGHT = [
-    "core._errors",
-    "core._registry",
-    "core._signature",
-    "core._text",
-    "core._types",
-    "data",
-    "loop._event",
-    "loop._hook",
-    "loop._monitor",
-    "loop._progress",
-    "loop._report",
-    "store._bundle",
-    "store._files",
-    "tree._select",
+    *("core._errors", "core._types", "core._signature", "core._registry", "core._text", "core._threads"),
+    *("tree._select", "data", "store._bundle", "store._files"),
+    *("loop._event", "loop._hook", "loop._monitor", "loop._progress", "loop._report"),
 ]
 
 

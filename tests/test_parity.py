@@ -79,7 +79,6 @@ ONLY_HERE = {
         "clip_value": "a verb",
         "ema": "a verb",
         "lift": "the way in from mlx.optimizers",
-        "changed": "makes an optimiser anew with other options",
         "reading": "reads what a wrapper keeps",
         "scale_rates": "changes every learning rate in a state",
         "skip_nonfinite": "a verb",
@@ -154,7 +153,7 @@ def test_no_difference_is_listed_that_is_none():
 def test_losses_initialisers_and_schedules_are_mlx_s_own():
     for module in (mlx_losses, mlx_init):
         for name in surface(module):
-            if name != "cross_entropy":  # ours takes a faster form where kernels are native; tests/cpu/test_composed.py
+            if name != "cross_entropy":  # ours takes a faster form where kernels are native; tests/nn/test_plain.py
                 assert getattr(OURS[module], name) is getattr(module, name)
     for name in ("cosine_decay", "exponential_decay", "join_schedules", "linear_schedule", "step_decay"):
         assert getattr(optim, name) is getattr(mlx_optimizers, name)

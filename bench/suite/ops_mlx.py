@@ -8,11 +8,13 @@ import mlx.optimizers
 
 import mlx_fp as fp
 from mlx_fp import nn
+from mlx_fp.compile._compiled import compiled as compiled_trees
+from mlx_fp.core.backend import on_device
 from mlx_fp.cpu import _composed as plain
 
 from .mlx_models import causal
 from .ops import shapes
-from .run_mlx import OPTIONS, adamw, versions
+from .run_mlx import CONTEXTS, OPTIONS, adamw, versions
 
 __all__ = ["prepare", "versions"]
 
@@ -24,7 +26,7 @@ def prepare(way, kind, sizes):
     function, inputs = _MADE[kind](way, *sizes)
     output = function(*inputs)
     cotangent = mx.random.normal(output.shape)
-    compiled = mx.compile if way == "raw" else lambda fn: fp.jit.compiled(fn, "inputs", "cotangent")
+    compiled = mx.compile if way == "raw" else lambda fn: compiled_trees(on_device(fn), "inputs", "cotangent")
     both = compiled(lambda inputs, cotangent: mx.vjp(function, inputs, [cotangent]))
     mx.eval(inputs, cotangent)
 
@@ -41,6 +43,7 @@ def _update(way, params):
         model = nn.layer({**params}.copy, lambda params, xs, kw, train: (xs[0], params))
         step = fp.train_step(model, lambda forward, x: forward(x), adamw())
         rest = fp.partition(fp.everything)(params)[1]
+        CONTEXTS.enter_context(fp.cpu.tuned(step.parameter_bytes))
         state = [*step.init(params)]
 
         def run():
@@ -116,7 +119,7 @@ def _pool(way, n, side, channels):
 
 def _composed(way):
     """Whether attention is that of plain operations: lifted layers take it with native kernels."""
-    return way == "ours" and fp.jit.info().native
+    return way == "ours" and fp.cpu.kernels().native
 
 
 def _attention(masked):

@@ -10,12 +10,10 @@ import mlx.utils
 
 import mlx_fp as fp
 from mlx_fp import nn, optim
+from mlx_fp.core.backend import device_backend
 
 from . import fp_models, mlx_models
 from .cases import ADAMW
-
-fp.blas.bind()
-
 
 OPTIONS = {
     "learning_rate": ADAMW.rate,
@@ -59,10 +57,10 @@ def prepare(way, case, mode, weights, batch):
 @cache
 def _core():
     """Have the process work on one core from now on."""
-    _KEPT.enter_context(fp.one_core())
+    CONTEXTS.enter_context(fp.cpu.one_core())
 
 
-_KEPT = ExitStack()
+CONTEXTS = ExitStack()
 
 
 def _raw_step(case, module, inputs, target, compiled):
@@ -101,12 +99,13 @@ def _raw_forward(case, module, inputs, target, compiled):
 def _our_step(case, model, params, inputs, target, streams):
     loss = fp_models.loss
     step = fp.train_step(model, lambda forward, xs, y: loss(case, forward(*xs), y), adamw(), streams=streams)
-    held = [step.pack(*step.init(params))]
+    CONTEXTS.enter_context(device_backend().tuned(step.parameter_bytes, streams))
+    held = [step.carry(*step.init(params))]
     batch = (inputs, target)
     del params
 
     def run():
-        held[0], (logs,) = step.packed(held[0], [batch])
+        held[0], (logs,) = step.advance(held[0], [batch])
         mx.eval(held[0].arrays, logs)
         return logs["loss"]
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
 import string
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,9 +11,9 @@ from typing import Any
 
 from ..core._errors import is_count, unknown
 from ..core._signature import name_of, named
-from ..loop._trainer import Trainer, Verb
+from ..store._checkpoint import suffixed
 
-__all__ = ["FIELDS", "Policy", "checkpoints"]
+__all__ = ["FIELDS", "Policy", "as_template"]
 
 FIELDS = ("epoch", "next_epoch", "step", "monitor", "monitor_name", "epoch_loss", "improved")
 """What the path of a checkpoint may be made of."""
@@ -42,7 +40,13 @@ _OTHER = {
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Made by `checkpoints`; `path` says where, the rest when, and what stays."""
+    """Where checkpoints are written, when, and which of them stay; the verb `checkpoints` makes one.
+
+    A file belongs to a policy where the policy, given what the file's metadata say, names that very file.
+
+    Raises:
+        ValueError: an option is no count, nothing is ever due, or a path names one file for several that are to stay.
+    """
 
     path: str | Callable[..., Any]
     best: bool = False
@@ -52,24 +56,41 @@ class Policy:
     keep_best: int = 1
     background: bool = False
 
+    def __post_init__(self) -> None:
+        for name in ("every", "every_steps", "keep_last", "keep_best"):
+            count = getattr(self, name)
+            if count is not None and not is_count(count, least=1):
+                raise ValueError(f"{name} is a count, 1 or more, or None; got {count!r}")
+        if self.every is None and self.every_steps is None and not self.best:
+            raise ValueError(
+                "checkpoints are written after epochs, after steps, or for the best; none of them is asked for"
+            )
+        _ = self.folder
+        if self.keep_last is not None:
+            _check_several(self)
+
     @property
     def folder(self) -> Path:
         """The folder under which all files of the policy are; no file is written outside it."""
         return Path(os.path.commonpath([_render(self.path, _SAMPLE).parent, _render(self.path, _OTHER).parent]) or ".")
 
-    @property
-    def label(self) -> str:
-        """What files of one policy know each other by: the template within its folder, or the name of the function."""
-        if isinstance(self.path, str):
-            return os.path.relpath(self.path, self.folder)
-        name = f"{getattr(self.path, '__module__', '')}.{getattr(self.path, '__qualname__', name_of(self.path))}"
-        return name + _told_apart(self.path)
+    def of(self, metadata: Mapping[str, Any]) -> Path:
+        """Return the file for a state of which the metadata tell. ValueError for a path outside the folder."""
+        return suffixed(self.file(_fields(metadata)))
 
-    def owns(self, label: str) -> bool:
-        """Whether a file of this label is of this policy; files once had the whole template as theirs, or a line."""
-        if isinstance(self.path, str):
-            return label in (self.label, self.path)
-        return label == self.label or re.fullmatch(re.escape(name_of(self.path)) + r" of line \d+", label) is not None
+    def owns(self, path: Path, metadata: Mapping[str, Any]) -> bool:
+        """Tell whether a file with such metadata is of this policy.
+
+        >>> state = {"epoch": 3, "step": 12, "monitor_value": None}
+        >>> [Policy("runs/ep-{epoch}").owns(Path(f"runs/{name}.npz"), state) for name in ("ep-3", "ep-4")]
+        [False, False]
+        >>> Policy("runs/ep-{epoch}").owns(Path("./runs/ep-3.safetensors"), state)
+        True
+        """
+        try:
+            return os.path.abspath(suffixed(_render(self.path, _fields(metadata)))) == os.path.abspath(path)
+        except (TypeError, ValueError, LookupError):  # the metadata of a file may hold anything
+            return False
 
     def file(self, values: Mapping[str, Any]) -> Path:
         """Return the path for what `FIELDS` name. ValueError for one outside the folder."""
@@ -100,56 +121,7 @@ class Policy:
             name: getattr(self, name)
             for name in ("best", "every", "every_steps", "keep_last", "keep_best", "background")
         }
-        return {"path": self.path if isinstance(self.path, str) else self.label, **plain}
-
-
-def checkpoints(
-    path: str | Callable[..., Any],
-    *,
-    best: bool = False,
-    every: int | None = 1,
-    every_steps: int | None = None,
-    keep_last: int | None = None,
-    keep_best: int = 1,
-    background: bool = False,
-) -> Verb:
-    """Write checkpoints: after every `every`-th epoch, every `every_steps` steps, and with `best` each best epoch.
-
-    `path` is a template of `epoch next_epoch step monitor monitor_name epoch_loss improved` with format specs, as
-    `"runs/a/ep-{epoch:03}.safetensors"`, or a function of what it names of those. Without `keep_last` all files stay;
-    with it the last so many, the `keep_best` best ones by the monitor, and the one that the run was resumed from. A
-    checkpoint is written after all hooks, whatever their priority. With `background` a thread writes, one at a time,
-    while training goes on: a failure comes out at the next step, and `fit` returns when the last is on disk.
-
-    Bad options, and a path that could not be made, or that would be one for checkpoints that are all to be kept, are a
-    ValueError here.
-
-    >>> from mlx_fp import classification, nn
-    >>> from mlx_fp.loop._trainer import trainer
-    >>> pipe(trainer(nn.linear(4, 2), classification()), checkpoints("runs/ep-{epoch}", keep_last=3)).policy.folder
-    PosixPath('runs')
-    >>> checkpoints("runs/ep-{epohc}")
-    Traceback (most recent call last):
-    ValueError: unknown field 'epohc': did you mean 'epoch'? known: epoch, next_epoch, step, monitor, ...
-    """
-    counts = {"every": every, "every_steps": every_steps, "keep_last": keep_last, "keep_best": keep_best}
-    for name, count in counts.items():
-        if count is not None and not is_count(count, least=1):
-            raise ValueError(f"{name} is a count, 1 or more, or None; got {count!r}")
-    if every is None and every_steps is None and not best:
-        raise ValueError(
-            "checkpoints are written after epochs, after steps, or for the best; none of them is asked for"
-        )
-    template = path if callable(path) else _template(path)
-    policy = Policy(template, best, every, every_steps, keep_last, keep_best, background)
-    _ = policy.folder
-    if keep_last is not None:
-        _check_several(policy)
-
-    def added(target: Trainer) -> Trainer:
-        return replace(target, policy=policy)
-
-    return added
+        return {"path": self.path if isinstance(self.path, str) else name_of(self.path), **plain}
 
 
 def _check_several(policy: Policy) -> None:
@@ -157,11 +129,16 @@ def _check_several(policy: Policy) -> None:
     later = {"step": 6} if policy.every_steps else {"epoch": 4, "next_epoch": 5, "step": 6}
     if policy.file(_SAMPLE) == policy.file({**_SAMPLE, **later}):
         what = "{step}" if policy.every_steps else "{epoch} or {step}"
-        raise ValueError(f"keep_last keeps several files, and {policy.label!r} names one: put {what} in")
+        raise ValueError(f"keep_last keeps several files, and {_spelled(policy)!r} names one: put {what} in")
 
 
-def _template(path: Any) -> str:
-    """Check a template: known names only, no attributes or items, and no widths that would fill the memory."""
+def as_template(path: Any) -> str:
+    """Check a template: known names only, no attributes or items, and no widths that would fill the memory.
+
+    >>> as_template("runs/ep-{epohc}")
+    Traceback (most recent call last):
+    ValueError: unknown field 'epohc': did you mean 'epoch'? known: epoch, next_epoch, step, monitor, ...
+    """
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"the path of checkpoints is a text or a function; got {path!r}")
     text = os.fspath(path)
@@ -178,13 +155,18 @@ def _template(path: Any) -> str:
     return text
 
 
-def _told_apart(function: Any) -> str:
-    """Return a number for what a lambda computes: all have one name."""
-    code = getattr(function, "__code__", None)
-    if code is None or code.co_name != "<lambda>":
-        return ""
-    constants = [one for one in code.co_consts if isinstance(one, (str, int, float))]
-    return f" {zlib.crc32(code.co_code + repr((code.co_names, constants)).encode()):08x}"
+def _spelled(policy: Policy) -> str:
+    return os.path.relpath(policy.path, policy.folder) if isinstance(policy.path, str) else name_of(policy.path)
+
+
+def _fields(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what metadata say for a path: values of `FIELDS`."""
+    values = {**metadata, "epoch": max(metadata["epoch"], 0), "monitor": metadata["monitor_value"]}
+    return {name: _shown(values.get(name)) for name in FIELDS}
+
+
+def _shown(value: Any) -> Any:
+    return float("nan") if value is None else value.replace(os.sep, "_") if isinstance(value, str) else value
 
 
 def _render(path: str | Callable[..., Any], values: Mapping[str, Any]) -> Path:

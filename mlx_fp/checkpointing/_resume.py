@@ -10,7 +10,6 @@ from typing import Any
 
 from ..core._errors import CheckpointError
 from ..core._signature import named
-from ..loop._trainer import Trainer
 from ..store._bundle import is_bundle, read_bundle
 from ..store._checkpoint import Checkpoint, is_foreign, load, peek
 from ..store._files import digest
@@ -23,7 +22,7 @@ __all__ = ["resolved"]
 _LOG = logging.getLogger("mlx_fp.loop")
 
 
-def resolved(source: Any, trainer: Trainer, monitor: str, saver: Saver | None) -> tuple[Checkpoint | None, str | None]:
+def resolved(source: Any, trainer: Any, monitor: str, saver: Saver | None) -> tuple[Checkpoint | None, str | None]:
     """Return the checkpoint that `resume=` means, and its kind in a word; None where a run starts anew.
 
     A path, of a checkpoint or of a run bundle; `"latest"` or `"best"` of the trainer's checkpoints; a checkpoint; a
@@ -104,4 +103,4 @@ def _is_of_another(path: Path, policy: Policy) -> bool:
     told = peek(path)
     if told is None:
         return is_foreign(path)
-    return not policy.owns(str(told.get("policy")))
+    return not policy.owns(path, told)

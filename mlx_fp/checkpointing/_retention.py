@@ -23,7 +23,10 @@ File = tuple[Path, dict[str, Any]]
 Seen = dict[tuple[Path, int, int, int], "dict[str, Any] | None"]
 """What headers said that were read before, by path, number, time and size of the file."""
 
-_KNOWN_BY = ("step", "next_epoch", "run", "branch", "policy", "monitor_mode", "monitor_value", "cursor", "improved")
+_INDEXED = (
+    *("epoch", "next_epoch", "step", "epoch_loss", "monitor_name", "monitor_mode", "monitor_value", "improved"),
+    *("cursor", "run", "branch"),
+)
 
 
 def owned(policy: Policy) -> list[Path]:
@@ -42,7 +45,7 @@ def listed(policy: Policy, seen: Seen | None = None) -> list[File]:
     `seen`, which is brought up to date, no header is read twice.
     """
     told = _read(owned(policy), {} if seen is None else seen)
-    files = [(path, one) for path, one in told if one is not None and policy.owns(one["policy"])]
+    files = [(path, one) for path, one in told if one is not None and policy.owns(path, one)]
     return sorted(files, key=lambda file: (file[1]["run"], file[1]["step"], file[1]["next_epoch"], str(file[0])))
 
 
@@ -53,7 +56,7 @@ def of_line(files: list[File], told: Mapping[str, Any]) -> list[File]:
     >>> [path.name for path, _ in of_line(files, {"run": "b", "branch": {"a": 4}})]
     ['a4', 'b5']
     """
-    until = {**(told["branch"] or {}), told["run"]: math.inf}
+    until = {**told["branch"], told["run"]: math.inf}
     return [file for file in files if file[1]["step"] <= until.get(file[1]["run"], -1)]
 
 
@@ -82,7 +85,7 @@ def _read(paths: list[Path], seen: Seen) -> list[tuple[Path, dict[str, Any] | No
 
 def _known(path: Path) -> dict[str, Any] | None:
     told = peek(path)
-    return {name: told.get(name) for name in _KNOWN_BY} if told is not None and is_sound(told) else None
+    return {name: told.get(name) for name in _INDEXED} if told is not None and is_sound(told) else None
 
 
 def is_sound(told: dict[str, Any]) -> bool:
@@ -91,19 +94,16 @@ def is_sound(told: dict[str, Any]) -> bool:
     >>> is_sound({"step": 3})
     False
     """
-    cursor, value, branch = (
-        told.get("cursor"),
-        told.get("monitor_value"),
-        told.get("branch"),
-    )  # older ones have no branch
+    cursor, value, branch = told.get("cursor"), told.get("monitor_value"), told.get("branch")
     return (
-        all(type(told.get(name)) is int for name in ("step", "next_epoch"))
-        and all(type(told.get(name)) is str for name in ("run", "policy", "monitor_mode"))
+        all(type(told.get(name)) is int for name in ("epoch", "step", "next_epoch"))
+        and all(type(told.get(name)) is str for name in ("run", "monitor_name", "monitor_mode"))
         and (value is None or type(value) in (int, float))
         and isinstance(cursor, dict)
         and type(cursor.get("index")) is int
         and "improved" in told
-        and (branch is None or (isinstance(branch, dict) and all(type(step) is int for step in branch.values())))
+        and isinstance(branch, dict)
+        and all(type(step) is int for step in branch.values())
     )
 
 

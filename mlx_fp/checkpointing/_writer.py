@@ -8,11 +8,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from ..cpu._affinity import roam
-from ..store._checkpoint import prepared, suffixed
+from ..core._threads import begin_thread
+from ..store._checkpoint import prepared
 from ..store._files import sweep
 from ..store._folder_lock import Lock
-from ._policy import FIELDS, Policy
+from ._policy import Policy
 from ._retention import File, Seen, kept, listed, of_line
 
 __all__ = ["Saver", "Written"]
@@ -41,25 +41,25 @@ class Saver:
 
     def __enter__(self) -> Saver:
         """Take the folder, or raise with who holds it; what a killed writer left half-written is deleted."""
-        self._lock.take()
-        sweep(self.policy.folder)
+        try:
+            self._lock.take()
+            sweep(self.policy.folder)
+        except BaseException:  # an interrupt, too: `__exit__` is not called then
+            self._lock.give_back()
+            raise
         return self
 
     def __exit__(self, *raised: object) -> None:
         """Wait for what is being written, and give the folder back."""
-        if self._worker is not None:
-            self._worker.shutdown()
-        self._lock.give_back()
+        try:
+            if self._worker is not None:
+                self._worker.shutdown()
+        finally:
+            self._lock.give_back()
 
     def files(self) -> list[File]:
         """List what there is of the policy; no header is read twice."""
         return listed(self.policy, self._seen)
-
-    def path(self, told: dict[str, Any]) -> Path:
-        """Return where the state that the metadata tell of goes."""
-        values = {**told, "epoch": max(told["epoch"], 0), "monitor": told["monitor_value"]}
-        made = self.policy.file({name: _shown(values.get(name)) for name in FIELDS})
-        return suffixed(made)
 
     def start(self, path: Path, params: Any, opt_state: Any, told: dict[str, Any]) -> None:
         """Begin to write a checkpoint, of the bytes as they are now; `done` gives what came of it."""
@@ -85,7 +85,7 @@ class Saver:
         return path, told, deleted
 
     def _thread(self) -> ThreadPoolExecutor:
-        self._worker = self._worker or ThreadPoolExecutor(1, "mlx_fp-checkpoint", initializer=roam)
+        self._worker = self._worker or ThreadPoolExecutor(1, "mlx_fp-checkpoint", initializer=begin_thread)
         return self._worker
 
     def _retain(self, told: dict[str, Any], newest: Path | None = None) -> tuple[str, ...]:
@@ -111,7 +111,3 @@ def _now(work: Callable[[], Written]) -> Future[Written]:
 
 def _is_same(path: Path, other: Path | None) -> bool:
     return other is not None and os.path.realpath(path) == os.path.realpath(other)
-
-
-def _shown(value: Any) -> Any:
-    return float("nan") if value is None else value.replace(os.sep, "_") if isinstance(value, str) else value

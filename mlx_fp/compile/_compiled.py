@@ -1,69 +1,25 @@
-"""`mx.compile` for functions of trees: one trace per structure and shape, counted, and told when it keeps happening.
-
-`native` lets MLX build its CPU kernels for the processor at hand.
-"""
+"""`mx.compile` for functions of trees: compiles once per structure and shape, counts traces, warns of many."""
 
 from __future__ import annotations
 
 import threading
 import warnings
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from ..core._errors import unknown
 from ..core._mlx import mx
 from ..core._types import Array
-from ..cpu import _native
 from ..tree._flattening import Structure, arrays, as_arrays, builder, describe, structure
 from ..tree._paths import fresh
 
-__all__ = ["Compiled", "Info", "available", "compiled", "info", "native"]
+__all__ = ["Compiled", "available", "compiled"]
 
 _MANY = 5
 """The trace at which a function counts as one that keeps retracing."""
 
 _finding = threading.Lock()
-
-
-@dataclass(frozen=True, slots=True)
-class Info:
-    """Say how MLX builds the CPU kernels of compiled functions.
-
-    >>> print(Info(True, ("-march=native",), "kernels"))
-    for the processor at hand, with -march=native, kept in kernels
-    """
-
-    native: bool
-    flags: tuple[str, ...] = ()
-    folder: str = ""
-
-    def __str__(self) -> str:
-        if not self.native:
-            return "as MLX came, for the oldest processor of the architecture, kept in the folder for temporary files"
-        return f"for the processor at hand, with {' '.join(self.flags)}, kept in {self.folder}"
-
-
-def native() -> Info:
-    """Let MLX build its CPU kernels for the processor at hand, from now on and in this process; MLX_FP_JIT=native too.
-
-    Elementwise operations become up to twenty times faster, and the last bits of results change. Kernels that the
-    process has built already stay as they are, so call it first. Raise RuntimeError, saying why, where it cannot be:
-    it is for Linux CPUs with `g++`.
-    """
-    _native.engage()
-    return info()
-
-
-def info() -> Info:
-    """Return how MLX builds CPU kernels here."""
-    folder = _native.engaged()
-    if folder is None:
-        return Info(False)
-    from ..cpu._kernels import FLAGS
-
-    return Info(True, FLAGS, folder)
 
 
 def compiled(

@@ -1,20 +1,15 @@
 """The door to MLX: every module that touches an array takes `mx` from here.
 
-Passing through it says which extra to install where MLX is missing, gives MLX a fast BLAS on Linux CPUs, and obeys
-MLX_FP_JIT.
+The first import says which extra to install where MLX is missing, and lets the folder `cpu/` prepare MLX on Linux CPUs.
+This is the only place that imports `cpu/`; without that folder MLX is used as it is.
 """
 
 from __future__ import annotations
 
-import os
+from importlib import import_module
+from types import ModuleType
 
-from ..cpu import _native
-from ..cpu._blas import bind
-
-__all__ = ["PROCESS", "mx", "on_cpu", "utils"]
-
-PROCESS = os.getpid()
-"""The process in which MLX was first used here; in a fork of it the threads of MLX are not there."""
+__all__ = ["cpu", "mx", "on_cpu", "utils"]
 
 try:
     import mlx.core as mx
@@ -25,8 +20,23 @@ except ImportError as error:  # no mlx, or the Linux wheel without its backend
         "'mlx-fp[cuda13]' with an NVIDIA GPU, 'mlx-fp' on macOS"
     ) from error
 
-bind()
-_native.obey()
+_CPU = __name__.replace("core._mlx", "cpu")
+
+
+def _find_cpu() -> ModuleType | None:
+    try:
+        return import_module(_CPU)
+    except ModuleNotFoundError as error:
+        if error.name != _CPU:
+            raise
+        return None
+
+
+cpu = _find_cpu()
+"""The module that serves Linux CPUs, None where the library comes without it."""
+
+if cpu is not None:
+    cpu.prepare()
 
 
 def on_cpu() -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 from toolz import compose_left, merge
 
 from ._errors import unknown
+from ._frozen import FrozenDict
 
 __all__ = ["Registry"]
 
@@ -33,7 +34,7 @@ class Registry:
     """
 
     kind: str
-    _entries: Mapping[str, _Entry] = field(default_factory=dict)
+    _entries: Mapping[str, _Entry] = field(default_factory=FrozenDict)
 
     def add(self, name: str, spec: Any, *, extends: str | tuple[str, ...] | list[str] = ()) -> Registry:
         """Return a registry with one more entry, or another one of that name.
@@ -46,7 +47,7 @@ class Registry:
         ValueError: the flow 'a' extends itself: a -> a
         """
         bases = (extends,) if isinstance(extends, str) else tuple(extends)
-        made = replace(self, _entries={**self._entries, name: _Entry(_kept(spec), bases)})
+        made = replace(self, _entries=FrozenDict({**self._entries, name: _Entry(_kept(spec), bases)}))
         for other in (name, *made):  # those that extend it too
             made._resolve(other)
         return made

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["one_core", "roam"]
+__all__ = ["one_core", "restore_affinity"]
 
 _THREADS = Path("/proc/self/task")
 _masks: list[set[int]] = []
@@ -50,7 +50,7 @@ def one_core() -> Iterator[None]:
         yield
 
 
-def roam() -> None:
+def restore_affinity() -> None:
     """Let the calling thread, started within `one_core`, use the cores that there were before."""
     for mask in _masks[:1]:
         with suppress(OSError):

@@ -21,11 +21,11 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
 
 from . import _elf
+from ._blas_check import check
 
-__all__ = ["Info", "bind", "info", "single"]
+__all__ = ["BlasInfo", "bind", "blas", "set_threads", "threads"]
 
 _BLAS = re.compile(rb"cblas_\w+|[sdcz][a-z0-9]{3,6}_")  # cblas_sgemm, and LAPACK by its Fortran names: sgesdd_
 _FAST = re.compile(r"openblas|mkl|blis|armpl|nvpl|atlas|flexiblas", re.IGNORECASE)
@@ -38,17 +38,19 @@ _FOUND = (
     "scipy-openblas32 is installed, and far faster than the BLAS of MLX's Linux wheel",
     "reinstall it with pip install --force-reinstall scipy-openblas32",
 )
+_TIMEOUT = "OPENBLAS_THREAD_TIMEOUT"
 _CHOSEN = ("MLX_FP_BLAS names this library", "correct or unset MLX_FP_BLAS")
+_SET_THREADS = ("scipy_openblas_set_num_threads", "openblas_set_num_threads", "MKL_Set_Num_Threads")
 _LOCK = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
-class Info:
+class BlasInfo:
     """Say which BLAS MLX uses on the CPU: its library, its threads, the functions bound to it, and why.
 
     `threads` is how many it was bound with, None where it does not tell; `bound` is empty where nothing was.
 
-    >>> print(Info("libfoo.so", 2, ("cblas_sgemm",), "an example"))
+    >>> print(BlasInfo("libfoo.so", 2, ("cblas_sgemm",), "an example"))
     libfoo.so, 2 threads, 1 function bound: an example
     """
 
@@ -73,7 +75,7 @@ class _Target:
     stock: str
 
 
-def bind() -> Info:
+def bind() -> BlasInfo:
     """Bind MLX to a fast BLAS, once per process; later calls return the same answer.
 
     It raises nothing for what the machine lacks: a RuntimeWarning says, once, what is wrong and what to do.
@@ -86,22 +88,36 @@ def bind() -> Info:
     return found
 
 
-def info() -> Info:
+def blas() -> BlasInfo:
     """Return which BLAS MLX uses and why, binding first where nothing has yet."""
     return bind()
 
 
-@functools.cache
-def single() -> None:
-    """Leave the bound BLAS one thread from now on: side by side, products of several threads wait for each other."""
-    names = "scipy_openblas_set_num_threads", "openblas_set_num_threads", "MKL_Set_Num_Threads"
-    at = _elf.address(ctypes.CDLL(bind().library), *names) if bind().bound else 0
-    if at:
-        ctypes.CFUNCTYPE(None, ctypes.c_int)(at)(1)
+def threads() -> int | None:
+    """Return the number of threads of the bound BLAS at this moment, None where that cannot be told."""
+    library = _bound()
+    return None if library is None else _threads(library)
+
+
+def set_threads(count: int) -> int | None:
+    """Set the number of threads of the bound BLAS for the process, and return what it was.
+
+    None, and nothing is changed, where no BLAS is bound or the bound one has no such function.
+    """
+    library, before = _bound(), threads()
+    at = 0 if library is None else _elf.address(library, *_SET_THREADS)
+    if before is None or not at:
+        return None
+    ctypes.CFUNCTYPE(None, ctypes.c_int)(at)(count)
+    return before
+
+
+def _bound() -> ctypes.CDLL | None:
+    return ctypes.CDLL(found.library) if (found := bind()).bound else None
 
 
 @functools.cache
-def _settled() -> tuple[Info, str]:
+def _settled() -> tuple[BlasInfo, str]:
     """Return what was done and the warning that it deserves, or an empty one."""
     if _elf.HERE.startswith("darwin"):
         return _left("Accelerate", "MLX uses Apple's Accelerate on macOS"), ""
@@ -116,7 +132,7 @@ def _settled() -> tuple[Info, str]:
     return _on_linux(mx)
 
 
-def _on_linux(mx: ModuleType) -> tuple[Info, str]:
+def _on_linux(mx: ModuleType) -> tuple[BlasInfo, str]:
     if (here := _target(mx)) is None:
         return _left("MLX's own", "this build of MLX has no libmlx.so that imports a BLAS"), ""
     choice = os.environ.get("MLX_FP_BLAS", "").strip()
@@ -137,7 +153,7 @@ def _target(mx: ModuleType) -> _Target | None:
     return _Target(mx, lib, slots, _stock(lib, slots["cblas_sgemm"][0]))
 
 
-def _attempt(here: _Target, path: str, chosen: bool) -> tuple[Info, str]:
+def _attempt(here: _Target, path: str, chosen: bool) -> tuple[BlasInfo, str]:
     why, remedy = _CHOSEN if chosen else _FOUND
     try:
         return _rebound(here, path, why), ""
@@ -147,24 +163,37 @@ def _attempt(here: _Target, path: str, chosen: bool) -> tuple[Info, str]:
         return _left(here.stock, reason), doubt
 
 
-def _rebound(here: _Target, path: str, why: str) -> Info:
+def _rebound(here: _Target, path: str, why: str) -> BlasInfo:
     """Bind, check, and undo on any doubt.
 
     OSError: the library cannot be loaded, or libmlx's slots cannot be written. LookupError: functions are missing.
     ArithmeticError: wrong numbers came out of MLX.
     """
-    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "10")  # else its idle threads spin and slow down torch
-    library = ctypes.CDLL(path, mode=os.RTLD_LOCAL | os.RTLD_NOW)
+    library = _loaded(path)
     pointers = _pointers(library, here.slots)
     writes = {slot: pointer for name, pointer in pointers.items() for slot in here.slots[name]}
     before = _elf.write(here.lib, writes)
     try:
-        _check(here.mx)
+        check(here.mx)
     except BaseException:
         _elf.write(here.lib, before)
         raise
     file = _elf.owner(pointers["cblas_sgemm"]) or path
-    return Info(file, _threads(library), tuple(sorted(pointers)), why)
+    return BlasInfo(file, _threads(library), tuple(sorted(pointers)), why)
+
+
+def _loaded(path: str) -> ctypes.CDLL:
+    """Load a library whose idle threads sleep soon, unless the environment says otherwise; put the environment back.
+
+    OpenBLAS reads the variable as it is loaded. Threads that spin instead slow down torch in the same process.
+    """
+    asked = _TIMEOUT in os.environ
+    os.environ.setdefault(_TIMEOUT, "10")
+    try:
+        return ctypes.CDLL(path, mode=os.RTLD_LOCAL | os.RTLD_NOW)
+    finally:
+        if not asked:
+            os.environ.pop(_TIMEOUT, None)
 
 
 def _pointers(library: ctypes.CDLL, names: Iterable[str]) -> dict[str, int]:
@@ -192,47 +221,6 @@ def _threads(library: ctypes.CDLL) -> int | None:
     return int(ctypes.CFUNCTYPE(ctypes.c_int)(at)()) if at else None
 
 
-def _check(mx: ModuleType) -> None:
-    """Raise ArithmeticError unless MLX gets known answers right on the CPU.
-
-    It runs in a thread of its own: MLX's streams belong to the thread that uses them, and one started here, while
-    the library is being imported, would hang a process forked later. The caller gets its stream first, as exported
-    functions look for the stream of the first number.
-    """
-    mx.default_stream(mx.cpu)
-    verdict: list[bool] = []
-    worker = threading.Thread(target=lambda: verdict.append(_right(mx)), name="mlx_fp.blas check")
-    worker.start()
-    worker.join()
-    if verdict != [True]:
-        raise ArithmeticError("MLX computes a known product or SVD wrongly with it")
-
-
-def _right(mx: ModuleType) -> bool:
-    kinds = ((mx.float32, 1), (mx.float64, 1), (mx.complex64, 1j))
-    with suppress(Exception), mx.stream(mx.cpu):
-        verdicts = (verdict(mx, *kind) for kind in kinds for verdict in (_product, _svd))
-        return bool(mx.stack([*verdicts]).all())  # one evaluation: to wake MLX's thread takes longer than all of it
-    return False
-
-
-def _product(mx: ModuleType, dtype: object, unit: complex) -> Any:
-    """Tell whether sum_k (i + k)(j - k) = n i j + (j - i) sum k - sum k^2, exact in float32, plain and transposed."""
-    n = 8  # small, for one thread: more of a library just loaded may take 10 ms to find a core
-    i, j, k = mx.arange(12)[:, None], mx.arange(20)[None, :], mx.arange(n)
-    left, right = ((x.astype(dtype) * unit) for x in (i + k[None, :], j - k[:, None]))
-    known = (n * i * j + (j - i) * k.sum() - (k * k).sum()).astype(dtype) * (unit * unit)
-    return mx.array_equal(left @ right, known) & mx.array_equal(right.T @ left.T, known.T)
-
-
-def _svd(mx: ModuleType, dtype: object, unit: complex) -> Any:
-    """Tell whether [[3, 0], [4, 5]] has singular values 3 sqrt(5), sqrt(5), and its factors multiply back."""
-    matrix = mx.array([[3, 0], [4, 5]]).astype(dtype) * unit
-    u, s, vt = mx.linalg.svd(matrix)
-    known = mx.array([3 * 5**0.5, 5**0.5])
-    return (mx.abs(s - known).max() < 1e-4) & (mx.abs((u * s) @ vt - matrix).max() < 1e-4)
-
-
 def _stock(lib: _elf.Image, slot: int) -> str:
     """Return the file of the BLAS that MLX came with: where its slot points, or would at the first call."""
     held = _elf.owner(_elf.read(slot))
@@ -252,8 +240,8 @@ def _packaged() -> str:
     return ""
 
 
-def _left(library: str, reason: str) -> Info:
-    return Info(library, threads=None, bound=(), reason=reason)
+def _left(library: str, reason: str) -> BlasInfo:
+    return BlasInfo(library, threads=None, bound=(), reason=reason)
 
 
 def _count(n: int, what: str) -> str:

@@ -1,166 +1,215 @@
-"""Small leaves of like shape in one array, so that an update takes one kernel for all of them.
+"""Concatenate small leaves of like shape, so that one kernel computes all of them.
 
-Putting leaves together costs about what their kernels do, so it pays only where several steps are one compiled
-function: there what was taken apart after one step is known, whole, to the next.
+Concatenating leaves costs about as much as their kernels. So it pays only where several stages of an update, or several
+steps, are one compiled function: the array that one stage split is known to the next, and is not concatenated again.
 """
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar, copy_context
 from itertools import accumulate
-from typing import Any, TypeVar
+from typing import Any
 
 from more_itertools import chunked
 
-from ..core._mlx import mx, on_cpu, utils
-from ..core._types import Array, Tree
+from ..compile import rng
+from ..core._mlx import mx, utils
+from ..core._types import Array, Params, State, Tree
+from ..core.backend import PLAIN, Update, in_use
+from ..tree._flattening import arrays, builder
+from ._thresholds import GROUPED_ELEMENTS, GROUPED_LEAVES
 
-__all__ = ["elementwise", "lying", "sharing", "split", "together", "whole"]
+__all__ = ["Wholes", "current_wholes", "grouped", "groups_of", "update", "writes_in_place"]
 
-SMALL = 4096
-"""The elements up to which a leaf is computed faster with others than by itself."""
-
-MOST = 32
-"""How many leaves are put together at most: what MLX does for an array of parts grows with their square."""
-
-T = TypeVar("T")
-Back = Callable[[Any], Tree]
+Whole = tuple[Array, list[Array]]
 
 
-class _Known:
-    """The arrays that were taken apart, by their parts; holding the parts keeps their ids theirs."""
+class Wholes:
+    """The arrays that were split or concatenated in one trace, found by their parts."""
 
     def __init__(self) -> None:
-        self.wholes: dict[int, tuple[Array, list[Array]]] = {}
+        self._of: dict[int, Whole] = {}  # by the id of a part; the parts are kept, so that their ids stay theirs
 
-    def whole(self, parts: list[Array]) -> Array:
-        """Return the array that these are the parts of, or put them together."""
+    def find(self, part: Any) -> Array | None:
+        """Return the array that `part` is a part of, None where it is none."""
+        whole, _ = self._of.get(id(part), (None, []))
+        return whole
+
+    def join(self, parts: list[Array]) -> Array:
+        """Return the array of which these are the parts, or concatenate them."""
         if len(parts) == 1:
             return parts[0]
-        whole, siblings = self.wholes.get(id(parts[0]), (None, []))
+        whole, siblings = self._of.get(id(parts[0]), (None, []))
         if whole is not None and list(map(id, siblings)) == list(map(id, parts)):
             return whole
-        return mx.concatenate(parts)
+        return self._remember(mx.concatenate(parts), parts)
 
-    def parts(self, whole: Array, lengths: Sequence[int]) -> list[Array]:
-        """Take an array apart along its first axis, and keep in mind what it was."""
+    def split(self, whole: Array, lengths: Sequence[int]) -> list[Array]:
+        """Split an array along its first axis, and remember its parts."""
         if len(lengths) == 1:
             return [whole]
-        siblings: list[Array] = mx.split(whole, list(accumulate(lengths))[:-1])  # type: ignore[assignment]
-        self.wholes |= {id(part): (whole, siblings) for part in siblings}
-        return siblings
+        parts: list[Array] = mx.split(whole, list(accumulate(lengths))[:-1])  # type: ignore[assignment]
+        self._remember(whole, parts)
+        return parts
+
+    def forget(self) -> None:
+        """Forget all parts, because something has written over some of them."""
+        self._of.clear()
+
+    def _remember(self, whole: Array, parts: list[Array]) -> Array:
+        self._of |= {id(part): (whole, parts) for part in parts}
+        return whole
 
 
-_known: ContextVar[_Known | None] = ContextVar("known", default=None)
+_wholes: ContextVar[Wholes | None] = ContextVar("wholes", default=None)
+"""What has been split in the trace at hand; None where leaves are not grouped."""
 
 
-def sharing(fn: Callable[..., T]) -> Callable[..., T]:
-    """Make `together` put small leaves together wherever `fn`, of one trace, calls it; on CPUs, where it was measured.
+def current_wholes() -> Wholes:
+    """Return the wholes of the trace at hand, and group leaves from now on; outside a trace, new ones each time."""
+    wholes = _wholes.get() or Wholes()
+    if in_use() is not PLAIN:
+        _wholes.set(wholes)
+    return wholes
 
-    A call has a context of its own, so that an interrupt leaves nothing behind, wherever it comes.
+
+def update(fn: Update, grads: Tree, state: State, params: Params) -> tuple[Params, State]:
+    """Compute an optimiser's update, its small leaves grouped where it has several stages or the state is packed.
+
+    An update that writes over arrays in place, as `p -= …` does, is computed leaf by leaf: the whole of a part that was
+    written over is out of date. The library's own updates never do so; that of a user is traced once more to see.
     """
+    if _wholes.get() is None and not _has_stages(state):
+        return fn(grads, state, params)
+    wholes = _wholes.get() or Wholes()
+    leaf_by_leaf = not _is_ours(fn) and writes_in_place(fn, grads, state, params)
+    if leaf_by_leaf:
+        wholes.forget()
+    result: tuple[Params, State] = _within(None if leaf_by_leaf else wholes, fn, grads, state, params)
+    return result
 
-    def shared(*args: Any) -> T:
-        return copy_context().run(_within, fn, args) if on_cpu() else fn(*args)
 
-    return shared
+def grouped(tree: Tree, *rest: Tree) -> tuple[tuple[Tree, ...], Callable[[Any], Tree]]:
+    """Return trees with small leaves of like shape concatenated, and how to split results of them; see `Backend`.
 
-
-def elementwise(fn: Callable[..., Any], tree: Tree, *rest: Tree, by_name: bool = False) -> Tree:
-    """Map a function of elements over the leaves of trees, as `tree_map` does.
-
-    >>> negative = sharing(lambda tree: elementwise(mx.negative, tree))
-    >>> [leaf.tolist() for leaf in negative([mx.array([1]), mx.array([2, 3])])]
-    [[-1], [-2, -3]]
+    >>> halves = [mx.array([1.0]), mx.array([2.0, 3.0])]
+    >>> (leaves,), ungroup = _within(Wholes(), grouped, halves)
+    >>> [leaf.tolist() for leaf in leaves], [leaf.tolist() for leaf in ungroup([2 * leaf for leaf in leaves])]
+    ([[1.0, 2.0, 3.0]], [[2.0], [4.0, 6.0]])
     """
-    trees, back = together(tree, *rest, by_name=by_name)
-    return back(utils.tree_map(fn, *trees))
-
-
-def together(tree: Tree, *rest: Tree, by_name: bool = False) -> tuple[tuple[Tree, ...], Back]:
-    """Return trees for functions of elements, and how to give what they return the structure of `tree`.
-
-    Small leaves with rows of one shape go together; `by_name` only those of one name, as in a tree of moments, where
-    the first are for one update and the second for another. A leaf of `tree` may be a dict of arrays of its shape in
-    the other trees. Outside `sharing` nothing changes.
-    """
-    known = _known.get()
-    if known is None:
+    wholes = _wholes.get()
+    if wholes is None:
         return (tree, *rest), lambda result: result
-    places, leaves = _placed(tree, *rest, by_name=by_name)
-    lists = [[_whole(known, [leaves[i][which] for i in pack]) for pack in places] for which in range(1 + len(rest))]
+    groups, leaves = _grouped(wholes, tree, *rest)
+    joined = [[_join(wholes, [leaves[i][which] for i in group]) for group in groups] for which in range(1 + len(rest))]
 
-    def back(results: list[Any]) -> Tree:
+    def ungroup(results: list[Any]) -> Tree:
         found: dict[int, Any] = {}
-        for pack, result in zip(places, results, strict=True):
-            found |= zip(pack, _parts(known, result, [leaves[i][0] for i in pack]), strict=True)
+        for group, result in zip(groups, results, strict=True):
+            found |= zip(group, _split(wholes, result, [leaves[i][0] for i in group]), strict=True)
         order = iter(range(len(leaves)))
         return utils.tree_map(lambda _: found[next(order)], tree)
 
-    return tuple(lists), back
+    return tuple(joined), ungroup
 
 
-def lying(tree: Tree, *rest: Tree) -> list[list[Array]]:
-    """List the arrays of which `together` makes one each.
+def groups_of(tree: Tree, *rest: Tree) -> list[list[Array]]:
+    """List the arrays that `grouped` concatenates into one, for each array that it makes.
 
     >>> weight, bias, momentum = mx.zeros((2,)), mx.zeros((3,)), mx.zeros((2,))
-    >>> lists = lying({"weight": weight, "bias": bias}, {"weight": {"v": momentum}, "bias": {}})
-    >>> [[array.size for array in one] for one in lists]
+    >>> lists = groups_of({"weight": weight, "bias": bias}, {"weight": {"v": momentum}, "bias": {}})
+    >>> [[array.size for array in group] for group in lists]
     [[2], [2], [3]]
     """
-    places, leaves = _placed(tree, *rest)
+    groups, leaves = _grouped(Wholes(), tree, *rest)
     found = []
-    for pack in places:
-        for leaf in zip(*(leaves[i] for i in pack), strict=True):
+    for group in groups:
+        for leaf in zip(*(leaves[i] for i in group), strict=True):
             found += [[one[key] for one in leaf] for key in leaf[0]] if isinstance(leaf[0], dict) else [list(leaf)]
     return found
 
 
-def whole(parts: list[Array]) -> Array:
-    """Put arrays together; what was taken apart within `sharing` is what it was."""
-    return (_known.get() or _Known()).whole(parts)
+def writes_in_place(fn: Update, grads: Tree, state: State, params: Params) -> bool:
+    """Tell whether an update writes over arrays that it is given, by tracing it once: nothing is computed.
+
+    >>> def descend(grads, state, params):
+    ...     params["w"] -= grads["w"]
+    ...     return params, state
+    >>> writes_in_place(descend, {"w": mx.array(1.0)}, {}, {"w": mx.array(1.0)})
+    True
+    """
+    trees = (grads, state, params)
+    build, found = builder(trees), list[bool]()
+
+    def probe(inputs: list[Array]) -> list[Array]:
+        tracers = list(inputs)
+        rng.run(0, lambda: fn(*build(tracers)))
+        graph = io.StringIO()
+        mx.export_to_dot(graph, tracers)  # an input of a trace has no operation before it, unless it was written over
+        found.append("label" in graph.getvalue())
+        return []
+
+    _within(None, mx.compile(probe), arrays(trees))
+    return found[0]
 
 
-def split(whole: Array, lengths: Sequence[int]) -> list[Array]:
-    """Take an array apart along its first axis; within `sharing` it is kept in mind."""
-    return (_known.get() or _Known()).parts(whole, lengths)
+def _within(wholes: Wholes | None, fn: Callable[..., Any], *args: Any) -> Any:
+    """Call a function with these wholes in a context of its own, so that an interrupt leaves nothing behind."""
+
+    def run() -> Any:
+        _wholes.set(wholes)
+        return fn(*args)
+
+    return copy_context().run(run)
 
 
-def _placed(tree: Tree, *rest: Tree, by_name: bool = False) -> tuple[list[list[int]], list[tuple[Any, ...]]]:
-    """Return which leaves go together, by their numbers, and the leaves of all trees."""
-    packs: dict[Any, list[int]] = {}
+def _is_ours(fn: Update) -> bool:
+    return getattr(fn, "__module__", "").partition(".")[0] == __name__.partition(".")[0]
+
+
+def _has_stages(state: Any) -> bool:
+    """Tell whether a state is that of an optimiser inside another, or of groups of which one is."""
+    if not isinstance(state, dict):
+        return False
+    return "inner" in state or any(map(_has_stages, state.get("groups", ())))
+
+
+def _grouped(wholes: Wholes, tree: Tree, *rest: Tree) -> tuple[list[list[int]], list[tuple[Any, ...]]]:
+    """Return which leaves go together, by their numbers, and the leaves of all trees.
+
+    Parts of one whole stay together; other small leaves go together by dtype and shape of their rows.
+    """
+    groups: dict[Any, list[int]] = {}
     leaves: list[tuple[Any, ...]] = []
 
     def listed(path: str, *each: Any) -> None:
-        arrays = [array for leaf in each for array in (leaf.values() if isinstance(leaf, dict) else (leaf,))]
-        fits = each[0].ndim and each[0].size <= SMALL and all(one.shape == each[0].shape for one in arrays)
-        name = path.rpartition(".")[2] if by_name else ""
-        packs.setdefault((name, str([_kind(leaf) for leaf in each])) if fits else path, []).append(len(leaves))
+        members = [array for leaf in each for array in (leaf.values() if isinstance(leaf, dict) else (leaf,))]
+        fits = each[0].ndim and each[0].size <= GROUPED_ELEMENTS
+        fits = fits and all(member.shape == each[0].shape for member in members)
+        whole = next((id(found) for member in members if (found := wholes.find(member)) is not None), None)
+        key = (whole, str([_kind(leaf) for leaf in each])) if fits else path
+        groups.setdefault(key, []).append(len(leaves))
         leaves.append(each)
 
     utils.tree_map_with_path(listed, tree, *rest)
-    return [part for pack in packs.values() for part in chunked(pack, MOST)], leaves
-
-
-def _within(fn: Callable[..., T], args: tuple[Any, ...]) -> T:
-    _known.set(_known.get() or _Known())
-    return fn(*args)
+    return [part for group in groups.values() for part in chunked(group, GROUPED_LEAVES)], leaves
 
 
 def _kind(leaf: Any) -> Any:
     return {k: _kind(v) for k, v in leaf.items()} if isinstance(leaf, dict) else (leaf.dtype, leaf.shape[1:])
 
 
-def _whole(known: _Known, leaves: list[Any]) -> Any:
+def _join(wholes: Wholes, leaves: list[Any]) -> Any:
     if isinstance(leaves[0], dict):
-        return {key: known.whole([leaf[key] for leaf in leaves]) for key in leaves[0]}
-    return known.whole(leaves)
+        return {key: wholes.join([leaf[key] for leaf in leaves]) for key in leaves[0]}
+    return wholes.join(leaves)
 
 
-def _parts(known: _Known, whole: Any, like: list[Array]) -> list[Any]:
+def _split(wholes: Wholes, result: Any, like: list[Array]) -> list[Any]:
     lengths = [leaf.shape[0] if leaf.ndim else 1 for leaf in like]
-    if not isinstance(whole, dict):
-        return known.parts(whole, lengths)
-    parts = {key: known.parts(value, lengths) for key, value in whole.items()}
+    if not isinstance(result, dict):
+        return wholes.split(result, lengths)
+    parts = {key: wholes.split(value, lengths) for key, value in result.items()}
     return [dict(zip(parts, each, strict=True)) for each in zip(*parts.values(), strict=True)] or [{} for _ in like]

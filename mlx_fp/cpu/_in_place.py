@@ -1,4 +1,4 @@
-"""Keep the results of an update apart, so that each is written over what it replaces.
+"""Prevent MLX from fusing the results of an update into one kernel, so that each reuses the memory of its input.
 
 MLX fuses the update of a parameter, its moments and its average into one kernel. A kernel of several results writes
 none of them in place, so a compiled step needs the whole state twice. What a non-elementwise operation reads stays out
@@ -12,21 +12,24 @@ from typing import Any
 
 from ..core._mlx import mx, utils
 from ..core._types import Tree
+from ._thresholds import SEPARATE_ELEMENTS, WAIT_BYTES
 
-__all__ = ["LARGE", "apart"]
-
-LARGE = 1 << 18
-"""The elements from which memory to be had anew costs more than a few launches of kernels."""
+__all__ = ["separate_all", "separate_large_models"]
 
 
-def apart(state: Tree) -> Tree:
-    """Return a tree whose large arrays are computed by kernels of their own, the same values.
+def separate_all(state: Tree, parameter_bytes: int = 0) -> Tree:
+    """Return the same values, the large arrays computed by kernels of their own.
 
-    >>> apart({"m": mx.array([1.0]), "step": mx.array(3)})["step"].item()
+    >>> separate_all({"m": mx.array([1.0]), "step": mx.array(3)})["step"].item()
     3
     """
-    return utils.tree_map(_alone, state)
+    return utils.tree_map(_separate, state)
 
 
-def _alone(leaf: Any) -> Any:
-    return mx.depends([leaf], [])[0] if isinstance(leaf, mx.array) and leaf.size >= LARGE else leaf
+def separate_large_models(state: Tree, parameter_bytes: int) -> Tree:
+    """Return the same values, the large arrays of a large model computed by kernels of their own."""
+    return separate_all(state) if parameter_bytes >= WAIT_BYTES else state
+
+
+def _separate(leaf: Any) -> Any:
+    return mx.depends([leaf], [])[0] if isinstance(leaf, mx.array) and leaf.size >= SEPARATE_ELEMENTS else leaf

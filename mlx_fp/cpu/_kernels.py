@@ -1,9 +1,9 @@
 """Let MLX build its CPU kernels for this machine's instruction set, in a cache of their own.
 
 MLX builds the kernels of compiled functions with `g++ -O3` for the oldest processor of the architecture, and keeps them
-in the folder for temporary files, where every program finds them again. `replace` points two functions that libmlx.so
-imports, the one that runs the compiler and the one that names that folder, at replacements. They add flags and name a
-private folder; the environment, other libraries and child processes see nothing of it.
+in the folder for temporary files, where every program finds them again. `patch_compiler` points two functions that
+libmlx.so imports, the one that runs the compiler and the one that names that folder, at replacements. They add flags
+and name a private folder. The environment, other libraries and child processes see nothing of it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from types import ModuleType
 
 from . import _elf
 
-__all__ = ["FLAGS", "replace"]
+__all__ = ["FLAGS", "patch_compiler"]
 
 FLAGS = ("-march=native", "-fno-math-errno", "-fno-trapping-math", "--param", "max-inline-insns-auto=200")
 """What is added. No sum is reordered and no NaN assumed away; a product and a sum may become one rounding.
@@ -101,7 +101,7 @@ extern "C" FILE* mlx_fp_popen(const char* command, const char* mode) {
 """
 
 
-def replace() -> Path:
+def patch_compiler() -> Path:
     """Put the replacements in place; return the folder of kernels. RuntimeError with the reason where it cannot be."""
     mx, compiler, lib = _needs()
     slots = _elf.imports(lib, re.compile(f"{_POPEN}|{_FOLDER}".encode()))
@@ -138,7 +138,7 @@ def _needs() -> tuple[ModuleType, str, _elf.Image]:
 def _folder(mx: ModuleType, compiler: str) -> Path:
     """Make the folder of kernels of this MLX, compiler, processor and set of flags, for this user alone."""
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
-    machine = Path("/proc/cpuinfo").read_text(errors="replace").partition("\n\n")[0].splitlines()
+    machine = Path("/proc/cpuinfo").read_text(errors="patch_compiler").partition("\n\n")[0].splitlines()
     features = [line for line in machine if line.partition(":")[0].strip() in _FEATURES]
     told = "\n".join([mx.__version__, compiler, version, *features, *FLAGS, _SOURCE])
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

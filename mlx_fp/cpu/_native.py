@@ -1,34 +1,74 @@
-"""Whether MLX builds its CPU kernels for the processor at hand: asked for by a call, or by the environment."""
+"""Kernels for the processor at hand: whether MLX builds them so, asked for by a call or by the environment."""
 
 from __future__ import annotations
 
 import os
 import threading
 import warnings
+from dataclasses import dataclass
 
-__all__ = ["engage", "engaged", "obey"]
+__all__ = ["KernelInfo", "enable_from_environment", "is_native", "kernels", "native"]
 
 _LOCK = threading.Lock()
-_engaged: list[str] = []
+_folders: list[str] = []
+"""The folder of native kernels, once they are enabled; they stay enabled for the life of the process."""
 
 
-def engage() -> str:
-    """See to it once per process; return the folder of kernels. RuntimeError with the reason where that cannot be."""
+@dataclass(frozen=True, slots=True)
+class KernelInfo:
+    """Say how MLX builds the CPU kernels of compiled functions.
+
+    >>> print(KernelInfo(True, ("-march=native",), "kernels"))
+    for the processor at hand, with -march=native, kept in kernels
+    """
+
+    native: bool
+    flags: tuple[str, ...] = ()
+    folder: str = ""
+
+    def __str__(self) -> str:
+        if not self.native:
+            return "as MLX came, for the oldest processor of the architecture, kept in the folder for temporary files"
+        return f"for the processor at hand, with {' '.join(self.flags)}, kept in {self.folder}"
+
+
+def native() -> KernelInfo:
+    """Let MLX build its CPU kernels for the processor at hand, from now on and in this process; MLX_FP_JIT=native too.
+
+    Elementwise operations become up to twenty times faster, and the last bits of results change. Kernels that the
+    process has built already stay as they are, so call it first.
+
+    Raises:
+        RuntimeError: the machine is not a Linux CPU with `g++`; the message gives the reason.
+    """
     with _LOCK:
-        if not _engaged:
-            from ._kernels import replace
+        if not _folders:
+            from ._kernels import patch_compiler
 
-            _engaged.append(str(replace()))
-        return _engaged[0]
-
-
-def engaged() -> str | None:
-    """Return the folder of kernels, None where MLX builds them as it came."""
-    return _engaged[0] if _engaged else None
+            _folders.append(str(patch_compiler()))
+    return kernels()
 
 
-def obey() -> None:
-    """See to it if MLX_FP_JIT=native says so; a RuntimeWarning tells why where that cannot be."""
+def kernels() -> KernelInfo:
+    """Return how MLX builds CPU kernels in this process.
+
+    >>> isinstance(kernels().native, bool)
+    True
+    """
+    if not is_native():
+        return KernelInfo(False)
+    from ._kernels import FLAGS
+
+    return KernelInfo(True, FLAGS, _folders[0])
+
+
+def is_native() -> bool:
+    """Tell whether MLX builds its CPU kernels for the processor at hand."""
+    return bool(_folders)
+
+
+def enable_from_environment() -> None:
+    """Call `native` if MLX_FP_JIT=native is set; a RuntimeWarning gives the reason where that fails."""
     choice = os.environ.get("MLX_FP_JIT", "").strip().lower()
     if choice in ("", "off"):
         return
@@ -37,7 +77,7 @@ def obey() -> None:
             from ..core._errors import unknown
 
             raise RuntimeError(unknown("choice", choice, ["native", "off"]))
-        engage()
+        native()
     except RuntimeError as error:
-        told = f"MLX_FP_JIT={choice} has no effect, and MLX builds its kernels as it came: {error}"
-        warnings.warn(told, RuntimeWarning, stacklevel=2)
+        message = f"MLX_FP_JIT={choice} has no effect, and MLX builds its kernels as it came: {error}"
+        warnings.warn(message, RuntimeWarning, stacklevel=2)

@@ -14,7 +14,7 @@ from queue import SimpleQueue
 from threading import Thread, get_ident
 from typing import Any
 
-from ..cpu._affinity import roam
+from ..core._threads import begin_thread
 from ._cursor import Pass, mapped, natural
 from ._dataset import Operation, same
 from ._lazy import evaluated
@@ -129,7 +129,7 @@ def _started() -> _Reader:
 
 
 def _serve(requests: SimpleQueue[tuple[Future[Any], Iterator[Any]]]) -> None:
-    roam()
+    begin_thread()
     while True:
         item, rows = requests.get()
         if item.set_running_or_notify_cancel():

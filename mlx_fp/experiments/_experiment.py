@@ -5,7 +5,9 @@
 >>> x = mx.random.normal((64, 3), key=mx.random.key(0))
 >>> def batches(batch_size=16):
 ...     return data.splits(train=(data.arrays(x=x, y=x.sum(axis=1)), data.shuffle(seed=1), data.batch(batch_size)))
->>> plain = experiment("sums", model=nn.linear(3, 1), task=regression(), optimizer=optim.sgd(0.1), data=batches)
+>>> def optimizer(learning_rate=0.1):
+...     return optim.sgd(learning_rate)
+>>> plain = experiment("sums", model=nn.linear(3, 1), task=regression(), optimizer=optimizer, data=batches)
 >>> report = run(epochs=3, quiet=True)(override({"optimizer.learning_rate": 0.2, "data.batch_size": 8})(plain))
 >>> report.rows[-1].steps
 24
@@ -22,6 +24,7 @@ from typing import Any, Unpack
 from toolz import pipe
 
 from ..core._errors import unknown
+from ..core._frozen import freeze_field
 from ..core._signature import arguments, name_of, signature_of
 from ..data import Splits, as_dataset
 from ..loop._fit import fit
@@ -29,7 +32,7 @@ from ..loop._plan import Options
 from ..loop._report import Report
 from ..loop._trainer import Trainer, Verb, trainer, with_optimizer
 from ..nn._lift import as_layer
-from ..optim import Optimizer, adamw, changed
+from ..optim import adamw
 from ..optim._optimizer import checked
 from ..task._task import as_task
 
@@ -57,11 +60,14 @@ class Experiment:
     options: Mapping[str, Any] = field(default_factory=dict)
     """What `override` has set, by path."""
 
+    def __post_init__(self) -> None:
+        freeze_field(self, "options")
+
     @property
     def trainer(self) -> Trainer:
         """The trainer: model, task and optimiser, and what the verbs make of them."""
         made = trainer(self._section("model"), self._section("task"))
-        return pipe(made, with_optimizer(self._optimizer()), *self.verbs)  # type: ignore[no-any-return]
+        return pipe(made, with_optimizer(self._section("optimizer")), *self.verbs)  # type: ignore[no-any-return]
 
     @property
     def splits(self) -> Splits:
@@ -74,14 +80,10 @@ class Experiment:
         return f"experiment({self.name!r}, epochs={self.epochs}, seed={self.seed}{changes})"
 
     def _section(self, name: str) -> Any:
-        value = getattr(self, name)
-        return value(**_own(name, self.options)) if _is_function(value) else value
-
-    def _optimizer(self) -> Optimizer:
-        if _is_function(self.optimizer):
-            made: Optimizer = self._section("optimizer")
-            return made
-        return changed(_own("optimizer", self.options))(self.optimizer)
+        value, own = getattr(self, name), _own(name, self.options)
+        if isinstance(value, partial) and own:  # an option that it holds by position may be another one now
+            return value.func(**{**_options(value), **own})
+        return value(**own) if _is_function(value) else value
 
 
 def experiment(
@@ -97,15 +99,14 @@ def experiment(
 ) -> Experiment:
     """Put an experiment together. `verbs` change its trainer, in order: hooks, monitor, early stopping, checkpoints.
 
-    Give a task, or a loss alone. Model, task, optimiser and data may each be a function, whose parameters are then
-    options by path, `model.width` say; the options of an optimiser that is given as such, `optimizer.learning_rate`,
-    are paths too. Data are `splits`, or training data alone. TypeError for sections that are none.
+    Give a task, or a loss alone. Model, task, optimiser and data may each be a function of options with defaults. The
+    options are then settings by path: `model.width`, or `optimizer.learning_rate` of `partial(optim.adamw, 1e-3)`.
+    Data are `splits`, or training data alone. TypeError for sections that are none.
     """
     if (task is None) == (loss is None):
         raise TypeError("an experiment takes a task or a loss, one of the two")
-    made = Experiment(
-        name, model, task if loss is None else as_task(loss), optimizer or adamw(1e-3), data, verbs, epochs, seed
-    )
+    task, optimizer = task if loss is None else as_task(loss), optimizer or partial(adamw, 1e-3)
+    made = Experiment(name, model, task, optimizer, data, verbs, epochs, seed)
     odd = [verb for verb in verbs if not callable(verb)]
     if odd:
         raise TypeError(f"an experiment's verbs change its trainer, as on(…) does; got {odd[0]!r}")
@@ -119,7 +120,8 @@ def settings(target: Experiment) -> dict[str, Any]:
 
     >>> from mlx_fp import nn, optim
     >>> from mlx_fp.task._task import regression
-    >>> settings(experiment("e", model=nn.linear(3, 1), task=regression(), optimizer=optim.sgd(0.1), data=[]))
+    >>> target = experiment("e", model=nn.linear(3, 1), task=regression(), optimizer=partial(optim.sgd, 0.1), data=[])
+    >>> settings(target)
     {'epochs': 1, 'seed': 0, 'optimizer.learning_rate': 0.1, 'optimizer.momentum': 0.0, ...}
     """
     found: dict[str, Any] = {"epochs": target.epochs, "seed": target.seed}
@@ -176,7 +178,9 @@ def _is_function(section: Any) -> bool:
 
 def _options(value: Any) -> Mapping[str, Any]:
     if not _is_function(value):
-        return value.options if isinstance(value, Optimizer) else {}
+        return {}
+    if isinstance(value, partial):  # the arguments that it holds are options too
+        return arguments(value.func, value.args, value.keywords)
     return arguments(value, (), {})
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Unpack
 
+from ..core._frozen import FrozenDict, freeze_field
 from ..core._text import table
 from ..loop._plan import Options, plan
 from ..loop._report import Report
@@ -24,9 +25,12 @@ _INTERRUPTS = {number.name for number in SIGNALS}
 class Trial:
     """One variant of an experiment, and what came of it: a report, or the error that ended it."""
 
-    settings: dict[str, Any]
+    settings: Mapping[str, Any]
     report: Report | None
     error: str = ""
+
+    def __post_init__(self) -> None:
+        freeze_field(self, "settings")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -62,13 +66,13 @@ def sweep(
     in a folder of its own, `trial-1` and so on. `options` are those of `run`. Ctrl-C and SIGTERM end the sweep after
     the step at hand, with the trials so far.
 
+    >>> from functools import partial
     >>> from mlx_fp import nn, optim
     >>> from mlx_fp.experiments._experiment import experiment
     >>> from mlx_fp.task._task import regression
     >>> x = mx.random.normal((64, 3), key=mx.random.key(0))
-    >>> plain = experiment(
-    ...     "sums", model=nn.linear(3, 1), task=regression(), optimizer=optim.sgd(0.1), data=[(x, x.sum(axis=1))] * 9
-    ... )
+    >>> batches, optimizer = [(x, x.sum(axis=1))] * 9, partial(optim.sgd, 0.1)
+    >>> plain = experiment("sums", model=nn.linear(3, 1), task=regression(), optimizer=optimizer, data=batches)
     >>> found = sweep({"optimizer.learning_rate": [0.001, 0.1]}, quiet=True)(plain)
     >>> found.best.settings
     {'optimizer.learning_rate': 0.1}
@@ -76,7 +80,9 @@ def sweep(
 
     def swept(target: Experiment) -> Sweep:
         given: Any = {"nonfinite": "stop", **options}  # one trial that is lost ends no sweep
-        cases = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
+        cases: list[FrozenDict[str, Any]] = [
+            FrozenDict(zip(grid, values, strict=True)) for values in product(*grid.values())
+        ]
         variants = [_apart(override(case)(target), number) for number, case in enumerate(cases, 1)]
         for variant in variants:
             checked: Any = {"epochs": variant.epochs, **given}
@@ -116,7 +122,7 @@ def _apart(variant: Experiment, number: int) -> Experiment:
     return replace(variant, verbs=(*variant.verbs, verb))
 
 
-def _failed(case: dict[str, Any], error: Exception, number: int) -> Trial:
+def _failed(case: Mapping[str, Any], error: Exception, number: int) -> Trial:
     """Keep what an error says, not the error: its traceback holds the parameters of the trial."""
     told = "; ".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())])
     warnings.warn(f"trial {number} ended with {told}", RuntimeWarning, stacklevel=3)

@@ -1,4 +1,4 @@
-"""What a run does about checkpoints: when one is due, what is told of it, and where a resumed run goes on."""
+"""When a run saves checkpoints, the events that it emits for them, and resuming."""
 
 from __future__ import annotations
 
@@ -20,31 +20,38 @@ if TYPE_CHECKING:
     from ..checkpointing._writer import Saver
     from ._run import Run
 
-__all__ = ["after_epoch", "after_step", "cut", "finish", "rescue", "resumed"]
+__all__ = [
+    "resume",
+    "save_after_epoch",
+    "save_after_step",
+    "save_final",
+    "save_on_error",
+    "save_partial_epoch",
+]
 
 _LOG = logging.getLogger("mlx_fp.loop")
 
 Stream = Generator[Event, None, None]
 
 
-def after_step(run: Run, epoch: int, batches: int, taken: int) -> Stream:
+def save_after_step(run: Run, epoch: int, batches: int, taken: int) -> Stream:
     """Write what is due after steps, or is asked for, or must not be lost; tell of what was written meanwhile."""
     if run.saver is None:
         return
-    yield from _told(run, wait=False)
+    yield from _emit_written(run, wait=False)
     if run.save or run.interrupted or run.saver.policy.due_at(run.steps, taken):
         run.cursor = Cursor(epoch, batches)
         yield from _saved(run)
 
 
-def cut(run: Run, epoch: int, batches: int) -> Stream:
+def save_partial_epoch(run: Run, epoch: int, batches: int) -> Stream:
     """Write where a run ends within an epoch, so that resumed it goes on with the rest of that, or knows its end."""
     if run.saver is not None and (run.cursor != Cursor(epoch, batches) or run.saver.ended != run.hooks.ended):
         run.cursor = Cursor(epoch, batches)
         yield from _saved(run)
 
 
-def rescue(run: Run, epoch: int, batches: int, error: Exception) -> None:
+def save_on_error(run: Run, epoch: int, batches: int, error: Exception) -> None:
     """Write what an error in data or validation would lose, and note in the error where it is.
 
     Nothing is written of a loss that is not finite. What goes wrong with the writing is logged.
@@ -55,7 +62,7 @@ def rescue(run: Run, epoch: int, batches: int, error: Exception) -> None:
     if run.cursor.epoch == epoch:
         run.cursor = Cursor(epoch, batches)
     try:
-        for _ in chain(_saved(run), _told(run, wait=True)):
+        for _ in chain(_saved(run), _emit_written(run, wait=True)):
             pass
     except Exception as fault:
         _LOG.warning("what was done since the last checkpoint could not be saved: %s", fault)
@@ -65,7 +72,7 @@ def rescue(run: Run, epoch: int, batches: int, error: Exception) -> None:
         error.add_note(f"the run so far, {run.steps} steps, is in {path}: resume='latest' goes on from there")
 
 
-def after_epoch(run: Run, epoch: int, improved: bool) -> Stream:
+def save_after_epoch(run: Run, epoch: int, improved: bool) -> Stream:
     """Write what is due after an epoch, or is asked for, or must not be lost, after all hooks."""
     if run.saver is None:
         return
@@ -73,7 +80,7 @@ def after_epoch(run: Run, epoch: int, improved: bool) -> Stream:
         yield from _saved(run)
 
 
-def finish(run: Run) -> Stream:
+def save_final(run: Run) -> Stream:
     """Write that a hook or a signal has ended the run between epochs, if no checkpoint has that; wait for the last."""
     if run.saver is None:
         return
@@ -81,17 +88,17 @@ def finish(run: Run) -> Stream:
         unsaved = run.interrupted and run.rows[-1].checkpoint is None
         if unsaved or run.saver.ended != run.hooks.ended:
             yield from _saved(run)
-    yield from _told(run, wait=True)
+    yield from _emit_written(run, wait=True)
 
 
-def resumed(run: Run) -> tuple[Cursor, str | None, int | None]:
-    """Go on from a checkpoint, if there is one; return where the data go on, from what, and from which epoch."""
+def resume(run: Run) -> None:
+    """Put a run where the checkpoint to resume from left it; without one it starts anew."""
     found, kind = resolved(run.plan.resume, run.trainer, run.monitor.name, run.saver)
     files = [] if run.saver is None else run.saver.files()
     if found is None:
         run.name = new_run(files)
-        return Cursor(), None, None
-    cursor = restore(run, found)
+        return
+    run.cursor = restore(run, found)
     if not is_newest(found.path, files):
         run.branch, run.name = {**run.branch, run.name: run.steps}, new_run(files)
     if run.hooks.ended is not None:
@@ -100,7 +107,8 @@ def resumed(run: Run) -> tuple[Cursor, str | None, int | None]:
         _LOG.warning(told, found.path or "the checkpoint", run.hooks.ended)
     if run.saver is not None:
         run.saver.resumed_from, run.saver.ended, run.saver.step = found.path, run.hooks.ended, run.steps
-    return cursor, kind if found.path is None else str(found.path), found.metadata["epoch"]
+    run.resume_from, run.resumed_from_epoch = kind if found.path is None else str(found.path), found.metadata["epoch"]
+    run.start_epoch = run.cursor.epoch
 
 
 def _saved(run: Run) -> Stream:
@@ -122,13 +130,13 @@ def _saved(run: Run) -> Stream:
 
 def _written(run: Run, saver: Saver) -> Stream:
     told = snapshot(run, run.cursor)
-    path = saver.path(told)
+    path = saver.policy.of(told)
     _name_rows(run, str(path))
     told["rows"] = [asdict(row) for row in run.rows]
-    yield from _told(run, wait=True)  # one is written at a time
+    yield from _emit_written(run, wait=True)  # one is written at a time
     saver.start(path, run.params, run.opt_state, told)
     saver.step = run.steps
-    yield from _told(run, wait=not saver.policy.background or run.interrupted)
+    yield from _emit_written(run, wait=not saver.policy.background or run.interrupted)
 
 
 def _name_rows(run: Run, path: str) -> None:
@@ -138,7 +146,7 @@ def _name_rows(run: Run, path: str) -> None:
         run.rows[-1] = replace(run.rows[-1], checkpoint=path)
 
 
-def _told(run: Run, wait: bool) -> Stream:
+def _emit_written(run: Run, wait: bool) -> Stream:
     """Tell of the checkpoint that is being written, if it is on disk; its failure comes out here."""
     assert run.saver is not None
     done = run.saver.done(wait=wait)

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-if TYPE_CHECKING:
-    from ._report import Row
-
-__all__ = ["own_arrays", "own_row", "owning"]
+__all__ = ["own_arrays", "owning"]
 
 Record = TypeVar("Record", bound=type)
 
@@ -49,11 +45,6 @@ def own_arrays(tree: Any) -> Any:
     from ..tree._paths import fresh
 
     return utils.tree_map(lambda leaf: _unwritable(leaf) if hasattr(leaf, "setflags") else leaf, fresh(tree))
-
-
-def own_row(row: Row) -> Row:
-    """Return a row with dicts of its own."""
-    return replace(row, metrics=dict(row.metrics), val_metrics=dict(row.val_metrics))
 
 
 class _Own:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..core._errors import unknown
+from ..core._frozen import FrozenDict, freeze_field
 from ..core._types import Array, Batch, Params, State, Tree
-from ._copies import own_arrays, own_row, owning
+from ._copies import own_arrays, owning
 
 if TYPE_CHECKING:
-    from ..step._carried import Packed
+    from ..optim import Optimizer
+    from ..step._carried import Carried
     from ._report import Report, Row
-    from ._trainer import Trainer
 
 __all__ = [
     "EVENTS",
@@ -40,7 +42,7 @@ class RunState:
     Each reading gives array objects of its own: `+=` on them changes nothing in the run.
     """
 
-    _state: Packed
+    _state: Carried
 
     @property
     def params(self) -> Params:
@@ -60,16 +62,16 @@ class RunState:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened in a run, with the trainer and the state of that moment.
+    """Something that happened in a run, with the state of that moment.
 
     What an event holds is its reader's own: `+=` on it changes nothing in the run.
     """
 
-    trainer: Trainer
     state: RunState
 
 
-@dataclass(frozen=True, slots=True)
+@owning(own_arrays, "trainable")
+@dataclass(frozen=True)
 class BeforeFit(Event):
     """A run is about to start."""
 
@@ -78,6 +80,10 @@ class BeforeFit(Event):
     resumed_from_epoch: int | None
     batches: int | None
     """How many batches an epoch has, None where that is not known ahead."""
+    optimizer: Optimizer
+    """The trainer's optimiser."""
+    trainable: Params
+    """The parameters that train, in a tree with holes for the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,11 +157,13 @@ class AfterValidation(Event):
     epoch: int
     val_loss: float
     validation_batches: int
-    val_metrics: dict[str, float]
+    val_metrics: Mapping[str, float]
+
+    def __post_init__(self) -> None:
+        freeze_field(self, "val_metrics")
 
 
-@owning(own_row, "row")
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class AfterEpoch(Event):
     """An epoch has ended. The fields of its row read as the event's own: `e.epoch`, `e.val_accuracy`."""
 
@@ -184,19 +192,21 @@ class AfterFit(Event):
     report: Report
 
 
-EVENTS: dict[str, type[Event]] = {
-    "before_fit": BeforeFit,
-    "before_epoch": BeforeEpoch,
-    "before_step": BeforeStep,
-    "after_backward": AfterBackward,
-    "after_step": AfterStep,
-    "before_validation": BeforeValidation,
-    "after_validation_batch": AfterValidationBatch,
-    "after_validation": AfterValidation,
-    "after_epoch": AfterEpoch,
-    "after_checkpoint": AfterCheckpoint,
-    "after_fit": AfterFit,
-}
+EVENTS: Mapping[str, type[Event]] = FrozenDict(
+    {
+        "before_fit": BeforeFit,
+        "before_epoch": BeforeEpoch,
+        "before_step": BeforeStep,
+        "after_backward": AfterBackward,
+        "after_step": AfterStep,
+        "before_validation": BeforeValidation,
+        "after_validation_batch": AfterValidationBatch,
+        "after_validation": AfterValidation,
+        "after_epoch": AfterEpoch,
+        "after_checkpoint": AfterCheckpoint,
+        "after_fit": AfterFit,
+    }
+)
 """Every event by its name, in the order of a run."""
 
 

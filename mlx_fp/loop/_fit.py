@@ -8,18 +8,20 @@ from typing import Any, Unpack
 
 from ..core._errors import located
 from ..core._types import Params
+from ..core.backend import device_backend
 from ..data import Splits, as_dataset
 from ..nn._layer import check_given
 from ..step._evaluate import eval_step
+from ._epochs import run_events, started
+from ._evaluation import validated
 from ._event import EVENTS, Event
 from ._plan import Options, plan, shaped
 from ._progress import progress
 from ._report import Report
-from ._run import Run
 from ._signals import asking
+from ._summary import report_of
 from ._totals import Totals
 from ._trainer import Trainer
-from ._validation import validated
 
 __all__ = ["evaluate", "events", "fit"]
 
@@ -44,10 +46,10 @@ def fit(train: Any, *, quiet: bool = False, **options: Unpack[Options]) -> Calla
 
     def run(target: Trainer) -> Report:
         shown = progress(quiet=quiet)
-        running = Run(target, replace(asked, wanted=shown.events))
+        running = started(target, replace(asked, wanted=shown.events))
         with asking(running.interrupt, busy=lambda: running.saving), shown(running.cursor) as show:
-            _followed(running.events(), show)
-        return running.report()
+            _followed(run_events(running), show)
+        return report_of(running)
 
     return run
 
@@ -68,7 +70,7 @@ def events(
     asked = plan(train, only, options)
 
     def stream(target: Trainer) -> Generator[Event, None, None]:
-        yield from Run(target, asked).events()
+        yield from run_events(started(target, asked))
 
     return stream
 
@@ -97,7 +99,8 @@ def evaluate(
         task, totals = target.task, Totals(metrics=target.task.metrics)
         check_given(target.model, params)
         step = eval_step(target.model, task.loss, metrics=task.metrics, compile=compile, dtype=dtype, streams=streams)
-        with located(split="test", batch=lambda: totals.batches):
+        tuned = device_backend().tuned(0, streams)
+        with tuned, located(split="test", batch=lambda: totals.batches):
             for _ in validated(step, params, shaped(data, task), totals, kind="test"):
                 pass
         return {"loss": totals.means["loss"], **totals.named()}

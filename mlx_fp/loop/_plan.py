@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
 from ..core._errors import is_count, unknown
+from ..core._mlx import mx
 from ..core._types import Array, Params
+from ..core.backend import device_backend
 from ..data import Dataset, Splits, as_dataset, collate
 from ..task._task import Task
+from ..tree._paths import size
 from ._event import event_name
 from ._totals import Reducer, checked_reducer
 
-__all__ = ["Options", "Plan", "plan", "shaped"]
+__all__ = ["SYNC", "Options", "Plan", "check_unrolling", "plan", "shaped"]
 
 _NONFINITE = ("raise", "skip", "stop", "keep")
 _SYNCS = ("async", "step", "epoch", "none")
+
+SYNC: dict[str, Callable[..., Any]] = {"async": mx.async_eval, "step": mx.eval}
+"""What is done with the results of a step, by the name of a `sync`; nothing for the other names."""
 
 
 class Options(TypedDict, total=False):
@@ -131,3 +138,24 @@ def shaped(data: Dataset, task: Task) -> Dataset:
     [{'x': 1, 'y': 2}]
     """
     return data if task.collate is None else collate(task.collate)(data)
+
+
+def check_unrolling(count: int, params: Params, listened: Container[str]) -> None:
+    """Refuse several steps in one call where a hook wants to come between; warn where they gain nothing.
+
+    >>> check_unrolling(2, {}, {"after_backward"})
+    Traceback (most recent call last):
+    ValueError: steps_per_call=2 takes whole steps, and a hook listens to after_backward, which is in the midst of one
+    """
+    if count == 1:
+        return
+    if "after_backward" in listened:
+        reason = "takes whole steps, and a hook listens to after_backward, which is in the midst of one"
+        raise ValueError(f"steps_per_call={count} {reason}")
+    if not device_backend().unrolls(elements := size(params)):
+        warnings.warn(
+            f"steps_per_call={count} is for small models: with {elements:,} parameters it saves nothing, and costs "
+            "memory and time to compile",
+            RuntimeWarning,
+            stacklevel=2,
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..core._errors import is_count
 from ..optim import scale_rates
+from ..optim._rates import scheduled_rates
 from ._event import AfterEpoch, BeforeFit
 from ._hook import Replace, fold, hook
 from ._trainer import Verb, with_hooks
@@ -28,10 +29,9 @@ def plateau(factor: float = 0.1, *, patience: int = 10, least: float = 0.0) -> V
         raise ValueError(f"patience is a count of epochs, 1 or more; got {patience!r}")
 
     def check(event: BeforeFit) -> None:
-        optimizer = event.trainer.optimizer
-        for name, rate in optimizer.options.items():
-            if name.split(".")[-1] == "learning_rate" and callable(rate):
-                raise ValueError(f"plateau changes a rate that is a number; {name} of {optimizer.name} is a schedule")
+        optimizer, state = event.optimizer, event.state.opt_state["optimizer"]
+        for path in scheduled_rates(optimizer, state, event.trainable):
+            raise ValueError(f"plateau changes a rate that is a number; {path} of {optimizer.name} is a schedule")
 
     def watch(waited: int, event: AfterEpoch) -> tuple[int, Replace | None]:
         waited = 0 if event.row.improved else waited + 1

@@ -1,4 +1,4 @@
-"""The state of a run as trees and plain values, and back: what a checkpoint holds."""
+"""The state of a run as trees and plain values, and back: the content of a checkpoint."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def snapshot(run: Run, cursor: Cursor, user: Any = None) -> dict[str, Any]:
         "run": run.name,
         "branch": run.branch,
         "data": repr(run.plan.train),
-        "options": _options(run),
-        "policy": None if run.trainer.policy is None else run.trainer.policy.label,
+        "optimizer": run.trainer.optimizer.name,
+        "rates": run.rates,
         "versions": environment(),
         "user": user,
     }
@@ -74,8 +74,8 @@ def restore(run: Run, checkpoint: Any) -> Cursor:
     if run.losses is not None and told["losses"] is not None:
         run.losses[:] = told["losses"].tolist()
     run.hooks.restore(told["hooks"])
-    run.name, run.branch = told["run"], told.get("branch") or {}
-    run.validate = told.get("validate", False)
+    run.name, run.branch = told["run"], told["branch"]
+    run.validate = told["validate"]
     run.resumed_totals = told["totals"]
     return Cursor(**told["cursor"])
 
@@ -90,39 +90,29 @@ def _same_monitor(run: Run, checkpoint: Any) -> None:
 def _same_place(run: Run, checkpoint: Any) -> None:
     """Warn once where what computes is not what computed before: the run goes on, but not to the same bits."""
     told = checkpoint.metadata
+    optimizer = run.trainer.optimizer.name
     here = {**environment(), "the data": repr(run.plan.train), "the hooks": ", ".join(run.hooks.state())}
     there = {**told["versions"], "the data": told["data"], "the hooks": ", ".join(told["hooks"])}
+    here, there = {**here, "the optimiser": optimizer}, {**there, "the optimiser": told["optimizer"]}
     other = [f"{name} was {there.get(name)}, is {now}" for name, now in here.items() if there.get(name) != now]
-    other += _other_options(_options(run), told.get("options", {}))
+    other += _other_rates(run.rates, told["rates"])
     if other:
         _LOG.warning("%s was written by another run, and goes on inexactly: %s", checkpoint.path, "; ".join(other))
 
 
-def _options(run: Run) -> dict[str, Any]:
-    """Return what the optimiser was made with, but for schedules and what else is not plain."""
-    return {name: value for name, value in run.trainer.optimizer.options.items() if _is_plain(value)}
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, (list, tuple)):
-        return all(map(_is_plain, value))
-    return value is None or isinstance(value, (bool, int, float, str))
-
-
-def _other_options(here: dict[str, Any], there: dict[str, Any]) -> list[str]:
-    """Tell of options that are others than in the file, and which of both holds: rates are in the optimiser's state."""
-    other = [name for name in here if name in there and here[name] != there[name]]
-    holds = ["the file" if name.split(".")[-1] == "learning_rate" else "the code" for name in other]
+def _other_rates(here: dict[str, float], there: dict[str, float]) -> list[str]:
+    """Tell of learning rates that the code starts with and the file did not: those of the file hold."""
     return [
-        f"{name} is {there[name]} in the file and {here[name]} in the code, and what {who} says holds"
-        for name, who in zip(other, holds, strict=True)
+        f"{path} started at {there[path]:g}, the code says {rate:g}, and the rate in the file holds"
+        for path, rate in here.items()
+        if path in there and there[path] != rate
     ]
 
 
 def _like(what: str, own: Any, held: Any, path: Any) -> Any:
     """Return the tree of a file in the containers of the run's own; the paths, shapes and dtypes must be the same."""
     mine = flat(own)
-    theirs = {name: _widened(leaf, mine.get(name)) for name, leaf in flat(held).items()}
+    theirs = flat(held)
     told = {name: f"{leaf.dtype} {tuple(leaf.shape)}" for name, leaf in mine.items()}
     came = {name: f"{leaf.dtype} {tuple(leaf.shape)}" for name, leaf in theirs.items()}
     odd = [name for name in told | came if told.get(name) != came.get(name)]
@@ -131,11 +121,3 @@ def _like(what: str, own: Any, held: Any, path: Any) -> Any:
         more = f"; and {len(each) - 8} more" if len(each) > 8 else ""
         raise CheckpointError(f"{path} holds other {what} than this run: {'; '.join(each[:8])}{more}")
     return as_arrays(restore_like(own, theirs))
-
-
-def _widened(leaf: Any, own: Any) -> Any:
-    """Return a counter of 32 bits, as older versions kept, in the 64 of the run's own, and anything else as it is."""
-    from ..core._mlx import mx
-
-    narrow = own is not None and (leaf.dtype, own.dtype) == (mx.uint32, mx.uint64)
-    return leaf.astype(mx.uint64) if narrow else leaf

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from toolz import merge
 
+from ..core._frozen import freeze_field
 from ..core._text import table
 from ..core._types import Params, State
 
@@ -26,9 +27,9 @@ class Row:
     """Steps of the run so far."""
     epoch_loss: float
     """The mean loss, weighted by examples."""
-    metrics: dict[str, float]
+    metrics: Mapping[str, float]
     val_loss: float | None
-    val_metrics: dict[str, float]
+    val_metrics: Mapping[str, float]
     validation_batches: int
     seconds: float
     monitor_value: float | None = None
@@ -37,6 +38,9 @@ class Row:
     stale_epochs: int = 0
     """Epochs since the best one."""
     checkpoint: str | None = None
+
+    def __post_init__(self) -> None:
+        freeze_field(self, "metrics", "val_metrics")
 
     @property
     def examples_per_second(self) -> float:
@@ -51,7 +55,7 @@ class Row:
 
     def named(self) -> dict[str, float]:
         """Name every metric, those of validation with `val_` in front."""
-        return self.metrics | {f"val_{name}": value for name, value in self.val_metrics.items()}
+        return {**self.metrics} | {f"val_{name}": value for name, value in self.val_metrics.items()}
 
     def figures(self) -> dict[str, float]:
         """Name the losses and metrics in the order in which they are shown."""
@@ -84,9 +88,12 @@ class Report:
     resume_from: str | None
     resumed_from_epoch: int | None
     checkpoints: tuple[str, ...]
-    policy: dict[str, Any] | None
+    policy: Mapping[str, Any] | None
     params: Params = field(repr=False)
     opt_state: State = field(repr=False)
+
+    def __post_init__(self) -> None:
+        freeze_field(self, "policy")
 
     @property
     def best_checkpoint(self) -> str | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..tree._paths import fresh
-from ._copies import own_row
 from ._report import Report, Row
 from ._totals import Totals
 
@@ -18,7 +17,7 @@ __all__ = ["report_of", "row_of"]
 def report_of(run: Run) -> Report:
     """Return the report of a run as it stands."""
     return Report(
-        rows=tuple(map(own_row, run.rows)),
+        rows=tuple(run.rows),
         losses=tuple(run.losses or ()),
         losses_kept=run.plan.keep_losses,
         monitor_name=run.monitor.name,

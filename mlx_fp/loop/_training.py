@@ -11,9 +11,10 @@ from ..core._mlx import mx
 from ..core._types import Batch, State
 from ..task._folds import start, values
 from ..tree._paths import leaves
-from ._checkpointing import after_step
+from ._checkpointing import save_after_step
 from ._event import AfterBackward, Event
 from ._totals import Totals
+from ._validation import validate_now
 
 if TYPE_CHECKING:
     from ._run import Run
@@ -36,10 +37,10 @@ def trained(run: Run, epoch: int, totals: Totals) -> Generator[Event, None, bool
             for one, batch in zip(logs, group, strict=True):
                 totals.add(one, batch)
             if run.validate:
-                yield from run.validate_now(epoch)
+                yield from validate_now(run, epoch)
                 run.stage = "step"
             if run.saver is not None:
-                yield from after_step(run, epoch, totals.batches, len(group))
+                yield from save_after_step(run, epoch, totals.batches, len(group))
             if run.stop is not None:
                 break
             run.stage = "data"
@@ -93,7 +94,7 @@ def _begin(run: Run, totals: Totals) -> None:
 
 def _stepped(run: Run, group: tuple[Batch, ...]) -> tuple[State, ...]:
     """Take the steps, in one call, and queue them on the device; return the logs of each."""
-    run.state, logs = run.step.packed(run.state, group)
+    run.state, logs = run.step.advance(run.state, group)
     _queue(run, logs)
     return logs
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import Any
 
 import mlx.nn as mlx_nn
@@ -18,21 +17,13 @@ from ..core._errors import unknown
 from ..core._mlx import mx
 from ..core._signature import arguments, name_of, signature_of
 from ..core._types import Params
-from ..cpu import _native
-from ..cpu._composed import MultiHeadAttention
-from ..cpu._linear_vjp import Linear
+from ..core.backend import in_use
 from ..tree._paths import flat, fresh
 from ..tree._select import select
 from ._layer import Apply, Layer, Trainable, check_given, layer
-from ._module import AS_THEY_ARE, Module, fill, hidden, parameters, read, refuse_compiled, structure
+from ._module import NO_SUBSTITUTES, Module, fill, hidden, parameters, read, refuse_functions_of_modules, structure
 
 __all__ = ["as_layer", "fn", "lift", "lower", "method", "split"]
-
-_COMPUTED: Mapping[type, type] = MappingProxyType({mlx_nn.Linear: Linear})
-"""The classes that compute in the place of mlx.nn's own."""
-
-_NATIVE: Mapping[type, type] = MappingProxyType({**_COMPUTED, mlx_nn.MultiHeadAttention: MultiHeadAttention})
-"""Those where kernels are built for the processor at hand."""
 
 
 def lift(target: Any, *args: Any, **kwargs: Any) -> Layer:
@@ -57,7 +48,7 @@ def lift(target: Any, *args: Any, **kwargs: Any) -> Layer:
         return made
     if not isinstance(made, Module):
         raise TypeError(f"{name_of(target)} made {type(made).__name__}, neither a Layer nor an mlx.nn.Module")
-    refuse_compiled(made)
+    refuse_functions_of_modules(made)
     return _lifted(made, lambda: parameters(target(*args, **kwargs)))
 
 
@@ -73,7 +64,7 @@ def split(module: mlx_nn.Module) -> tuple[Layer, Params]:
     """
     if not isinstance(module, Module):
         raise TypeError(f"split takes an mlx.nn.Module; got {type(module).__name__}")
-    refuse_compiled(module)
+    refuse_functions_of_modules(module)
     still = structure(module)
     params = parameters(module)
     return _lifted(still, lambda: fresh(params)), fresh(params)
@@ -157,11 +148,10 @@ class _Run:
     method: str = "__call__"
 
     def __call__(self, params: Params, xs: tuple[Any, ...], kw: dict[str, Any], train: bool) -> tuple[Any, Params]:
-        classes = _NATIVE if _native.engaged() else _COMPUTED
-        module = self.bound(params, train, classes if train else AS_THEY_ARE)  # without, a predictor can be exported
+        module = self.bound(params, train, in_use().substitutes if train else NO_SUBSTITUTES)
         return getattr(module, self.method)(*xs, **kw), read(module, params)
 
-    def bound(self, params: Params, train: bool, classes: Mapping[type, type] = AS_THEY_ARE) -> mlx_nn.Module:
+    def bound(self, params: Params, train: bool, classes: Mapping[type, type] = NO_SUBSTITUTES) -> mlx_nn.Module:
         """Return a module of this structure that holds `params`, some classes replaced by others."""
         self._check(params)
         module: mlx_nn.Module = structure(self.still, classes)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..core._frozen import freeze_field
 from ..core._mlx import mx
 from ..core._text import table
 from ..core._types import Params
@@ -24,9 +25,12 @@ class Row:
 
     path: str
     name: str
-    shapes: dict[str, tuple[int, ...]]
+    shapes: Mapping[str, tuple[int, ...]]
     count: int
     trainable: int
+
+    def __post_init__(self) -> None:
+        freeze_field(self, "shapes")
 
 
 @dataclass(frozen=True, slots=True)

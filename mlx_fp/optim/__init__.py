@@ -4,7 +4,7 @@ from ..core import _mlx as _door  # noqa: F401  says what to install where MLX i
 from ._groups import groups
 from ._mlx_optimizers import *  # noqa: F403
 from ._mlx_optimizers import __all__ as _optimizers
-from ._optimizer import Optimizer, changed, lift
+from ._optimizer import Optimizer, lift
 from ._state import averaged, reading, scale_rates
 from ._wrap import accumulate, clip_norm, clip_value, ema, skip_nonfinite
 
@@ -12,7 +12,6 @@ __all__ = [
     "Optimizer",
     "accumulate",
     "averaged",
-    "changed",
     "clip_norm",
     "clip_value",
     "ema",

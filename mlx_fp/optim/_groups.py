@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from typing import Any
 
 from ..core._types import Params, State, Tree
+from ..core.backend import in_use
 from ..tree._paths import leaves, merge, partition, paths
 from ..tree._select import Select, select
 from ._optimizer import Optimizer
@@ -40,21 +40,10 @@ def groups(*rules: tuple[Any, Optimizer]) -> Optimizer:
 
     def update(grads: Tree, state: State, params: Params) -> tuple[Params, State]:
         shares = zip(made, _shares(made, grads), state["groups"], _shares(made, params), strict=True)
-        done = [opt.update(g, memory, p) for (_, opt), g, memory, p in shares]
+        done = [in_use().update(opt.update, g, memory, p) for (_, opt), g, memory, p in shares]
         return merge(*(p for p, _ in done)), {"groups": [memory for _, memory in done]}
 
-    options = {f"{i}.{name}": value for i, (_, opt) in enumerate(made) for name, value in opt.options.items()}
-
-    def remake(options: Mapping[str, Any]) -> Optimizer:
-        return groups(*((spec, _remade(opt, i, options)) for i, (spec, opt) in enumerate(made)))
-
-    name = f"groups({', '.join(f'{spec!r}: {opt.name}' for spec, opt in made)})"
-    return Optimizer(init, update, name, options, remake, keeps=all(opt.keeps for _, opt in made))
-
-
-def _remade(optimizer: Optimizer, i: int, options: Mapping[str, Any]) -> Optimizer:
-    own = {name: options[f"{i}.{name}"] for name in optimizer.options}
-    return optimizer.remake(own) if optimizer.remake else optimizer
+    return Optimizer(init, update, f"groups({', '.join(f'{spec!r}: {opt.name}' for spec, opt in made)})")
 
 
 def _rule(index: int, rule: Any) -> tuple[Select, Optimizer]:

@@ -41,6 +41,7 @@ def _lifted(cls: Callable[P, mlx_optimizers.Optimizer]) -> Callable[P, Optimizer
 
     make.__doc__ = f"Make an Optimizer of `mlx.optimizers.{cls.__name__}`, with its arguments.\n\n{cls.__doc__}"
     make.__name__ = make.__qualname__ = cls.__name__
+    make.__wrapped__ = cls  # type: ignore[attr-defined]  # its signature is the class's
     return make
 
 

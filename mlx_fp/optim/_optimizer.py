@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import mlx.optimizers as mlx_optimizers
 from toolz import compose_left
 
-from ..core._errors import unknown
 from ..core._mlx import mx, utils
-from ..core._signature import arguments
-from ..core._types import Params, State, Tree
-from ..cpu._grouping import together
+from ..core._signature import arguments, signature_of
+from ..core._types import Array, Params, State, Tree
+from ..core.backend import in_use
 from ..tree._paths import fresh
 
-__all__ = ["Optimizer", "changed", "checked", "lift"]
+__all__ = ["Optimizer", "checked", "lift"]
 
 _ELEMENTWISE = {
     getattr(mlx_optimizers, name)
     for name in ("AdaDelta", "Adagrad", "Adam", "AdamW", "Adamax", "Lion", "RMSprop", "SGD")
 }
 """Classes, but not those made of them, whose update of an element depends on that element alone."""
+
+_UPDATED = "updated parameter"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +37,6 @@ class Optimizer:
     init: Callable[[Params], State]
     update: Callable[[Tree, State, Params], tuple[Params, State]]
     name: str = "optimizer"
-    options: Mapping[str, Any] = field(default_factory=dict, compare=False)
-    """What it and the optimisers in it were made with, by name; see `changed`."""
-    remake: Callable[[Mapping[str, Any]], Optimizer] | None = field(default=None, compare=False)
-    keeps: bool = field(default=False, compare=False)
-    """Whether `update` changes no array that it is given or has given in place, as `p -= …` does: those of this
-    library do not. Small arrays of others never lie together."""
 
     def __repr__(self) -> str:
         return self.name
@@ -52,69 +47,37 @@ def lift(target: Any, *args: Any, **kwargs: Any) -> Optimizer:
 
     The state is `{"step", "learning_rate", …, "memory"}`: hyper-parameters that MLX keeps as arrays, readable by path
     and changed by `mlx_fp.swap` without a retrace, and the memory of each parameter under the parameter's own path. So
-    a parameter may be called `step`. New parameters and memory keep the dtypes of the old.
+    a parameter may be called `step`. New parameters and memory keep the dtypes of the old. The name says which options
+    differ from the class's defaults.
 
     >>> opt = lift(mlx_optimizers.SGD, 0.5)
     >>> state = opt.init({"step": mx.array(1.0)})
     >>> opt.update({"step": mx.array(1.0)}, state, {"step": mx.array(1.0)})[0]["step"].item()
     0.5
+    >>> lift(mlx_optimizers.SGD, 0.5, momentum=0.9)
+    sgd(momentum=0.9)
     """
-    options: dict[str, Any] = {}
-    if isinstance(target, mlx_optimizers.Optimizer):
-        if args or kwargs:
-            raise TypeError(f"{type(target).__name__} is made already and takes no arguments; lift its class")
-        made = target
-    else:
-        options = arguments(target, args, kwargs)
-        made = target(*args, **kwargs)
-    if not isinstance(made, mlx_optimizers.Optimizer) or isinstance(made, mlx_optimizers.MultiOptimizer):
-        raise TypeError(f"lift takes a single mlx optimiser; got {type(made).__name__}; for several use optim.groups")
-    still = copy.copy(made)
-    still._schedulers = {name: compose_left(schedule, _rate) for name, schedule in made._schedulers.items()}
+    made, changes = _made(target, args, kwargs)
+    template = copy.copy(made)
+    template._schedulers = {name: compose_left(schedule, _rate) for name, schedule in made._schedulers.items()}
     hyper = {name: mx.array(value) for name, value in made.state.items() if not isinstance(value, (dict, list))}
     hyper |= {name: _rate(hyper[name]) for name in ("learning_rate", *made._schedulers) if name in hyper}
     mx.eval(hyper)
+    apply = _elementwise if type(made) in _ELEMENTWISE else _leaf_by_leaf
 
     def init(params: Params) -> State:
-        worker = _worker(still, dict(hyper))
+        worker = _worker(template, dict(hyper))
         worker.init({"memory": params})
         state: State = worker.state
         return state
 
     def update(grads: Tree, state: State, params: Params) -> tuple[Params, State]:
-        elementwise = type(made) in _ELEMENTWISE
-        trees = grads, params if elementwise else fresh(params), state["memory"]
-        (grads, own, memory), back = together(*trees) if elementwise else (trees, lambda tree: tree)
-        worker = _worker(still, fresh({**state, "memory": memory}))
+        worker = _worker(template, dict(fresh({**state, "memory": {}})))
         worker._initialized = True
-        updated = worker.apply_gradients({"memory": grads}, {"memory": own})["memory"]
-        after = {**worker.state, "memory": back(worker.state["memory"])}
-        return _as_before(back(updated), params), _as_before(after, state)
+        updated, memory = apply(worker, grads, state["memory"], params)
+        return _as_before(updated, params), _as_before({**worker.state, "memory": memory}, state)
 
-    remake = (lambda options: lift(target, **options)) if options else None
-    return Optimizer(init, update, type(made).__name__.lower(), options, remake, keeps=True)
-
-
-def changed(options: Mapping[str, Any]) -> Callable[[Optimizer], Optimizer]:
-    """Make an optimiser anew with other options; those of an optimiser in `groups` have its number in front.
-
-    KeyError with candidates for an option that there is not.
-
-    >>> from mlx_fp import optim
-    >>> slow = pipe(optim.sgd(0.5), optim.clip_norm(1.0), changed({"learning_rate": 0.1}))
-    >>> slow.options["learning_rate"], slow.options["max_norm"]
-    (0.1, 1.0)
-    """
-
-    def again(optimizer: Optimizer) -> Optimizer:
-        for name in options:
-            if name not in optimizer.options:
-                raise KeyError(unknown(f"option of {optimizer.name}", name, optimizer.options))
-        if not options or optimizer.remake is None:
-            return optimizer
-        return optimizer.remake({**optimizer.options, **options})
-
-    return again
+    return Optimizer(init, update, f"{type(made).__name__.lower()}{changes}")
 
 
 def checked(optimizer: Any, taker: str) -> Optimizer:
@@ -125,8 +88,50 @@ def checked(optimizer: Any, taker: str) -> Optimizer:
     raise TypeError(f"{taker} takes an Optimizer; got {type(optimizer).__name__}: {hint}")
 
 
-def _worker(still: mlx_optimizers.Optimizer, state: State) -> Any:
-    worker = copy.copy(still)
+def _made(target: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, str]:
+    """Return an mlx optimiser, and the options that differ from its class's defaults in words."""
+    options: dict[str, Any] = {}
+    if isinstance(target, mlx_optimizers.Optimizer):
+        if args or kwargs:
+            raise TypeError(f"{type(target).__name__} is made already and takes no arguments; lift its class")
+        made = target
+    else:
+        options = arguments(target, args, kwargs)
+        made = target(*args, **kwargs)
+    if not isinstance(made, mlx_optimizers.Optimizer) or isinstance(made, mlx_optimizers.MultiOptimizer):
+        raise TypeError(f"lift takes a single mlx optimiser; got {type(made).__name__}; for several use optim.groups")
+    return made, _changes(target, options)
+
+
+def _changes(target: Any, options: Mapping[str, Any]) -> str:
+    """Name the options that were given with other values than their defaults; rates are in the state."""
+    defaults = {p.name: p.default for p in signature_of(target) or () if p.default is not p.empty}
+    changed = [f"{name}={options[name]}" for name, default in defaults.items() if options.get(name, default) != default]
+    return f"({', '.join(changed)})" if changed else ""
+
+
+def _elementwise(worker: Any, grads: Tree, memory: Tree, params: Params) -> tuple[Params, Tree]:
+    """Update with a function of elements, as the backend maps it; `worker` takes the step's rates and counter."""
+    worker.apply_gradients({}, {})
+
+    def single(grad: Array, param: Array, memory: State) -> State:
+        after = dict(memory)
+        return {_UPDATED: worker.apply_single(grad, param, after), **after}
+
+    updated = in_use().elementwise(single, grads, params, memory)
+    after = utils.tree_map(lambda _, each: {k: v for k, v in each.items() if k != _UPDATED}, grads, updated)
+    return utils.tree_map(lambda _, each: each[_UPDATED], grads, updated), after
+
+
+def _leaf_by_leaf(worker: Any, grads: Tree, memory: Tree, params: Params) -> tuple[Params, Tree]:
+    """Update by MLX's own loop over leaves, on arrays that it may write over."""
+    worker.state["memory"] = fresh(memory)
+    updated = worker.apply_gradients({"memory": grads}, {"memory": fresh(params)})["memory"]
+    return updated, worker.state["memory"]
+
+
+def _worker(template: mlx_optimizers.Optimizer, state: State) -> Any:
+    worker = copy.copy(template)
     worker.state = state
     return worker
 

@@ -9,7 +9,7 @@ from ..core._mlx import mx, utils
 from ..core._types import Array, Params, State, Tree
 from ..tree._paths import flat, leaves
 
-__all__ = ["averaged", "finite", "reading", "scale_rates", "skips"]
+__all__ = ["averaged", "finite", "reading", "scale_rates", "skips", "stages"]
 
 _INSIDE = {"inner", "memory", "optimizer", "groups"}
 
@@ -82,7 +82,19 @@ def finite(tree: Tree) -> Array:
 
 def skips(state: State) -> bool:
     """Tell whether an optimiser's state is that of one with `skip_nonfinite` somewhere in it."""
-    return any("skipped" in one for one in _chain(state))
+    return any("skipped" in one for _, one in stages(state))
+
+
+def stages(state: Any, path: str = "") -> Iterator[tuple[str, State]]:
+    """Yield the state of each wrapper, the outermost first, and of each optimiser inside, by path.
+
+    >>> [path for path, _ in stages({"optimizer": {"inner": {"step": 0}}})]
+    ['', 'optimizer', 'optimizer.inner']
+    """
+    if isinstance(state, dict):
+        yield path, state
+        for name, inner in _inside(state):
+            yield from stages(inner, f"{path}.{name}" if path else name)
 
 
 def _holders(opt_state: State, name: str) -> list[State]:
@@ -92,7 +104,7 @@ def _holders(opt_state: State, name: str) -> list[State]:
     """
     found = list(_outermost(opt_state, name))
     if not found:
-        kept = sorted({key for state in _chain(opt_state) for key in state} - _INSIDE)
+        kept = sorted({key for _, state in stages(opt_state) for key in state} - _INSIDE)
         raise KeyError(f"no wrapper of this optimiser keeps {name!r}; kept: {', '.join(kept)}")
     return found
 
@@ -101,19 +113,12 @@ def _outermost(state: Any, name: str) -> Iterator[State]:
     if isinstance(state, dict) and name in state:
         yield state
     else:
-        for inner in _inside(state):
+        for _, inner in _inside(state):
             yield from _outermost(inner, name)
 
 
-def _inside(state: Any) -> Iterator[Any]:
-    """Yield what a wrapper's state has the states of what it wraps under."""
+def _inside(state: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the states of the optimisers that an optimiser wraps, by path."""
     if isinstance(state, dict):
-        yield from (state.get("optimizer"), state.get("inner"), *state.get("groups", ()))
-
-
-def _chain(state: Any) -> Iterator[State]:
-    """Yield the states of the wrappers, the outermost first, and of the optimisers inside."""
-    if isinstance(state, dict):
-        yield state
-        for inner in _inside(state):
-            yield from _chain(inner)
+        yield from ((name, state[name]) for name in ("optimizer", "inner") if name in state)
+        yield from ((f"groups.{i}", group) for i, group in enumerate(state.get("groups", ())))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable
 from typing import Any
 
 from mlx.optimizers import clip_grad_norm
@@ -12,7 +11,7 @@ from mlx.optimizers import clip_grad_norm
 from ..core._errors import is_count
 from ..core._mlx import mx, utils
 from ..core._types import Array, Params, State, Tree
-from ..cpu._grouping import elementwise, sharing, together
+from ..core.backend import in_use
 from ._optimizer import Optimizer
 from ._state import finite
 
@@ -42,16 +41,15 @@ def clip_norm(max_norm: float) -> Verb:
             return {"grad_norm": mx.array(0.0), "inner": inner.init(params)}
 
         def update(grads: Tree, state: State, params: Params) -> tuple[Params, State]:
-            (own,), back = together(grads)
+            (own,), ungroup = in_use().grouped(grads)
             wide = tree_map(lambda g: g.astype(_wide(g.dtype)), own)  # MLX sums bfloat16 squares in bfloat16
             clipped, norm = clip_grad_norm(wide, max_norm)
             if not math.isinf(max_norm):
-                grads = back(tree_map(lambda c, g: c.astype(g.dtype), clipped, own))
-            params, memory = inner.update(grads, state["inner"], params)
+                grads = ungroup(tree_map(lambda c, g: c.astype(g.dtype), clipped, own))
+            params, memory = in_use().update(inner.update, grads, state["inner"], params)
             return params, {"grad_norm": norm.astype(mx.float32), "inner": memory}
 
-        made = Optimizer(init, sharing(update), f"clip_norm({max_norm:g})({inner.name})")
-        return _around(inner, clip_norm, {"max_norm": max_norm}, made)
+        return Optimizer(init, update, f"clip_norm({max_norm:g})({inner.name})")
 
     return wrapped
 
@@ -65,13 +63,11 @@ def clip_value(limit: float) -> Verb:
             return {"inner": inner.init(params)}
 
         def update(grads: Tree, state: State, params: Params) -> tuple[Params, State]:
-            clipped = elementwise(lambda g: mx.clip(g, -limit, limit).astype(g.dtype), grads)
-            params, memory = inner.update(clipped, state["inner"], params)
+            clipped = in_use().elementwise(lambda g: mx.clip(g, -limit, limit).astype(g.dtype), grads)
+            params, memory = in_use().update(inner.update, clipped, state["inner"], params)
             return params, {"inner": memory}
 
-        return _around(
-            inner, clip_value, {"limit": limit}, Optimizer(init, update, f"clip_value({limit:g})({inner.name})")
-        )
+        return Optimizer(init, update, f"clip_value({limit:g})({inner.name})")
 
     return wrapped
 
@@ -90,21 +86,20 @@ def accumulate(count: int) -> Verb:
             return {"count": mx.array(0, mx.uint32), "grads": _zeros(params), "inner": inner.init(params)}
 
         def update(grads: Tree, state: State, params: Params) -> tuple[Params, State]:
-            seen = state["count"] + 1
+            seen, elementwise = state["count"] + 1, in_use().elementwise
             due = seen == count
             total = elementwise(lambda g, sum: sum + g.astype(sum.dtype), grads, state["grads"])
             mean = elementwise(lambda g, sum: (sum / count).astype(g.dtype), grads, total)
-            updated, memory = inner.update(mean, state["inner"], params)
+            updated, memory = in_use().update(inner.update, mean, state["inner"], params)
             held = elementwise(lambda sum: mx.where(due, mx.zeros_like(sum), sum), total)
             state = {
                 "count": mx.where(due, mx.array(0, mx.uint32), seen),
                 "grads": held,
-                "inner": _chosen(due, memory, state["inner"], by_name=True),
+                "inner": _chosen(due, memory, state["inner"]),
             }
             return _chosen(due, updated, params), state
 
-        made = Optimizer(init, sharing(update), f"accumulate({count})({inner.name})")
-        return _around(inner, accumulate, {"count": count}, made)
+        return Optimizer(init, update, f"accumulate({count})({inner.name})")
 
     return wrapped
 
@@ -126,16 +121,15 @@ def skip_nonfinite(*, limit: int | None = None) -> Verb:
         def update(grads: Tree, state: State, params: Params) -> tuple[Params, State]:
             sound = finite(grads)
             goes = sound if limit is None else sound | (state["in_a_row"] >= limit)
-            updated, memory = inner.update(grads, state["inner"], params)
+            updated, memory = in_use().update(inner.update, grads, state["inner"], params)
             state = {
                 "skipped": state["skipped"] + (~goes).astype(mx.uint32),
                 "in_a_row": mx.where(goes, mx.array(0, mx.uint32), state["in_a_row"] + 1),
-                "inner": _chosen(goes, memory, state["inner"], by_name=True),
+                "inner": _chosen(goes, memory, state["inner"]),
             }
             return _chosen(goes, updated, params), state
 
-        name = f"skip_nonfinite({'' if limit is None else limit})({inner.name})"
-        return _around(inner, skip_nonfinite, {"limit": limit}, Optimizer(init, sharing(update), name))
+        return Optimizer(init, update, f"skip_nonfinite({'' if limit is None else limit})({inner.name})")
 
     return wrapped
 
@@ -155,27 +149,19 @@ def ema(decay: float) -> Verb:
             return {"average": tree_map(lambda p: mx.array(p, _wide(p.dtype)), params), "inner": inner.init(params)}
 
         def update(grads: Tree, state: State, params: Params) -> tuple[Params, State]:
-            params, memory = inner.update(grads, state["inner"], params)
-            average = elementwise(lambda p, a: decay * a + (1 - decay) * p.astype(a.dtype), params, state["average"])
+            params, memory = in_use().update(inner.update, grads, state["inner"], params)
+            average = in_use().elementwise(
+                lambda p, a: decay * a + (1 - decay) * p.astype(a.dtype), params, state["average"]
+            )
             return params, {"average": average, "inner": memory}
 
-        return _around(inner, ema, {"decay": decay}, Optimizer(init, update, f"ema({decay:g})({inner.name})"))
+        return Optimizer(init, update, f"ema({decay:g})({inner.name})")
 
     return wrapped
 
 
-def _around(inner: Optimizer, make: Callable[..., Verb], own: dict[str, Any], made: Optimizer) -> Optimizer:
-    """Give a wrapper the options of what it wraps beside its own, and how to make both anew."""
-
-    def remake(options: Mapping[str, Any]) -> Optimizer:
-        theirs = {name: value if name in own else options[name] for name, value in inner.options.items()}
-        return make(**{name: options[name] for name in own})(inner.remake(theirs) if inner.remake else inner)
-
-    return replace(made, options={**inner.options, **own}, remake=remake, keeps=inner.keeps)
-
-
-def _chosen(condition: Array, yes: Tree, no: Tree, by_name: bool = False) -> Tree:
-    return elementwise(lambda a, b: mx.where(condition, a, b).astype(b.dtype), yes, no, by_name=by_name)
+def _chosen(condition: Array, yes: Tree, no: Tree) -> Tree:
+    return in_use().elementwise(lambda a, b: mx.where(condition, a, b).astype(b.dtype), yes, no)
 
 
 def _zeros(params: Params) -> Tree:

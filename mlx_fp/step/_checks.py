@@ -12,7 +12,7 @@ from ..core._types import Params
 from ..nn._layer import Layer
 from ..tree._paths import flat
 
-_OF_ARRAYS = ("mlx.nn.losses", "mlx_fp.nn.losses", "mlx_fp.cpu._composed")
+_OF_ARRAYS = ("mlx.nn.losses", "mlx_fp.nn.losses")
 
 __all__ = ["check_options", "check_parts", "check_state", "check_trainable"]
 

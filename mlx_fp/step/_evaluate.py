@@ -10,11 +10,12 @@ from typing import Any
 from ..compile import rng
 from ..compile._compiled import Compiled, compiled
 from ..core._types import Batch, Loss, Params, State
+from ..core.backend import on_device
 from ..nn._layer import Layer
 from ..task._folds import Metric, checked, fold, start
 from ._bound_model import Bound, losses, output
 from ._checks import check_options, check_parts
-from ._parts import abreast, divided, reported
+from ._parts import mean_logs, run_parts, split_batch
 
 __all__ = ["EvalStep", "eval_step"]
 
@@ -70,9 +71,9 @@ def eval_step(
         return {"loss": value, **logs}, output(bound)
 
     def whole(params: Params, state: State, batch: Batch) -> tuple[State, State]:
-        parts, shares = divided(batch, streams)
-        logs, outputs = zip(*abreast([partial(forward, params, part) for part in parts]), strict=True)
-        return fold(folds, state, outputs, parts), reported(logs, shares)
+        parts, shares = split_batch(batch, streams)
+        logs, outputs = zip(*run_parts([partial(forward, params, part) for part in parts]), strict=True)
+        return fold(folds, state, outputs, parts), mean_logs(logs, shares)
 
     names, title = ("params", "state", "batch"), f"eval_step({model.name})"
-    return EvalStep(folds, compiled(whole, *names, compile=compile, title=title, numpy=("batch",)))
+    return EvalStep(folds, compiled(on_device(whole), *names, compile=compile, title=title, numpy=("batch",)))

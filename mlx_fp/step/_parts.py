@@ -1,74 +1,67 @@
-"""A batch in parts that are computed side by side, each on a stream of its own.
-
-MLX computes all but matrix products on one core of a CPU. A second stream is a second core.
-"""
+"""A batch in parts, each computed by itself, and the mean of their results."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, TypeVar
 
-from ..core._mlx import mx, on_cpu, utils
+from ..core._mlx import mx, utils
 from ..core._types import Array, Batch, State, Tree
-from ..cpu._blas import single
+from ..core.backend import in_use
 from ..tree._paths import leaves
 
-__all__ = ["abreast", "divided", "keys", "mean", "reported"]
+__all__ = ["mean", "mean_logs", "run_parts", "split_batch", "split_key"]
 
 T = TypeVar("T")
 
-_of_thread = threading.local()  # for MLX's streams belong to the thread that made them
 
+def split_batch(batch: Batch, count: int) -> tuple[list[Batch], list[float]]:
+    """Split a batch by rows into at most `count` parts: the parts, and the share of the rows that each has.
 
-def divided(batch: Batch, count: int) -> tuple[list[Batch], list[float]]:
-    """Divide a batch by rows into at most `count` parts: the parts, and the share of the rows that each has.
+    What is no array, or an array of no axes, is in every part. Where the backend computes nothing side by side, the
+    batch stays whole.
 
-    What is no array, or an array of no axes, is in every part. On a GPU the batch stays whole. ValueError for arrays
-    that differ in length.
+    Raises:
+        ValueError: the arrays differ in their number of rows, or there is none.
 
-    >>> divided({"x": mx.arange(4), "n": 7}, 2)
+    >>> from dataclasses import replace
+    >>> from mlx_fp.core.backend import PLAIN, using
+    >>> side_by_side = replace(PLAIN, parallel=lambda calls: [call() for call in calls])
+    >>> using(side_by_side)(split_batch)({"x": mx.arange(4), "n": 7}, 2)
     ([{'x': array([0, 1], dtype=int32), 'n': 7}, {'x': array([2, 3], dtype=int32), 'n': 7}], [0.5, 0.5])
     """
-    if count == 1 or not on_cpu():
+    if count == 1 or in_use().parallel is None:
         return [batch], [1.0]
     lengths = {leaf.shape[0] for leaf in leaves(batch) if _has_rows(leaf)}
     if len(lengths) != 1:
-        told = f"arrays of {', '.join(map(str, sorted(lengths)))} rows" if lengths else "no array"
-        raise ValueError(f"streams={count} divides a batch by rows, the first axis of its arrays, and it has {told}")
+        found = f"arrays of {', '.join(map(str, sorted(lengths)))} rows" if lengths else "no array"
+        raise ValueError(f"streams={count} divides a batch by rows, the first axis of its arrays, and it has {found}")
     (rows,) = lengths
     count = max(1, min(count, rows))
     bounds = list(pairwise(rows * i // count for i in range(count + 1)))
     return [_rows(batch, *each) for each in bounds], [(end - start) / max(rows, 1) for start, end in bounds]
 
 
-def keys(key: Array, count: int) -> list[Array]:
-    """Return a random key for each part: the one at hand if there is but one."""
+def split_key(key: Array, count: int) -> list[Array]:
+    """Return a random key for each part; the key itself for a single part."""
     return [key] if count == 1 else list(mx.random.split(key, count))
 
 
-def abreast(calls: Sequence[Callable[[], T]]) -> list[T]:
-    """Return what each function returns, the arrays being computed side by side, on CPU streams of this thread.
+def run_parts(calls: Sequence[Callable[[], T]]) -> list[T]:
+    """Call each function and return the results in order, side by side where the backend can.
 
-    More than one leave MLX's BLAS a single thread, for its products would wait for each other.
+    >>> run_parts([lambda: 1])
+    [1]
     """
-    if len(calls) == 1:
-        return [calls[0]()]
-    single()
-    others = _of_thread.__dict__.setdefault("streams", [])
-    others += [mx.new_stream(mx.Device(mx.cpu)) for _ in range(len(calls) - 1 - len(others))]
-    results = [calls[0]()]
-    for stream, call in zip(others, calls[1:], strict=False):
-        with mx.stream(stream):
-            results.append(call())
-    return results
+    parallel = in_use().parallel
+    return [call() for call in calls] if parallel is None or len(calls) == 1 else parallel(calls)
 
 
 def mean(trees: Sequence[Tree], shares: Sequence[float]) -> Tree:
     """Return the mean of trees of one structure, weighted; exactly any of them where all are equal.
 
-    Arrays of no floating type, which are counters, are those of the first.
+    Arrays of no floating type, which are counters, are those of the first tree.
 
     >>> mean([{"a": mx.array(1.0)}, {"a": mx.array(4.0)}], [0.75, 0.25])["a"].item()
     1.75
@@ -77,11 +70,11 @@ def mean(trees: Sequence[Tree], shares: Sequence[float]) -> Tree:
     return utils.tree_map(lambda leaf, *more: _mean(leaf, more, shares[1:]), first, *others)
 
 
-def reported(logs: Sequence[State], shares: Sequence[float]) -> State:
-    """Return the mean of what the parts report, weighted; of integers too, as floats."""
+def mean_logs(logs: Sequence[State], shares: Sequence[float]) -> State:
+    """Return the weighted mean of what the loss reports for each part; integers become floats."""
     if len(logs) == 1:
         return logs[0]
-    averaged: State = mean([{name: value * 1.0 for name, value in one.items()} for one in logs], shares)
+    averaged: State = mean([{name: value * 1.0 for name, value in each.items()} for each in logs], shares)
     return averaged
 
 

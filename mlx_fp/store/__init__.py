@@ -1,1 +1,1 @@
-"""Files of a run, written whole or not at all."""
+"""Floor 4: files that are whole at every instant: checkpoints and bundles."""

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from ..core._signature import name_of
-from ..cpu._blas import info
 from ._files import digest, write_whole
 
 __all__ = ["SCHEMA", "bundle", "is_bundle", "read_bundle", "save_bundle"]
@@ -128,13 +127,14 @@ def _version(name: str) -> str | None:
 
 
 def _device() -> dict[str, str | None]:
-    """Say what computes: the device, and on CPUs the BLAS."""
+    """Name the device, and the libraries that compute on it."""
     try:
         from ..core._mlx import mx
+        from ..core.backend import device_backend
     except ImportError:
         return {"device": None, "blas": None}
     device = str(mx.default_device().type).removeprefix("DeviceType.")
-    return {"device": device, "blas": Path(info().library).name}
+    return {"device": device, "blas": None, **device_backend().facts()}
 
 
 def _plain(value: Any, at: str) -> Any:

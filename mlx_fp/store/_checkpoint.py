@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO
 
 from ..core._errors import CheckpointError
@@ -45,8 +46,11 @@ class Checkpoint:
 
     params: Params = field(repr=False)
     opt_state: State | None = field(repr=False)
-    metadata: dict[str, Any]
+    metadata: Mapping[str, Any]
     path: Path | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "metadata", MappingProxyType(dict(self.metadata)))
 
 
 def save(
@@ -65,7 +69,7 @@ def save(
 
     >>> import tempfile
     >>> path = save(os.path.join(tempfile.mkdtemp(), "a"), {"weight": mx.ones((2,))}, metadata={"epoch": 3})
-    >>> load(path).params, load(path).metadata
+    >>> load(path).params, dict(load(path).metadata)
     ({'weight': array([1, 1], dtype=float32)}, {'epoch': 3})
     """
     return prepared(path, params, opt_state=opt_state, metadata=metadata)()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ..core._frozen import freeze_field
 from ..core._mlx import mx
 from ..core._signature import name_of
 from ..core._types import Array, Batch, Forward, Loss
@@ -32,6 +33,9 @@ class Task:
     monitor: str = "val_loss"
     mode: str | None = None
     collate: Any = None
+
+    def __post_init__(self) -> None:
+        freeze_field(self, "collate")
 
     def __repr__(self) -> str:
         return f"{self.name}({', '.join(m.name for m in self.metrics)})"

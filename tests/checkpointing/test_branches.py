@@ -108,22 +108,23 @@ def test_a_path_function_is_known_by_its_name_wherever_it_stands(tmp_path):
 
 def test_two_lambdas_in_a_folder_are_two_policies_wherever_they_stand(tmp_path):
     one, same, other = (
-        fp.checkpoints(path)(trainer()).policy
+        fp.checkpoints(path)
         for path in (
             lambda epoch: f"{tmp_path}/a-{epoch}",
             lambda epoch: f"{tmp_path}/a-{epoch}",
             lambda epoch: f"{tmp_path}/b-{epoch}",
         )
     )
-    assert one.owns(same.label)
-    assert not one.owns(other.label)
-    assert one.owns("<lambda> of line 17")
+    fit(trainer(one), 2)
+    fit(trainer(other), 3)
+    assert fit(trainer(same), 3, resume="latest").resume_from == str(tmp_path / "a-1.safetensors")
+    assert fit(trainer(other), 3, resume="latest").resume_from == str(tmp_path / "b-2.safetensors")
 
 
-def test_files_that_have_their_whole_template_as_label_are_found(tmp_path):
-    policy = fp.checkpoints(str(tmp_path / "{epoch}"))(trainer()).policy
-    assert policy.label == "{epoch}"
-    assert [policy.owns(label) for label in ("{epoch}", str(tmp_path / "{epoch}"), "{step}")] == [True, True, False]
+@pytest.mark.parametrize("metadata", [{}, {"epoch": "x", "monitor_value": None}, {"epoch": None, "monitor_value": 0.5}])
+def test_metadata_that_say_nothing_of_a_path_are_of_no_policy(metadata, tmp_path):
+    policy = fp.checkpoints(tmp_path / "{epoch:03}")(trainer()).policy
+    assert not policy.owns(tmp_path / "001.safetensors", metadata)
 
 
 def test_weights_of_another_making_do_not_keep_a_first_run_from_starting(tmp_path, caplog):

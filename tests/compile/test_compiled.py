@@ -285,7 +285,8 @@ def without_compiler(code, **environment):
 
 PROGRAM = """
 import mlx.core as mx, mlx_fp as fp
-from mlx_fp import nn, optim, jit
+from mlx_fp import nn, optim
+from mlx_fp.compile import _compiled as jit
 model = nn.sequential(nn.linear(2, 4), nn.dropout(0.5), nn.linear(4, 1))
 loss = lambda m, x: (m(x) ** 2).mean()
 steps = [fp.train_step(model, loss, optim.adam(0.1), compile=c) for c in (True, {}, False)]

@@ -187,7 +187,7 @@ def test_a_dict_batch_reaches_a_keyword_only_loss_through_the_compiled_step():
     )
     params, state = step.init(0)
     x, y = mx.ones((4, 2)), mx.zeros((4, 1))
-    expected = 2 * (step.model.apply(params, x)[0] ** 2).mean()
+    expected = 2 * (step.computation.model.apply(params, x)[0] ** 2).mean()
     _, _, logs = step(params, state, {"y": y, "x": x})
     assert logs["loss"].item() == pytest.approx(expected.item(), rel=1e-6)
     with pytest.raises(TypeError, match=r"loss '<lambda>' takes \(x, y, scale\).*keys \(x\): no key fills 'y'"):

@@ -39,7 +39,7 @@ def numbers(report):
 
 def test_within_both_threads_share_the_core_of_the_caller_and_afterwards_all_is_as_before():
     before = whereabouts()
-    with fp.one_core():
+    with fp.cpu.one_core():
         own, worker, policy = whereabouts()
     assert own == worker <= before[0]
     assert (len(own), policy) == (1, os.SCHED_BATCH)
@@ -48,28 +48,28 @@ def test_within_both_threads_share_the_core_of_the_caller_and_afterwards_all_is_
 
 def test_an_exception_within_is_undone_and_goes_on():
     before = whereabouts()
-    with pytest.raises(ZeroDivisionError), fp.one_core():
+    with pytest.raises(ZeroDivisionError), fp.cpu.one_core():
         1 / 0
     assert whereabouts() == before
 
 
 def test_one_within_another_changes_nothing():
     before = whereabouts()
-    with fp.one_core():
+    with fp.cpu.one_core():
         outer = whereabouts()
-        with fp.one_core():
+        with fp.cpu.one_core():
             assert whereabouts() == outer
         assert whereabouts() == outer
     assert whereabouts() == before
 
 
 def test_it_decorates_a_function():
-    assert fp.one_core()(whereabouts)()[2] == os.SCHED_BATCH
+    assert fp.cpu.one_core()(whereabouts)()[2] == os.SCHED_BATCH
 
 
 def test_a_run_within_ends_with_the_same_bits():
     alone = numbers(trained())
-    with fp.one_core():
+    with fp.cpu.one_core():
         assert numbers(trained()) == alone
 
 
@@ -77,7 +77,7 @@ def test_each_thread_has_its_own():
     found = []
 
     def other():
-        with fp.one_core():
+        with fp.cpu.one_core():
             found.append((cores._worker(), whereabouts()))
 
     thread = threading.Thread(target=other)
@@ -114,7 +114,7 @@ def test_prefetching_uses_the_cores_that_there_were(monkeypatch):
         seen.append((threading.current_thread().name, os.sched_getaffinity(0)))
         return row
 
-    with fp.one_core():
+    with fp.cpu.one_core():
         list(pipe(data.arrays(mx.arange(3)), data.map(note), data.prefetch(1)))
     assert seen == [("mlx_fp-prefetch", everywhere)] * 3
 
@@ -126,7 +126,7 @@ def test_checkpoints_are_written_on_the_cores_that_there_were(tmp_path):
         threads = [t for t in threading.enumerate() if t.name.startswith("mlx_fp-checkpoint")]
         seen.extend(os.sched_getaffinity(thread.native_id) for thread in threads)
 
-    with fp.one_core():
+    with fp.cpu.one_core():
         trained(fp.checkpoints(tmp_path / "{epoch}", background=True), fp.on("after_checkpoint", note))
     assert seen
     assert all(mask == everywhere for mask in seen)
@@ -135,7 +135,7 @@ def test_checkpoints_are_written_on_the_cores_that_there_were(tmp_path):
 def test_where_mlx_computes_on_a_gpu_nothing_changes(monkeypatch):
     before = whereabouts()
     monkeypatch.setattr("mlx_fp.core._mlx.on_cpu", lambda: False)
-    with fp.one_core():
+    with fp.cpu.one_core():
         assert whereabouts() == before
 
 
@@ -146,7 +146,7 @@ def test_where_the_system_refuses_a_warning_says_so_and_nothing_changes(refused,
     def refuse(*_):
         raise PermissionError(1, "Operation not permitted")
 
-    @fp.one_core()
+    @fp.cpu.one_core()
     def within():
         monkeypatch.undo()
         return whereabouts()
@@ -158,7 +158,7 @@ def test_where_the_system_refuses_a_warning_says_so_and_nothing_changes(refused,
 
 
 def test_a_fork_leaves_the_threads_of_its_parent_alone():
-    with fp.one_core():
+    with fp.cpu.one_core():
         within, worker = whereabouts(), cores._worker()
         cores._place(os.getpid() + 1, worker, os.sched_getaffinity(os.getppid()), os.SCHED_OTHER)
         assert whereabouts() == within

@@ -35,8 +35,8 @@ openblas = pytest.mark.skipif(not PACKAGED, reason="needs scipy-openblas32")
 HEAD = """
 import os, re, sys, warnings
 warnings.simplefilter("always")
-from mlx_fp import blas
-from mlx_fp.cpu import _elf
+import ctypes
+from mlx_fp.cpu import _blas as blas, _elf
 
 def lib(): return _elf.image("libmlx.so")
 def slots(): return _elf.imports(lib(), blas._BLAS)
@@ -140,7 +140,7 @@ def test_a_second_bind_is_the_first() -> None:
         """
 first = blas.bind()
 before = held()
-assert blas.bind() is first and blas.info() is first and held() == before
+assert blas.bind() is first and blas.blas() is first and held() == before
 """
     )
 
@@ -178,9 +178,16 @@ assert right()
 
 @linux
 @openblas
-def test_sets_the_thread_timeout_only_where_nobody_has() -> None:
-    run("blas.bind(); assert os.environ['OPENBLAS_THREAD_TIMEOUT'] == '10'")
-    run("blas.bind(); assert os.environ['OPENBLAS_THREAD_TIMEOUT'] == '20'", OPENBLAS_THREAD_TIMEOUT="20")
+def test_sets_the_thread_timeout_while_it_loads_and_puts_the_environment_back() -> None:
+    watch = "timeouts = []; load = ctypes.CDLL\n"
+    watch += (
+        "ctypes.CDLL = lambda *a, **k: timeouts.append(os.environ.get('OPENBLAS_THREAD_TIMEOUT')) or load(*a, **k)\n"
+    )
+    run(watch + "blas.bind(); assert '10' in timeouts and 'OPENBLAS_THREAD_TIMEOUT' not in os.environ")
+    run(
+        watch + "blas.bind(); assert '10' not in timeouts and os.environ['OPENBLAS_THREAD_TIMEOUT'] == '20'",
+        OPENBLAS_THREAD_TIMEOUT="20",
+    )
 
 
 @linux
@@ -268,7 +275,7 @@ def test_a_path_that_will_not_do_warns_once(path: str) -> None:
         """
 import mlx.core as mx
 before = held()
-found = blas.bind(); blas.bind(); blas.info()
+found = blas.bind(); blas.bind(); blas.blas()
 assert held() == before and not found.bound and right()
 assert os.environ["MLX_FP_BLAS"] in found.reason, found
 """,
@@ -452,7 +459,7 @@ def test_a_gpu_is_left_alone(fresh: pytest.MonkeyPatch) -> None:
 @pytest.mark.skipif(not LINUX, reason="needs Linux")
 def test_no_mlx_no_error(fresh: pytest.MonkeyPatch) -> None:
     fresh.setitem(sys.modules, "mlx.core", None)
-    assert blas.bind() == blas.Info("none", None, (), "MLX is not installed")
+    assert blas.bind() == blas.BlasInfo("none", None, (), "MLX is not installed")
 
 
 def test_importing_it_imports_neither_mlx_nor_numpy() -> None:
@@ -465,9 +472,9 @@ def test_binding_does_not_import_numpy() -> None:
 
 
 def test_info_is_a_frozen_record_that_reads_as_a_line() -> None:
-    one = blas.Info("libfoo.so", 2, ("cblas_sgemm", "sgesdd_"), "an example")
+    one = blas.BlasInfo("libfoo.so", 2, ("cblas_sgemm", "sgesdd_"), "an example")
     assert str(one) == "libfoo.so, 2 threads, 2 functions bound: an example"
-    assert str(blas.Info("Accelerate", None, (), "macOS")) == "Accelerate, 0 functions bound: macOS"
+    assert str(blas.BlasInfo("Accelerate", None, (), "macOS")) == "Accelerate, 0 functions bound: macOS"
     assert not hasattr(one, "__dict__")
     with pytest.raises(FrozenInstanceError):
         one.library = "x"  # type: ignore[misc]

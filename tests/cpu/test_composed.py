@@ -9,8 +9,10 @@ import pytest
 
 import mlx_fp as fp
 from mlx_fp import nn, optim
+from mlx_fp.core.backend import using
 from mlx_fp.cpu import _composed as plain
 from mlx_fp.cpu import _native
+from mlx_fp.cpu._backend import NATIVE
 
 X = mx.random.normal((5, 7), key=mx.random.key(0)) * 3
 LARGE = mx.array([[1e4, -1e4, 0.0], [-1e30, -1e30, -1e30], [88.0, 89.0, 90.0]])
@@ -23,7 +25,7 @@ def close(one, other, rtol=1e-5):
 @pytest.fixture
 def engaged(monkeypatch):
     """Take the fast forms, whichever way kernels are built."""
-    monkeypatch.setattr(_native, "_engaged", ["here"])
+    monkeypatch.setattr(_native, "_folders", ["here"])
 
 
 @pytest.mark.parametrize("x", [X, LARGE, X[None, :, :1]])
@@ -57,8 +59,7 @@ def test_cross_entropy_is_that_of_mlx(reduction, axis):
     def loss(of):
         return lambda logits: of(logits, labels, axis=axis, reduction=reduction).sum()
 
-    ours, theirs = nn.losses.cross_entropy, mlx_nn.losses.cross_entropy
-    assert ours is not theirs
+    ours, theirs = plain.cross_entropy, mlx_nn.losses.cross_entropy
     close(ours(logits, labels, axis=axis, reduction=reduction), theirs(logits, labels, axis=axis, reduction=reduction))
     close(mx.grad(loss(ours))(logits), mx.grad(loss(theirs))(logits), rtol=1e-4)
 
@@ -75,16 +76,20 @@ def test_cross_entropy_is_that_of_mlx(reduction, axis):
 def test_what_is_not_common_is_computed_by_mlx(given):
     logits, labels = mx.array([[1.0, 2.0, 3.0], [3.0, 1.0, 0.0]]), mx.array([2, 1])
     options = {"logits": logits, "targets": labels, "reduction": "mean", **given}
-    ours, theirs = nn.losses.cross_entropy(**options), mlx_nn.losses.cross_entropy(**options)
+    ours, theirs = plain.cross_entropy(**options), mlx_nn.losses.cross_entropy(**options)
     assert ours.dtype == theirs.dtype
     assert ours.item() == theirs.item()
 
 
-def test_on_a_gpu_mlx_computes_it(monkeypatch):
-    monkeypatch.setattr(plain, "on_cpu", lambda: False)
-    monkeypatch.delattr(plain, "logsumexp")
+def test_it_is_computed_where_the_backend_is_in_use_and_by_mlx_elsewhere(monkeypatch):
+    used = []
+    monkeypatch.setattr(plain, "logsumexp", lambda x, axis, of=plain.logsumexp: used.append(1) or of(x, axis))
     labels = mx.array([0, 1, 2, 3, 4])
-    assert nn.losses.cross_entropy(X, labels).tolist() == mlx_nn.losses.cross_entropy(X, labels).tolist()
+    theirs = mlx_nn.losses.cross_entropy(X, labels)
+    assert nn.losses.cross_entropy(X, labels).tolist() == theirs.tolist()
+    assert not used
+    close(using(NATIVE)(nn.losses.cross_entropy)(X, labels), theirs)
+    assert used
 
 
 @pytest.mark.parametrize(
@@ -95,7 +100,7 @@ def test_errors_are_those_of_mlx(wrong):
     with pytest.raises(ValueError, match=".") as theirs:
         mlx_nn.losses.cross_entropy(**options)
     with pytest.raises(type(theirs.value)):
-        nn.losses.cross_entropy(**options)
+        plain.cross_entropy(**options)
 
 
 @pytest.mark.parametrize("mask", [None, "additive", "bool", "causal"])
@@ -115,12 +120,11 @@ def test_attention_in_a_lifted_module_is_that_of_mlx(monkeypatch, mask):
         return (model.apply(params, x, x, x, given, train=True)[0] ** 2).sum()
 
     theirs = mx.value_and_grad(loss)(params)
-    monkeypatch.setattr(_native, "_engaged", ["here"])
     used = []
     monkeypatch.setattr(
         plain, "attention", lambda *a, attention=plain.attention, **k: used.append(1) or attention(*a, **k)
     )
-    ours = mx.value_and_grad(loss)(params)
+    ours = using(NATIVE)(mx.value_and_grad(loss))(params)
     close(ours[0], theirs[0])
     for path, leaf in fp.flat(ours[1]).items():
         close(leaf, fp.flat(theirs[1])[path], rtol=1e-3)

@@ -13,8 +13,11 @@ from toolz import pipe
 
 import mlx_fp as fp
 from mlx_fp import nn, optim
+from mlx_fp.core.backend import using
 from mlx_fp.cpu import _grouping as module
-from mlx_fp.cpu._grouping import MOST, SMALL, elementwise, sharing, together
+from mlx_fp.cpu._backend import STOCK
+from mlx_fp.cpu._grouping import Wholes, grouped, writes_in_place
+from mlx_fp.cpu._thresholds import GROUPED_ELEMENTS, GROUPED_LEAVES
 from mlx_fp.tree._paths import flat
 
 MODEL = nn.sequential(*[nn.linear(4, 4) for _ in range(5)], nn.layer_norm(4), nn.linear(4, 3, bias=False))
@@ -77,9 +80,9 @@ def test_unrolled_steps_give_what_single_steps_give(name):
     for batch in batches * 2:
         *one, logs = step(*one, batch)
         logged.append(logs["loss"].item())
-    other = step.pack(*other)
+    other = step.carry(*other)
     for _ in range(2):
-        other, each = step.packed(other, batches)
+        other, each = step.advance(other, batches)
         close([logs["loss"] for logs in each], list(map(mx.array, logged[:4])))
         logged = logged[4:]
     close(one[0], other.params)
@@ -88,11 +91,11 @@ def test_unrolled_steps_give_what_single_steps_give(name):
     assert step.traces == 2
 
 
-@pytest.mark.parametrize("name", ["clip", "accumulate", "skip", "all"])
-def test_a_single_step_shares_too_where_a_chain_makes_it_worth_it(name, monkeypatch):
+@pytest.mark.parametrize("name", ["clip", "value", "accumulate", "ema", "skip", "all"])
+def test_a_single_step_groups_too_where_an_update_has_several_stages(name, monkeypatch):
     after = []
-    for small in (SMALL, -1):
-        monkeypatch.setattr(module, "SMALL", small)
+    for small in (GROUPED_ELEMENTS, -1):
+        monkeypatch.setattr(module, "GROUPED_ELEMENTS", small)
         step = fp.train_step(MODEL, loss, CHAINS[name])
         state = step.init(0)
         for _ in range(5):
@@ -102,85 +105,149 @@ def test_a_single_step_shares_too_where_a_chain_makes_it_worth_it(name, monkeypa
     close(after[0][1]["optimizer"], after[1][1]["optimizer"])
 
 
+def within(fn, *args):
+    """Call a function as within a step, leaves being grouped."""
+    return using(STOCK)(lambda: module._within(Wholes(), fn, *args))()
+
+
+def elementwise(fn, *trees):
+    return STOCK.elementwise(fn, *trees)
+
+
 def test_an_update_of_like_leaves_is_one_kernel_for_all():
     optimizer, params = optim.adamw(1e-2), {str(i): mx.ones((3, 4)) for i in range(20)}
     grads, state = params, optimizer.init(params)
-
-    update = sharing(optimizer.update)
     alone = operations(lambda *trees: optimizer.update(*trees)[0], grads, state, params)
-    shared = operations(lambda *trees: update(*trees)[0], grads, state, params)
+    shared = operations(lambda *trees: within(optimizer.update, *trees)[0], grads, state, params)
     assert alone.count("Sqrt") == 20
     assert shared.count("Sqrt") == 1
 
 
-def test_what_was_taken_apart_is_known_whole():
+def test_the_update_of_a_chain_concatenates_each_group_once():
+    optimizer = pipe(optim.adamw(1e-2), optim.clip_norm(1.0), optim.accumulate(2), optim.skip_nonfinite())
+    params = {str(i): mx.ones((3, 4)) for i in range(20)}
+    state = optimizer.init(params)
+    update = using(STOCK)(lambda *trees: STOCK.update(optimizer.update, *trees))
+    found = operations(lambda *trees: list(update(*trees)), params, state, params)
+    assert found.count("Sqrt") == 2  # that of the norm, and that of the update
+    assert found.count("Concatenate") == 5  # gradients, those held, parameters, two moments
+
+
+def test_an_array_that_was_split_is_known_whole():
     trees = [mx.array([[1.0]]), mx.array([[2.0], [3.0]])]
 
-    @sharing
     def twice():
         once = elementwise(lambda leaf: leaf + 1, trees)
         return elementwise(lambda leaf: leaf * 2, once)
 
-    assert [leaf.tolist() for leaf in twice()] == [[[4.0]], [[6.0], [8.0]]]
-    assert operations(twice).count("Concatenate") == 1
+    assert [leaf.tolist() for leaf in within(twice)] == [[[4.0]], [[6.0], [8.0]]]
+    assert operations(lambda: within(twice)).count("Concatenate") == 1
 
 
-def test_parts_in_another_order_are_put_together_anew():
-    @sharing
+def test_parts_in_another_order_are_concatenated_anew():
     def turned():
         a, b = elementwise(lambda leaf: leaf, [mx.array([1.0]), mx.array([2.0])])
         return elementwise(lambda leaf: leaf + 0, [b, a])
 
-    assert [leaf.item() for leaf in turned()] == [2.0, 1.0]
+    assert [leaf.item() for leaf in within(turned)] == [2.0, 1.0]
 
 
-def test_only_small_leaves_of_one_dtype_and_row_are_put_together():
+def test_only_small_leaves_of_one_dtype_and_row_are_concatenated():
     tree = {
         "a": {"weight": mx.ones((2, 3)), "bias": mx.ones((2,))},
         "b": {"weight": mx.ones((4, 3)), "bias": mx.array(1.0)},
         "c": {"weight": mx.ones((2, 3), mx.float16), "bias": mx.ones((5,))},
-        "d": {"weight": mx.ones((SMALL, 3))},
+        "d": {"weight": mx.ones((GROUPED_ELEMENTS, 3))},
     }
-    moments = {"a": {"m": mx.ones((1,)), "v": mx.ones((1,))}, "b": {"m": mx.ones((2,))}}
-    pack = sharing(lambda tree, by_name: together(tree, by_name=by_name))
-    ((leaves,), back), ((by_name,), _) = pack(tree, False), pack(moments, True)
-    assert [leaf.shape for leaf in by_name] == [(3,), (1,)]
-    assert sorted(leaf.shape for leaf in leaves) == sorted([(6, 3), (7,), (), (2, 3), (SMALL, 3)])
-    assert {path: leaf.shape for path, leaf in flat(back(leaves)).items()} == {
+    (leaves,), ungroup = within(grouped, tree)
+    assert sorted(leaf.shape for leaf in leaves) == sorted([(6, 3), (7,), (), (2, 3), (GROUPED_ELEMENTS, 3)])
+    assert {path: leaf.shape for path, leaf in flat(ungroup(leaves)).items()} == {
         path: leaf.shape for path, leaf in flat(tree).items()
     }
 
 
+def test_parts_of_one_whole_stay_together_in_other_trees():
+    params = {"a": mx.ones((2,)), "b": mx.ones((3,))}
+    moments = {name: {"m": leaf, "v": leaf + 1} for name, leaf in params.items()}
+
+    def moved():
+        after = elementwise(lambda p, m: dict(m), params, moments)
+        (leaves,), _ = grouped(after)
+        return leaves
+
+    assert [leaf.tolist() for leaf in within(moved)] == [[1.0] * 5, [2.0] * 5]
+
+
 def test_leaves_that_broadcast_stay_by_themselves():
-    add = sharing(lambda *trees: elementwise(mx.add, *trees))
-    sums = add([mx.array([1]), mx.array([2, 3])], [mx.array([4]), mx.array([5])])
+    sums = within(elementwise, mx.add, [mx.array([1]), mx.array([2, 3])], [mx.array([4]), mx.array([5])])
     assert [leaf.tolist() for leaf in sums] == [[5], [7, 8]]
 
 
-def test_no_more_leaves_are_put_together_than_are_taken_apart_fast():
-    (leaves,), _ = sharing(together)([mx.ones((1,))] * (MOST + 3))
-    assert [leaf.size for leaf in leaves] == [MOST, 3]
+def test_no_more_leaves_are_concatenated_than_are_split_fast():
+    (leaves,), _ = within(grouped, [mx.ones((1,))] * (GROUPED_LEAVES + 3))
+    assert [leaf.size for leaf in leaves] == [GROUPED_LEAVES, 3]
 
 
-def test_outside_and_after_an_error_nothing_is_put_together():
+def test_outside_and_after_an_error_nothing_is_concatenated():
     tree = [mx.ones((1,))] * 3
 
-    @sharing
     def lose():
         raise RuntimeError("lost")
 
     with pytest.raises(RuntimeError, match="lost"):
-        lose()
-    (same,), back = together(tree)
+        within(lose)
+    (same,), ungroup = grouped(tree)
     assert same is tree
-    assert back(tree) is tree
+    assert ungroup(tree) is tree
 
 
-def test_an_optimiser_of_ones_own_is_left_alone():
+def test_an_optimiser_class_of_ones_own_is_computed_leaf_by_leaf():
     class Halved(mlx_optimizers.SGD):
         def apply_single(self, gradient, parameter, state):
             return parameter - gradient / mx.abs(gradient).max()
 
     opt, params = optim.lift(Halved, 0.1), [mx.array([1.0]), mx.array([2.0])]
-    after, _ = sharing(opt.update)(params, opt.init(params), params)
+    after, _ = within(opt.update, params, opt.init(params), params)
     assert [leaf.item() for leaf in after] == [0.0, 1.0]
+
+
+def in_place(inner):
+    """A wrapper by a user that writes over its gradients."""
+
+    def update(grads, state, params):
+        for leaf in flat(grads).values():
+            leaf *= 0.5
+        params, memory = inner.update(grads, state["inner"], params)
+        return params, {"inner": memory}
+
+    return optim.Optimizer(lambda params: {"inner": inner.init(params)}, update, f"in_place({inner.name})")
+
+
+def test_an_update_that_writes_in_place_is_found_by_its_trace():
+    params = {"a": mx.ones((2,)), "b": mx.ones((3,))}
+    for optimizer in CHAINS.values():
+        assert not writes_in_place(optimizer.update, params, optimizer.init(params), params)
+        wrapped = in_place(optimizer)
+        assert writes_in_place(wrapped.update, params, wrapped.init(params), params)
+    assert params["a"].tolist() == [1.0, 1.0]
+
+
+def test_an_update_that_writes_in_place_computes_what_it_says():
+    """Between stages that group, a part that is written over must not be taken for what the whole says."""
+    ends = []
+    for compile in (True, False):
+        step = fp.train_step(MODEL, loss, optim.clip_norm(0.1)(in_place(optim.sgd(0.1, momentum=0.9))), compile=compile)
+        state = step.carry(*step.init(0))
+        for _ in range(4):
+            state, _ = step.advance(state, [(X, Y)])
+        ends.append(state.params)
+    close(*ends)
+
+
+def test_the_probe_leaves_the_random_stream():
+    def noisy(grads, state, params):
+        return {name: leaf + mx.random.normal(leaf.shape) for name, leaf in params.items()}, state
+
+    before = mx.random.state[0].tolist()
+    assert not writes_in_place(noisy, {"a": mx.ones((2,))}, {}, {"a": mx.ones((2,))})
+    assert mx.random.state[0].tolist() == before

@@ -13,8 +13,9 @@ from toolz import pipe
 
 import mlx_fp as fp
 from mlx_fp import nn, optim
-from mlx_fp.cpu._in_place import LARGE, apart
-from mlx_fp.step import _train as module
+from mlx_fp.cpu import _in_place as module
+from mlx_fp.cpu._in_place import separate_all, separate_large_models
+from mlx_fp.cpu._thresholds import SEPARATE_ELEMENTS, WAIT_BYTES
 
 MODEL = nn.sequential(nn.linear(512, 768), nn.relu, nn.linear(768, 512))
 X = mx.random.normal((8, 512), key=mx.random.key(1))
@@ -24,11 +25,10 @@ import json, sys
 import mlx.core as mx
 import mlx_fp as fp
 from mlx_fp import nn, optim
-from mlx_fp.step import _train as module
+from mlx_fp.cpu import _in_place as module
 
-module.LARGE = 0
-if sys.argv[1] == "off":
-    module.apart = lambda state: state
+if sys.argv[1] == "on":
+    module.WAIT_BYTES = 0
 model = nn.sequential(*[nn.linear(512, 512) for _ in range(4)])
 step = fp.train_step(model, lambda f, x: nn.losses.mse_loss(f(x), x), optim.adamw(1e-4))
 params, state = step.init(0)
@@ -49,22 +49,27 @@ def loss(model, x):
 @pytest.mark.parametrize("wrap", [(), (optim.clip_norm(1.0),), (optim.accumulate(2),), (optim.ema(0.9),)])
 def test_the_bits_are_the_same(wrap, monkeypatch):
     after = []
-    monkeypatch.setattr(module, "LARGE", 0)
-    for _ in range(2):
+    for threshold in (0, 1 << 40):
+        monkeypatch.setattr(module, "WAIT_BYTES", threshold)
         step = fp.train_step(MODEL, loss, pipe(optim.adamw(1e-3), *wrap))
         state = step.init(0)
         for _ in range(4):
             *state, _ = step(*state, X)
         after.append(fp.flat(state))
-        monkeypatch.setattr(module, "apart", lambda state: state)
     assert all(mx.array_equal(after[0][path], after[1][path]) for path in after[0])
 
 
 def test_small_leaves_stay_in_the_kernel():
-    small, large = mx.ones((LARGE - 1,)), mx.ones((LARGE,))
-    kept = apart({"small": small, "large": large, "step": mx.array(1)})
+    small, large = mx.ones((SEPARATE_ELEMENTS - 1,)), mx.ones((SEPARATE_ELEMENTS,))
+    kept = separate_all({"small": small, "large": large, "step": mx.array(1)})
     assert kept["small"] is small
     assert kept["large"] is not large
+
+
+def test_with_stock_kernels_only_large_models_are_written_in_place():
+    state = {"large": mx.ones((SEPARATE_ELEMENTS,))}
+    assert separate_large_models(state, WAIT_BYTES - 1) is state
+    assert separate_large_models(state, WAIT_BYTES)["large"] is not state["large"]
 
 
 def test_a_step_holds_less_than_its_state_twice():

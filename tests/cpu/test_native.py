@@ -20,7 +20,7 @@ import json, os, subprocess, tempfile, warnings
 before = dict(os.environ)
 import mlx.core as mx
 import mlx_fp as fp
-from mlx_fp import jit, nn, optim
+from mlx_fp import cpu, nn, optim
 
 def loss(model, x, y):
     return nn.losses.cross_entropy(model(x), y, reduction="mean")
@@ -46,8 +46,8 @@ for _ in range(4):
     losses.append(logs["loss"].item())
 print(json.dumps({
     "losses": losses,
-    "native": jit.info().native,
-    "info": str(jit.info()),
+    "native": cpu.kernels().native,
+    "info": str(cpu.kernels()),
     "environment": {k: v for k, v in os.environ.items() if k != "OPENBLAS_THREAD_TIMEOUT"} == {
         k: v for k, v in before.items() if k != "OPENBLAS_THREAD_TIMEOUT"
     },
@@ -104,9 +104,8 @@ def test_the_next_process_finds_the_kernels_and_all_are_whole(warm):
 
 
 def test_it_can_be_asked_for_by_a_call(warm):
-    code = (
-        "from mlx_fp import jit; print(jit.info()); jit.native(); print(jit.native() == jit.info(), jit.info().native)"
-    )
+    code = "from mlx_fp import cpu; print(cpu.kernels()); cpu.native()\n"
+    code += "print(cpu.native() == cpu.kernels(), cpu.kernels().native)"
     done = run(warm, code)
     assert done.stdout.splitlines()[0].startswith("as MLX came")
     assert done.stdout.splitlines()[1] == "True True"
@@ -137,8 +136,8 @@ def test_an_update_in_place_is_right(warm):
     """Results lie where inputs did, which the loops are declared to bear."""
     code = """
 import mlx.core as mx
-from mlx_fp import jit
-jit.native()
+from mlx_fp import cpu
+cpu.native()
 step = mx.compile(lambda p, m, g: (p - 0.1 * (0.9 * m + g), 0.9 * m + g))
 p, m, g = mx.arange(10_001, dtype=mx.float32), mx.ones((10_001,)), mx.full((10_001,), 2.0)
 for _ in range(3):
@@ -154,8 +153,8 @@ print(mx.abs(m - m_3).max().item() < 1e-5, mx.abs(p - mx.arange(10_001) + 0.1 * 
 def test_subnormal_numbers_are_zero_in_kernels_and_nowhere_else(warm):
     code = """
 import mlx.core as mx
-from mlx_fp import jit
-jit.native()
+from mlx_fp import cpu
+cpu.native()
 small = mx.full((64,), 1e-40)
 print((mx.compile(lambda x: (x * 1.5) * 1e30)(small) == 0).all().item(), (small * 1e30 > 0).all().item(), 5e-324 > 0)
 """
@@ -172,7 +171,7 @@ print((mx.compile(lambda x: (x * 1.5) * 1e30)(small) == 0).all().item(), (small 
     ],
 )
 def test_what_cannot_be_is_a_warning_and_mlx_goes_on_as_it_came(tmp_path, env, why):
-    code = "import mlx_fp as fp, mlx.core as mx; print(fp.nn.relu(mx.array(-1.0)).item(), fp.jit.info().native)"
+    code = "import mlx_fp as fp, mlx.core as mx; print(fp.nn.relu(mx.array(-1.0)).item(), fp.cpu.kernels().native)"
     done = run(tmp_path, code, **env)
     assert done.stdout.split() == ["0.0", "False"], done.stderr
     assert done.stderr.count("RuntimeWarning") == 1
@@ -180,16 +179,16 @@ def test_what_cannot_be_is_a_warning_and_mlx_goes_on_as_it_came(tmp_path, env, w
 
 
 def test_a_call_that_cannot_be_obeyed_is_an_error(tmp_path):
-    done = run(tmp_path, "from mlx_fp import jit; jit.native()", PATH="/nowhere")
+    done = run(tmp_path, "from mlx_fp import cpu; cpu.native()", PATH="/nowhere")
     assert "RuntimeError: MLX compiles nothing without g++ on PATH" in done.stderr
 
 
 def test_a_folder_that_others_can_write_to_is_refused(tmp_path):
-    run(tmp_path, "from mlx_fp import jit; jit.native()")
+    run(tmp_path, "from mlx_fp import cpu; cpu.native()")
     (folder,) = (tmp_path / "cache" / "mlx_fp").iterdir()
     assert folder.stat().st_mode & 0o777 == 0o700
     folder.chmod(0o777)
-    done = run(tmp_path, "from mlx_fp import jit; jit.native()")
+    done = run(tmp_path, "from mlx_fp import cpu; cpu.native()")
     assert "others can write to" in done.stderr
 
 
@@ -197,9 +196,9 @@ def test_a_gpu_is_refused(tmp_path):
     code = """
 import mlx.core as mx
 from types import SimpleNamespace
-from mlx_fp import jit
+from mlx_fp import cpu
 mx.default_device = lambda: SimpleNamespace(type=mx.DeviceType.gpu)
-jit.native()
+cpu.native()
 """
     assert "RuntimeError: MLX computes on the GPU" in run(tmp_path, code).stderr
 
@@ -207,15 +206,15 @@ jit.native()
 def test_any_doubt_undoes_it(warm):
     code = """
 import mlx.core as mx
-from mlx_fp import jit
+from mlx_fp import cpu
 from mlx_fp.cpu import _kernels
 def doubt(*_):
     raise RuntimeError("doubt")
 _kernels._check = doubt
 try:
-    jit.native()
+    cpu.native()
 except RuntimeError as error:
-    print(error, jit.info().native)
+    print(error, cpu.kernels().native)
 print(mx.compile(lambda x: mx.exp(x) * 0 + 7)(mx.array([1.0])).item())
 """
     done = run(warm, code)
@@ -227,8 +226,8 @@ def test_a_kernel_that_does_not_compile_is_mlx_s_own_error(tmp_path):
     code = """
 import os, pathlib
 import mlx.core as mx
-from mlx_fp import jit
-folder = jit.native().folder
+from mlx_fp import cpu
+folder = cpu.native().folder
 for header in pathlib.Path(folder).rglob("*.gch"):
     header.write_text("no header")
 os.environ["PATH"] = "/nowhere"

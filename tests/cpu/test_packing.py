@@ -55,13 +55,13 @@ def fit(target, **options):
 @pytest.fixture
 def layouts(monkeypatch):
     """The layouts of the steps that are taken."""
-    seen, packed = [], Step.packed
+    seen, advance = [], Step.advance
 
     def watched(step, state, batches):
-        seen.append(state.layout)
-        return packed(step, state, batches)
+        seen.append(state.form)
+        return advance(step, state, batches)
 
-    monkeypatch.setattr(Step, "packed", watched)
+    monkeypatch.setattr(Step, "advance", watched)
     return seen
 
 
@@ -69,11 +69,11 @@ def layouts(monkeypatch):
 def test_steps_on_packed_arrays_are_the_steps_on_trees(name):
     step = fp.train_step(MODEL, loss, CHAINS[name], metrics=[fp.accuracy()])
     state = step.init(0)
-    packed, leaves = step.pack(*state), len(fp.flat(state[0])) + len(fp.flat(state[1]))
+    packed, leaves = step.carry(*state), len(fp.flat(state[0])) + len(fp.flat(state[1]))
     assert 2 * len(packed.arrays) <= leaves
     for i in range(5):
         *state, logs = step(*state, (X + i, Y))
-        packed, (other,) = step.packed(packed, [(X + i, Y)])
+        packed, (other,) = step.advance(packed, [(X + i, Y)])
         np.testing.assert_allclose(other["loss"].item(), logs["loss"].item(), rtol=1e-5)
     same(state[0], packed.params)
     same(state[1], packed.opt_state)
@@ -82,11 +82,11 @@ def test_steps_on_packed_arrays_are_the_steps_on_trees(name):
 
 def test_a_layout_is_found_once():
     step = fp.train_step(MODEL, loss, optim.adamw(1e-2))
-    packed = step.pack(*step.init(0))
+    packed = step.carry(*step.init(0))
     for _ in range(3):
-        packed, _ = step.packed(packed, [(X, Y)])
-        again = step.pack(packed.params, fp.swap("optimizer.learning_rate", 1e-3)(packed.opt_state))
-        assert again.layout is packed.layout
+        packed, _ = step.advance(packed, [(X, Y)])
+        again = step.carry(packed.params, fp.swap("optimizer.learning_rate", 1e-3)(packed.opt_state))
+        assert again.form is packed.form
         packed = again
     assert step.traces == 1
 
@@ -94,7 +94,7 @@ def test_a_layout_is_found_once():
 def test_a_state_of_another_step_is_packed_anew():
     one, other = (fp.train_step(MODEL, loss, optim.sgd(rate)) for rate in (0.1, 0.0))
     params, opt_state = one.init(0)
-    state, _ = other.packed(one.pack(params, {**opt_state, "optimizer": other.init(0)[1]["optimizer"]}), [(X, Y)])
+    state, _ = other.advance(one.carry(params, {**opt_state, "optimizer": other.init(0)[1]["optimizer"]}), [(X, Y)])
     assert mx.array_equal(state.params["layers"][0]["weight"], params["layers"][0]["weight"])
     assert (one.traces, other.traces) == (0, 1)
 
@@ -123,43 +123,43 @@ def test_optimisers_that_write_over_parameters_train(name):
     step = fp.train_step(MODEL, loss, made[name])
     params, opt_state = step.init(0)
     *after, _ = fp.train_step(MODEL, loss, optim.sgd(0.1))(*fp.train_step(MODEL, loss, optim.sgd(0.1)).init(0), (X, Y))
-    state, _ = step.packed(step.pack(params, opt_state), [(X, Y)])
+    state, _ = step.advance(step.carry(params, opt_state), [(X, Y)])
     same(state.params, after[0])
-    assert (state.layout is None) == (name != "lifted")
+    assert state.form is not None
 
 
 def test_trees_of_other_containers_stay_trees():
     step = fp.train_step(MODEL, loss, optim.sgd(0.1))
     params, opt_state = step.init(0)
-    state, _ = step.packed(step.pack(OrderedDict(params), opt_state), [(X, Y)])
+    state, _ = step.advance(step.carry(OrderedDict(params), opt_state), [(X, Y)])
     same(state.params, step(params, opt_state, (X, Y))[0])
 
 
 def test_what_does_not_train_stays_by_itself():
     step = fp.train_step(nn.freeze("layers.0")(MODEL), loss, optim.sgd(0.1))
     params, opt_state = step.init(0)
-    packed = step.pack(params, opt_state)
+    packed = step.carry(params, opt_state)
     assert any(array is params["layers"][0]["weight"] for array in packed.arrays)
-    packed, _ = step.packed(packed, [(X, Y)])
+    packed, _ = step.advance(packed, [(X, Y)])
     assert mx.array_equal(packed.params["layers"][0]["weight"], params["layers"][0]["weight"])
 
 
 @pytest.mark.parametrize("options", [{"compile": False}, {}], ids=["not compiled", "large"])
 def test_trees_stay_trees_where_nothing_is_gained(options, monkeypatch):
     if not options:
-        monkeypatch.setattr("mlx_fp.step._train.MIDDLE", 1)
+        monkeypatch.setattr("mlx_fp.cpu._packing.MIDDLE_BYTES", 1)
     step = fp.train_step(MODEL, loss, optim.adamw(1e-2), **options)
-    state = step.pack(*step.init(0))
-    assert state.layout is None
-    state, _ = step.packed(state, [(X, Y)])
-    state, logs = step.packed(state, [(X, Y)] * 2)
-    assert state.layout is None
+    state = step.carry(*step.init(0))
+    assert state.form is None
+    state, _ = step.advance(state, [(X, Y)])
+    state, logs = step.advance(state, [(X, Y)] * 2)
+    assert state.form is None
     assert len(logs) == 2
 
 
 def test_few_arrays_stay_trees():
     step = fp.train_step(nn.linear(4, 2), loss, optim.adamw(1e-2))
-    assert step.pack(*step.init(0)).layout is None
+    assert step.carry(*step.init(0)).form is None
 
 
 def test_a_state_that_changes_its_shape_goes_on_as_trees():
@@ -170,10 +170,10 @@ def test_a_state_that_changes_its_shape_goes_on_as_trees():
     step = fp.train_step(
         nn.sequential(nn.freeze()(kept), *[nn.linear(4, 4) for _ in range(6)]), loss, optim.adamw(1e-2)
     )
-    state = step.pack(*step.init(0))
+    state = step.carry(*step.init(0))
     for i in range(3):
-        assert (state.layout is None) == (i > 0)  # other shapes are found out as they come
-        state, _ = step.packed(state, [(X, Y)])
+        assert (state.form is None) == (i > 0)  # other shapes are found out as they come
+        state, _ = step.advance(state, [(X, Y)])
     assert state.params["layers"][0]["seen"].shape == (4, 4)
 
 
@@ -181,15 +181,15 @@ def test_a_state_that_no_step_made_is_refused():
     step = fp.train_step(MODEL, loss, optim.adamw(1e-2))
     params, opt_state = step.init(0)
     with pytest.raises(TypeError, match="takes the opt_state of its own init"):
-        step.pack(params, opt_state["optimizer"])
+        step.carry(params, opt_state["optimizer"])
 
 
 def test_trees_and_a_single_batch_are_refused():
     step = fp.train_step(MODEL, loss, optim.adamw(1e-2))
     params, opt_state = step.init(0)
-    for args in (((params, opt_state), [(X, Y)]), (step.pack(params, opt_state), {"x": X, "y": Y})):
+    for args in (((params, opt_state), [(X, Y)]), (step.carry(params, opt_state), {"x": X, "y": Y})):
         with pytest.raises(TypeError, match="a list of batches"):
-            step.packed(*args)
+            step.advance(*args)
 
 
 def test_fit_packs_and_its_report_and_files_hold_trees(tmp_path, layouts):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 from functools import partial
 
@@ -15,10 +13,22 @@ from toolz import pipe
 
 import mlx_fp as fp
 from mlx_fp import data, nn, optim
-from mlx_fp.step import _parts as streams
+from mlx_fp.core.backend import using
+from mlx_fp.cpu import _blas
+from mlx_fp.cpu._backend import STOCK
+from mlx_fp.step._parts import split_batch
 
 on_cpu = pytest.mark.skipif(mx.default_device().type != mx.DeviceType.cpu, reason="a GPU takes the batch whole")
 pytestmark = on_cpu
+
+
+@pytest.fixture(autouse=True)
+def _one_blas_thread():
+    with fp.cpu.tuned(streams=2):
+        yield
+
+
+split = using(STOCK)(split_batch)
 
 X = mx.random.normal((24, 6), key=mx.random.key(1))
 Y = (X[:, 0] > 0).astype(mx.int32)
@@ -72,7 +82,7 @@ def test_the_halves_and_unrolled_steps_do_the_same():
     once, *_ = step(params, state, (X, Y))
     grads, rest, after, _ = step.gradients(params, state, (X, Y))
     assert close(step.update(params, after, grads, rest)[0], once)
-    assert close(step.packed(step.pack(params, state), [(X, Y)])[0].params, once)
+    assert close(step.advance(step.carry(params, state), [(X, Y)])[0].params, once)
 
 
 def test_each_part_has_a_stream_of_its_own_and_the_callers_is_left():
@@ -183,7 +193,7 @@ def test_rows_that_differ_and_batches_without_rows_are_refused():
     with pytest.raises(ValueError, match="streams=2 divides a batch by rows.* it has arrays of 23, 24 rows"):
         step(*step.init(0), (X, Y[:23]))
     with pytest.raises(ValueError, match="it has no array"):
-        streams.divided({"n": 3, "scale": mx.array(1.0)}, 2)
+        split({"n": 3, "scale": mx.array(1.0)}, 2)
 
 
 @pytest.mark.parametrize("count", [0, -1, 1.5, True, None])
@@ -197,31 +207,18 @@ def test_streams_is_a_count(count):
 @given(rows=st.integers(0, 40), count=st.integers(2, 9))
 def test_parts_put_together_are_the_batch(rows, count):
     batch = {"x": mx.arange(rows * 2).reshape(rows, 2), "tag": "a"}
-    parts, shares = streams.divided(batch, count)
+    parts, shares = split(batch, count)
     assert mx.concatenate([part["x"] for part in parts]).tolist() == batch["x"].tolist()
     assert {part["tag"] for part in parts} == {"a"}
     assert len(parts) == max(1, min(rows, count))
     assert rows == 0 or sum(shares) == pytest.approx(1)
 
 
-THREADS = """
-import ctypes, mlx.core as mx, mlx_fp as fp
-from mlx_fp import nn, optim
-found = fp.blas.info()
-if not found.bound:
-    raise SystemExit(3)
-read = ctypes.CDLL(found.library).scipy_openblas_get_num_threads
-def take(streams):
-    step = fp.train_step(nn.linear(4, 2), lambda m, x: m(x).mean(), optim.sgd(0.1), streams=streams)
-    mx.eval(step(*step.init(0), mx.ones((8, 4))))
-    return read()
-print(take(1) == found.threads, take(2))
-"""
-
-
-def test_streams_leave_the_blas_one_thread():
+def test_streams_that_share_the_threads_of_the_blas_are_warned_of():
     pytest.importorskip("scipy_openblas32")
-    done = subprocess.run([sys.executable, "-c", THREADS], capture_output=True, text=True, check=False)
-    if done.returncode == 3:
-        pytest.skip("this MLX has another BLAS")
-    assert done.stdout.split() == ["True", "1"], done.stderr
+    before = _blas.set_threads(2)
+    try:
+        with pytest.warns(RuntimeWarning, match=r"2 streams with 2 threads of the BLAS .* fp.cpu.tuned\(streams=2\)"):
+            trained(2)
+    finally:
+        _blas.set_threads(before)

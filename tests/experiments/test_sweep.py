@@ -6,6 +6,7 @@ import gc
 import math
 import signal
 import weakref
+from functools import partial
 
 import mlx.core as mx
 import pytest
@@ -18,7 +19,12 @@ PAIR = (X, X.sum(axis=1))
 
 
 def made(*verbs, **parts):
-    usual = {"model": nn.linear(3, 1), "task": fp.regression(), "optimizer": optim.sgd(0.1), "data": [PAIR] * 4}
+    usual = {
+        "model": nn.linear(3, 1),
+        "task": fp.regression(),
+        "optimizer": partial(optim.sgd, 0.1),
+        "data": [PAIR] * 4,
+    }
     return fp.experiment("sums", *verbs, **{**usual, **parts})
 
 
@@ -114,8 +120,11 @@ def test_every_variant_is_tried_out_before_the_first_runs(grid, error, words):
             raise ValueError(f"size {size}")
         return data.batch(size)(data.arrays(x=PAIR[0], y=PAIR[1]))
 
+    def clipped(learning_rate=0.1, max_norm=1.0):
+        return optim.clip_norm(max_norm)(optim.sgd(learning_rate))
+
     runs = []
-    target = made(counted(runs), optimizer=optim.clip_norm(1.0)(optim.sgd(0.1)), data=batches)
+    target = made(counted(runs), optimizer=clipped, data=batches)
     with pytest.raises(error, match=words):
         sweep(grid, target)
     assert runs == []
@@ -224,7 +233,7 @@ def test_the_checkpoints_of_each_trial_are_in_a_folder_of_its_own(tmp_path):
         fp.checkpoints(tmp_path / "ep-{epoch}", keep_last=1),
         model=nn.linear(3, 1),
         task=fp.regression(),
-        optimizer=optim.sgd(0.1),
+        optimizer=partial(optim.sgd, 0.1),
         data=[(x, x.sum(axis=1))],
         epochs=2,
     )
@@ -242,7 +251,7 @@ def test_a_trial_that_is_lost_ends_no_sweep_with_checkpoints_either(tmp_path):
         fp.checkpoints(tmp_path / "ep-{epoch}"),
         model=nn.linear(3, 1),
         task=fp.regression(),
-        optimizer=optim.sgd(0.1),
+        optimizer=partial(optim.sgd, 0.1),
         data=[(x, x.sum(axis=1))] * 3,
     )
     found = fp.sweep({"optimizer.learning_rate": [1e30, 1e-2]}, quiet=True)(plain)

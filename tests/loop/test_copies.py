@@ -49,7 +49,7 @@ def bump_one(array):
 
 
 MEDDLERS = {
-    "before_fit": [lambda e: bump(e.state.params), lambda e: bump(e.state.opt_state)],
+    "before_fit": [lambda e: bump(e.state.params), lambda e: bump(e.state.opt_state), lambda e: bump(e.trainable)],
     "before_step": [lambda e: bump(e.batch), lambda e: bump(e.state.params)],
     "after_backward": [lambda e: bump(e.batch), lambda e: bump(e.grads), lambda e: bump_one(e.loss)],
     "after_step": [
@@ -60,13 +60,12 @@ MEDDLERS = {
         lambda e: bump(e.state.opt_state),
     ],
     "after_validation_batch": [lambda e: bump(e.batch), lambda e: bump_one(e.loss), lambda e: bump(e.state.params)],
-    "after_validation": [lambda e: bump(e.val_metrics)],
-    "after_epoch": [lambda e: bump(e.row.metrics), lambda e: bump(e.row.val_metrics), lambda e: bump(e.state.params)],
+    "after_validation": [lambda e: bump(e.state.params)],
+    "after_epoch": [lambda e: bump(e.state.params)],
     "after_checkpoint": [lambda e: bump(e.state.params)],
     "after_fit": [
         lambda e: bump(e.report.params),
         lambda e: bump(e.report.opt_state),
-        lambda e: bump(e.report.rows[0].metrics),
         lambda e: bump(e.state.params),
     ],
 }

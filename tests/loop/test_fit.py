@@ -104,10 +104,11 @@ def test_a_stream_is_lazy_and_closing_it_ends_the_run():
 
 def test_no_record_is_made_of_an_event_without_listeners(monkeypatch):
     made = []
-    for name, kind in EVENTS.items():
-        monkeypatch.setitem(
-            EVENTS, name, lambda *args, kind=kind, **kw: made.append(kind.__name__) or kind(*args, **kw)
-        )
+    noted = {
+        name: lambda *args, kind=kind, **kw: made.append(kind.__name__) or kind(*args, **kw)
+        for name, kind in EVENTS.items()
+    }
+    monkeypatch.setattr("mlx_fp.loop._run.EVENTS", noted)
     fit(trainer(fp.on("after_epoch", lambda e: None)), validation=HELD, epochs=2)
     assert made == ["AfterEpoch", "AfterEpoch"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
@@ -194,7 +195,7 @@ def harmless():
     signal.signal(signal.SIGTERM, before)
 
 
-@pytest.mark.parametrize("file", ["_run.py", "_training.py", "_checkpointing.py"])
+@pytest.mark.parametrize("file", ["_run.py", "_epochs.py", "_training.py", "_checkpointing.py"])
 def test_a_signal_at_any_line_of_the_loop_ends_the_run_with_a_file_to_go_on_from(file, tmp_path, harmless):
     def train(folder, **options):
         return fit(trainer(fp.checkpoints(folder / "s-{step}-{next_epoch}", every=9)), epochs=2, **options)
@@ -249,6 +250,22 @@ def test_an_interrupt_at_any_line_of_the_first_step_does_not_spoil_the_compiled_
         step, params, state = made()
         at_line(number, lambda step=step, params=params, state=state: step(params, state, batch))
         assert bits(*step(params, state, batch)) == wanted
+
+
+def test_an_interrupted_run_lets_its_folder_go_at_once(tmp_path):
+    """Without the garbage collector, which may come late."""
+
+    def interrupted(event):
+        raise KeyboardInterrupt
+
+    policy = fp.checkpoints(tmp_path / "{epoch}")
+    gc.disable()
+    try:
+        with suppress(KeyboardInterrupt):
+            fit(trainer(policy, fp.on("after_step", interrupted)))
+        assert not [one for one in gc.get_objects() if type(one).__name__ == "Saver"]
+    finally:
+        gc.enable()
 
 
 def test_an_interrupt_at_any_line_of_fit_leaves_the_callers_parameters(tmp_path):

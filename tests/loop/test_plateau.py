@@ -85,10 +85,11 @@ def test_every_group_and_every_wrapper_is_reached():
     ("optimizer", "name"),
     [
         (optim.adam(optim.cosine_decay(0.1, 10)), "learning_rate"),
-        (optim.clip_norm(1.0)(optim.sgd(optim.step_decay(0.1, 0.9, 2))), "learning_rate"),
+        (optim.clip_norm(1.0)(optim.sgd(optim.step_decay(0.1, 0.9, 2))), "inner.learning_rate"),
+        (optim.accumulate(3)(optim.sgd(optim.step_decay(0.1, 0.9, 2))), "inner.learning_rate"),
         (
             optim.groups(("bias", optim.sgd(0.1)), (None, optim.sgd(optim.exponential_decay(0.1, 0.9)))),
-            "1.learning_rate",
+            "groups.1.learning_rate",
         ),
     ],
 )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import mlx.core as mx
 import pytest
 from toolz import pipe
 
 import mlx_fp as fp
 from mlx_fp import data, nn, optim
+from mlx_fp.core import backend
 from mlx_fp.loop._totals import Totals
-from mlx_fp.step import _train as step
 
 SYNCS = ("async", "step", "epoch", "none")
 X = mx.random.normal((40, 4), key=mx.random.key(3))
@@ -52,7 +54,8 @@ def test_every_sync_gives_equal_bits(compile):
 @pytest.mark.parametrize("hooks", [(), (fp.on("after_backward", lambda e: None),)])
 def test_a_large_model_taken_in_two_halves_gives_equal_bits(hooks, monkeypatch):
     queued, evaluated = bits(fit(*hooks)), []
-    monkeypatch.setattr(step, "LARGE", 0)
+    waits = replace(backend.device_backend(), waits=lambda parameter_bytes: True)
+    monkeypatch.setattr("mlx_fp.step._train.device_backend", lambda: waits)
     evaluate = mx.eval
     monkeypatch.setattr(mx, "eval", lambda *trees: evaluated.append(len(trees)) or evaluate(*trees))
     assert bits(fit(*hooks)) == queued

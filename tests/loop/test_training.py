@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from dataclasses import replace
 
 import mlx.core as mx
 import numpy as np
@@ -12,6 +13,7 @@ from toolz import pipe
 
 import mlx_fp as fp
 from mlx_fp import data, nn, optim
+from mlx_fp.core.backend import PLAIN
 from mlx_fp.loop._training import grouped
 
 X = mx.random.normal((44, 4), key=mx.random.key(3))
@@ -77,11 +79,11 @@ def test_the_step_is_traced_once_for_groups_and_once_for_the_rest():
     report = fit(trainer(fp.on("after_fit", lambda e: traced.append(e))), epochs=3, steps_per_call=4)
     assert len(report.losses) == 33
     step = fp.train_step(MODEL, lambda f, x, y: nn.losses.cross_entropy(f(x), y).mean(), optim.sgd(0.1))
-    state = step.pack(*step.init(0))
+    state = step.carry(*step.init(0))
     batches = list(TRAIN)
     for _ in range(3):
         for group in grouped(batches, 4, []):
-            state, _ = step.packed(state, group)
+            state, _ = step.advance(state, group)
     assert step.traces == 2
 
 
@@ -153,7 +155,9 @@ def test_a_count_that_is_none_is_refused(count):
         fit(trainer(), steps_per_call=count)
 
 
-def test_a_large_model_is_warned_of():
+def test_a_large_model_is_warned_of_where_the_backend_gains_nothing(monkeypatch):
+    backend = replace(PLAIN, unrolls=lambda elements: elements < 100_000)
+    monkeypatch.setattr("mlx_fp.loop._plan.device_backend", lambda: backend)
     model = nn.linear(400, 400)
     target = fp.trainer(model, lambda f, x: f(x).mean())
     batches = [mx.ones((1, 400))] * 2

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 import mlx.core as mx
-import mlx.optimizers as mlx_optimizers
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -244,41 +243,6 @@ def mx_map(fn, tree):
     if isinstance(tree, dict):
         return {key: mx_map(fn, child) for key, child in tree.items()}
     return [mx_map(fn, child) for child in tree] if isinstance(tree, list) else fn(tree)
-
-
-# options
-
-
-def test_options_of_a_rule_have_its_number_in_front():
-    opt = optim.groups(("enc", optim.clip_norm(1.0)(optim.sgd(0.5))), (None, optim.adam(0.1)))
-    assert opt.options["0.learning_rate"] == 0.5
-    assert opt.options["0.max_norm"] == 1.0
-    assert opt.options["1.betas"] == [0.9, 0.999]
-    assert not [name for name in opt.options if name[0] not in "01"]
-
-
-def test_an_option_changes_in_its_rule_alone():
-    opt = optim.groups(("enc", optim.sgd(1.0)), (None, optim.sgd(2.0)))
-    assert moves(optim.changed({"0.learning_rate": 4.0})(opt), TREE)["enc.layers.0.weight"] == 4.0
-    assert moves(optim.changed({"0.learning_rate": 4.0})(opt), TREE)["head.weight"] == 2.0
-    assert moves(opt, TREE)["enc.layers.0.weight"] == 1.0
-
-
-def test_options_reach_groups_in_groups_and_through_wrappers():
-    inner = optim.groups((fp.ndim(1), optim.sgd(3.0)), (None, optim.clip_value(9.0)(optim.sgd(2.0))))
-    opt = optim.clip_value(9.0)(optim.groups(("enc", inner), (None, optim.sgd(1.0))))
-    changed = optim.changed({"0.0.learning_rate": 30.0, "0.1.learning_rate": 20.0, "0.1.limit": 0.5, "limit": 8.0})(opt)
-    assert moves(changed, TREE) == {"enc.layers.0.weight": 10.0, "enc.layers.0.bias": 30.0, "head.weight": 1.0}
-    assert changed.name.startswith("clip_value(8)(groups(")
-
-
-def test_a_rule_that_is_made_already_stays():
-    opt = optim.groups(("enc", optim.lift(mlx_optimizers.SGD(1.0))), (None, optim.sgd(2.0)))
-    assert moves(optim.changed({"1.learning_rate": 4.0})(opt), TREE)["enc.layers.0.weight"] == 1.0
-    with pytest.raises(
-        KeyError, match=r"unknown option of groups\(.*'0.learning_rate': did you mean '1.learning_rate'"
-    ):
-        optim.changed({"0.learning_rate": 4.0})(opt)
 
 
 def test_scale_rates_goes_through_every_group():

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlx.optimizers import clip_grad_norm
+from mlx.utils import tree_map
 from toolz import pipe
 
 import mlx_fp as fp
-from mlx_fp import nn, optim
+from mlx_fp import data, nn, optim
 from mlx_fp.tree._paths import flat, leaves, norm, size
 
 PARAMS = {"w": mx.array([1.0, 2.0]), "layers": [{"b": mx.array([[3.0]])}, {}]}
@@ -407,53 +408,52 @@ def test_bad_options_are_refused_at_once(make, words):
         make()
 
 
-# options
+# of one's own
 
 
-def test_options_of_a_wrapper_stand_beside_those_of_what_it_wraps():
-    opt = pipe(optim.sgd(0.5), optim.clip_norm(1.0), optim.skip_nonfinite(limit=3), optim.ema(0.9))
-    own = {"max_norm": 1.0, "limit": 3, "decay": 0.9}
-    assert {**optim.sgd(0.5).options, **own} == dict(opt.options)
+def halved(inner):
+    """A wrapper by a user: half of each gradient, and a count of updates."""
+
+    def init(params):
+        return {"updates": mx.array(0), "inner": inner.init(params)}
+
+    def update(grads, state, params):
+        params, memory = inner.update(tree_map(lambda g: g / 2, grads), state["inner"], params)
+        return params, {"updates": state["updates"] + 1, "inner": memory}
+
+    return optim.Optimizer(init, update, f"halved({inner.name})")
 
 
-@pytest.mark.parametrize(
-    ("verb", "option", "value"),
-    [
-        (optim.clip_norm(1.0), "max_norm", 0.25),
-        (optim.clip_value(1.0), "limit", 0.25),
-        (optim.accumulate(2), "count", 3),
-        (optim.skip_nonfinite(limit=1), "limit", None),
-        (optim.ema(0.5), "decay", 0.25),
-    ],
-    ids=["clip_norm", "clip_value", "accumulate", "skip_nonfinite", "ema"],
-)
-def test_an_option_of_a_wrapper_and_one_inside_change_together(verb, option, value):
-    opt = optim.changed({option: value, "learning_rate": 0.25})(verb(optim.sgd(0.5, momentum=0.5)))
-    make = {"max_norm": optim.clip_norm, "count": optim.accumulate, "decay": optim.ema}.get(option)
-    make = make or (optim.skip_nonfinite if value is None else optim.clip_value)
-    again = (make(limit=None) if value is None else make(value))(optim.sgd(0.25, momentum=0.5))
-    assert opt.name == again.name
-    many = [grads(3.0, -4.0, 12.0), grads(1.0, 2.0, 3.0), grads(0.5, 0.5, 0.5)]
-    assert [bits(tree) for tree in run(opt, many)] == [bits(tree) for tree in run(again, many)]
+def trained(optimizer, **options):
+    model = nn.sequential(*[nn.linear(4, 4) for _ in range(8)], nn.linear(4, 1))
+    x = mx.random.normal((16, 4), key=mx.random.key(0))
+    train = pipe(data.arrays(x=x, y=x.sum(axis=1)), data.shuffle(seed=1), data.batch(4))
+    verbs = options.pop("verbs", ())
+    target = pipe(fp.trainer(model, fp.regression(metrics=[])), fp.with_optimizer(optimizer), *verbs)
+    return fp.fit(train, quiet=True, **{"epochs": 2, **options})(target)
 
 
-def test_an_option_of_the_innermost_changes_through_every_wrapper():
-    verbs = (optim.clip_norm(1.0), optim.clip_value(0.5), optim.accumulate(2), optim.skip_nonfinite(), optim.ema(0.9))
-    opt = optim.changed({"learning_rate": 0.25})(pipe(optim.adam(0.5), *verbs))
-    again = pipe(optim.adam(0.25), *verbs)
-    assert opt.name == again.name
-    many = [grads(3.0, -4.0, 12.0), grads(1.0, 2.0, 3.0)]
-    assert [bits(tree) for tree in run(opt, many)] == [bits(tree) for tree in run(again, many)]
+CITIZENS = {
+    "alone": lambda: halved(optim.adam(1e-2)),
+    "averaged": lambda: optim.ema(0.5)(halved(optim.adam(1e-2))),
+    "around": lambda: halved(optim.clip_norm(1.0)(optim.adam(1e-2))),
+    "in groups": lambda: optim.groups(("layers.0", halved(optim.sgd(0.1))), (None, optim.adam(1e-2))),
+}
 
 
-def test_of_two_wrappers_with_an_option_of_one_name_the_outer_one_has_it():
-    both = pipe(optim.sgd(1.0), optim.clip_value(0.5), optim.skip_nonfinite(limit=3))
-    assert both.options["limit"] == 3
-    assert optim.changed({"limit": 7})(both).name == "skip_nonfinite(7)(clip_value(0.5)(sgd))"
-    assert optim.changed({"learning_rate": 0.1})(both).name == both.name
-    twice = pipe(optim.sgd(1.0), optim.accumulate(2), optim.clip_norm(1.0), optim.accumulate(3))
-    assert optim.changed({"count": 5})(twice).name == "accumulate(5)(clip_norm(1)(accumulate(2)(sgd)))"
-    assert optim.changed({"max_norm": 4.0})(twice).name == "accumulate(3)(clip_norm(4)(accumulate(2)(sgd)))"
+@pytest.mark.parametrize("name", CITIZENS)
+def test_a_wrapper_of_ones_own_is_a_full_citizen(name, tmp_path):
+    """Resume, averages, groups, packing, reading: it takes `init` and `update` alone."""
+    whole = trained(CITIZENS[name]())
+    assert optim.reading("updates")(whole.opt_state).item() == 8
+    plain = trained(CITIZENS[name](), compile=False)
+    for path, leaf in flat(plain.params).items():
+        np.testing.assert_allclose(np.array(flat(whole.params)[path]), np.array(leaf), rtol=1e-4, atol=1e-6)
+    saves = (fp.checkpoints(tmp_path / "run-{step}"),)
+    trained(CITIZENS[name](), epochs=1, verbs=saves)
+    again = trained(CITIZENS[name](), verbs=saves, resume="latest")
+    assert again.start_epoch == 1
+    assert bits([again.params, again.opt_state]) == bits([whole.params, whole.opt_state])
 
 
 def test_scale_rates_goes_through_every_wrapper():

@@ -664,7 +664,7 @@ def test_wrong_parts_are_refused_when_the_step_is_made(make, words):
 def test_a_step_is_frozen_and_reads_as_what_it_is():
     step = fp.train_step(net(), loss, optim.clip_norm(1.0)(optim.sgd(0.1)))
     with pytest.raises(dataclasses.FrozenInstanceError):
-        step.model = nn.linear(3, 2)
+        step.computation = nn.linear(3, 2)
     assert repr(step) == "train_step(sequential, clip_norm(1)(sgd))"
 
 

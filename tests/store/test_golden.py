@@ -100,7 +100,7 @@ def test_a_golden_file_loads_to_what_was_written(name):
     with mx.stream(mx.cpu):
         assert same(found.params, params())
         assert same(found.opt_state, opt_state())
-    assert same(found.metadata, METADATA)
+    assert same(dict(found.metadata), METADATA)
 
 
 @pytest.mark.parametrize("name", FILES)

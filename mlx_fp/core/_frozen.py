@@ -1,0 +1,55 @@
+"""Mappings of records, which nobody can change."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn, TypeVar
+
+__all__ = ["FrozenDict", "freeze_field"]
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class FrozenDict(dict[K, V]):
+    """A dict that refuses every change; mappings in it are frozen too. `dict(frozen)` is a copy that can be changed.
+
+    >>> settings = FrozenDict({"rate": 0.1, "inner": {"count": 2}})
+    >>> settings["inner"]["count"] = 3
+    Traceback (most recent call last):
+    TypeError: a record's mapping is read-only; change a copy: dict(…)
+    >>> settings | {"rate": 0.2}
+    {'rate': 0.2, 'inner': {'count': 2}}
+    """
+
+    def __init__(self, *args: Any, **entries: V) -> None:
+        plain = dict(*args, **entries)
+        super().__init__({key: FrozenDict(value) if isinstance(value, dict) else value for key, value in plain.items()})
+
+    def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Raise TypeError: nobody changes a record."""
+        raise TypeError("a record's mapping is read-only; change a copy: dict(…)")
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
+
+    def __reduce__(self) -> tuple[type, tuple[dict[K, V]]]:
+        return type(self), (dict(self),)
+
+
+def freeze_field(record: Any, *names: str) -> None:
+    """Freeze fields of a frozen record that hold a mapping, from its `__post_init__`; None and others stay.
+
+    >>> from dataclasses import dataclass
+    >>> @dataclass(frozen=True)
+    ... class Record:
+    ...     options: dict
+    ...     def __post_init__(self):
+    ...         freeze_field(self, "options")
+    >>> Record({"a": 1}).options.clear()
+    Traceback (most recent call last):
+    TypeError: a record's mapping is read-only; change a copy: dict(…)
+    """
+    for name in names:
+        value = getattr(record, name)
+        if isinstance(value, dict) and not isinstance(value, FrozenDict):
+            object.__setattr__(record, name, FrozenDict(value))

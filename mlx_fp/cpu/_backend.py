@@ -1,0 +1,49 @@
+"""The two backends of Linux CPUs: with MLX's stock kernels, and with kernels for the processor at hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+
+import mlx.nn as mlx_nn
+
+from ..core.backend import Backend
+from ._affinity import restore_affinity
+from ._blas import blas
+from ._composed import MultiHeadAttention, cross_entropy
+from ._grouping import grouped, update
+from ._in_place import separate_all, separate_large_models
+from ._limits import tuned
+from ._linear_vjp import Linear
+from ._packing import form
+from ._parallel import run_parallel
+from ._thresholds import UNROLLED_ELEMENTS, WAIT_BYTES
+
+__all__ = ["NATIVE", "STOCK"]
+
+_SUBSTITUTES = {mlx_nn.Linear: Linear, mlx_nn.losses.cross_entropy: cross_entropy}
+
+STOCK = Backend(
+    name="cpu",
+    substitutes=MappingProxyType(_SUBSTITUTES),
+    grouped=grouped,
+    update=update,
+    separate=separate_large_models,
+    form=form,
+    waits=lambda parameter_bytes: parameter_bytes >= WAIT_BYTES,
+    parallel=run_parallel,
+    unrolls=lambda elements: elements <= UNROLLED_ELEMENTS,
+    tuned=lambda parameter_bytes=None, streams=1: tuned(parameter_bytes, streams=streams),
+    thread=restore_affinity,
+    facts=lambda: {"blas": Path(blas().library).name},
+)
+"""MLX's stock kernels, which are compiled for the oldest processor of the architecture."""
+
+NATIVE = replace(
+    STOCK,
+    name="cpu, native kernels",
+    substitutes=MappingProxyType({**_SUBSTITUTES, mlx_nn.MultiHeadAttention: MultiHeadAttention}),
+    separate=separate_all,
+)
+"""Kernels for the processor at hand, see `native`."""

@@ -1,0 +1,90 @@
+"""Keep many small arrays of parameters and optimiser state in a few large ones from step to step.
+
+On CPUs each array costs about one kernel launch, and a compiled call passes every leaf of its trees in and out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..core._mlx import mx
+from ..core._types import Array, Params, State, Tree
+from ..tree._flattening import Structure, arrays, structure
+from ._grouping import current_wholes, groups_of
+from ._thresholds import MIDDLE_BYTES
+
+__all__ = ["Layout", "form"]
+
+
+class Layout:
+    """A form of the state: which arrays of trees of one structure are concatenated, by their numbers in tree order."""
+
+    __slots__ = ("_places", "_shapes", "_structure")
+
+    def __init__(self, known: Structure, arrays: Sequence[Array], places: Sequence[Sequence[int]]) -> None:
+        self._structure, self._places, self._shapes = known, places, _shapes(arrays)
+
+    @property
+    def worthwhile(self) -> bool:
+        """Whether there are half as many arrays, or fewer."""
+        return 2 * len(self._places) <= len(self._shapes)
+
+    def join(self, params: Params, opt_state: State) -> list[Array] | None:
+        """Concatenate the arrays, or return None for trees of another structure or other shapes."""
+        leaves = self._structure.flatten(params, opt_state)
+        if leaves is None or _shapes(leaves) != self._shapes:
+            return None
+        wholes = current_wholes()
+        return [wholes.join([leaves[i] for i in place]) for place in self._places]
+
+    def trees(self, arrays: Sequence[Array]) -> tuple[Params, State]:
+        """Split the arrays into the leaves of trees, lazily."""
+        wholes, leaves = current_wholes(), dict[int, Array]()
+        for place, whole in zip(self._places, arrays, strict=True):
+            lengths = [1] if len(place) == 1 else [self._shapes[i][0][0] for i in place]
+            leaves |= zip(place, wholes.split(whole, lengths), strict=True)
+        params, opt_state = self._structure.build([leaves[i] for i in range(len(leaves))])
+        return params, opt_state
+
+
+def form(params: Params, opt_state: State, kept: Params, parameter_bytes: int) -> Layout | None:
+    """Return how to pack a state, None where that gains nothing: for large models, and for few arrays.
+
+    Args:
+        params: all parameters, no two leaves of which are one object.
+        opt_state: the state of a step, the optimiser's under `optimizer`.
+        kept: those of `params` that train, the same objects.
+        parameter_bytes: the bytes of `params`.
+    """
+    if parameter_bytes >= MIDDLE_BYTES:
+        return None
+    known = structure(params, opt_state, names=("params", "opt_state"))
+    leaves = arrays((params, opt_state))
+    number = {id(leaf): i for i, leaf in enumerate(leaves)}
+    groups = groups_of(kept, *_parallel_trees(opt_state["optimizer"], kept))
+    places = [[number.pop(id(leaf)) for leaf in group] for group in groups]
+    layout = Layout(known, leaves, places + [[i] for i in number.values()])
+    return layout if layout.worthwhile else None
+
+
+def _shapes(arrays: Sequence[Array]) -> list[tuple[tuple[int, ...], mx.Dtype]]:
+    return [(array.shape, array.dtype) for array in arrays]
+
+
+def _parallel_trees(state: Tree, params: Params) -> list[Tree]:
+    """List the trees in a state that hold something for each parameter, or for some."""
+    if isinstance(params, dict) and _fits(state, params):
+        return [state]
+    children = state.values() if isinstance(state, dict) else state if isinstance(state, (list, tuple)) else ()
+    return [tree for child in children for tree in _parallel_trees(child, params)]
+
+
+def _fits(state: Tree, params: Params) -> bool:
+    if isinstance(params, mx.array):
+        members = state.values() if isinstance(state, dict) else [state]
+        return all(isinstance(leaf, mx.array) for leaf in members)
+    if isinstance(params, dict) and isinstance(state, dict):
+        return params.keys() == state.keys() and all(_fits(state[key], params[key]) for key in params)
+    if isinstance(params, (list, tuple)) and isinstance(state, (list, tuple)):
+        return len(params) == len(state) and all(map(_fits, state, params))
+    return False
