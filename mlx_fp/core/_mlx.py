@@ -39,6 +39,9 @@ if cpu is not None:
     cpu.prepare()
 
 
+_CPU_TYPE = mx.DeviceType.cpu
+
+
 def on_cpu() -> bool:
-    """Tell whether MLX computes on the CPU by default, at this moment."""
-    return mx.default_device().type == mx.DeviceType.cpu
+    """Tell whether MLX computes on the CPU by default, at this moment; asked at every step."""
+    return mx.default_device().type is _CPU_TYPE

@@ -10,11 +10,12 @@ True
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ._blas import BlasInfo, blas
-from ._native import KernelInfo, enable_from_environment, kernels, native
+from ._native import KernelInfo, enable_from_environment, is_native, kernels, native
 
 if TYPE_CHECKING:
     from ..core.backend import Backend
@@ -41,8 +42,12 @@ def prepare() -> None:
 
 
 def backend() -> Backend:
-    """Return how Linux CPUs want a step computed."""
-    from ._backend import NATIVE, STOCK
-    from ._native import is_native
+    """Return how Linux CPUs want a step computed; asked at every step."""
+    return _backends()[is_native()]
 
-    return NATIVE if is_native() else STOCK
+
+@cache
+def _backends() -> tuple[Backend, Backend]:
+    from ._backend import NATIVE, STOCK  # loaded with the first step
+
+    return STOCK, NATIVE
