@@ -1,9 +1,24 @@
-"""Functions that several test files use."""
+"""Functions that several test files use: trees compared, small models and losses, and processes of their own.
+
+They need nothing of `mlx_fp/cpu`, without which the library works, too.
+"""
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
+
+import mlx.core as mx
+import numpy as np
+
+import mlx_fp as fp
+from mlx_fp import nn
+from mlx_fp.data import Cursor
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(ROOT.glob("*.md")) + sorted((ROOT / "docs").glob("*.md"))
@@ -18,3 +33,221 @@ def run_snippets(page):
     for block in blocks:
         exec(compile(block, page.name, "exec"), scope)
     return len(blocks)
+
+
+# trees ----------------------------------------------------------------------------------------------------------
+
+
+class Pair(NamedTuple):
+    """A tree type besides dict, list and tuple."""
+
+    left: object
+    right: object
+
+
+def bits(tree):
+    """Return path -> (dtype, shape, bytes) of every leaf of a tree."""
+    return {path: _bits(leaf) for path, leaf in fp.flat(tree).items()}
+
+
+def numbers(*trees):
+    """List the numbers of every leaf of some trees, in order, in a form that goes through JSON."""
+    return [leaf.tolist() for tree in trees for leaf in fp.flat(tree).values()]
+
+
+def assert_same_bits(one, other, *, nan=False):
+    """Assert that two trees have the same leaves, path by path in one order, bit for bit.
+
+    A NaN is refused, unless `nan`: two runs that lost all their numbers have the same bits, and show nothing.
+    """
+    for path, (mine, theirs) in _side_by_side(one, other).items():
+        if _bits(mine) != _bits(theirs):
+            raise AssertionError(f"{path}: the bits differ: {mine} is not {theirs}")
+        if not nan and np.isnan(_numpy(mine)).any():
+            raise AssertionError(f"{path}: it has a NaN: {mine}")
+
+
+def assert_close(one, other, *, rtol=1e-5, atol=1e-6):
+    """Assert that two trees have the same leaves, path by path in one order: floats to rounding, the rest exactly."""
+    for path, (mine, theirs) in _side_by_side(one, other).items():
+        mine, theirs = _numpy(mine), _numpy(theirs)
+        near = {"rtol": rtol, "atol": atol} if np.issubdtype(mine.dtype, np.inexact) else {"rtol": 0, "atol": 0}
+        np.testing.assert_allclose(mine, theirs, **near, equal_nan=False, err_msg=path)
+
+
+def changed(before, after):
+    """Return the paths of the leaves whose bits are others after than before."""
+    return {path for path, (one, other) in _side_by_side(before, after).items() if _bits(one) != _bits(other)}
+
+
+def _side_by_side(one, other):
+    """Return path -> both leaves; their paths, the order of these, dtypes and shapes are the same."""
+    one, other = fp.flat(one), fp.flat(other)
+    if list(one) != list(other):
+        raise AssertionError(f"other leaves, or in another order: {list(one)} is not {list(other)}")
+    for path, leaf in one.items():
+        mine, theirs = _kind(leaf), _kind(other[path])
+        if mine != theirs:
+            raise AssertionError(f"{path}: {mine} is not {theirs}")
+    return {path: (leaf, other[path]) for path, leaf in one.items()}
+
+
+def _kind(leaf):
+    leaf = leaf if isinstance(leaf, mx.array) else np.asarray(leaf)
+    return str(leaf.dtype), leaf.shape
+
+
+def _bits(leaf):
+    if not isinstance(leaf, mx.array):
+        return *_kind(leaf), np.asarray(leaf).tobytes()
+    return *_kind(leaf), np.array(leaf.reshape(-1).view(mx.uint8)).tobytes() if leaf.size else b""
+
+
+def _numpy(leaf):
+    wide = isinstance(leaf, mx.array) and leaf.dtype == mx.bfloat16  # NumPy has no such dtype
+    return np.array(leaf.astype(mx.float32) if wide else leaf)
+
+
+# runs -----------------------------------------------------------------------------------------------------------
+
+
+def untimed(rows):
+    """List the rows of a report without their times and files, which differ between equal runs."""
+    return [replace(row, seconds=0.0, checkpoint=None) for row in rows]
+
+
+def outcome(report):
+    """Return all that a run ends with, but for its times and files, in a form that can be compared."""
+    return bits({"params": report.params, "state": report.opt_state}), untimed(report.rows), report.losses
+
+
+def assert_same_run(one, other):
+    """Assert that two runs ended with the same bits, rows, losses, best and reason to stop."""
+    assert_same_bits({"params": one.params, "state": one.opt_state}, {"params": other.params, "state": other.opt_state})
+    if untimed(one.rows) != untimed(other.rows):
+        raise AssertionError(f"rows: {one.rows} is not {other.rows}")
+    for name in ("losses", "best_value", "best_epoch", "epochs_completed", "stopped_early", "stop_reason"):
+        mine, theirs = getattr(one, name), getattr(other, name)
+        if mine != theirs:
+            raise AssertionError(f"{name}: {mine} is not {theirs}")
+
+
+def visible(folder):
+    """List the names of the files in a folder that are not hidden."""
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+
+
+# models, losses, data -------------------------------------------------------------------------------------------
+
+
+def small_net(**parts):
+    """Return a model from 3 numbers to 2 with a buffer and with draws; `parts` come after."""
+    return nn.sequential(
+        enc=nn.linear(3, 4), norm=nn.batch_norm(4), drop=nn.dropout(0.5), head=nn.linear(4, 2), **parts
+    )
+
+
+def cross_entropy(model, x, y):
+    """Return the mean cross entropy of a model's logits."""
+    return nn.losses.cross_entropy(model(x), y, reduction="mean")
+
+
+def mse(model, x, y):
+    """Return the mean squared error of a model."""
+    return nn.losses.mse_loss(model(x), y)
+
+
+def mean_square(model, x):
+    """Return the mean square of what a model gives."""
+    return (model(x) ** 2).mean()
+
+
+def batch_mean(model, x):
+    """Return the mean of a batch as its loss, whatever the model."""
+    return x.mean()
+
+
+def numpy_batch(rows=6, seed=0):
+    """Draw 3 inputs and 2 targets a row, as NumPy arrays."""
+    draw = np.random.default_rng(seed)
+    return tuple(draw.normal(size=(rows, n)).astype(np.float32) for n in (3, 2))
+
+
+def random_batch(rows=6, seed=0):
+    """Draw 3 inputs and 2 targets a row."""
+    return tuple(map(mx.array, numpy_batch(rows, seed)))
+
+
+def read(dataset, epoch=0, index=0):
+    """List the items of an epoch of a dataset, from an index on."""
+    return list(dataset.open(Cursor(epoch, index)))
+
+
+class Counted:
+    """A sequence of numbers that lists in `read` the indices that were read."""
+
+    def __init__(self, size):
+        self.size, self.read = size, []
+
+    def __len__(self):
+        return self.size
+
+    def __getitem__(self, index):
+        assert type(index) is int, type(index)
+        self.read.append(index)
+        return index
+
+
+class File:
+    """An iterator that is no generator, and counts in `closed` how often it was closed."""
+
+    def __init__(self, rows):
+        self.rows, self.closed = iter(rows), 0
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return next(self.rows)
+
+    def close(self):
+        self.closed += 1
+
+
+def plain(item):
+    """Return an item of a dataset with lists in place of arrays and tuples."""
+    if isinstance(item, dict):
+        return {key: plain(value) for key, value in item.items()}
+    if isinstance(item, (tuple, list)):
+        return [plain(value) for value in item]
+    return item.tolist() if hasattr(item, "tolist") else item
+
+
+# processes ------------------------------------------------------------------------------------------------------
+
+
+def child_env(**env):
+    """Return the environment of a child that can import the package and these helpers; None takes a name out."""
+    here = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    return {name: value for name, value in {**os.environ, "PYTHONPATH": here, **env}.items() if value is not None}
+
+
+def python_process(code, *args, within=(), timeout=120, **env):
+    """Run code in a Python of its own, perhaps within another command; AssertionError with its output if it fails."""
+    command = [*within, sys.executable, "-c", code, *args]
+    done = subprocess.run(command, env=child_env(**env), capture_output=True, text=True, timeout=timeout, check=False)
+    if done.returncode:
+        raise AssertionError(f"the process ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+    return done
+
+
+def run_python(code, *args, **options):
+    """Return what code prints in a Python of its own, as `python_process` runs it."""
+    return python_process(code, *args, **options).stdout
+
+
+def run_call(file, call, **options):
+    """Return what a call like `"taken(3)"` of a function of a test file prints, in a Python of its own."""
+    file = Path(file)
+    code = f"import sys; sys.path.insert(0, {str(file.parent)!r})\nimport {file.stem}\n{file.stem}.{call}"
+    return run_python(code, **options)

@@ -1,13 +1,12 @@
 """README, the pages of docs/ and the examples run as they are printed."""
 
 import math
-import os
 import runpy
 import subprocess
 import sys
 
 import pytest
-from helpers import CPU_PAGES, PAGES, ROOT, run_snippets
+from helpers import CPU_PAGES, PAGES, ROOT, child_env, run_snippets
 
 PROSE = {"blas.md", "CHANGELOG.md", "CONTRIBUTING.md"}
 """Pages without snippets."""
@@ -60,7 +59,7 @@ def test_digits_reaches_097_and_writes_report_and_picture(tmp_path):
 
     done = subprocess.run(
         [sys.executable, ROOT / "examples" / "digits.py", tmp_path / "digits"],
-        capture_output=True, text=True, timeout=600, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, timeout=600, cwd=tmp_path, env=child_env(),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "digits" / "report.json").read_text())

@@ -2,11 +2,10 @@
 
 import inspect
 import pkgutil
-import subprocess
-import sys
 from importlib.util import find_spec
 
 import pytest
+from helpers import run_python
 
 import mlx_fp as fp
 
@@ -35,7 +34,6 @@ def test_no_module_is_called_as_a_public_function_is(package):
 def test_a_first_layer_loads_nothing_that_it_does_not_need():
     """toolz, more-itertools and numpy take longer to load than all else that a layer needs."""
     code = "import sys, mlx_fp as fp; fp.nn.linear(2, 2); print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    loaded = {name.partition(".")[0] for name in run_python(code, timeout=60).split()}
     assert "mlx_fp" in loaded
     assert loaded & {"toolz", "more_itertools", "numpy", "rich"} == set()

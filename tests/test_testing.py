@@ -7,29 +7,23 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
 import pytest
+from helpers import ROOT, bits, child_env, mse, run_python
 from toolz import pipe
 
 import mlx_fp as fp
 from mlx_fp import nn, optim
 from mlx_fp.testing import benchmark_step
 
-ROOT = Path(__file__).resolve().parents[1]
 BATCH = {"x": mx.ones((16, 4)), "y": mx.zeros((16, 2))}
 
 
 def made(**options):
     model = nn.sequential(nn.linear(4, 8), nn.relu, nn.linear(8, 2))
-    loss = lambda model, x, y: (model(x) - y).square().mean()
-    return fp.train_step(model, loss, optim.adamw(1e-2), **options)
-
-
-def bits(tree):
-    return {path: np.array(leaf).tobytes() for path, leaf in fp.flat(tree).items()}
+    return fp.train_step(model, mse, optim.adamw(1e-2), **options)
 
 
 def test_it_notes_rates_and_traces_and_gives_the_last_state(benchmark):
@@ -125,7 +119,7 @@ def test_without_a_warm_up_there_is_nothing_to_time():
 
 def test_it_is_imported_without_pytest_benchmark():
     code = "import sys; sys.modules['pytest_benchmark'] = sys.modules['pytest'] = None; import mlx_fp; mlx_fp.testing"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+    run_python(code)
 
 
 def test_the_example_of_the_page_is_a_benchmark(tmp_path):
@@ -144,9 +138,7 @@ def test_the_example_of_the_page_is_a_benchmark(tmp_path):
         "--benchmark-json",
         "found.json",
     ]
-    done = subprocess.run(
-        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, cwd=tmp_path, env=child_env(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     (row,) = json.loads((tmp_path / "found.json").read_text())["benchmarks"]
     assert row["extra_info"]["traces"] == 1

@@ -7,45 +7,27 @@ import math
 import re
 import warnings
 import weakref
-from typing import NamedTuple
 
 import mlx.core as mx
 import mlx.nn as mlx_nn
 import numpy as np
 import pytest
+from helpers import Pair, assert_close, bits, changed, mean_square, mse, random_batch, small_net
 from toolz import pipe
 
 import mlx_fp as fp
 from mlx_fp import nn, optim
 from mlx_fp.tree._paths import flat, leaves
 
-
-def net():
-    return nn.sequential(enc=nn.linear(3, 4), norm=nn.batch_norm(4), drop=nn.dropout(0.5), head=nn.linear(4, 2))
-
-
-def loss(model, x, y):
-    return nn.losses.mse_loss(model(x), y)
-
-
-def batch(rows=6, seed=0):
-    draw = np.random.default_rng(seed)
-    return tuple(mx.array(draw.normal(size=(rows, n)).astype(np.float32)) for n in (3, 2))
-
-
-def bits(tree):
-    return {path: np.array(leaf.astype(mx.float32)).tobytes() for path, leaf in flat(tree).items()}
-
-
 # the earlier implementation -------------------------------------------------------------------------------------
 
 
 def test_the_compiled_step_does_not_train_on_stale_weights():
-    step = fp.train_step(nn.linear(3, 2), loss, optim.sgd(0.1))
+    step = fp.train_step(nn.linear(3, 2), mse, optim.sgd(0.1))
     params, opt_state = step.init(0)
-    x, y = batch()
+    x, y = random_batch()
     for _ in range(3):
-        wanted = loss(lambda x, p=params: x @ p["weight"].T + p["bias"], x, y).item()
+        wanted = mse(lambda x, p=params: x @ p["weight"].T + p["bias"], x, y).item()
         params, opt_state, logs = step(params, opt_state, (x, y))
         assert logs["loss"].item() == pytest.approx(wanted, rel=1e-5)
     elsewhere = {"weight": mx.zeros((2, 3)), "bias": mx.zeros((2,))}
@@ -54,18 +36,18 @@ def test_the_compiled_step_does_not_train_on_stale_weights():
 
 
 def test_two_models_through_one_step_do_not_mix():
-    step = fp.train_step(nn.linear(3, 2), loss, optim.adam(0.1))
+    step = fp.train_step(nn.linear(3, 2), mse, optim.adam(0.1))
     alone = [one_after_another(step, seed) for seed in (1, 2)]
     ends = [step.init(seed) for seed in (1, 2)]
     for i in range(3):
-        ends = [step(*end, batch(seed=i))[:2] for end in ends]
+        ends = [step(*end, random_batch(seed=i))[:2] for end in ends]
     assert [bits(end) for end in ends] == [bits(end) for end in alone]
 
 
 def one_after_another(step, seed):
     end = step.init(seed)
     for i in range(3):
-        end = step(*end, batch(seed=i))[:2]
+        end = step(*end, random_batch(seed=i))[:2]
     return end
 
 
@@ -86,26 +68,26 @@ def test_the_mode_reaches_every_nested_layer(lifted):
     composed = nn.sequential(nn.residual(nn.dropout(0.9), nn.stack(1, lambda: nn.batch_norm(3))))
     inner = nn.lift(Deep) if lifted else composed
     model = nn.sequential(nn.remat(inner), head=nn.linear(3, 2))
-    train, evaluate = fp.train_step(model, loss, optim.sgd(0.0)), fp.eval_step(model, loss)
+    train, evaluate = fp.train_step(model, mse, optim.sgd(0.0)), fp.eval_step(model, mse)
     params, opt_state = train.init(0)
-    trained = [train(params, {**opt_state, "key": fp.rng.key(i)}, batch()) for i in range(3)]
+    trained = [train(params, {**opt_state, "key": fp.rng.key(i)}, random_batch()) for i in range(3)]
     assert len({logs["loss"].item() for _, _, logs in trained}) == 3, "no dropout in training"
     statistics = [path for path in flat(params) if "running" in path]
     assert statistics
     for path in statistics:
         assert flat(trained[0][0])[path].tolist() != flat(params)[path].tolist()
-    validated = [evaluate(params, {}, batch())[1]["loss"].item() for _ in range(3)]
+    validated = [evaluate(params, {}, random_batch())[1]["loss"].item() for _ in range(3)]
     assert len(set(validated)) == 1
-    assert validated[0] == pytest.approx(loss(lambda x: model.apply(params, x)[0], *batch()).item(), rel=1e-5)
-    assert bits(model.apply(params, batch()[0])[1]) == bits(params), "validation moved statistics"
+    assert validated[0] == pytest.approx(mse(lambda x: model.apply(params, x)[0], *random_batch()).item(), rel=1e-5)
+    assert bits(model.apply(params, random_batch()[0])[1]) == bits(params), "validation moved statistics"
 
 
 def moved(model, optimizer):
     """The paths that a step moves."""
-    step = fp.train_step(model, loss, optimizer)
+    step = fp.train_step(model, mse, optimizer)
     params, opt_state = step.init(0)
-    new, _, _ = step(params, opt_state, batch())
-    return {path for path, leaf in flat(new).items() if mx.any(leaf != flat(params)[path]).item()}
+    new, _, _ = step(params, opt_state, random_batch())
+    return changed(params, new)
 
 
 def test_groups_work_with_activations_between_layers():
@@ -137,11 +119,11 @@ def test_the_last_matcher_is_not_a_default():
 
 
 def test_dropout_under_compile_draws_anew_each_step():
-    step = fp.train_step(net(), loss, optim.sgd(0.0))
+    step = fp.train_step(small_net(), mse, optim.sgd(0.0))
     params, opt_state = step.init(0)
     losses = []
     for _ in range(5):
-        _, opt_state, logs = step(params, opt_state, batch())
+        _, opt_state, logs = step(params, opt_state, random_batch())
         losses.append(logs["loss"].item())
     assert len(set(losses)) == 5
     assert step.traces == 1
@@ -167,7 +149,7 @@ def test_an_exception_inside_a_step_leaves_everything_usable(how, compile):
     given = {"layers": [arrays], "head": nn.init(0)(nn.linear(3, 2))}
     step = fp.train_step(model, moody, optim.adam(0.1), compile=compile)
     params, opt_state = step.init(given)
-    wanted = bits(step(params, opt_state, batch()))
+    wanted = bits(step(params, opt_state, random_batch()))
     mx.random.seed(5)
     stream = mx.random.uniform(shape=(3,)).tolist()
     mx.random.seed(5)
@@ -175,13 +157,13 @@ def test_an_exception_inside_a_step_leaves_everything_usable(how, compile):
     broken.append(True)
     for call in (step, step.gradients):
         with pytest.raises({"raised": RuntimeError, "shape": ValueError, "a vector": TypeError}[how]):
-            call(params, opt_state, batch(7))
+            call(params, opt_state, random_batch(7))
     broken.clear()
     assert bits([params, opt_state, module.parameters()]) == held
     assert mx.random.uniform(shape=(3,)).tolist() == stream
-    assert np.isfinite(np.array(module(batch()[0]))).all()
-    assert bits(step(params, opt_state, batch())) == wanted
-    new, _, logs = step(params, opt_state, batch(7))
+    assert np.isfinite(np.array(module(random_batch()[0]))).all()
+    assert bits(step(params, opt_state, random_batch())) == wanted
+    new, _, logs = step(params, opt_state, random_batch(7))
     mx.eval(new, logs)
     assert math.isfinite(logs["loss"].item())
 
@@ -193,19 +175,14 @@ def test_an_exception_in_the_first_trace_leaves_a_step_that_works():
         if fails:
             fails.clear()
             raise KeyError("the first time")
-        return loss(model, x, y)
+        return mse(model, x, y)
 
-    step = fp.train_step(net(), moody, optim.adam(0.1))
+    step = fp.train_step(small_net(), moody, optim.adam(0.1))
     params, opt_state = step.init(0)
     with pytest.raises(KeyError, match="the first time"):
-        step(params, opt_state, batch())
-    good = fp.train_step(net(), loss, optim.adam(0.1))
-    assert bits(step(params, opt_state, batch())) == bits(good(params, opt_state, batch()))
-
-
-class Pair(NamedTuple):
-    left: object
-    right: object
+        step(params, opt_state, random_batch())
+    good = fp.train_step(small_net(), mse, optim.adam(0.1))
+    assert bits(step(params, opt_state, random_batch())) == bits(good(params, opt_state, random_batch()))
 
 
 def test_tree_types_through_one_step_keep_their_types_and_their_ends():
@@ -229,7 +206,7 @@ def test_one_and_one_point_zero_and_true_are_not_one_constant():
     report = fp.train_step(
         nn.linear(3, 2), lambda m, x, k: (m(x).mean(), {"times": mx.array(3) * k, "k": mx.array(k)}), optim.sgd(1.0)
     )
-    end, x = report.init(0), batch()[0]
+    end, x = report.init(0), random_batch()[0]
     logs = [report(*end, {"x": x, "k": k})[2] for k in (1, 1.0, True, 1, 1.0)]
     assert [log["times"].dtype for log in logs] == [mx.int32, mx.float32, mx.int32, mx.int32, mx.float32]
     assert [log["k"].dtype for log in logs] == [mx.int32, mx.float32, mx.bool_, mx.int32, mx.float32]
@@ -253,9 +230,9 @@ def backwards(tree):
 
 
 def test_a_reordered_dict_does_not_retrace_and_gives_the_same_numbers():
-    step = fp.train_step(net(), loss, optim.groups(("enc", optim.adam(0.1)), (None, optim.sgd(0.1))))
+    step = fp.train_step(small_net(), mse, optim.groups(("enc", optim.adam(0.1)), (None, optim.sgd(0.1))))
     params, opt_state = step.init(0)
-    given = dict(zip("xy", batch(), strict=True))
+    given = dict(zip("xy", random_batch(), strict=True))
     wanted = bits(step(params, opt_state, given))
     for arguments in (
         (backwards(params), opt_state, given),
@@ -269,17 +246,17 @@ def test_a_reordered_dict_does_not_retrace_and_gives_the_same_numbers():
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_bad_batch_under_skip_nonfinite_changes_nothing_and_is_counted(bad):
-    step = fp.train_step(net(), loss, optim.skip_nonfinite()(optim.adam(0.1)))
+    step = fp.train_step(small_net(), mse, optim.skip_nonfinite()(optim.adam(0.1)))
     params, opt_state = step.init(0)
-    params, opt_state, _ = step(params, opt_state, batch())
-    x, y = batch(seed=1)
+    params, opt_state, _ = step(params, opt_state, random_batch())
+    x, y = random_batch(seed=1)
     x[0, 0] = bad
     after, state, logs = step(params, opt_state, (x, y))
     assert not math.isfinite(logs["loss"].item())
     assert bits(after) == bits(params), "parameters or batch-norm statistics moved"
     assert bits(state["optimizer"]["inner"]) == bits(opt_state["optimizer"]["inner"])
     assert optim.reading("skipped")(state).item() == 1
-    again, state, logs = step(after, state, batch())
+    again, state, logs = step(after, state, random_batch())
     assert math.isfinite(logs["loss"].item())
     assert bits(again) != bits(params)
     assert all(mx.all(mx.isfinite(leaf)).item() for leaf in leaves(again))
@@ -292,9 +269,9 @@ OUTER = {"clip_norm": optim.clip_norm(1.0), "ema": optim.ema(0.9), "accumulate":
 
 @pytest.mark.parametrize("outer", OUTER.values(), ids=OUTER)
 def test_skip_nonfinite_inside_another_wrapper_holds_the_statistics_too(outer):
-    step = fp.train_step(net(), loss, pipe(optim.adam(0.1), optim.skip_nonfinite(), outer))
+    step = fp.train_step(small_net(), mse, pipe(optim.adam(0.1), optim.skip_nonfinite(), outer))
     params, opt_state = step.init(0)
-    x, y = batch()
+    x, y = random_batch()
     x[0, 0] = math.nan
     after, state, _ = step(params, opt_state, (x, y))
     assert bits(after) == bits(params)
@@ -303,24 +280,23 @@ def test_skip_nonfinite_inside_another_wrapper_holds_the_statistics_too(outer):
 
 def test_accumulated_steps_equal_one_step_on_the_larger_batch():
     model = nn.sequential(nn.linear(3, 4), nn.tanh, nn.linear(4, 2))
-    many, once = (fp.train_step(model, loss, o) for o in (optim.accumulate(2)(optim.adam(0.1)), optim.adam(0.1)))
-    (x, y), params = batch(12), nn.init(0)(model)
+    many, once = (fp.train_step(model, mse, o) for o in (optim.accumulate(2)(optim.adam(0.1)), optim.adam(0.1)))
+    (x, y), params = random_batch(12), nn.init(0)(model)
     end = many.init(params)
     for part in ((x[:6], y[:6]), (x[6:], y[6:])):
         end = many(*end, part)[:2]
     wanted = once(*once.init(params), (x, y))[0]
-    for path, leaf in flat(end[0]).items():
-        np.testing.assert_allclose(leaf, flat(wanted)[path], rtol=1e-4, atol=1e-6)
+    assert_close(end[0], wanted, rtol=1e-4)
     assert len(leaves(many.init(params)[1])) == len(leaves(once.init(params)[1])) + len(leaves(params)) + 1
 
 
 def test_bfloat16_parameters_stay_bfloat16_with_a_float32_rate_and_no_retrace():
     model = nn.sequential(nn.linear(3, 4), nn.layer_norm(4), nn.dropout(0.1), nn.linear(4, 2))
-    step = fp.train_step(model, loss, optim.clip_norm(1.0)(optim.adamw(optim.cosine_decay(0.1, 9))))
+    step = fp.train_step(model, mse, optim.clip_norm(1.0)(optim.adamw(optim.cosine_decay(0.1, 9))))
     narrow = fp.restore_like(nn.shapes(model), {p: x.astype(mx.bfloat16) for p, x in flat(nn.init(0)(model)).items()})
     params, opt_state = step.init(narrow)
     for i in range(3):
-        params, opt_state, _ = step(params, opt_state, tuple(x.astype(mx.bfloat16) for x in batch(seed=i)))
+        params, opt_state, _ = step(params, opt_state, tuple(x.astype(mx.bfloat16) for x in random_batch(seed=i)))
     assert {leaf.dtype for leaf in leaves(params)} == {mx.bfloat16}
     assert {leaf.dtype for leaf in leaves(opt_state["optimizer"]["inner"]["memory"])} == {mx.bfloat16}
     assert opt_state["optimizer"]["inner"]["learning_rate"].dtype == mx.float32
@@ -328,19 +304,19 @@ def test_bfloat16_parameters_stay_bfloat16_with_a_float32_rate_and_no_retrace():
 
 
 def test_a_step_that_keeps_retracing_warns_once_at_the_fifth_shape_naming_what_changed():
-    step = fp.train_step(nn.linear(3, 2), loss, optim.sgd(0.1))
+    step = fp.train_step(nn.linear(3, 2), mse, optim.sgd(0.1))
     end = step.init(0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for rows in (1, 2, 3, 4, 1, 2):
-            step(*end, batch(rows))
+            step(*end, random_batch(rows))
     changed = r"batch\.0 was float32\(4, 3\), is float32\(5, 3\)"
     with pytest.warns(RuntimeWarning, match=r"train_step\(Linear\).*5th time.*" + changed):
-        step(*end, batch(5))
+        step(*end, random_batch(5))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for rows in (6, 7, 8, 9, 10):
-            step(*end, batch(rows))
+            step(*end, random_batch(rows))
     assert step.traces == 10
 
 
@@ -358,10 +334,10 @@ def test_the_warning_names_a_dtype_and_a_constant(changed):
 
 @pytest.mark.parametrize("compile", [True, False])
 def test_the_step_does_not_hold_old_parameters_batches_or_state(compile):
-    step = fp.train_step(net(), loss, optim.adam(0.1), compile=compile)
+    step = fp.train_step(small_net(), mse, optim.adam(0.1), compile=compile)
     params, opt_state = step.init(0)
     for i in range(3):
-        given = batch(seed=i)
+        given = random_batch(seed=i)
         trained = [leaf for path, leaf in flat(params).items() if "running" not in path]
         old = [weakref.ref(leaf) for leaf in [*trained, *leaves(given), *leaves(opt_state["optimizer"]["memory"])]]
         params, opt_state, logs = step(params, opt_state, given)
@@ -374,7 +350,7 @@ def test_the_step_does_not_hold_old_parameters_batches_or_state(compile):
 def test_active_memory_stands_still_and_frozen_parameters_are_held_once():
     big = 256
     model = pipe(nn.sequential(enc=nn.linear(big, big), head=nn.linear(big, 2)), fp.freeze("enc"))
-    step = fp.train_step(model, loss, optim.adam(0.1))
+    step = fp.train_step(model, mse, optim.adam(0.1))
     given = (mx.ones((4, big)), mx.ones((4, 2)))
     params, opt_state = step.init(0)
     mx.eval(given)
@@ -400,18 +376,18 @@ def test_a_lifted_module_is_not_poisoned_by_tracing():
     module = Deep()
     model, arrays = nn.split(module)
     before = bits(module.parameters())
-    step = fp.train_step(model, lambda m, x: (m(x) ** 2).mean(), optim.sgd(0.1))
-    step(*step.init(arrays), batch()[0])
+    step = fp.train_step(model, mean_square, optim.sgd(0.1))
+    step(*step.init(arrays), random_batch()[0])
     assert bits(module.parameters()) == before
     assert module.training
-    mx.eval(module(batch()[0]))
+    mx.eval(module(random_batch()[0]))
 
 
 def test_swapping_a_rate_is_seen_by_the_compiled_step():
-    step = fp.train_step(nn.linear(3, 2), loss, optim.sgd(0.5))
+    step = fp.train_step(nn.linear(3, 2), mse, optim.sgd(0.5))
     params, opt_state = step.init(0)
-    step(params, opt_state, batch())
-    new, _, _ = step(params, fp.swap("optimizer.learning_rate", 0.0)(opt_state), batch())
+    step(params, opt_state, random_batch())
+    new, _, _ = step(params, fp.swap("optimizer.learning_rate", 0.0)(opt_state), random_batch())
     assert bits(new) == bits(params)
     assert step.traces == 1
 
@@ -426,7 +402,7 @@ def test_swapping_a_rate_is_seen_by_the_compiled_step():
 )
 def test_skip_nonfinite_keeps_nan_out_of_the_statistics_wherever_it_stands(optimizer):
     model = nn.sequential(nn.linear(3, 3), nn.batch_norm(3), nn.linear(3, 2))
-    step = fp.train_step(model, lambda m, x: m(x).square().mean(), optimizer)
+    step = fp.train_step(model, mean_square, optimizer)
     params, opt_state = step.init(0)
     start = params["layers"][1]["running_mean"]
     params, opt_state, _ = step(params, opt_state, mx.full((4, 3), float("nan")))

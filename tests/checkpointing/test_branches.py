@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import mlx.core as mx
 import pytest
+from helpers import visible
 from toolz import pipe
 
 import mlx_fp as fp
@@ -31,10 +32,6 @@ def fit(target, epochs, **options):
     return pipe(target, fp.fit(BATCHES, epochs=epochs, quiet=True, **options))
 
 
-def names(folder):
-    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-
-
 def paused(after):
     return fp.on("after_epoch", lambda e: fp.Stop("a pause", final=False) if e.epoch == after else None)
 
@@ -47,7 +44,7 @@ def test_a_run_from_an_older_file_keeps_its_own_last_and_best(tmp_path):
     fit(trainer(fp.checkpoints(tmp_path / "{epoch}")), 8)
     branch = fit(trainer(policy, paused(6)), 8, resume=tmp_path / "2")
     assert (branch.best_epoch, branch.best_checkpoint) == (4, str(tmp_path / "4.safetensors"))
-    assert names(tmp_path) == ["2.safetensors", "4.safetensors", "5.safetensors", "6.safetensors", "7.safetensors"]
+    assert visible(tmp_path) == ["2.safetensors", "4.safetensors", "5.safetensors", "6.safetensors", "7.safetensors"]
     assert fp.load(tmp_path / "6").metadata["branch"] == {fp.load(tmp_path / "7").metadata["run"]: 12}
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
+from helpers import assert_same_bits, bits, numbers, run_call
 from toolz import pipe
 
 import mlx_fp as fp
@@ -29,7 +30,6 @@ from mlx_fp import nn, optim
 from mlx_fp.core._errors import CheckpointError
 from mlx_fp.store._checkpoint import peek
 
-ROOT = Path(__file__).parents[2]
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX files")
 SUFFIXES = (".safetensors", ".npz")
 CALLS = ("open", "mkdir", "fchmod", "fsync", "replace", "unlink")
@@ -85,11 +85,6 @@ def is_left(name):
 
 def names(folder):
     return sorted(name for name in os.listdir(folder) if name != ".mlx_fp.lock")
-
-
-def same(a, b):
-    one, other = fp.flat(a), fp.flat(b)
-    return list(one) == list(other) and all(mx.array_equal(one[name], other[name]).item() for name in one)
 
 
 def assert_same_files(found, wanted):
@@ -155,7 +150,7 @@ def judge(folder, template, acked, verdict):
     told = acked.read_text() if acked.exists() else ""
     end = train(folder, template, resume="latest")
     found = {"newest": max(steps, default=0), "acked": int(told or 0), "files": len(left), "left": names(folder)}
-    verdict.write_text(json.dumps({**found, "end": [leaf.tolist() for leaf in fp.flat(end.params).values()]}))
+    verdict.write_text(json.dumps({**found, "end": numbers(end.params)}))
 
 
 def kill_everywhere(folder, template):
@@ -176,12 +171,8 @@ def kill_everywhere(folder, template):
 @POSIX
 @pytest.mark.parametrize("template", [NUMBERED, CONSTANT])
 def test_a_kill_at_any_call_loses_nothing_acknowledged(template, tmp_path):
-    script = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\nimport test_crash\n"
-    command = [sys.executable, "-c", f"{script}test_crash.kill_everywhere({str(tmp_path)!r}, {template!r})"]
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    *killed, alone = [json.loads(line) for line in done.stdout.splitlines()]
+    printed = run_call(__file__, f"kill_everywhere({str(tmp_path)!r}, {template!r})")
+    *killed, alone = [json.loads(line) for line in printed.splitlines()]
     assert len(killed) > 30
     assert all(one["killed"] for one in killed)
     assert {one["newest"] for one in killed} == {0, 2, 4, 6}
@@ -405,7 +396,7 @@ def test_a_failing_call_is_an_error_that_says_where_and_leaves_a_whole_file_alon
         else:
             assert (error.errno, error.filename) == (number, str(path)), call
         replaced = error is None or point > calls.index("replace")
-        assert same(fp.load(path).params, new if replaced else old), call
+        assert bits(fp.load(path).params) == bits(new if replaced else old), call
         assert names(tmp_path) == [path.name], call
     assert len(calls) >= 8
 
@@ -419,8 +410,8 @@ def test_after_a_failing_call_a_run_goes_on_to_the_same_end(number, tmp_path):
         error = failed(lambda folder=folder: train(folder, NUMBERED), point, number)
         assert error is None or (error.errno == number and error.filename), call
         again = train(folder, NUMBERED, resume="latest")
-        assert same(again.params, alone.params)
-        assert same(again.opt_state, alone.opt_state)
+        assert_same_bits(again.params, alone.params)
+        assert_same_bits(again.opt_state, alone.opt_state)
         assert_same_files(names(folder), names(tmp_path / "alone"))
 
 
@@ -445,12 +436,8 @@ def narrow(folder):
 
 @POSIX
 def test_a_file_that_finds_no_room_is_an_error_and_the_old_one_stays(tmp_path):
-    script = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\nimport test_crash\n"
-    command = [sys.executable, "-c", f"{script}test_crash.narrow({str(tmp_path)!r})"]
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    printed = run_call(__file__, f"narrow({str(tmp_path)!r})")
+    lines = [json.loads(line) for line in printed.splitlines()]
     assert len(lines) == 18
     for enough, told, size, left in lines:
         assert (told, size) == ((None, 5_000) if enough else ([errno.EFBIG, True], 1))
@@ -492,12 +479,8 @@ def test_a_disk_that_is_full_at_any_page_is_an_error_and_the_old_file_stays(tmp_
     may = subprocess.run([*apart, "sh", "-c", tried], capture_output=True, text=True, check=False)
     if may.returncode:
         pytest.skip(f"no disk may be mounted here: {may.stderr.strip()}")
-    script = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\nimport test_crash\n"
-    command = [*apart, sys.executable, "-c", f"{script}test_crash.filled({str(tmp_path)!r})"]
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    printed = run_call(__file__, f"filled({str(tmp_path)!r})", within=apart)
+    lines = [json.loads(line) for line in printed.splitlines()]
     assert len([told for _, _, told, _, _ in lines if told]) >= 40
     for needed, free, told, size, alone in lines:
         assert (told, size) == ((None, 20_000) if free == needed else ([errno.ENOSPC, True], 1)), free

@@ -2,7 +2,7 @@
 
 `golden/runs/` was written once by
 
-    python tests/checkpointing/test_golden_run.py
+    PYTHONPATH=tests python tests/checkpointing/test_golden_run.py
 
 which never writes over a file: `cut-2.safetensors` after 5 of the 6 steps of the run below, within its second epoch,
 and `ended-2.npz` where a hook ends a smaller one. For another form of what a run keeps, raise the number, and pin the
@@ -19,8 +19,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import mlx.core as mx
-import numpy as np
 import pytest
+from helpers import assert_close, assert_same_bits
 from toolz import pipe
 
 import mlx_fp as fp
@@ -90,19 +90,6 @@ def ended():
     return pipe(small, fp.on("after_epoch", enough), fp.checkpoints("run/ep-{epoch}.npz"))
 
 
-def same(a, b):
-    one, other = fp.flat(a), fp.flat(b)
-    return list(one) == list(other) and all(mx.array_equal(one[name], other[name]).item() for name in one)
-
-
-def near(a, b):
-    """Whether two trees are the same but for how a machine rounds."""
-    return all(
-        np.allclose(np.array(one), np.array(other), rtol=1e-3, atol=1e-5)
-        for one, other in zip(fp.flat(a).values(), fp.flat(b).values(), strict=True)
-    )
-
-
 @pytest.mark.parametrize("name", FILES)
 def test_a_golden_run_is_the_one_that_was_written_then(name):
     assert hashlib.sha256((FOLDER / name).read_bytes()).hexdigest() == FILES[name]
@@ -141,15 +128,15 @@ def test_from_a_golden_run_another_goes_on(caplog):
     )
     again, alone = fit(trainer(*hooks), resume=FOLDER / "cut-2"), fit(trainer())
     ((state, epoch),) = seen
-    assert same(state.params, held.params)
-    assert same(state.opt_state, held.opt_state)
+    assert_same_bits(state.params, held.params)
+    assert_same_bits(state.opt_state, held.opt_state)
     assert (epoch, taken) == (1, [(1, 5)])
     assert "goes on inexactly" in caplog.text
     assert again.losses[:5] == tuple(held.metadata["losses"].tolist())
     assert asdict(again.rows[0]) == held.metadata["rows"][0]
     assert (again.rows[1].batches, again.rows[1].examples, again.rows[1].steps) == (3, 12, 6)
-    assert near(again.params, alone.params)
-    assert near(again.opt_state, alone.opt_state)
+    assert_close(again.params, alone.params, rtol=1e-3, atol=1e-5)
+    assert_close(again.opt_state, alone.opt_state, rtol=1e-3, atol=1e-5)
     assert again.losses == pytest.approx(alone.losses, rel=1e-3)
     assert [row.epoch_loss for row in again.rows] == pytest.approx([row.epoch_loss for row in alone.rows], rel=1e-3)
     assert again.best_epoch == alone.best_epoch
@@ -172,8 +159,8 @@ def test_a_golden_run_that_a_hook_ended_has_ended():
     target = fp.on("after_step", lambda event: taken.append(event.step))(replace(ended(), policy=None))
     report = fit(target, resume=held, epochs=4)
     assert (report.stop_reason, report.epochs_completed, taken) == ("enough", 2, [])
-    assert same(report.params, held.params)
-    assert near(report.params, fit(replace(ended(), policy=None)).params)
+    assert_same_bits(report.params, held.params)
+    assert_close(report.params, fit(replace(ended(), policy=None)).params, rtol=1e-3, atol=1e-5)
 
 
 def main():

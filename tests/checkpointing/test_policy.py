@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import mlx.core as mx
 import pytest
+from helpers import assert_same_bits, visible
 from toolz import pipe
 
 import mlx_fp as fp
@@ -25,10 +26,6 @@ MODEL = nn.linear(3, 2)
 def fit(*verbs, epochs=5, **options):
     target = pipe(fp.trainer(MODEL, fp.classification()), fp.with_optimizer(optim.sgd(0.1)), *verbs)
     return pipe(target, fp.fit(BATCHES, epochs=epochs, quiet=True, **options))
-
-
-def names(folder):
-    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def watched(values):
@@ -51,29 +48,29 @@ def test_a_report_knows_the_checkpoint_of_its_best_epoch(tmp_path):
 
 def test_files_are_named_by_the_template_and_by_a_function(tmp_path):
     report = fit(fp.checkpoints(tmp_path / "a" / "{monitor_name}-{epoch:03}-{step}-{epoch_loss:.2f}"), epochs=2)
-    assert [name.startswith(f"accuracy-00{i}-{2 * i + 2}-0.") for i, name in enumerate(names(tmp_path / "a"))] == [
+    assert [name.startswith(f"accuracy-00{i}-{2 * i + 2}-0.") for i, name in enumerate(visible(tmp_path / "a"))] == [
         True
     ] * 2
     assert [row.checkpoint for row in report.rows] == list(report.checkpoints)
     fit(fp.checkpoints(lambda next_epoch, improved: f"{tmp_path}/b/{next_epoch}-{improved}.npz"), epochs=1)
-    assert names(tmp_path / "b") == ["1-True.npz"]
+    assert visible(tmp_path / "b") == ["1-True.npz"]
 
 
 def test_every_counts_epochs_and_best_adds_those_that_improve(tmp_path):
     fit(fp.checkpoints(tmp_path / "{epoch}", every=2))
-    assert names(tmp_path) == ["1.safetensors", "3.safetensors"]
+    assert visible(tmp_path) == ["1.safetensors", "3.safetensors"]
     given = watched([3.0, 4.0, 2.0, 5.0, float("nan")])
     fit(given, fp.checkpoints(tmp_path / "best" / "{epoch}", every=None, best=True))
-    assert names(tmp_path / "best") == ["0.safetensors", "2.safetensors"]
+    assert visible(tmp_path / "best") == ["0.safetensors", "2.safetensors"]
 
 
 def test_retention_keeps_the_last_the_best_and_the_one_resumed_from(tmp_path):
     policy = fp.checkpoints(tmp_path / "{epoch}", best=True, keep_last=2)
     given = watched([3.0, 1.0, 2.0, 4.0, 5.0, 6.0, 7.0])
     fit(given, policy)
-    assert names(tmp_path) == ["1.safetensors", "3.safetensors", "4.safetensors"]
+    assert visible(tmp_path) == ["1.safetensors", "3.safetensors", "4.safetensors"]
     fit(given, policy, epochs=7, resume=tmp_path / "3")  # another process would find the same in the folder
-    assert names(tmp_path) == ["1.safetensors", "3.safetensors", "5.safetensors", "6.safetensors"]
+    assert visible(tmp_path) == ["1.safetensors", "3.safetensors", "5.safetensors", "6.safetensors"]
 
 
 def test_what_killed_runs_have_left_too_many_goes_before_the_first_file_is_written(tmp_path, monkeypatch):
@@ -86,7 +83,7 @@ def test_what_killed_runs_have_left_too_many_goes_before_the_first_file_is_writt
     monkeypatch.setattr(checkpoint, "write_whole", full)
     with pytest.raises(OSError, match="No space"):
         fit(watched(values), fp.checkpoints(tmp_path / "{epoch}", keep_last=2), epochs=6, resume=tmp_path / "4")
-    assert names(tmp_path) == ["1.safetensors", "3.safetensors", "4.safetensors"]
+    assert visible(tmp_path) == ["1.safetensors", "3.safetensors", "4.safetensors"]
 
 
 def test_retention_reads_each_header_once_and_that_of_a_new_file_under_an_old_name_again(tmp_path, monkeypatch):
@@ -102,23 +99,23 @@ def test_retention_reads_each_header_once_and_that_of_a_new_file_under_an_old_na
     fit(watched(values), fp.checkpoints(tmp_path / "{epoch}", keep_last=3), fp.on("after_epoch", replaced), epochs=8)
     assert sorted(read) == list("012345567")
     kept = ["3", "4", "5", "6", "7"]  # the best, the last three of this run, and the one that is of another run now
-    assert names(tmp_path) == [*(f"{name}.safetensors" for name in kept), "other"]
+    assert visible(tmp_path) == [*(f"{name}.safetensors" for name in kept), "other"]
 
 
 def test_retention_leaves_files_of_others_alone(tmp_path):
     fp.save(tmp_path / "weights", {"a": mx.array(1)})
     (tmp_path / "notes.safetensors").write_text("mine")
     fit(fp.checkpoints(tmp_path / "other-{epoch}", keep_last=1), watched([1.0, 2.0, 3.0, 4.0, 5.0]))
-    theirs = names(tmp_path)
+    theirs = visible(tmp_path)
     assert theirs == ["notes.safetensors", "other-0.safetensors", "other-4.safetensors", "weights.safetensors"]
     fit(fp.checkpoints(tmp_path / "{epoch}", keep_last=1), watched([1.0, 2.0, 3.0, 4.0, 5.0]))
-    assert names(tmp_path) == ["0.safetensors", "4.safetensors", *theirs]
+    assert visible(tmp_path) == ["0.safetensors", "4.safetensors", *theirs]
 
 
 def test_keep_best_keeps_so_many(tmp_path):
     given = watched([3.0, 1.0, 2.0, 4.0, 5.0])
     fit(given, fp.checkpoints(tmp_path / "{epoch}", keep_last=1, keep_best=2))
-    assert names(tmp_path) == ["1.safetensors", "2.safetensors", "4.safetensors"]
+    assert visible(tmp_path) == ["1.safetensors", "2.safetensors", "4.safetensors"]
 
 
 def test_after_checkpoint_tells_of_it_after_all_other_hooks(tmp_path):
@@ -138,7 +135,7 @@ def test_after_checkpoint_tells_of_it_after_all_other_hooks(tmp_path):
 def test_a_hook_may_ask_for_a_checkpoint(tmp_path):
     ask = fp.on("after_step", lambda e: fp.Save() if e.step == 2 else None)
     fit(ask, fp.checkpoints(tmp_path / "{step}", every=100))
-    assert names(tmp_path) == ["3.safetensors"]
+    assert visible(tmp_path) == ["3.safetensors"]
     assert fp.load(tmp_path / "3").metadata["cursor"] == {"epoch": 1, "index": 1}
 
 
@@ -180,18 +177,18 @@ def test_no_file_leaves_the_folder(tmp_path):
     assert not (tmp_path.parent / "elsewhere.safetensors").exists()
     escape = fp.monitor("../../x", metric=lambda row: 1.0)
     fit(escape, fp.checkpoints(tmp_path / "{monitor_name}-{epoch}"), epochs=1)
-    assert names(tmp_path) == [".._.._x-0.safetensors"] or names(tmp_path) == []
+    assert visible(tmp_path) == [".._.._x-0.safetensors"] or visible(tmp_path) == []
 
 
 def test_what_is_not_finite_is_not_written(tmp_path, caplog):
     spoil = fp.on("after_step", lambda e: fp.Replace(params={"weight": mx.full((2, 3), mx.nan), "bias": mx.zeros(2)}))
     fit(spoil, fp.checkpoints(tmp_path / "{epoch}"), nonfinite="keep", epochs=1)
-    assert names(tmp_path) == []
+    assert visible(tmp_path) == []
     assert "not finite after step 2: no checkpoint is made of them" in caplog.text
     late = fp.on("after_epoch", lambda e: fp.Replace(params={"weight": mx.full((2, 3), mx.nan), "bias": mx.zeros(2)}))
     with pytest.raises(FloatingPointError, match="not finite after step 2"):
         fit(late, fp.checkpoints(tmp_path / "{epoch}"))
-    assert names(tmp_path) == []
+    assert visible(tmp_path) == []
 
 
 def test_a_second_run_in_the_folder_fails_at_its_start_and_says_who_holds_it(tmp_path):
@@ -219,7 +216,7 @@ os.kill(os.getpid(), 9)
     (tmp_path / ".0.safetensors.abc.mlx_fp-tmp").write_bytes(b"half")
     (tmp_path / ".mine.tmp").write_bytes(b"mine")
     fit(fp.checkpoints(tmp_path / "{epoch}"), epochs=1)
-    assert names(tmp_path) == ["0.safetensors"]
+    assert visible(tmp_path) == ["0.safetensors"]
     assert sorted(path.name for path in tmp_path.glob(".*")) == [".mine.tmp", ".mlx_fp.lock"]
 
 
@@ -234,7 +231,7 @@ def test_a_write_that_fails_keeps_the_checkpoint_before_and_the_report_the_param
             resume="latest",
         )
     assert caught.value.filename == str(tmp_path / "1.safetensors")
-    assert names(tmp_path) == ["0.safetensors"]
+    assert visible(tmp_path) == ["0.safetensors"]
     assert set(reports[0].params) == {"weight", "bias"}
     assert "No space left" in reports[0].stop_reason
 
@@ -266,18 +263,18 @@ def test_a_background_save_lets_training_go_on_and_fit_waits_for_the_last(tmp_pa
     seen, told = [], []
 
     def watch(event):
-        seen.append((event.step, list(begun), names(tmp_path) if tmp_path.exists() else []))
+        seen.append((event.step, list(begun), visible(tmp_path) if tmp_path.exists() else []))
         if event.step == 3:
             gate.set()
 
     report = fit(
         fp.on("after_step", watch),
-        fp.on("after_checkpoint", lambda e: told.append((e.epoch, names(tmp_path)))),
+        fp.on("after_checkpoint", lambda e: told.append((e.epoch, visible(tmp_path)))),
         fp.checkpoints(tmp_path / "{epoch}", background=True),
         epochs=3,
     )
     assert seen[3] == (3, ["0.safetensors"], [])  # two steps further, and still not on disk
-    assert names(tmp_path) == [f"{i}.safetensors" for i in range(3)]
+    assert visible(tmp_path) == [f"{i}.safetensors" for i in range(3)]
     assert [epoch for epoch, _ in told] == [0, 1, 2]
     assert all(f"{epoch}.safetensors" in there for epoch, there in told)
     assert len(report.checkpoints) == 3
@@ -295,7 +292,7 @@ def test_a_background_save_is_of_the_bytes_of_its_moment(tmp_path, monkeypatch):
     fit(fp.on("after_epoch", keep), fp.checkpoints(tmp_path / "{epoch}", background=True), epochs=3)
     for epoch, params in moments.items():
         saved = fp.load(tmp_path / str(epoch)).params
-        assert all(mx.array_equal(saved[name], params[name]).item() for name in params)
+        assert_same_bits(saved, params)
 
 
 def test_a_background_save_that_fails_surfaces_with_its_own_class(tmp_path, monkeypatch):
@@ -317,14 +314,14 @@ def test_background_saves_leave_no_threads(tmp_path):
     for _ in range(3):
         fit(fp.checkpoints(tmp_path / "{step}", every_steps=1, background=True, keep_last=2))
     assert threading.active_count() == before
-    assert len(names(tmp_path)) <= 3
+    assert len(visible(tmp_path)) <= 3
 
 
 def test_a_run_with_background_saves_resumes_to_the_same_bits(tmp_path):
     alone = fit()
     fit(fp.checkpoints(tmp_path / "{step}", every_steps=3, background=True), epochs=2)
     again = fit(resume=tmp_path / "3")
-    assert all(mx.array_equal(again.params[name], alone.params[name]).item() for name in alone.params)
+    assert_same_bits(again.params, alone.params)
     assert again.losses == alone.losses
 
 

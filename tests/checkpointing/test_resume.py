@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,13 +11,13 @@ from pathlib import Path
 
 import mlx.core as mx
 import pytest
+from helpers import assert_same_bits, assert_same_run, bits, child_env, run_python
 from toolz import pipe
 
 import mlx_fp as fp
 from mlx_fp import data, nn, optim
 from mlx_fp.core._errors import CheckpointError
 
-ROOT = Path(__file__).parents[2]
 X = mx.random.normal((40, 4), key=mx.random.key(3))
 Y = (X[:, 0] > 0).astype(mx.int32)
 TRAIN = pipe(data.arrays(x=X, y=Y), data.shuffle(seed=5), data.batch(16))  # batches of 16, 16 and 8
@@ -46,27 +46,6 @@ def fit(target, **options):
     return pipe(target, fp.fit(TRAIN, validation=HELD, epochs=EPOCHS, seed=9, quiet=True, **options))
 
 
-def untimed(rows):
-    return [dataclasses.replace(row, seconds=0.0, checkpoint=None) for row in rows]
-
-
-def same(a, b):
-    one, other = fp.flat(a), fp.flat(b)
-    return list(one) == list(other) and all(mx.array_equal(one[k], other[k], equal_nan=True).item() for k in one)
-
-
-def assert_equal(one, other):
-    assert same(one.params, other.params)
-    assert same(one.opt_state, other.opt_state)
-    assert one.losses == other.losses
-    assert untimed(one.rows) == untimed(other.rows)
-    assert (one.best_value, one.best_epoch, one.epochs_completed) == (
-        other.best_value,
-        other.best_epoch,
-        other.epochs_completed,
-    )
-
-
 @pytest.fixture(scope="module")
 def alone():
     """A run left alone, without checkpoints."""
@@ -74,7 +53,7 @@ def alone():
 
 
 def test_saving_changes_nothing(alone, tmp_path):
-    assert_equal(fit(trainer(fp.checkpoints(tmp_path / "s-{step}", every_steps=1))), alone)
+    assert_same_run(fit(trainer(fp.checkpoints(tmp_path / "s-{step}", every_steps=1))), alone)
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".npz"])
@@ -83,7 +62,7 @@ def test_from_every_step_and_epoch_a_run_goes_on_to_the_same_end(alone, tmp_path
     files = sorted(tmp_path.glob(f"*{suffix}"))
     assert len(files) == 9 + 3  # every step, and every end of an epoch
     for file in files:
-        assert_equal(fit(trainer(), resume=file), alone)
+        assert_same_run(fit(trainer(), resume=file), alone)
 
 
 def test_hook_memory_counts_and_schedule_go_on(tmp_path):
@@ -110,7 +89,7 @@ def test_an_interrupt_saves_within_the_epoch_and_the_next_process_goes_on(alone,
     again = fit(trainer(policy), resume="latest")
     assert again.resume_from == str(tmp_path / "ep-1.safetensors")
     assert (again.start_epoch, again.resumed_from_epoch, again.epochs_ran) == (1, 1, 2)
-    assert_equal(again, alone)
+    assert_same_run(again, alone)
 
 
 def test_a_finished_run_resumed_does_nothing_more(alone, tmp_path):
@@ -118,7 +97,7 @@ def test_a_finished_run_resumed_does_nothing_more(alone, tmp_path):
     fit(target)
     again = fit(target, resume="latest")
     assert again.epochs_ran == 0
-    assert_equal(again, alone)
+    assert_same_run(again, alone)
 
 
 def test_more_epochs_go_on_from_the_last(tmp_path):
@@ -126,28 +105,53 @@ def test_more_epochs_go_on_from_the_last(tmp_path):
     short = pipe(target, fp.fit(TRAIN, validation=HELD, epochs=2, seed=9, quiet=True))
     whole = fit(target, resume="latest")
     assert short.epochs_completed == 2
-    assert_equal(whole, fit(trainer()))
+    assert_same_run(whole, fit(trainer()))
 
 
-def test_every_source_restores_everything(alone, tmp_path):
-    policy = fp.checkpoints(tmp_path / "ep-{epoch}", best=True)
-    target = trainer(policy)
-    first = pipe(target, fp.fit(TRAIN, validation=HELD, epochs=2, seed=9, quiet=True))
-    path = first.checkpoints[-1]
-    bundle = fp.save_bundle(tmp_path / "run.json", first, checkpoint=path)
-    sources = {
-        "path": path,
-        "Path": Path(path),
-        "without suffix": path.removesuffix(".safetensors"),
-        "latest": "latest",
-        "checkpoint": fp.load(path),
-        "bundle path": bundle,
-        "function": lambda: path,
-        "function of both": lambda trainer, monitor: "latest" if monitor == "val_loss" and trainer.policy else None,
-        "function of nothing to resume": None,
-    }
-    for name, source in sources.items():
-        assert_equal(fit(target, resume=source), alone), name
+def saving(folder):
+    """A trainer that saves each epoch in a folder."""
+    return trainer(fp.checkpoints(folder / "ep-{epoch}", best=True))
+
+
+@pytest.fixture(scope="module")
+def half(tmp_path_factory):
+    """The folder of a run that has ended after two of three epochs, with a bundle of its last file."""
+    folder = tmp_path_factory.mktemp("half")
+    first = pipe(saving(folder), fp.fit(TRAIN, validation=HELD, epochs=2, seed=9, quiet=True))
+    assert first.checkpoints == (str(folder / "ep-0.safetensors"), str(folder / "ep-1.safetensors"))
+    fp.save_bundle(folder / "run.json", first, checkpoint=first.checkpoints[-1])
+    return folder
+
+
+def latest_for_both(trainer, monitor):
+    return "latest" if monitor == "val_loss" and trainer.policy else None
+
+
+SOURCES = {
+    "path": lambda last: str(last),
+    "Path": lambda last: last,
+    "without suffix": lambda last: str(last.with_suffix("")),
+    "latest": lambda last: "latest",
+    "checkpoint": fp.load,
+    "bundle path": lambda last: last.with_name("run.json"),
+    "function": lambda last: lambda: str(last),
+    "function of both": lambda last: latest_for_both,
+    "function of nothing to resume": lambda last: lambda: None,
+    "nothing": lambda last: None,
+}
+"""What `resume=` takes, made for the last file of a run."""
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_every_source_restores_everything(name, alone, half, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(half, folder)
+    last = folder / "ep-1.safetensors"
+    again = fit(saving(folder), resume=SOURCES[name](last))
+    resumed = "nothing" not in name
+    assert (again.start_epoch, again.epochs_ran) == ((2, 1) if resumed else (0, 3))
+    assert again.resume_from == (str(last) if resumed else None)
+    assert_same_run(again, alone)
 
 
 def test_best_is_found_in_the_folder_by_another_process(tmp_path):
@@ -177,7 +181,7 @@ def test_a_damaged_newest_file_is_passed_over_with_a_warning_and_all_damaged_is_
 
 
 def test_nothing_there_yet_starts_anew_for_latest_and_is_an_error_for_a_path(alone, tmp_path, caplog):
-    assert_equal(fit(trainer(fp.checkpoints(tmp_path / "a" / "ep-{epoch}")), resume="latest"), alone)
+    assert_same_run(fit(trainer(fp.checkpoints(tmp_path / "a" / "ep-{epoch}")), resume="latest"), alone)
     assert "the run starts anew" in caplog.text
     with pytest.raises(FileNotFoundError, match="none.safetensors"):
         fit(trainer(), resume=tmp_path / "none")
@@ -208,7 +212,7 @@ def test_a_file_of_other_versions_goes_on_with_one_warning(alone, tmp_path, capl
     monkeypatch.setattr(snapshot, "environment", lambda: {**here, "mlx": "0.0.1"})
     fit(trainer(fp.checkpoints(tmp_path / "ep-{epoch}")))
     monkeypatch.undo()
-    assert_equal(fit(trainer(), resume=tmp_path / "ep-1"), alone)
+    assert_same_run(fit(trainer(), resume=tmp_path / "ep-1"), alone)
     assert len(caplog.records) == 1
     assert f"goes on inexactly: mlx was 0.0.1, is {here['mlx']}" in caplog.text
 
@@ -220,15 +224,15 @@ def sgd(rate, norm=1.0, **options):
 def test_other_options_of_the_optimiser_are_warned_of_and_the_rate_of_the_file_holds(tmp_path, caplog):
     whole = fit(sgd(0.1))
     short = pipe(sgd(0.1), fp.checkpoints(tmp_path / "ep-{epoch}"), fp.fit(TRAIN, validation=HELD, seed=9, quiet=True))
-    assert_equal(fit(sgd(0.1), resume=short.checkpoints[0]), whole)
+    assert_same_run(fit(sgd(0.1), resume=short.checkpoints[0]), whole)
     assert caplog.text == ""
     again = fit(sgd(0.5), resume=short.checkpoints[0])
-    assert_equal(again, whole)
+    assert_same_run(again, whole)
     told = "optimizer.inner.learning_rate started at 0.1, the code says 0.5, and the rate in the file holds"
     assert told in caplog.text
     caplog.clear()
     other = fit(sgd(0.1, 0.01), resume=short.checkpoints[0])
-    assert not same(other.params, whole.params)
+    assert bits(other.params) != bits(whole.params)
     assert "the optimiser was clip_norm(1)(sgd), is clip_norm(0.01)(sgd)" in caplog.text
     assert "learning_rate" not in caplog.text
     caplog.clear()
@@ -275,7 +279,7 @@ def test_a_bundle_with_another_checkpoint_is_refused(tmp_path):
 
 SCRIPT = """
 import sys
-sys.path.insert(0, {tests!r})
+sys.path.insert(0, {here!r})
 from test_resume import fit, trainer
 import mlx_fp as fp
 policy = fp.checkpoints({folder!r} + "/s-{{step}}", every_steps=1, every=None, keep_last=2)
@@ -289,11 +293,12 @@ def test_kill_9_at_random_instants_loses_nothing_and_ends_with_the_same_bits(alo
     import time
 
     folder = tmp_path / "run"
-    code = SCRIPT.format(tests=str(Path(__file__).parent), folder=str(folder))
-    command, env = [sys.executable, "-c", code], {**os.environ, "PYTHONPATH": str(ROOT)}
+    code = SCRIPT.format(here=str(Path(__file__).parent), folder=str(folder))
     draw, kills = random.Random(1), 0
     for _ in range(12):
-        child = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        child = subprocess.Popen(
+            [sys.executable, "-c", code], env=child_env(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         try:
             child.wait(draw.uniform(0.2, 0.7))
         except subprocess.TimeoutExpired:
@@ -303,10 +308,10 @@ def test_kill_9_at_random_instants_loses_nothing_and_ends_with_the_same_bits(alo
         if (tmp_path / "end.safetensors").exists():
             break
         time.sleep(0.01)
-    subprocess.run(command, env=env, check=True, capture_output=True, timeout=120)
+    run_python(code)
     end = fp.load(tmp_path / "end")
-    assert same(end.params, alone.params)
-    assert same(end.opt_state, alone.opt_state)
+    assert_same_bits(end.params, alone.params)
+    assert_same_bits(end.opt_state, alone.opt_state)
     names = [p.name for p in folder.iterdir()]
     assert len([n for n in names if n.endswith(".safetensors")]) <= 3
     assert not [n for n in names if n.endswith("tmp")]
@@ -327,7 +332,7 @@ def test_an_interrupt_outside_of_a_step_saves_too(alone, tmp_path, event):
     assert first.stop_reason == "SIGTERM"
     again = fit(trainer(policy), resume="latest")
     assert again.resume_from == str(tmp_path / "ep-1.safetensors")
-    assert_equal(again, alone)
+    assert_same_run(again, alone)
 
 
 @pytest.mark.parametrize("step", range(9))
@@ -335,7 +340,7 @@ def test_a_stop_within_an_epoch_goes_on_with_the_rest_of_it(alone, tmp_path, ste
     stop = fp.on("after_step", lambda e: fp.Stop("enough") if e.step == step else None)
     policy = fp.checkpoints(tmp_path / "{step}")
     cut_by(stop, policy)
-    assert_equal(fit(trainer(policy), resume="latest"), alone)
+    assert_same_run(fit(trainer(policy), resume="latest"), alone)
 
 
 def test_a_new_run_in_the_folder_of_an_old_one_is_the_newest(tmp_path):
@@ -373,7 +378,7 @@ def test_other_peoples_files_are_neither_counted_nor_deleted(alone, tmp_path):
     fp.save(tmp_path / "other" / "final", {"a": mx.array(1)})
     (tmp_path / ".draft.tmp").write_text("mine")
     policy = fp.checkpoints(tmp_path / "ep-{epoch}", keep_last=1)
-    assert_equal(fit(trainer(policy), resume="latest"), alone)
+    assert_same_run(fit(trainer(policy), resume="latest"), alone)
     assert (tmp_path / "other" / "final.safetensors").exists()
     assert (tmp_path / ".draft.tmp").exists()
 
@@ -387,4 +392,4 @@ def test_a_bundle_that_was_read_knows_its_folder(alone, tmp_path):
     target = trainer(fp.checkpoints(tmp_path / "a" / "ep-{epoch}"))
     first = pipe(target, fp.fit(TRAIN, validation=HELD, epochs=2, seed=9, quiet=True))
     path = fp.save_bundle(tmp_path / "b" / "run.json", first, checkpoint=first.checkpoints[-1])
-    assert_equal(fit(target, resume=fp.read_bundle(path)), alone)
+    assert_same_run(fit(target, resume=fp.read_bundle(path)), alone)

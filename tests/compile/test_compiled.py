@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import threading
 import warnings
@@ -13,22 +12,17 @@ from typing import NamedTuple
 import mlx.core as mx
 import numpy as np
 import pytest
+from helpers import Pair, mse, python_process
 from toolz import pipe
 
 import mlx_fp as fp
 from mlx_fp import nn, optim
 from mlx_fp.compile import _compiled as jit
 
-ROOT = Path(__file__).resolve().parents[2]
 needs_compiler = pytest.mark.skipif(
     not jit.available() and os.environ.get("MLX_FP_REQUIRE_MLX") != "1", reason="mx.compile compiles nothing here"
 )
 pytestmark = needs_compiler
-
-
-class Pair(NamedTuple):
-    left: object
-    right: object
 
 
 class Couple(NamedTuple):
@@ -261,8 +255,8 @@ def test_threads_that_start_together_make_one_variant():
 
 def test_two_kinds_of_batch_and_a_loaded_state_through_one_training_step():
     """A list, a tuple and another key order: right each, and no trace for the order."""
-    step = fp.train_step(nn.linear(2, 1), lambda m, x, y: ((m(x) - y) ** 2).mean(), optim.adam(0.1))
-    eager = fp.train_step(nn.linear(2, 1), lambda m, x, y: ((m(x) - y) ** 2).mean(), optim.adam(0.1), compile=False)
+    step = fp.train_step(nn.linear(2, 1), mse, optim.adam(0.1))
+    eager = fp.train_step(nn.linear(2, 1), mse, optim.adam(0.1), compile=False)
     params, state = step.init(0)
     x, y = mx.ones((4, 2)), mx.zeros((4, 1))
     expected = eager(params, state, (x, y))[0]["weight"]
@@ -275,11 +269,7 @@ def test_two_kinds_of_batch_and_a_loaded_state_through_one_training_step():
 
 
 def without_compiler(code, **environment):
-    env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
-    done = subprocess.run(
-        [sys.executable, "-W", "always", "-c", code], env=env, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    done = python_process(code, PYTHONWARNINGS="always", **environment)
     return done.stdout, done.stderr
 
 

@@ -9,6 +9,7 @@ import time
 
 import mlx.core as mx
 import pytest
+from helpers import outcome
 from toolz import pipe
 
 import mlx_fp as fp
@@ -31,10 +32,6 @@ def trained(*verbs):
     model = nn.sequential(nn.linear(4, 8), nn.gelu, nn.dropout(0.2), nn.linear(8, 2))
     trainer = pipe(fp.trainer(model, fp.classification()), fp.with_optimizer(optim.adamw(1e-2)), *verbs)
     return pipe(trainer, fp.fit(pipe(rows, data.shuffle(seed=1), data.batch(8)), epochs=2, quiet=True))
-
-
-def numbers(report):
-    return {path: leaf.tolist() for path, leaf in fp.flat([report.params, report.opt_state]).items()}, report.losses
 
 
 def test_within_both_threads_share_the_core_of_the_caller_and_afterwards_all_is_as_before():
@@ -68,9 +65,9 @@ def test_it_decorates_a_function():
 
 
 def test_a_run_within_ends_with_the_same_bits():
-    alone = numbers(trained())
+    alone = outcome(trained())
     with fp.cpu.one_core():
-        assert numbers(trained()) == alone
+        assert outcome(trained()) == alone
 
 
 def test_each_thread_has_its_own():

@@ -13,10 +13,10 @@ from dataclasses import FrozenInstanceError
 from pathlib import Path
 
 import pytest
+from helpers import python_process
 
 from mlx_fp.cpu import _blas as blas
 
-ROOT = Path(__file__).resolve().parents[2]
 LINUX = blas._elf.HERE in blas._elf.KNOWN
 PACKAGED = importlib.util.find_spec("scipy_openblas32") is not None
 
@@ -58,13 +58,8 @@ def right():
 
 def run(code: str, *, choice: str | None = None, **env: str) -> subprocess.CompletedProcess[str]:
     """Run `HEAD` and `code` in a fresh interpreter; an assertion that fails there fails here."""
-    ours = ("MLX_FP_BLAS", "OPENBLAS_THREAD_TIMEOUT", "PYTHONWARNINGS")
-    rest = {name: value for name, value in os.environ.items() if name not in ours}
-    rest |= {"PYTHONPATH": str(ROOT)} | env | ({} if choice is None else {"MLX_FP_BLAS": choice})
-    command = [sys.executable, "-c", HEAD + code]
-    done = subprocess.run(command, env=rest, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done
+    unset = {"OPENBLAS_THREAD_TIMEOUT": None, "PYTHONWARNINGS": None}
+    return python_process(HEAD + code, **{**unset, **env, "MLX_FP_BLAS": choice})
 
 
 def warned(done: subprocess.CompletedProcess[str]) -> int:

@@ -7,8 +7,8 @@ import re
 
 import mlx.core as mx
 import mlx.optimizers as mlx_optimizers
-import numpy as np
 import pytest
+from helpers import assert_close, mse
 from toolz import pipe
 
 import mlx_fp as fp
@@ -52,18 +52,6 @@ CHAINS = {
 }
 
 
-def loss(model, x, y):
-    return nn.losses.mse_loss(model(x), y)
-
-
-def close(one, other):
-    one, other = flat(one), flat(other)
-    assert list(one) == list(other)
-    for path in one:
-        assert one[path].dtype == other[path].dtype
-        np.testing.assert_allclose(np.array(one[path]), np.array(other[path]), rtol=2e-4, atol=1e-6, err_msg=path)
-
-
 def operations(fn, *trees):
     """Count the operations of a function's graph by name."""
     out = io.StringIO()
@@ -73,7 +61,7 @@ def operations(fn, *trees):
 
 @pytest.mark.parametrize("name", CHAINS)
 def test_unrolled_steps_give_what_single_steps_give(name):
-    step = fp.train_step(MODEL, loss, CHAINS[name])
+    step = fp.train_step(MODEL, mse, CHAINS[name])
     one = other = step.init(0)
     batches = [(X + i, Y - i) for i in range(4)]
     logged = []
@@ -83,11 +71,11 @@ def test_unrolled_steps_give_what_single_steps_give(name):
     other = step.carry(*other)
     for _ in range(2):
         other, each = step.advance(other, batches)
-        close([logs["loss"] for logs in each], list(map(mx.array, logged[:4])))
+        assert_close([logs["loss"] for logs in each], list(map(mx.array, logged[:4])), rtol=2e-4)
         logged = logged[4:]
-    close(one[0], other.params)
+    assert_close(one[0], other.params, rtol=2e-4)
     ends = [{k: v for k, v in state.items() if k != "key"} for state in (one[1], other.opt_state)]
-    close(*ends)
+    assert_close(*ends, rtol=2e-4)
     assert step.traces == 2
 
 
@@ -96,13 +84,13 @@ def test_a_single_step_groups_too_where_an_update_has_several_stages(name, monke
     after = []
     for small in (GROUPED_ELEMENTS, -1):
         monkeypatch.setattr(module, "GROUPED_ELEMENTS", small)
-        step = fp.train_step(MODEL, loss, CHAINS[name])
+        step = fp.train_step(MODEL, mse, CHAINS[name])
         state = step.init(0)
         for _ in range(5):
             *state, _ = step(*state, (X, Y))
         after.append(state)
-    close(after[0][0], after[1][0])
-    close(after[0][1]["optimizer"], after[1][1]["optimizer"])
+    assert_close(after[0][0], after[1][0], rtol=2e-4)
+    assert_close(after[0][1]["optimizer"], after[1][1]["optimizer"], rtol=2e-4)
 
 
 def within(fn, *args):
@@ -236,12 +224,12 @@ def test_an_update_that_writes_in_place_computes_what_it_says():
     """Between stages that group, a part that is written over must not be taken for what the whole says."""
     ends = []
     for compile in (True, False):
-        step = fp.train_step(MODEL, loss, optim.clip_norm(0.1)(in_place(optim.sgd(0.1, momentum=0.9))), compile=compile)
+        step = fp.train_step(MODEL, mse, optim.clip_norm(0.1)(in_place(optim.sgd(0.1, momentum=0.9))), compile=compile)
         state = step.carry(*step.init(0))
         for _ in range(4):
             state, _ = step.advance(state, [(X, Y)])
         ends.append(state.params)
-    close(*ends)
+    assert_close(*ends, rtol=2e-4)
 
 
 def test_the_probe_leaves_the_random_stream():

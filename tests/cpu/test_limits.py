@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from helpers import run_python
 
 from mlx_fp.core._mlx import on_cpu
 
-ROOT = Path(__file__).parents[2]
 DEFAULT = 32 << 20
 HEAD = """
 import gc, os, threading
@@ -33,11 +30,7 @@ def made(width, **options):
 
 def run(code):
     """Run `HEAD` and `code` in a process of its own, whose limits nothing has touched; return the numbers it prints."""
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", HEAD + code]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
-    return [int(line) for line in done.stdout.split()]
+    return [int(line) for line in run_python(HEAD + code, timeout=60).split()]
 
 
 pytestmark = pytest.mark.skipif(not on_cpu(), reason="on a GPU MLX keeps all")

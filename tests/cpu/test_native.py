@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from helpers import child_env
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or shutil.which("g++") is None, reason="MLX builds CPU kernels with g++ on Linux"
@@ -61,7 +61,7 @@ def run(tmp_path, code=TRAIN, **env):
     """Run code in a process with folders of its own for kernels."""
     folders = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "TMPDIR": str(tmp_path / "tmp")}
     (tmp_path / "tmp").mkdir(parents=True, exist_ok=True)
-    environ = {k: v for k, v in os.environ.items() if k != "MLX_FP_JIT"} | folders | env
+    environ = child_env(**{"MLX_FP_JIT": None, **folders, **env})
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environ, check=False)
 
 
@@ -123,7 +123,7 @@ def test_kernels_carry_what_the_processor_has(warm):
 def test_two_processes_may_build_at_once(tmp_path):
     """Each gets whole kernels, and the same numbers."""
     (tmp_path / "tmp").mkdir()
-    env = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache"), "MLX_FP_JIT": "native"}
+    env = child_env(XDG_CACHE_HOME=str(tmp_path / "cache"), MLX_FP_JIT="native")
     both = [
         subprocess.Popen([sys.executable, "-c", TRAIN], stdout=subprocess.PIPE, env=env, text=True) for _ in range(2)
     ]

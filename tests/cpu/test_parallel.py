@@ -7,6 +7,7 @@ from functools import partial
 
 import mlx.core as mx
 import pytest
+from helpers import assert_close, assert_same_bits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from toolz import pipe
@@ -51,16 +52,11 @@ def trained(count, model=NET, rows=24, steps=5, **options):
     return params, state, logs
 
 
-def close(one, other, atol=1e-5):
-    pairs = zip(fp.flat(one).values(), fp.flat(other).values(), strict=True)
-    return all(mx.allclose(a, b, atol=atol).item() for a, b in pairs)
-
-
 @pytest.mark.parametrize("compile", [True, False])
 @pytest.mark.parametrize(("count", "rows"), [(2, 24), (3, 24), (3, 23), (5, 24), (8, 3), (4, 1)])
 def test_parts_train_as_the_whole_batch_does(count, rows, compile):
     whole, parts = (trained(n, rows=rows, compile=compile) for n in (1, count))
-    assert close(parts[0], whole[0])
+    assert_close(parts[0], whole[0], atol=1e-5)
     assert abs(parts[2]["loss"].item() - whole[2]["loss"].item()) < 1e-5
 
 
@@ -73,7 +69,7 @@ def test_wrappers_of_the_optimiser_see_the_mean(wrap):
         for _ in range(4):
             params, state, _ = step(params, state, (X, Y))
         ends.append((params, state["optimizer"]))
-    assert close(*ends)
+    assert_close(*ends, atol=1e-5)
 
 
 def test_the_halves_and_unrolled_steps_do_the_same():
@@ -81,8 +77,8 @@ def test_the_halves_and_unrolled_steps_do_the_same():
     params, state = step.init(0)
     once, *_ = step(params, state, (X, Y))
     grads, rest, after, _ = step.gradients(params, state, (X, Y))
-    assert close(step.update(params, after, grads, rest)[0], once)
-    assert close(step.advance(step.carry(params, state), [(X, Y)])[0].params, once)
+    assert_close(step.update(params, after, grads, rest)[0], once, atol=1e-5)
+    assert_close(step.advance(step.carry(params, state), [(X, Y)])[0].params, once, atol=1e-5)
 
 
 def test_each_part_has_a_stream_of_its_own_and_the_callers_is_left():
@@ -138,9 +134,7 @@ def test_statistics_are_the_mean_of_the_parts_and_constants_keep_their_bits():
 
 def test_metrics_and_reported_numbers_are_of_all_rows():
     (_, whole, one), (_, parts, other) = (trained(n, metrics=[fp.accuracy()], rows=23) for n in (1, 3))
-    assert {k: v.tolist() for k, v in fp.flat(whole["metrics"]).items()} == {
-        k: v.tolist() for k, v in fp.flat(parts["metrics"]).items()
-    }
+    assert_same_bits(whole["metrics"], parts["metrics"])
     weighted = other["right"].item() * 23  # the mean of the parts' counts, each weighted by its rows
     assert other["right"].dtype == mx.float32
     assert one["right"].item() * 7 <= weighted <= one["right"].item() * 8
@@ -152,9 +146,9 @@ def test_evaluation_has_them_too():
     for count in (1, 4):
         step = fp.eval_step(NET, loss, metrics=[fp.accuracy()], streams=count)
         state, read = step(params, step.init(), (X, Y))
-        logs.append((read["loss"].item(), fp.flat(state)))
+        logs.append((read["loss"].item(), state))
     assert abs(logs[0][0] - logs[1][0]) < 1e-6
-    assert {k: v.item() for k, v in logs[0][1].items()} == {k: v.item() for k, v in logs[1][1].items()}
+    assert_same_bits(logs[0][1], logs[1][1])
     test = pipe(data.arrays(x=X, y=Y), data.batch(5))
     target = fp.trainer(NET, fp.classification())
     assert fp.evaluate(test, params=params, streams=2)(target) == pytest.approx(
@@ -171,9 +165,7 @@ def test_a_run_with_streams_resumes_with_equal_bits(tmp_path):
     whole = fp.fit(train, epochs=4, **options)(target)
     fp.fit(train, epochs=2, **options)(target)
     resumed = fp.fit(train, epochs=4, resume="latest", **options)(target)
-    assert {k: v.tolist() for k, v in fp.flat(resumed.params).items()} == {
-        k: v.tolist() for k, v in fp.flat(whole.params).items()
-    }
+    assert_same_bits(resumed.params, whole.params)
     assert whole.rows[-1].epoch_loss < whole.rows[0].epoch_loss
 
 
@@ -185,7 +177,8 @@ def test_a_step_of_another_thread_has_streams_of_its_own():
     for thread in threads:
         thread.join()
     assert len(ends) == 2
-    assert all(close(end, trained(1)[0]) for end in ends)
+    for end in ends:
+        assert_close(end, trained(1)[0], atol=1e-5)
 
 
 def test_rows_that_differ_and_batches_without_rows_are_refused():

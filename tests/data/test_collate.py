@@ -7,6 +7,7 @@ from collections import namedtuple
 import mlx.core as mx
 import numpy as np
 import pytest
+from helpers import cross_entropy
 from toolz import pipe
 
 import mlx_fp as fp
@@ -241,9 +242,6 @@ def test_what_has_a_default_need_not_be_filled():
     assert shaped(data.bind(loss), (1, 2), (1, 2, 3)) == [{"x": 1, "y": 2}, {"x": 1, "y": 2, "weights": 3}]
 
 
-def cross_entropy(model, x, y): ...
-
-
 @pytest.mark.parametrize(
     ("batch", "message"),
     [
@@ -305,15 +303,11 @@ ROWS = [
 MODEL = nn.sequential(nn.linear(4, 8), nn.relu, nn.linear(8, 2))
 
 
-def loss(model, x, y):
-    return nn.losses.cross_entropy(model(x), y, reduction="mean")
-
-
 def aliased(model, tokens, targets):
-    return loss(model, tokens, targets)
+    return cross_entropy(model, tokens, targets)
 
 
-def trained(dataset, loss=loss, epochs=10):
+def trained(dataset, loss=cross_entropy, epochs=10):
     """The losses of the first and the last step of a compiled step, which is traced once."""
     step = fp.train_step(MODEL, loss, optim.adam(0.05))
     params, opt_state = step.init(0)
@@ -327,9 +321,9 @@ def trained(dataset, loss=loss, epochs=10):
 
 
 SHAPED = {
-    "x and y by paths": (data.collate({"x": ("input", "x"), "y": ("target", 0)}), loss),
-    "a function": (data.collate(lambda batch: {"x": batch["input"]["x"], "y": batch["target"][0]}), loss),
-    "bound by paths": (data.bind({"x": ("input", "x"), "y": ("target", 0)}), loss),
+    "x and y by paths": (data.collate({"x": ("input", "x"), "y": ("target", 0)}), cross_entropy),
+    "a function": (data.collate(lambda batch: {"x": batch["input"]["x"], "y": batch["target"][0]}), cross_entropy),
+    "bound by paths": (data.bind({"x": ("input", "x"), "y": ("target", 0)}), cross_entropy),
     "bound by names": (
         lambda dataset: pipe(
             dataset, data.collate({"input": ("input", "x"), "label": ("target", 0), "name": "name"}), data.bind(aliased)
@@ -347,7 +341,7 @@ def test_nested_rows_reach_a_compiled_step(name):
 
 
 def test_every_way_of_naming_gives_a_step_the_same_numbers():
-    def numbers(dataset, fitting=loss):
+    def numbers(dataset, fitting=cross_entropy):
         return trained(pipe(dataset, data.shuffle(seed=0), data.batch(16, drop_last=True)), fitting, epochs=2)
 
     named = numbers(data.arrays(x=X, y=LABELS))
@@ -384,14 +378,14 @@ def test_fit_tells_a_collate_what_it_reads_for():
         return batch
 
     dataset = pipe(data.arrays(x=X, y=LABELS), data.batch(24), data.collate(watching))
-    pipe(fp.trainer(MODEL, loss), fp.fit(dataset, validation=dataset, epochs=2, quiet=True))
+    pipe(fp.trainer(MODEL, cross_entropy), fp.fit(dataset, validation=dataset, epochs=2, quiet=True))
     assert seen == [(kind, epoch, i) for epoch in (0, 1) for kind in ("train", "validation") for i in (0, 1)]
 
 
 def test_fit_keeps_the_class_of_an_error_of_a_collate_and_says_where():
     dataset = pipe(data.arrays(x=X, y=LABELS), data.batch(24), data.bind({"x": "image"}))
     with pytest.raises(ValueError, match="bind finds no 'image' for 'x': the batch is {x: float32") as error:
-        pipe(fp.trainer(MODEL, loss), fp.fit(dataset, quiet=True))
+        pipe(fp.trainer(MODEL, cross_entropy), fp.fit(dataset, quiet=True))
     assert "at operation=bind({x}), split=train, epoch=0, index=0" in error.value.__notes__
 
 

@@ -8,16 +8,13 @@ from itertools import chain, islice
 import mlx.core as mx
 import numpy as np
 import pytest
+from helpers import Counted, read
 from toolz import pipe
 
 import mlx_fp as fp
 from mlx_fp import data, nn, optim
 from mlx_fp.data import Cursor, Dataset, Source
 from mlx_fp.data._view import View
-
-
-def read(dataset, epoch=0, index=0):
-    return list(dataset.open(Cursor(epoch, index)))
 
 
 def all_of(lists):
@@ -34,20 +31,6 @@ def picking(n, picks):
 
     view = View(range(n), pick)
     return Dataset(Source("numbers", n, view=lambda now: view))
-
-
-class Counted:
-    """A sequence of numbers that lists what was read of it."""
-
-    def __init__(self, size):
-        self.size, self.reads = size, []
-
-    def __len__(self):
-        return self.size
-
-    def __getitem__(self, index):
-        self.reads.append(index)
-        return index
 
 
 def shuffled(n, seed=1):
@@ -455,14 +438,14 @@ def test_a_cursor_is_sought_without_reading(join, reads):
     counted = [Counted(20 if join is data.concat else 60), Counted(60)]
     parts = [pipe(data.source(numbers), data.map(lambda row: row)) for numbers in counted]
     next(join(*parts).open(Cursor(0, 50)))
-    assert [numbers.reads for numbers in counted] == reads
+    assert [numbers.read for numbers in counted] == reads
 
 
 def test_a_cursor_of_a_mix_is_sought_without_reading():
     counted = [Counted(40), Counted(40)]
     parts = [pipe(data.source(numbers), data.map(lambda row: row)) for numbers in counted]
     next(data.mix(*parts, weights=(1, 3), seed=0).open(Cursor(0, 50)))
-    assert len(counted[0].reads + counted[1].reads) == 1
+    assert len(counted[0].read + counted[1].read) == 1
 
 
 # closing

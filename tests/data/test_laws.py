@@ -5,6 +5,7 @@ from __future__ import annotations
 import mlx.core as mx
 import numpy as np
 import pytest
+from helpers import plain
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from toolz import compose_left, pipe
@@ -21,15 +22,6 @@ SOURCES = {
 }
 COUNTS = st.one_of(st.integers(0, 30), st.just(lambda epoch: 3 + epoch), st.just(lambda: 9))
 SEEDS = st.integers(0, 5)
-
-
-def plain(item):
-    """Return an item as nested Python values, to be compared."""
-    if isinstance(item, dict):
-        return {key: plain(value) for key, value in item.items()}
-    if isinstance(item, (tuple, list)):
-        return [plain(value) for value in item]
-    return item.tolist() if hasattr(item, "tolist") else item
 
 
 def even(item, index):

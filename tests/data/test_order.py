@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import subprocess
-import sys
-from pathlib import Path
 from threading import Thread
 
 import mlx.core as mx
 import numpy as np
 import pytest
+from helpers import read, run_python
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from toolz import pipe
@@ -19,15 +17,10 @@ from mlx_fp import data
 from mlx_fp.data import Cursor
 from mlx_fp.data._random import permutation
 
-ROOT = Path(__file__).resolve().parents[2]
 PINNED = [3, 8, 0, 7, 1, 5, 2, 6, 4, 9]
 """`permutation(7, 0, 10)`."""
 WINDOWED = [0, 4, 5, 3, 6, 1, 7, 2, 8, 9]
 """What a shuffle by 7 in a window of 4 makes of `range(10)`."""
-
-
-def read(dataset, epoch=0):
-    return list(dataset.open(Cursor(epoch)))
 
 
 def is_mlx(value):
@@ -71,7 +64,7 @@ columns = data.arrays(x=mx.arange(10), y=mx.arange(10))
 batches = list(data.batch(4)(data.shuffle(seed=7)(columns)))
 assert sum((batch["x"].tolist() for batch in batches), []) == {PINNED}
 """
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, cwd=ROOT)
+    run_python(code, timeout=60)
 
 
 def test_the_order_depends_neither_on_the_global_stream_nor_on_the_thread_nor_on_the_device():

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import gc
 import os
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from threading import Event
 
 import mlx.core as mx
 import numpy as np
 import pytest
+from helpers import assert_same_bits, python_process, read
 from toolz import pipe
 
 import mlx_fp as fp
 from mlx_fp import data, nn, optim
 from mlx_fp.data import Cursor
 
-ROOT = Path(__file__).resolve().parents[2]
 SOON = 30
 """Seconds after which something that must happen will not."""
 
@@ -46,15 +43,9 @@ class Watched:
         return data.stream(rows)
 
 
-def read(dataset, epoch=0, index=0):
-    return list(dataset.open(Cursor(epoch, index)))
-
-
 def ran(code):
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=SOON, check=False
-    )
-    assert (done.returncode, done.stderr) == (0, "")
+    done = python_process(code, timeout=SOON)
+    assert done.stderr == ""
     return done.stdout.split()
 
 
@@ -492,8 +483,7 @@ def test_fit_gives_the_same_bits_with_and_without(library):
         for dataset in (train, data.prefetch(3)(train))
     ]
     assert runs[0].losses == runs[1].losses
-    for one, other in zip(*(fp.flat(run.params).values() for run in runs), strict=True):
-        assert mx.array_equal(one, other).item()
+    assert_same_bits(*(run.params for run in runs))
 
 
 def test_rows_are_read_ahead_without_mlx():

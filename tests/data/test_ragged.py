@@ -8,6 +8,7 @@ from itertools import islice
 import mlx.core as mx
 import numpy as np
 import pytest
+from helpers import read
 from hypothesis import given
 from hypothesis import strategies as st
 from toolz import pipe
@@ -18,10 +19,6 @@ from mlx_fp.data import Cursor
 
 Pair = namedtuple("Pair", "tokens label")
 LENGTHS = [3, 9, 1, 4, 12, 7, 2, 5, 11, 6, 8, 2]
-
-
-def read(dataset, epoch=0):
-    return list(dataset.open(Cursor(epoch)))
 
 
 def padded(rows, **options):

@@ -8,6 +8,7 @@ from collections import namedtuple
 import mlx.core as mx
 import numpy as np
 import pytest
+from helpers import File
 from toolz import pipe
 
 from mlx_fp import data
@@ -205,31 +206,15 @@ def test_what_flat_map_was_given_is_closed_with_its_reader():
     assert closed == [1, 5]
 
 
-class File:
-    """An iterator with a close of its own that is no generator."""
-
-    def __init__(self):
-        self.rows, self.closed = iter("abc"), 0
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        return next(self.rows)
-
-    def close(self):
-        self.closed += 1
-
-
 @pytest.mark.parametrize("items", [1, 3])
 def test_what_is_no_generator_is_closed_too_when_it_ends_or_its_user_fails(items):
-    file = File()
+    file = File("abc")
     reader = pipe(data.source([file]), data.flat_map(iter)).open()
     assert "".join(next(reader) for _ in range(items)) == "abc"[:items]
     with pytest.raises(KeyError):
         reader.throw(KeyError("elsewhere"))
     assert file.closed == 1
-    file = File()
+    file = File("abc")
     assert list(data.flat_map(lambda row: file)(data.source([0]))) == ["a", "b", "c"]
     assert file.closed == 1
 

@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections import namedtuple
 from dataclasses import FrozenInstanceError
 from functools import partial
-from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
 import pytest
+from helpers import Counted, File, plain, run_python
 from toolz import pipe
 
 from mlx_fp import data
 from mlx_fp.data import Cursor
 
-ROOT = Path(__file__).resolve().parents[2]
 ROWS = [{"x": float(i), "y": i} for i in range(23)]
-
-
-def plain(item):
-    """Return an item as nested Python values, to be compared."""
-    if isinstance(item, dict):
-        return {key: plain(value) for key, value in item.items()}
-    if isinstance(item, (tuple, list)):
-        return [plain(value) for value in item]
-    return item.tolist() if hasattr(item, "tolist") else item
 
 
 def test_iter_is_the_first_epoch_and_fresh_every_time():
@@ -96,21 +84,6 @@ def test_a_cursor_past_the_end_leaves_nothing_and_a_negative_one_is_refused():
         Cursor(0, -1)
     with pytest.raises(ValueError, match="epoch of a Cursor must be"):
         Cursor(True)
-
-
-class Counted:
-    """A sequence that remembers what was read."""
-
-    def __init__(self, size):
-        self.size, self.read = size, []
-
-    def __len__(self):
-        return self.size
-
-    def __getitem__(self, index):
-        assert type(index) is int
-        self.read.append(index)
-        return index
 
 
 def test_opening_seeks_through_index_operations_and_map():
@@ -228,22 +201,6 @@ def test_a_factory_is_called_once_per_epoch_and_only_when_read():
     assert calls == [0, 1]
 
 
-class File:
-    """An iterator with a close of its own that is no generator."""
-
-    def __init__(self):
-        self.rows, self.closed = iter(range(9)), 0
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        return next(self.rows)
-
-    def close(self):
-        self.closed += 1
-
-
 def abandoned(reader):
     next(reader)
     reader.close()
@@ -270,13 +227,13 @@ def failed(reader):
     ids=lambda operations: "-".join(map(repr, operations)) or "bare",
 )
 def test_a_source_is_closed_with_its_reader(leave, operations):
-    file = File()
+    file = File(range(9))
     leave(pipe(data.stream(lambda: file), *operations).open())
     assert file.closed == 1
 
 
 def test_a_source_is_closed_when_an_operation_raises():
-    file = File()
+    file = File(range(9))
     with pytest.raises(ZeroDivisionError):
         list(pipe(data.stream(lambda: file), data.map(lambda n: 1 // (n - 2))))
     assert file.closed == 1
@@ -376,12 +333,12 @@ except ImportError as error:
 else:
     raise AssertionError("shuffle needs mlx")
 """
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, cwd=ROOT)
+    run_python(code, timeout=60)
 
 
 def test_importing_imports_no_arrays():
     code = "import sys, mlx_fp.data; assert not {'mlx.core', 'numpy'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, cwd=ROOT)
+    run_python(code, timeout=60)
 
 
 Pair = namedtuple("Pair", "x y")

@@ -9,6 +9,7 @@ from itertools import combinations
 import mlx.core as mx
 import numpy as np
 import pytest
+from helpers import read
 from hypothesis import given
 from hypothesis import strategies as st
 from toolz import compose_left, pipe
@@ -18,10 +19,6 @@ from mlx_fp import data, nn, optim
 from mlx_fp.data import Cursor, Splits
 
 THIRDS = (0.5, 0.3, 0.2)
-
-
-def read(dataset, epoch=0):
-    return list(dataset.open(Cursor(epoch)))
 
 
 def stream(n=200):

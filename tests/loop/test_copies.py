@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import mlx.core as mx
 import numpy as np
 import pytest
+from helpers import bits, outcome
 from toolz import pipe
 
 import mlx_fp as fp
@@ -71,16 +70,10 @@ MEDDLERS = {
 }
 
 
-def bits(tree):
-    return {name: np.array(leaf).tobytes() for name, leaf in fp.flat(tree).items()}
-
-
-def outcome(report, folder):
+def outcome_and_best(report, folder):
     """All that a run ends with, its best file too."""
-    rows = [dataclasses.replace(row, seconds=0.0, checkpoint=None) for row in report.rows]
     best = fp.load(folder / str(report.best_epoch))
-    trees = report.params, report.opt_state, best.params, best.opt_state
-    return rows, report.losses, report.best_value, report.best_epoch, [bits(tree) for tree in trees]
+    return outcome(report), report.best_value, report.best_epoch, bits(best.params), bits(best.opt_state)
 
 
 @pytest.mark.parametrize(("event", "number"), [(e, i) for e, fns in MEDDLERS.items() for i in range(len(fns))])
@@ -94,7 +87,7 @@ def test_in_place_means_in_the_hooks_own(event, number, tmp_path):
     alone = fit(tmp_path / "alone", fp.on(event, lambda e: None))
     report = fit(tmp_path / "meddled", fp.on(event, meddle))
     assert done
-    assert outcome(report, tmp_path / "meddled") == outcome(alone, tmp_path / "alone")
+    assert outcome_and_best(report, tmp_path / "meddled") == outcome_and_best(alone, tmp_path / "alone")
 
 
 def test_a_hook_sees_at_each_reading_what_there_was_before_it_meddled():

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import signal
 
 import mlx.core as mx
 import pytest
+from helpers import assert_same_run, cross_entropy
 from toolz import pipe
 
 import mlx_fp as fp
@@ -33,23 +33,6 @@ def fit(target, **options):
     return pipe(target, counting, train), taken
 
 
-def same(a, b):
-    one, other = fp.flat(a), fp.flat(b)
-    return list(one) == list(other) and all(mx.array_equal(one[name], other[name]).item() for name in one)
-
-
-def untimed(rows):
-    return [dataclasses.replace(row, seconds=0.0, checkpoint=None) for row in rows]
-
-
-def assert_equal(one, other):
-    assert same(one.params, other.params)
-    assert same(one.opt_state, other.opt_state)
-    assert untimed(one.rows) == untimed(other.rows)
-    for name in ("losses", "best_value", "best_epoch", "epochs_completed", "stopped_early", "stop_reason"):
-        assert getattr(one, name) == getattr(other, name), name
-
-
 def files(folder):
     """Each file with its bytes and the time it was written."""
     return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.glob("*.safetensors")}
@@ -67,7 +50,7 @@ def test_a_run_that_stopped_early_and_is_submitted_again_does_nothing_more(optio
     for _ in range(2):
         again, taken = fit(target, resume="latest")
         assert (again.epochs_ran, taken) == (0, [])
-        assert_equal(again, first)
+        assert_same_run(again, first)
     assert files(tmp_path) == before
     assert "ep-2.safetensors is of a run that a hook has ended: no improvement for 2 epochs" in caplog.text
 
@@ -75,7 +58,7 @@ def test_a_run_that_stopped_early_and_is_submitted_again_does_nothing_more(optio
 def test_more_epochs_do_not_go_beyond_the_end_of_a_run_left_alone(tmp_path):
     target = trainer(fp.early_stop(1), fp.checkpoints(tmp_path / "ep-{epoch}"))
     assert fit(target, epochs=3)[0].epochs_completed == 3
-    assert_equal(fit(target, epochs=6, resume="latest")[0], fit(target, epochs=6)[0])
+    assert_same_run(fit(target, epochs=6, resume="latest")[0], fit(target, epochs=6)[0])
 
 
 @pytest.mark.parametrize("other", [[], [fp.early_stop(3)]], ids=["without", "more patient"])
@@ -84,7 +67,7 @@ def test_without_the_hook_that_ended_it_a_run_goes_on(other, tmp_path):
     fit(trainer(fp.early_stop(1), policy))
     again, taken = fit(trainer(*other, policy), resume="latest")
     assert taken[0] == 9
-    assert_equal(again, fit(trainer(*other))[0])
+    assert_same_run(again, fit(trainer(*other))[0])
 
 
 EVENTS = [
@@ -126,7 +109,7 @@ def test_a_stop_of_any_hook_is_the_end_whenever_it_comes(event, steps, tmp_path)
     before = files(tmp_path)
     again, taken = fit(target, resume="latest")
     assert taken == []
-    assert_equal(again, first)
+    assert_same_run(again, first)
     assert files(tmp_path) == before
 
 
@@ -136,7 +119,7 @@ def test_a_stop_that_is_not_final_is_a_pause(event, tmp_path):
     paused, _ = fit(policy(stopping(event, final=False)))
     assert paused.stop_reason == "enough"
     again, _ = fit(policy(stopping(event, final=False)), resume="latest")
-    assert_equal(again, fit(doubling())[0])
+    assert_same_run(again, fit(doubling())[0])
 
 
 @pytest.mark.parametrize("step", [3, 5])
@@ -146,10 +129,10 @@ def test_a_checkpoint_that_tells_of_an_end_leads_to_that_end(step, tmp_path):
     first, _ = fit(trainer(stop, policy))
     again, taken = fit(trainer(stop), resume=tmp_path / f"{step + 1}-1")
     assert taken == []
-    assert_equal(again, first)
+    assert_same_run(again, first)
     earlier, taken = fit(trainer(stop), resume=tmp_path / f"{step}-1")
     assert taken == [step]
-    assert_equal(earlier, first)
+    assert_same_run(earlier, first)
 
 
 def test_a_signal_is_no_end_but_a_hooks_word_in_the_same_epoch_is(tmp_path):
@@ -170,7 +153,7 @@ def test_a_hooks_word_on_an_epoch_that_a_signal_cut_short_is_no_end(tmp_path):
     assert fit(trainer(cut, impatient, policy))[0].stop_reason == "SIGTERM"
     again, taken = fit(trainer(fp.on("after_step", lambda e: None), impatient, policy), resume="latest")
     assert taken[0] == 5
-    assert_equal(again, fit(trainer(impatient))[0])
+    assert_same_run(again, fit(trainer(impatient))[0])
 
 
 def test_the_first_of_two_words_is_the_last(tmp_path):
@@ -197,7 +180,7 @@ def test_a_loss_that_was_not_finite_is_no_end(tmp_path):
             yield (*batch.values(), mx.array(math.nan if epoch == 1 and i in lost else 0.0))
 
     def loss(model, x, y, extra):
-        return nn.losses.cross_entropy(model(x), y, reduction="mean") + extra
+        return cross_entropy(model, x, y) + extra
 
     def run(**options):
         target = pipe(fp.trainer(MODEL, loss), fp.checkpoints(tmp_path / "{step}-{next_epoch}"))

@@ -7,7 +7,6 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -17,13 +16,13 @@ from pathlib import Path
 
 import mlx.core as mx
 import pytest
+from helpers import bits, numbers, run_call
 from toolz import pipe
 
 import mlx_fp as fp
 from mlx_fp import data, nn, optim
 from mlx_fp.loop._run import Run
 
-ROOT = Path(__file__).parents[2]
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX processes")
 EPOCHS = 6
 
@@ -44,13 +43,8 @@ def fit(target, epochs=EPOCHS, **options):
     return pipe(target, fp.fit(train, validation=held_out, epochs=epochs, seed=9, quiet=True, **options))
 
 
-def bits(*trees):
-    """Every number of some trees, exactly."""
-    return [leaf.tolist() for tree in trees for leaf in fp.flat(tree).values()]
-
-
 def end(report):
-    return {"end": bits(report.params, report.opt_state), "losses": list(report.losses)}
+    return {"end": numbers(report.params, report.opt_state), "losses": list(report.losses)}
 
 
 # signals
@@ -121,12 +115,8 @@ def signals_everywhere(folder, seed):
 
 @POSIX
 def test_a_signal_at_any_instant_ends_the_run_within_a_step_with_a_file_to_go_on_from(tmp_path):
-    script = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\nimport test_interrupts\n"
-    command = [sys.executable, "-c", f"{script}test_interrupts.signals_everywhere({str(tmp_path)!r}, 0)"]
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    runs = [json.loads(line) for line in done.stdout.splitlines()]
+    printed = run_call(__file__, f"signals_everywhere({str(tmp_path)!r}, 0)")
+    runs = [json.loads(line) for line in printed.splitlines()]
     stopped = [one for one in runs if one["why"] == one["sent"]]
     assert len(stopped) >= 8
     for one in stopped:
@@ -223,11 +213,11 @@ def test_an_interrupt_at_any_line_of_a_step_leaves_what_went_in_and_the_next_ste
     batch = (batch["x"], batch["y"])
     params, state = step.init(9)
     params, state, _ = step(params, state, batch)
-    before, wanted = bits(params, state), bits(*step(params, state, batch))
+    before, wanted = bits([params, state]), bits(step(params, state, batch))
     for number in lines(lambda: step(params, state, batch), 30, seed=1):
         at_line(number, lambda: step(params, state, batch))
-        assert bits(params, state) == before
-        assert bits(*step(params, state, batch)) == wanted
+        assert bits([params, state]) == before
+        assert bits(step(params, state, batch)) == wanted
 
 
 def test_an_interrupt_at_any_line_of_the_first_step_does_not_spoil_the_compiled_function():
@@ -240,7 +230,7 @@ def test_an_interrupt_at_any_line_of_the_first_step_does_not_spoil_the_compiled_
         return step, *step.init(9)
 
     step, params, state = made()
-    wanted = bits(*step(params, state, batch))
+    wanted = bits(step(params, state, batch))
 
     def first():
         step, params, state = made()
@@ -249,7 +239,7 @@ def test_an_interrupt_at_any_line_of_the_first_step_does_not_spoil_the_compiled_
     for number in lines(first, 30, seed=2):
         step, params, state = made()
         at_line(number, lambda step=step, params=params, state=state: step(params, state, batch))
-        assert bits(*step(params, state, batch)) == wanted
+        assert bits(step(params, state, batch)) == wanted
 
 
 def test_an_interrupted_run_lets_its_folder_go_at_once(tmp_path):

@@ -6,6 +6,7 @@ import math
 
 import mlx.core as mx
 import pytest
+from helpers import batch_mean
 from hypothesis import given
 from hypothesis import strategies as st
 from toolz import pipe
@@ -34,16 +35,12 @@ ROW_FIELDS = [
 ]
 
 
-def mean(model, x):
-    return x.mean()
-
-
 def stream(values):
     """One batch an epoch, the mean of which is the value of that epoch."""
     return data.stream(lambda epoch: [mx.full((2, 1), values[epoch])])
 
 
-def run(values, *verbs, validation=None, task=mean):
+def run(values, *verbs, validation=None, task=batch_mean):
     held = None if validation is None else stream(validation)
     target = pipe(fp.trainer(nn.linear(1, 1), task), *verbs)
     return fp.fit(stream(values), validation=held, epochs=len(values), nonfinite="keep", quiet=True)(target)

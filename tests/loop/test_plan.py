@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import mlx.core as mx
 import pytest
+from helpers import batch_mean
 from toolz import pipe
 
 import mlx_fp as fp
 from mlx_fp import data, nn
 
 
-def mean(model, x):
-    return x.mean()
-
-
 def batch(count, value):
     return mx.full((count, 1), value)
 
 
-TARGET = fp.trainer(nn.linear(1, 1), mean)
+TARGET = fp.trainer(nn.linear(1, 1), batch_mean)
 UNEVEN = [batch(2, 1.0), batch(4, 4.0), batch(2, 3.0)]  # the mean by examples is 3
 
 

@@ -6,10 +6,10 @@ import pty
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import mlx.core as mx
 import pytest
+from helpers import child_env, run_python
 from toolz import pipe
 
 import mlx_fp as fp
@@ -22,20 +22,19 @@ batches = [(mx.ones((4, 3)), mx.zeros((4,), mx.int32))] * 6
 model = fp.trainer(nn.linear(3, 2), fp.classification())
 """
 TWO_EPOCHS = SCRIPT + "fp.fit(batches, validation=batches[:1], epochs=2, quiet={quiet})(model)"
-ENV = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "TERM": "xterm", "COLUMNS": "120"}
+ENV = {"TERM": "xterm", "COLUMNS": "120"}
 HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
 
 
 def run(quiet):
-    command = [sys.executable, "-c", TWO_EPOCHS.format(quiet=quiet)]
-    return subprocess.run(command, capture_output=True, text=True, check=True, env=ENV).stdout
+    return run_python(TWO_EPOCHS.format(quiet=quiet), **ENV)
 
 
 def on_terminal(script, cwd=None):
     """What a script writes to a terminal."""
     pytest.importorskip("rich")
     main, other = pty.openpty()
-    child = subprocess.Popen([sys.executable, "-c", script], stdout=other, env=ENV, cwd=cwd)
+    child = subprocess.Popen([sys.executable, "-c", script], stdout=other, env=child_env(**ENV), cwd=cwd)
     os.close(other)
     shown = b""
     while True:

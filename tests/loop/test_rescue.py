@@ -6,6 +6,7 @@ import logging
 
 import mlx.core as mx
 import pytest
+from helpers import outcome
 from toolz import pipe
 
 import mlx_fp as fp
@@ -39,11 +40,6 @@ def failing(dataset, at):
     return pipe(dataset, data.map(broken))
 
 
-def end(report):
-    trees = [report.params, report.opt_state]
-    return [leaf.tolist() for tree in trees for leaf in fp.flat(tree).values()], report.losses, report.rows[-1].val_loss
-
-
 @pytest.mark.parametrize("background", [False, True])
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize(("part", "at", "steps"), [("train", 4, 3), ("train", 11, 10), ("validation", 2, 6)])
@@ -62,7 +58,7 @@ def test_a_run_goes_on_from_where_data_or_validation_failed(tmp_path, part, at, 
     assert fp.load(tmp_path / f"{steps}.safetensors").metadata["step"] == steps
     again = fit(target, resume="latest", steps_per_call=count)
     assert again.rows[0].seconds
-    assert end(again) == end(whole)
+    assert outcome(again) == outcome(whole)
 
 
 def test_a_validation_that_a_hook_asked_for_is_done_when_the_run_goes_on(tmp_path):

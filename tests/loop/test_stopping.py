@@ -6,26 +6,23 @@ import math
 
 import mlx.core as mx
 import pytest
+from helpers import batch_mean
 from toolz import pipe
 
 import mlx_fp as fp
 from mlx_fp import data, nn
 
 
-def mean(model, x):
-    return x.mean()
-
-
 def run(values, *verbs):
     train = data.stream(lambda epoch: [mx.full((2, 1), values[epoch])])
-    target = pipe(fp.trainer(nn.linear(1, 1), mean), *verbs)
+    target = pipe(fp.trainer(nn.linear(1, 1), batch_mean), *verbs)
     return fp.fit(train, epochs=len(values), nonfinite="keep", quiet=True)(target)
 
 
 def steps(values, *verbs):
     """One epoch with a step for each value."""
     batches = [mx.full((2, 1), value) for value in values]
-    return fp.fit(batches, quiet=True)(pipe(fp.trainer(nn.linear(1, 1), mean), *verbs))
+    return fp.fit(batches, quiet=True)(pipe(fp.trainer(nn.linear(1, 1), batch_mean), *verbs))
 
 
 @pytest.mark.parametrize(("patience", "ran"), [(0, 3), (1, 4), (2, 7), (3, 7)])

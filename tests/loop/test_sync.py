@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import mlx.core as mx
 import pytest
+from helpers import outcome
 from toolz import pipe
 
 import mlx_fp as fp
@@ -27,13 +28,6 @@ def fit(*verbs, **options):
     return fp.fit(TRAIN, validation=HELD, epochs=2, seed=1, quiet=True, **options)(target)
 
 
-def bits(report):
-    """All that a run gives, but for the time that it took."""
-    trees = fp.flat({"params": report.params, "state": report.opt_state})
-    rows = [{k: v for k, v in row.to_dict().items() if "second" not in k} for row in report.rows]
-    return {path: leaf.tolist() for path, leaf in trees.items()}, rows, report.losses
-
-
 def reading():
     """Hooks that read values in the middle of the run, at every event that has some."""
     seen = []
@@ -47,18 +41,18 @@ def reading():
 
 @pytest.mark.parametrize("compile", [True, False])
 def test_every_sync_gives_equal_bits(compile):
-    first, *others = (bits(fit(sync=sync, compile=compile)) for sync in SYNCS)
+    first, *others = (outcome(fit(sync=sync, compile=compile)) for sync in SYNCS)
     assert all(other == first for other in others)
 
 
 @pytest.mark.parametrize("hooks", [(), (fp.on("after_backward", lambda e: None),)])
 def test_a_large_model_taken_in_two_halves_gives_equal_bits(hooks, monkeypatch):
-    queued, evaluated = bits(fit(*hooks)), []
+    queued, evaluated = outcome(fit(*hooks)), []
     waits = replace(backend.device_backend(), waits=lambda parameter_bytes: True)
     monkeypatch.setattr("mlx_fp.step._train.device_backend", lambda: waits)
     evaluate = mx.eval
     monkeypatch.setattr(mx, "eval", lambda *trees: evaluated.append(len(trees)) or evaluate(*trees))
-    assert bits(fit(*hooks)) == queued
+    assert outcome(fit(*hooks)) == queued
     assert evaluated.count(2) == 11  # parameters and state, at first and where each step begins
 
 
@@ -67,19 +61,19 @@ def test_every_sync_gives_equal_bits_to_hooks_that_read(compile):
     runs = []
     for sync in SYNCS:
         seen, hooks = reading()
-        runs.append((bits(fit(*hooks, sync=sync, compile=compile)), seen))
+        runs.append((outcome(fit(*hooks, sync=sync, compile=compile)), seen))
     assert all(run == runs[0] for run in runs)
 
 
 @pytest.mark.parametrize("sync", SYNCS)
 def test_hooks_that_look_change_no_bit(sync):
     look = fp.on("after_step", lambda e: fp.norm(e.state.params).item() and None)
-    assert bits(fit(look, sync=sync)) == bits(fit(sync=sync))
+    assert outcome(fit(look, sync=sync)) == outcome(fit(sync=sync))
 
 
 @pytest.mark.parametrize("sync", SYNCS)
 def test_rows_are_the_same_without_the_losses_of_steps(sync):
-    kept, dropped = bits(fit(sync=sync)), bits(fit(sync=sync, keep_losses=False))
+    kept, dropped = outcome(fit(sync=sync)), outcome(fit(sync=sync, keep_losses=False))
     assert len(kept[2]) == 10
     assert dropped == (*kept[:2], ())
 

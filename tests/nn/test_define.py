@@ -5,6 +5,7 @@ from __future__ import annotations
 import mlx.core as mx
 import mlx.nn as mlx_nn
 import pytest
+from helpers import mean_square
 
 import mlx_fp as fp
 from mlx_fp import nn, optim, rng
@@ -56,7 +57,7 @@ def test_it_computes_with_its_parts_and_takes_arguments():
 
 def test_a_buffer_moves_through_the_compiled_step_and_never_trains():
     model = nn.sequential(nn.linear(3, 3), attend(3))
-    step = fp.train_step(model, lambda m, x: (m(x) ** 2).mean(), optim.adam(0.1))
+    step = fp.train_step(model, mean_square, optim.adam(0.1))
     params, state = step.init(0)
     for n in range(1, 4):
         params, state, _ = step(params, state, X)
@@ -78,7 +79,7 @@ def test_buffers_stay_out_after_unfreezing_everything_but_by_their_path():
     assert trains(nn.unfreeze("by")(model)) == ("norm.weight", "norm.bias", "by", "w")
     assert "norm.running_mean" in trains(nn.unfreeze("norm.running_mean")(model))
     assert "norm.running_mean" not in trains(nn.unfreeze("norm")(model))
-    step = fp.train_step(nn.unfreeze("by")(model), lambda m, x: (m(x) ** 2).mean(), optim.sgd(0.5))
+    step = fp.train_step(nn.unfreeze("by")(model), mean_square, optim.sgd(0.5))
     state = step.init(params)
     after, _, _ = step(*state, X)
     assert not mx.array_equal(after["by"], params["by"])

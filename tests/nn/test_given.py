@@ -5,6 +5,7 @@ from __future__ import annotations
 import mlx.core as mx
 import mlx.nn
 import pytest
+from helpers import mean_square
 
 import mlx_fp as fp
 from mlx_fp import nn, optim
@@ -25,20 +26,16 @@ class Net(mlx.nn.Module):
 MODELS = {"lifted": nn.lift(Net), "composed": nn.sequential(a=nn.linear(4, 8), b=nn.linear(8, 2))}
 
 
-def loss(model, x):
-    return model(x).square().mean()
-
-
 def step_of(model):
-    return fp.train_step(model, loss, optim.sgd(0.1))
+    return fp.train_step(model, mean_square, optim.sgd(0.1))
 
 
 EDGES = {
     "predictor": lambda model, params: nn.predictor(params)(model)(X),
     "lower": nn.lower,
     "init": lambda model, params: step_of(model).init(params),
-    "fit": lambda model, params: fp.fit([X], params=params, quiet=True)(fp.trainer(model, loss)),
-    "evaluate": lambda model, params: fp.evaluate([X], params=params)(fp.trainer(model, loss)),
+    "fit": lambda model, params: fp.fit([X], params=params, quiet=True)(fp.trainer(model, mean_square)),
+    "evaluate": lambda model, params: fp.evaluate([X], params=params)(fp.trainer(model, mean_square)),
 }
 
 
@@ -73,7 +70,7 @@ def test_a_lifted_module_never_computes_with_its_own_weights():
 
 
 def test_what_has_parameters_in_it_is_told_apart_from_them():
-    report = fp.fit([X], quiet=True)(fp.trainer(MODELS["lifted"], loss))
+    report = fp.fit([X], quiet=True)(fp.trainer(MODELS["lifted"], mean_square))
     with pytest.raises(TypeError, match=r"of this Report, `.params`"):
         step_of(MODELS["lifted"]).init(report)
 

@@ -7,8 +7,10 @@ import re
 import mlx.core as mx
 import numpy as np
 import pytest
+from helpers import mean_square
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mlx.utils import tree_map
 from toolz import pipe
 
 import mlx_fp as fp
@@ -18,17 +20,9 @@ from mlx_fp.tree._paths import flat, paths
 pytestmark = pytest.mark.filterwarnings("ignore:.*of groups gets no parameter")
 
 
-def ones_like(tree):
-    return (
-        mx.ones_like(tree)
-        if isinstance(tree, mx.array)
-        else ({k: ones_like(v) for k, v in tree.items()} if isinstance(tree, dict) else [ones_like(v) for v in tree])
-    )
-
-
 def moves(opt, params):
     """How far a step of unit gradients moves each parameter, by path."""
-    new, _ = opt.update(ones_like(params), opt.init(params), params)
+    new, _ = opt.update(tree_map(mx.ones_like, params), opt.init(params), params)
     before = flat(params)
     return {path: round((before[path] - leaf).flatten()[0].item(), 4) for path, leaf in flat(new).items()}
 
@@ -128,7 +122,7 @@ def test_no_rules_are_an_error():
 
 
 def test_different_optimisers_equal_what_each_does_alone_bit_for_bit():
-    grads, encoder = ones_like(TREE), optim.adamw(0.1)
+    grads, encoder = tree_map(mx.ones_like, TREE), optim.adamw(0.1)
     head = pipe(optim.lion(0.2), optim.clip_norm(1.0))
     opt = optim.groups(("enc", encoder), (None, head))
     together, state = TREE, opt.init(TREE)
@@ -146,9 +140,7 @@ def test_different_optimisers_equal_what_each_does_alone_bit_for_bit():
 
 
 def test_the_state_of_a_rule_is_read_and_swapped_by_path_without_a_retrace():
-    step = fp.train_step(
-        model(), lambda m, x: (m(x) ** 2).mean(), optim.groups(("head", optim.adam(0.1)), (None, optim.sgd(0.2)))
-    )
+    step = fp.train_step(model(), mean_square, optim.groups(("head", optim.adam(0.1)), (None, optim.sgd(0.2))))
     params, opt_state = step.init(0)
     x = mx.ones((4, 3))
     _, opt_state, _ = step(params, opt_state, x)
@@ -166,7 +158,7 @@ def test_schedules_advance_in_every_group_also_in_one_that_nothing_matches():
     )
     state = opt.init(TREE)
     for _ in range(3):
-        _, state = opt.update(ones_like(TREE), state, TREE)
+        _, state = opt.update(tree_map(mx.ones_like, TREE), state, TREE)
     assert [group["step"].item() for group in state["groups"]] == [3, 3]
     assert [group["learning_rate"].item() for group in state["groups"]] == [0.5, 0.5]
 
@@ -187,15 +179,15 @@ def test_wrappers_go_inside_a_group_also_one_that_nothing_matches(verb):
     alone, part = verb(optim.sgd(1.0)), {"head": TREE["head"]}
     together, state, single, memory = TREE, inside.init(TREE), part, alone.init(part)
     for _ in range(2):
-        together, state = inside.update(ones_like(TREE), state, together)
-        single, memory = alone.update(ones_like(part), memory, single)
+        together, state = inside.update(tree_map(mx.ones_like, TREE), state, together)
+        single, memory = alone.update(tree_map(mx.ones_like, part), memory, single)
     assert together["head"]["weight"].tolist() == single["head"]["weight"].tolist() != [[0.0], [0.0]]
     assert together["enc"]["layers"][0]["bias"].tolist() == [-2.0, -2.0]
 
 
 def test_wrappers_go_around_groups_and_see_the_whole_gradient():
     opt = pipe(optim.groups(("head", optim.sgd(1.0)), (None, optim.sgd(1.0))), optim.clip_norm(1.0), optim.ema(0.5))
-    _, state = opt.update(ones_like(TREE), opt.init(TREE), TREE)
+    _, state = opt.update(tree_map(mx.ones_like, TREE), opt.init(TREE), TREE)
     assert optim.reading("grad_norm")(state).item() == pytest.approx(8**0.5)
     inner = pipe(optim.sgd(1.0), optim.clip_norm(1.0))
     assert moves(opt, TREE)["head.weight"] == round(1 / 8**0.5, 4)
@@ -212,7 +204,7 @@ def test_groups_go_inside_groups():
 def test_frozen_leaves_and_buffers_need_no_group_and_keep_their_bits():
     net = pipe(nn.sequential(enc=nn.linear(3, 4), norm=nn.batch_norm(4), head=nn.linear(4, 2)), nn.freeze("enc"))
     opt = optim.groups(("head", optim.sgd(0.1)), (re.compile(r"norm\.(weight|bias)"), optim.adam(0.1)))
-    step = fp.train_step(net, lambda m, x: (m(x) ** 2).mean(), opt)
+    step = fp.train_step(net, mean_square, opt)
     params, opt_state = step.init(0)
     new, _, _ = step(params, opt_state, mx.random.normal((8, 3)))
     assert new["enc"]["weight"].tolist() == params["enc"]["weight"].tolist()
@@ -227,7 +219,7 @@ def test_through_the_compiled_step_with_activations_a_stack_and_bfloat16():
 
     net = model()
     opt = optim.groups((re.compile(r"layers\.2"), optim.adam(0.1)), ("head", optim.sgd(0.0)), (None, optim.lion(0.1)))
-    step = fp.train_step(net, lambda m, x: (m(x) ** 2).mean(), opt)
+    step = fp.train_step(net, mean_square, opt)
     params, opt_state = step.init(cast(nn.init(0)(net)))
     for _ in range(2):
         new, opt_state, _ = step(params, opt_state, mx.ones((4, 3), mx.bfloat16))

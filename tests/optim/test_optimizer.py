@@ -8,20 +8,14 @@ import mlx.core as mx
 import mlx.optimizers as mlx_optimizers
 import numpy as np
 import pytest
+from helpers import bits, mean_square
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mlx.utils import tree_map
 
 import mlx_fp as fp
 from mlx_fp import nn, optim
 from mlx_fp.tree._paths import flat, paths
-
-
-def distance(model, x):
-    return (model(x) ** 2).mean()
-
-
-def bits(tree):
-    return {path: np.array(leaf).tobytes() for path, leaf in flat(tree).items()}
 
 
 def test_a_class_and_an_instance_lift_alike():
@@ -94,8 +88,8 @@ def test_a_schedule_that_starts_with_an_int_goes_on_with_fractions():
 
 
 def test_a_schedule_may_give_plain_numbers_through_the_compiled_step():
-    step = fp.train_step(nn.linear(2, 2), distance, optim.sgd(lambda step: 0.5))
-    fixed = fp.train_step(nn.linear(2, 2), distance, optim.sgd(0.5))
+    step = fp.train_step(nn.linear(2, 2), mean_square, optim.sgd(lambda step: 0.5))
+    fixed = fp.train_step(nn.linear(2, 2), mean_square, optim.sgd(0.5))
     ends = []
     for each in (step, fixed):
         params, opt_state = each.init(0)
@@ -122,7 +116,7 @@ TREES = st.dictionaries(
 def test_any_names_and_any_nesting_take_the_update_they_should(params):
     opt = optim.sgd(0.5, momentum=0.9)
     state = opt.init(params)
-    grads = ones_like(params)
+    grads = tree_map(mx.ones_like, params)
     new, after = opt.update(grads, state, params)
     assert paths()(new) == paths()(params)
     assert all(leaf.tolist() == [1.5] * leaf.size for leaf in flat(new).values())
@@ -131,19 +125,11 @@ def test_any_names_and_any_nesting_take_the_update_they_should(params):
     assert list(new) == list(params)
 
 
-def ones_like(tree):
-    if isinstance(tree, dict):
-        return {key: ones_like(child) for key, child in tree.items()}
-    if isinstance(tree, (list, tuple)):
-        return type(tree)(ones_like(child) for child in tree)
-    return mx.ones_like(tree)
-
-
 def test_parameters_called_step_and_learning_rate_train_through_the_compiled_step():
     model = nn.define(
         lambda m, x: m.step * x + m.learning_rate, step=nn.param(2, init=1.0), learning_rate=nn.param(2, init=1.0)
     )
-    step = fp.train_step(model, distance, optim.adam(0.1))
+    step = fp.train_step(model, mean_square, optim.adam(0.1))
     params, opt_state = step.init(0)
     for _ in range(3):
         params, opt_state, _ = step(params, opt_state, mx.ones((4, 2)))
@@ -154,7 +140,7 @@ def test_parameters_called_step_and_learning_rate_train_through_the_compiled_ste
 
 
 def test_a_rate_swapped_by_path_takes_effect_without_a_retrace():
-    step = fp.train_step(nn.linear(2, 2), distance, optim.sgd(0.5))
+    step = fp.train_step(nn.linear(2, 2), mean_square, optim.sgd(0.5))
     params, opt_state = step.init(0)
     batch = mx.ones((4, 2))
     moved, opt_state, _ = step(params, opt_state, batch)
@@ -168,7 +154,7 @@ def test_a_rate_swapped_by_path_takes_effect_without_a_retrace():
 
 
 def test_a_swap_of_an_unknown_path_names_the_nearest():
-    _, opt_state = fp.train_step(nn.linear(2, 2), distance, optim.sgd(0.5)).init(0)
+    _, opt_state = fp.train_step(nn.linear(2, 2), mean_square, optim.sgd(0.5)).init(0)
     with pytest.raises(KeyError, match=r"optimizer\.learning_rat.*nearest.*optimizer\.learning_rate"):
         fp.swap("optimizer.learning_rat", 1.0)(opt_state)
 
@@ -217,7 +203,7 @@ def test_an_optimiser_of_ones_own_lifts():
             state["seen"] = state["seen"] + 1
             return parameter - self.learning_rate * mx.sign(gradient)
 
-    step = fp.train_step(nn.linear(2, 1), distance, optim.lift(Sign, 0.5))
+    step = fp.train_step(nn.linear(2, 1), mean_square, optim.lift(Sign, 0.5))
     params, opt_state = step.init(0)
     new, opt_state, _ = step(params, opt_state, mx.ones((3, 2)))
     np.testing.assert_allclose(mx.abs(new["weight"] - params["weight"]), np.full((1, 2), 0.5), rtol=1e-5)

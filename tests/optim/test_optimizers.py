@@ -9,6 +9,7 @@ import mlx.nn as mlx_nn
 import mlx.optimizers as mlx_optimizers
 import numpy as np
 import pytest
+from helpers import assert_close, mse
 
 import mlx_fp as fp
 from mlx_fp import nn, optim
@@ -38,6 +39,9 @@ SCHEDULES = {
 }
 
 
+NEAR = {"rtol": 2e-4, "atol": 2e-6}
+
+
 class Net(mlx_nn.Module):
     def __init__(self):
         super().__init__()
@@ -46,10 +50,6 @@ class Net(mlx_nn.Module):
 
     def __call__(self, x):
         return self.head(mx.tanh(self.hidden(x)))
-
-
-def loss(model, x, y):
-    return nn.losses.mse_loss(model(x), y)
 
 
 def batches(count, dtype=mx.float32):
@@ -61,7 +61,7 @@ def batches(count, dtype=mx.float32):
 
 def by_mlx(module, optimizer, data):
     """Train a module with MLX's own idiom, eagerly."""
-    gradients = mlx_nn.value_and_grad(module, loss)
+    gradients = mlx_nn.value_and_grad(module, mse)
     for x, y in data:
         _, grads = gradients(module, x, y)
         optimizer.update(module, grads)
@@ -70,18 +70,12 @@ def by_mlx(module, optimizer, data):
 
 
 def by_step(params, optimizer, data):
-    step = fp.train_step(nn.lift(Net), loss, optimizer)
+    step = fp.train_step(nn.lift(Net), mse, optimizer)
     params, opt_state = step.init(params)
     for batch in data:
         params, opt_state, _ = step(params, opt_state, batch)
         mx.eval(params, opt_state)
     return flat(params), opt_state, step
-
-
-def agree(mine, theirs, rtol=2e-4, atol=2e-6):
-    assert mine.keys() == theirs.keys()
-    for path in mine:
-        np.testing.assert_allclose(mine[path], theirs[path], rtol=rtol, atol=atol, err_msg=path)
 
 
 def test_every_optimiser_and_schedule_of_mlx_is_here():
@@ -104,9 +98,8 @@ def test_compiled_steps_equal_mlx_to_rounding(name, scheduled):
     mine, opt_state, step = by_step(start, getattr(optim, name)(rate, **options), data)
     theirs = CLASSES[name](rate, **options)
     # Muon's five Newton-Schulz iterations amplify the rounding of fused kernels
-    agree(
-        mine, by_mlx(module, theirs, data), rtol=1e-3 if name == "muon" else 2e-4, atol=2e-5 if name == "muon" else 2e-6
-    )
+    near = {"rtol": 1e-3, "atol": 2e-5} if name == "muon" else NEAR
+    assert_close(mine, by_mlx(module, theirs, data), **near)
     assert step.traces == 1
     assert opt_state["optimizer"]["step"].item() == 5
     assert abs(opt_state["optimizer"]["learning_rate"].item() - theirs.learning_rate.item()) < 1e-9
@@ -116,7 +109,7 @@ def test_adafactor_without_a_rate_equals_mlx_to_rounding():
     module, data = Net(), batches(4)
     start = nn.split(module)[1]
     mine, opt_state, step = by_step(start, optim.adafactor(warmup_init=True, beta_1=0.9), data)
-    agree(mine, by_mlx(module, mlx_optimizers.Adafactor(warmup_init=True, beta_1=0.9), data))
+    assert_close(mine, by_mlx(module, mlx_optimizers.Adafactor(warmup_init=True, beta_1=0.9), data), **NEAR)
     assert step.traces == 1
     assert "learning_rate" not in opt_state["optimizer"]
 
@@ -126,7 +119,7 @@ def test_options_reach_mlx(options):
     module, data = Net(), batches(3)
     start = nn.split(module)[1]
     mine, _, _ = by_step(start, optim.adam(0.02, **options), data)
-    agree(mine, by_mlx(module, mlx_optimizers.Adam(0.02, **options), data))
+    assert_close(mine, by_mlx(module, mlx_optimizers.Adam(0.02, **options), data), **NEAR)
     other, _, _ = by_step(start, optim.adam(0.02), data)
     assert any(mx.abs(mine[p] - other[p]).max().item() > 1e-3 for p in mine)
 
@@ -154,7 +147,7 @@ def test_bfloat16_parameters_keep_every_dtype_and_take_float32_rates(name):
     module = Net()
     module.set_dtype(mx.bfloat16)
     step = fp.train_step(
-        nn.lift(Net), loss, getattr(optim, name)(SCHEDULES["linear_schedule"](), **OPTIONS.get(name, {}))
+        nn.lift(Net), mse, getattr(optim, name)(SCHEDULES["linear_schedule"](), **OPTIONS.get(name, {}))
     )
     params, opt_state = step.init(nn.split(module)[1])
     before = {path: leaf.dtype for path, leaf in flat({"p": params, "s": opt_state}).items()}

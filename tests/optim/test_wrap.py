@@ -8,6 +8,7 @@ from itertools import permutations
 import mlx.core as mx
 import numpy as np
 import pytest
+from helpers import assert_close, bits, mse, random_batch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlx.optimizers import clip_grad_norm
@@ -30,10 +31,6 @@ def grads(*values):
     return {"w": mx.array([a, b]), "layers": [{"b": mx.array([[c]])}, {}]}
 
 
-def bits(tree):
-    return {path: (str(leaf.dtype), np.array(leaf.astype(mx.float32)).tobytes()) for path, leaf in flat(tree).items()}
-
-
 def run(opt, many, params=PARAMS):
     state = opt.init(params)
     for each in many:
@@ -41,24 +38,8 @@ def run(opt, many, params=PARAMS):
     return params, state
 
 
-def close(mine, theirs, rtol=1e-5, atol=1e-6):
-    mine, theirs = flat(mine), flat(theirs)
-    assert mine.keys() == theirs.keys()
-    for path in mine:
-        np.testing.assert_allclose(mine[path], theirs[path], rtol=rtol, atol=atol, err_msg=path)
-
-
 def net():
     return nn.sequential(nn.linear(3, 4), nn.tanh, nn.linear(4, 2))
-
-
-def loss(model, x, y):
-    return nn.losses.mse_loss(model(x), y)
-
-
-def batch(rows, seed=0):
-    draw = np.random.default_rng(seed)
-    return tuple(mx.array(draw.normal(size=(rows, n)).astype(np.float32)) for n in (3, 2))
 
 
 # clip_norm ------------------------------------------------------------------------------------------------------
@@ -96,10 +77,10 @@ def test_an_infinite_limit_spreads_no_infinity():
 
 
 def test_the_norm_through_the_step_is_that_of_the_gradients_by_hand():
-    model, data = net(), batch(6)
-    step = fp.train_step(model, loss, optim.clip_norm(1e-3)(optim.sgd(1.0)))
+    model, data = net(), random_batch(6)
+    step = fp.train_step(model, mse, optim.clip_norm(1e-3)(optim.sgd(1.0)))
     params, opt_state = step.init(0)
-    wanted = mx.grad(lambda p: loss(lambda x: model.apply(p, x)[0], *data))(params)
+    wanted = mx.grad(lambda p: mse(lambda x: model.apply(p, x)[0], *data))(params)
     new, opt_state, _ = step(params, opt_state, data)
     assert optim.reading("grad_norm")(opt_state).item() == pytest.approx(norm(wanted).item(), rel=1e-5)
     moved = {path: leaf - flat(params)[path] for path, leaf in flat(new).items()}
@@ -142,17 +123,17 @@ def test_clip_value_is_numpys_clip(gradients, limit):
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_accumulate_equals_one_step_on_the_larger_batch_to_rounding(count):
-    x, y = batch(6 * count)
-    many = fp.train_step(net(), loss, optim.accumulate(count)(optim.adam(0.05)))
-    once = fp.train_step(net(), loss, optim.adam(0.05))
+    x, y = random_batch(6 * count)
+    many = fp.train_step(net(), mse, optim.accumulate(count)(optim.adam(0.05)))
+    once = fp.train_step(net(), mse, optim.adam(0.05))
     params, opt_state = many.init(0)
     start = params
     for i in range(count):
         assert bits(params) == bits(start), "it moved between"
         params, opt_state, _ = many(params, opt_state, (x[6 * i : 6 * i + 6], y[6 * i : 6 * i + 6]))
     whole, whole_state, _ = once(start, once.init(0)[1], (x, y))
-    close(params, whole)
-    close(opt_state["optimizer"]["inner"], whole_state["optimizer"], rtol=1e-4)
+    assert_close(params, whole)
+    assert_close(opt_state["optimizer"]["inner"], whole_state["optimizer"], rtol=1e-4)
     assert many.traces == 1
     assert all(mx.all(leaf == 0).item() for leaf in leaves(opt_state["optimizer"]["grads"]))
 
@@ -236,10 +217,10 @@ def test_ema_by_hand(many, decay):
 
 def test_averaged_fills_frozen_leaves_and_buffers_through_the_step():
     model = pipe(nn.sequential(enc=nn.linear(3, 4), norm=nn.batch_norm(4), head=nn.linear(4, 2)), nn.freeze("enc"))
-    step = fp.train_step(model, loss, pipe(optim.sgd(0.5), optim.ema(0.75), optim.clip_norm(math.inf)))
+    step = fp.train_step(model, mse, pipe(optim.sgd(0.5), optim.ema(0.75), optim.clip_norm(math.inf)))
     params, opt_state = step.init(0)
     start = params["head"]["weight"]
-    params, opt_state, _ = step(params, opt_state, batch(6))
+    params, opt_state, _ = step(params, opt_state, random_batch(6))
     mean = optim.averaged(opt_state)(params)
     np.testing.assert_allclose(
         mean["head"]["weight"], 0.75 * start + 0.25 * params["head"]["weight"], rtol=1e-5, atol=1e-6
@@ -247,7 +228,7 @@ def test_averaged_fills_frozen_leaves_and_buffers_through_the_step():
     assert bits(mean["enc"]) == bits(params["enc"])
     assert mean["norm"]["running_var"].tolist() == params["norm"]["running_var"].tolist()
     assert flat(mean).keys() == flat(params).keys()
-    fp.eval_step(model, loss)(mean, {}, batch(6))
+    fp.eval_step(model, mse)(mean, {}, random_batch(6))
 
 
 def test_averaged_has_the_averages_of_every_group():
@@ -323,11 +304,11 @@ def test_any_two_nest_purely_and_keep_structure_and_dtypes(names):
     "order", [list(VERBS), list(VERBS)[::-1], ["ema", "skip_nonfinite", "clip_norm", "accumulate"]], ids="-".join
 )
 def test_all_of_them_nest_in_one_compiled_step_that_learns(order):
-    step = fp.train_step(net(), loss, pipe(optim.adam(0.05), *(VERBS[name] for name in order)))
+    step = fp.train_step(net(), mse, pipe(optim.adam(0.05), *(VERBS[name] for name in order)))
     params, opt_state = step.init(0)
     losses = []
     for _ in range(40):
-        params, opt_state, logs = step(params, opt_state, batch(6))
+        params, opt_state, logs = step(params, opt_state, random_batch(6))
         losses.append(logs["loss"].item())
     assert losses[-1] < 0.5 * losses[0]
     assert step.traces == 1
@@ -447,8 +428,7 @@ def test_a_wrapper_of_ones_own_is_a_full_citizen(name, tmp_path):
     whole = trained(CITIZENS[name]())
     assert optim.reading("updates")(whole.opt_state).item() == 8
     plain = trained(CITIZENS[name](), compile=False)
-    for path, leaf in flat(plain.params).items():
-        np.testing.assert_allclose(np.array(flat(whole.params)[path]), np.array(leaf), rtol=1e-4, atol=1e-6)
+    assert_close(whole.params, plain.params, rtol=1e-4)
     saves = (fp.checkpoints(tmp_path / "run-{step}"),)
     trained(CITIZENS[name](), epochs=1, verbs=saves)
     again = trained(CITIZENS[name](), verbs=saves, resume="latest")

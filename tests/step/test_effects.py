@@ -6,6 +6,7 @@ import os
 
 import mlx.core as mx
 import pytest
+from helpers import mean_square
 
 import mlx_fp as fp
 from mlx_fp import nn, optim
@@ -17,10 +18,6 @@ MODELS = {
     "9 MB": nn.sequential(nn.linear(64, 1500), nn.linear(1500, 1500), nn.linear(1500, 1)),
     "36 MB": nn.sequential(nn.linear(64, 3000), nn.linear(3000, 3000), nn.linear(3000, 1)),
 }
-
-
-def loss(model, x):
-    return (model(x) ** 2).mean()
 
 
 def limit(setter):
@@ -49,7 +46,7 @@ def evaluated(step, params):
 def test_a_step_has_no_effect_but_its_results(model, streams):
     before = process()
     optimizer = optim.clip_norm(1.0)(optim.adamw(1e-3))
-    step = fp.train_step(MODELS[model], loss, optimizer, metrics=[], streams=streams)
+    step = fp.train_step(MODELS[model], mean_square, optimizer, metrics=[], streams=streams)
     assert process() == before
     params, opt_state = step.init(0)
     assert process() == before
@@ -60,7 +57,7 @@ def test_a_step_has_no_effect_but_its_results(model, streams):
     state, _ = step.advance(step.carry(params, opt_state), [X, X])
     mx.eval(state.arrays)
     assert process() == before
-    mx.eval(evaluated(fp.eval_step(MODELS[model], loss, streams=streams), state.params))
+    mx.eval(evaluated(fp.eval_step(MODELS[model], mean_square, streams=streams), state.params))
     assert process() == before
 
 
@@ -85,7 +82,7 @@ def test_a_run_puts_back_all_that_it_changes(error):
         if error is not None:
             raise error("lost")
 
-    trainer = fp.on("after_step", look)(fp.trainer(MODELS["36 MB"], loss))
+    trainer = fp.on("after_step", look)(fp.trainer(MODELS["36 MB"], mean_square))
     try:
         fp.fit([X, X], streams=2, quiet=True)(trainer)
     except KeyError:

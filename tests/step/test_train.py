@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-import subprocess
-import sys
 import textwrap
 from functools import partial
 from typing import NamedTuple
@@ -16,6 +14,7 @@ import mlx.nn as mlx_nn
 import mlx.optimizers as mlx_optimizers
 import numpy as np
 import pytest
+from helpers import assert_close, bits, changed, mse, numpy_batch, random_batch, run_python, small_net
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from toolz import pipe
@@ -30,40 +29,6 @@ class Pair(NamedTuple):
     y: object
 
 
-def net(**parts):
-    return nn.sequential(
-        enc=nn.linear(3, 4), norm=nn.batch_norm(4), drop=nn.dropout(0.5), head=nn.linear(4, 2), **parts
-    )
-
-
-def loss(model, x, y):
-    return nn.losses.mse_loss(model(x), y)
-
-
-def numpy_batch(rows=6, seed=0):
-    draw = np.random.default_rng(seed)
-    return tuple(draw.normal(size=(rows, n)).astype(np.float32) for n in (3, 2))
-
-
-def batch(rows=6, seed=0):
-    return tuple(map(mx.array, numpy_batch(rows, seed)))
-
-
-def bits(tree):
-    """Every leaf by path: its dtype and its bytes."""
-    return {
-        path: (str(leaf.dtype), np.array(leaf.astype(mx.float32) if leaf.dtype == mx.bfloat16 else leaf).tobytes())
-        for path, leaf in flat(tree).items()
-    }
-
-
-def close(mine, theirs, rtol=1e-5, atol=1e-6):
-    mine, theirs = flat(mine), flat(theirs)
-    assert mine.keys() == theirs.keys()
-    for path in mine:
-        np.testing.assert_allclose(mine[path], theirs[path], rtol=rtol, atol=atol, err_msg=path)
-
-
 def run(step, params, opt_state, batches):
     logs = []
     for each in batches:
@@ -76,9 +41,9 @@ def run(step, params, opt_state, batches):
 
 
 def test_a_batch_may_be_a_dict_a_tuple_a_list_a_named_tuple_or_numpy():
-    step = fp.train_step(net(), loss, optim.sgd(0.1))
+    step = fp.train_step(small_net(), mse, optim.sgd(0.1))
     params, opt_state = step.init(0)
-    x, y = batch()
+    x, y = random_batch()
     wanted = bits(step(params, opt_state, (x, y)))
     for each in (
         [x, y],
@@ -127,7 +92,7 @@ def test_numpy_keeps_its_dtype_and_constants_pass():
     ],
 )
 def test_a_batch_that_does_not_fit_the_loss_names_both_sides(given, words):
-    train, evaluate = fp.train_step(net(), loss, optim.sgd(0.1)), fp.eval_step(net(), loss)
+    train, evaluate = fp.train_step(small_net(), mse, optim.sgd(0.1)), fp.eval_step(small_net(), mse)
     params, opt_state = train.init(0)
     with pytest.raises(TypeError, match=words):
         train(params, opt_state, given)
@@ -170,13 +135,13 @@ def test_a_loss_may_report_scalars_beside_itself():
 def test_any_other_result_of_a_loss_is_a_type_error_that_says_which(result, words):
     step = fp.train_step(nn.linear(3, 2), lambda model, x, y: result(model(x)), optim.sgd(0.1))
     with pytest.raises(TypeError, match=r"a loss returns a scalar array, or \(scalar, dict of scalars\); .*" + words):
-        step(*step.init(0), batch())
+        step(*step.init(0), random_batch())
 
 
 def test_what_a_loss_reports_may_not_take_the_place_of_the_loss():
-    step = fp.train_step(nn.linear(3, 2), lambda m, x, y: (loss(m, x, y), {"loss": mx.array(7.0)}), optim.sgd(0.1))
+    step = fp.train_step(nn.linear(3, 2), lambda m, x, y: (mse(m, x, y), {"loss": mx.array(7.0)}), optim.sgd(0.1))
     with pytest.raises(ValueError, match="'loss'"):
-        step(*step.init(0), batch())
+        step(*step.init(0), random_batch())
 
 
 # forward --------------------------------------------------------------------------------------------------------
@@ -224,8 +189,8 @@ def test_forward_passes_keywords_and_several_inputs():
 
 def moved(step):
     params, opt_state = step.init(0)
-    new, _, _ = step(params, opt_state, batch())
-    return {path for path, leaf in flat(new).items() if mx.any(leaf != flat(params)[path]).item()}
+    new, _, _ = step(params, opt_state, random_batch())
+    return changed(params, new)
 
 
 BUFFERS = {"norm.running_mean", "norm.running_var"}
@@ -242,7 +207,7 @@ HEAD = {"head.weight", "head.bias"}
     ],
 )
 def test_trainable_narrows_what_trains_and_buffers_follow_the_mode(spec, wanted):
-    step = fp.train_step(net(), loss, optim.adam(0.1), trainable=spec)
+    step = fp.train_step(small_net(), mse, optim.adam(0.1), trainable=spec)
     # batch norm takes the mean away, and with it the gradient of the bias before it, to rounding
     assert moved(step) - {"enc.bias"} == wanted | BUFFERS
     memory = flat(step.init(0)[1]["optimizer"]["memory"])
@@ -250,12 +215,12 @@ def test_trainable_narrows_what_trains_and_buffers_follow_the_mode(spec, wanted)
 
 
 def fp_paths(spec):
-    return set(fp.paths(spec)(nn.shapes(net())))
+    return set(fp.paths(spec)(nn.shapes(small_net())))
 
 
 def test_freezing_and_trainable_both_hold():
-    model = pipe(net(), fp.freeze("enc"))
-    assert moved(fp.train_step(model, loss, optim.adam(0.1), trainable=re.compile("weight"))) == {
+    model = pipe(small_net(), fp.freeze("enc"))
+    assert moved(fp.train_step(model, mse, optim.adam(0.1), trainable=re.compile("weight"))) == {
         "norm.weight",
         "head.weight",
         *BUFFERS,
@@ -264,9 +229,9 @@ def test_freezing_and_trainable_both_hold():
 
 def test_when_nothing_trains_init_says_so():
     for step in (
-        fp.train_step(net(), loss, optim.sgd(0.1), trainable="haed"),
-        fp.train_step(pipe(net(), fp.freeze()), loss, optim.sgd(0.1)),
-        fp.train_step(nn.dropout(0.5), loss, optim.sgd(0.1)),
+        fp.train_step(small_net(), mse, optim.sgd(0.1), trainable="haed"),
+        fp.train_step(pipe(small_net(), fp.freeze()), mse, optim.sgd(0.1)),
+        fp.train_step(nn.dropout(0.5), mse, optim.sgd(0.1)),
     ):
         with pytest.raises(ValueError, match=r"nothing trains.*frozen, a buffer, or outside `trainable`"):
             step.init(0)
@@ -275,9 +240,9 @@ def test_when_nothing_trains_init_says_so():
 def test_integer_parameters_are_named_until_they_are_frozen():
     model = nn.define(lambda m, x: m.proj(x) + m.shift, proj=nn.linear(3, 2), shift=nn.param(2, init=1, dtype=mx.int32))
     with pytest.raises(ValueError, match=r"only floating parameters can train; freeze shift \(mlx\.core\.int32\)"):
-        fp.train_step(model, loss, optim.sgd(0.1)).init(0)
-    step = fp.train_step(pipe(model, fp.freeze("shift")), loss, optim.sgd(0.1))
-    params, _, _ = step(*step.init(0), batch())
+        fp.train_step(model, mse, optim.sgd(0.1)).init(0)
+    step = fp.train_step(pipe(model, fp.freeze("shift")), mse, optim.sgd(0.1))
+    params, _, _ = step(*step.init(0), random_batch())
     assert params["shift"].dtype == mx.int32
     assert params["shift"].tolist() == [1, 1]
 
@@ -288,11 +253,11 @@ def test_integer_parameters_are_named_until_they_are_frozen():
 @pytest.mark.parametrize("compile", [True, False])
 def test_the_halves_equal_the_whole_bit_for_bit(compile):
     optimizer = pipe(optim.adamw(0.1), optim.clip_norm(0.5), optim.skip_nonfinite())
-    step = fp.train_step(net(), loss, optimizer, compile=compile)
+    step = fp.train_step(small_net(), mse, optimizer, compile=compile)
     params, opt_state = step.init(0)
     for i in range(3):
-        whole, whole_state, whole_logs = step(params, opt_state, batch(seed=i))
-        grads, rest, between, logs = step.gradients(params, opt_state, batch(seed=i))
+        whole, whole_state, whole_logs = step(params, opt_state, random_batch(seed=i))
+        grads, rest, between, logs = step.gradients(params, opt_state, random_batch(seed=i))
         params, opt_state = step.update(params, between, grads, rest)
         assert bits([params, opt_state, logs]) == bits([whole, whole_state, whole_logs])
     assert step.traces == (3 if compile else 0)
@@ -304,8 +269,8 @@ def test_the_halves_equal_the_whole_bit_for_bit(compile):
 
 
 def test_init_takes_a_seed_a_key_or_parameters():
-    model = net()
-    step = fp.train_step(model, loss, optim.adam(0.1))
+    model = small_net()
+    step = fp.train_step(model, mse, optim.adam(0.1))
     assert bits(step.init(7)) == bits(step.init(rng.key(7))) == bits(step.init(7))
     assert bits(step.init(7)[0]) != bits(step.init(8)[0])
     given = nn.init(3)(model)
@@ -319,7 +284,7 @@ def test_init_takes_a_seed_a_key_or_parameters():
 
 
 def test_init_keeps_the_structure_of_given_parameters_and_fresh_containers():
-    step = fp.train_step(nn.sequential(nn.linear(3, 2), nn.relu), loss, optim.sgd(0.1))
+    step = fp.train_step(nn.sequential(nn.linear(3, 2), nn.relu), mse, optim.sgd(0.1))
     given = nn.init(0)(nn.sequential(nn.linear(3, 2), nn.relu))
     params, _ = step.init(given)
     assert params["layers"] is not given["layers"]
@@ -327,7 +292,7 @@ def test_init_keeps_the_structure_of_given_parameters_and_fresh_containers():
 
 
 def test_init_takes_parameters_of_numpy():
-    step = fp.train_step(nn.linear(3, 2), loss, optim.sgd(0.1))
+    step = fp.train_step(nn.linear(3, 2), mse, optim.sgd(0.1))
     given = nn.init(0)(nn.linear(3, 2))
     assert bits(step.init({name: np.array(leaf) for name, leaf in given.items()})) == bits(step.init(given))
 
@@ -335,16 +300,16 @@ def test_init_takes_parameters_of_numpy():
 @pytest.mark.parametrize("bad", [-1, 1.5, True, "7", None])
 def test_a_bad_seed_is_a_type_error(bad):
     with pytest.raises(TypeError, match=r"a seed is an int in \[0, 2\*\*64\) or a random key"):
-        fp.train_step(net(), loss, optim.sgd(0.1)).init(bad)
+        fp.train_step(small_net(), mse, optim.sgd(0.1)).init(bad)
 
 
 # compile --------------------------------------------------------------------------------------------------------
 
 
 def test_compiled_equals_eager_to_rounding_and_one_trace():
-    steps = [fp.train_step(net(), loss, optim.adamw(0.05), compile=c) for c in (True, False, {"shapeless": False})]
-    ends = [run(step, *step.init(0), [batch(seed=i) for i in range(5)]) for step in steps]
-    close(ends[0][:2], ends[1][:2], rtol=1e-3, atol=1e-5)
+    steps = [fp.train_step(small_net(), mse, optim.adamw(0.05), compile=c) for c in (True, False, {"shapeless": False})]
+    ends = [run(step, *step.init(0), [random_batch(seed=i) for i in range(5)]) for step in steps]
+    assert_close(ends[0][:2], ends[1][:2], rtol=1e-3, atol=1e-5)
     assert bits(ends[0][:2]) == bits(ends[2][:2])
     assert [step.traces for step in steps] == [1, 0, 1]
 
@@ -362,15 +327,15 @@ def test_compiled_and_eager_draw_the_same_random_numbers():
 
 @pytest.mark.parametrize("bad", [None, 1, "yes"])
 def test_a_bad_compile_is_a_type_error(bad):
-    for make in (partial(fp.train_step, net(), loss, optim.sgd(0.1)), partial(fp.eval_step, net(), loss)):
+    for make in (partial(fp.train_step, small_net(), mse, optim.sgd(0.1)), partial(fp.eval_step, small_net(), mse)):
         with pytest.raises(TypeError, match="compile is True, False or a mapping"):
             make(compile=bad)
 
 
 def test_each_shape_is_traced_once():
-    step = fp.train_step(net(), loss, optim.sgd(0.1))
+    step = fp.train_step(small_net(), mse, optim.sgd(0.1))
     params, opt_state = step.init(0)
-    run(step, params, opt_state, [batch(6), batch(5), batch(6), batch(5), batch(6)])
+    run(step, params, opt_state, [random_batch(6), random_batch(5), random_batch(6), random_batch(5), random_batch(6)])
     assert step.traces == 2
 
 
@@ -385,17 +350,17 @@ def test_bfloat16_computes_narrow_and_updates_float32():
         seen.append((x.dtype, y.dtype, out.dtype))
         return nn.losses.mse_loss(out, y)
 
-    step = fp.train_step(net(), record, optim.adam(1e-4), dtype=mx.bfloat16)
+    step = fp.train_step(small_net(), record, optim.adam(1e-4), dtype=mx.bfloat16)
     params, opt_state = step.init(0)
     before = {path: leaf.dtype for path, leaf in flat([params, opt_state]).items()}
-    new, new_state, logs = step(params, opt_state, batch())
+    new, new_state, logs = step(params, opt_state, random_batch())
     assert seen == [(mx.float32, mx.float32, mx.bfloat16)]  # the loss gets its batch as it came
     assert {path: leaf.dtype for path, leaf in flat([new, new_state]).items()} == before
     assert {leaf.dtype for leaf in leaves(new)} == {mx.float32}
     assert logs["loss"].dtype == mx.float32
     change = mx.abs(new["head"]["weight"] - params["head"]["weight"])
     assert 0 < change.max().item() < 1e-3, "an update this small is lost in bfloat16"
-    moved = run(step, new, new_state, [batch()] * 2)[0]["norm"]["running_mean"]
+    moved = run(step, new, new_state, [random_batch()] * 2)[0]["norm"]["running_mean"]
     assert mx.any(moved != moved.astype(mx.bfloat16)).item(), "statistics were narrowed"
     assert step.traces == 1
 
@@ -439,9 +404,9 @@ class Counting(mlx_nn.Module):
 def test_the_step_is_pure_also_around_a_module_that_changes_itself(compile):
     module = Counting()
     model, params = nn.split(module)
-    step = fp.train_step(nn.sequential(model, nn.dropout(0.2)), loss, optim.adam(0.1), compile=compile)
+    step = fp.train_step(nn.sequential(model, nn.dropout(0.2)), mse, optim.adam(0.1), compile=compile)
     params, opt_state = step.init({"layers": [params, {}]})
-    given = batch()
+    given = random_batch()
     held, objects = (
         bits([params, opt_state, given, module.parameters()]),
         list(map(id, leaves([params, opt_state, given]))),
@@ -461,10 +426,10 @@ def test_a_loss_that_changes_its_batch_in_place_leaves_the_callers_alone(compile
     def centred(model, x, y):
         x -= x.mean()
         y *= 2
-        return loss(model, x, y)
+        return mse(model, x, y)
 
     step = fp.train_step(nn.linear(3, 2), centred, optim.sgd(0.1), compile=compile)
-    given, (x, y) = batch(), batch()
+    given, (x, y) = random_batch(), random_batch()
     step(*step.init(0), given)
     fp.eval_step(nn.linear(3, 2), centred, compile=compile)(step.init(0)[0], {}, given)
     assert bits(given) == bits((x, y))
@@ -488,21 +453,21 @@ def test_a_layer_that_changes_its_arrays_in_place_leaves_the_callers_alone(compi
 
 
 def test_the_step_does_not_touch_the_callers_random_stream():
-    step = fp.train_step(net(), loss, optim.sgd(0.1))
+    step = fp.train_step(small_net(), mse, optim.sgd(0.1))
     mx.random.seed(3)
     wanted = mx.random.uniform(shape=(4,)).tolist()
     mx.random.seed(3)
-    run(step, *step.init(0), [batch()] * 2)
+    run(step, *step.init(0), [random_batch()] * 2)
     assert mx.random.uniform(shape=(4,)).tolist() == wanted
 
 
 def test_each_step_draws_another_mask_and_a_rerun_repeats_them():
-    step = fp.train_step(net(), loss, optim.sgd(0.0))
+    step = fp.train_step(small_net(), mse, optim.sgd(0.0))
     params, opt_state = step.init(0)
-    masks = run(step, params, opt_state, [batch()] * 4)[2]
+    masks = run(step, params, opt_state, [random_batch()] * 4)[2]
     assert len(set(masks)) == 4
-    assert run(step, params, opt_state, [batch()] * 4)[2] == masks
-    other = run(step, params, {**opt_state, "key": rng.key(99)}, [batch()] * 4)[2]
+    assert run(step, params, opt_state, [random_batch()] * 4)[2] == masks
+    other = run(step, params, {**opt_state, "key": rng.key(99)}, [random_batch()] * 4)[2]
     assert other != masks
 
 
@@ -511,7 +476,7 @@ def test_each_step_draws_another_mask_and_a_rerun_repeats_them():
 def test_a_run_cut_anywhere_and_taken_up_again_ends_with_the_same_bits(seed, cut):
     step = RESUMED
     params, opt_state = step.init(seed)
-    batches = [batch(seed=i) for i in range(4)]
+    batches = [random_batch(seed=i) for i in range(4)]
     whole = run(step, params, opt_state, batches)
     params, opt_state, _ = run(step, params, opt_state, batches[:cut])
     saved = {path: np.array(leaf) for path, leaf in flat([params, opt_state]).items()}
@@ -520,7 +485,7 @@ def test_a_run_cut_anywhere_and_taken_up_again_ends_with_the_same_bits(seed, cut
     assert step.traces <= 1
 
 
-RESUMED = fp.train_step(net(), loss, pipe(optim.adam(0.1), optim.accumulate(2), optim.ema(0.9)))
+RESUMED = fp.train_step(small_net(), mse, pipe(optim.adam(0.1), optim.accumulate(2), optim.ema(0.9)))
 
 
 # against MLX's own idiom ----------------------------------------------------------------------------------------
@@ -542,7 +507,7 @@ def captured(module, optimizer, batches):
 
     @partial(mx.compile, inputs=state, outputs=state)
     def step(x, y):
-        value, grads = mlx_nn.value_and_grad(module, loss)(module, x, y)
+        value, grads = mlx_nn.value_and_grad(module, mse)(module, x, y)
         optimizer.update(module, grads)
         return value
 
@@ -561,16 +526,16 @@ def captured(module, optimizer, batches):
     ids=["adamw", "sgd-scheduled"],
 )
 def test_a_whole_run_equals_mlxs_captured_state_idiom_to_rounding(mine, theirs):
-    batches = [batch(16, seed=i) for i in range(8)]
+    batches = [random_batch(16, seed=i) for i in range(8)]
     module, optimizer = Net(), theirs()
-    step = fp.train_step(nn.lift(Net), loss, mine())
+    step = fp.train_step(nn.lift(Net), mse, mine())
     params, opt_state = step.init(nn.split(module)[1], seed=11)
     high, low = opt_state["key"].tolist()
     mx.random.seed(high << 32 | low)
     wanted = captured(module, optimizer, batches)
     params, opt_state, losses = run(step, params, opt_state, batches)
     np.testing.assert_allclose(losses, wanted, rtol=1e-5)
-    close(params, nn.split(module)[1], rtol=1e-3, atol=1e-5)
+    assert_close(params, nn.split(module)[1], rtol=1e-3, atol=1e-5)
     assert opt_state["key"].tolist() == mx.random.state[0].tolist(), "another number of draws"
     assert step.traces == 1
 
@@ -588,9 +553,9 @@ class Plain(mlx_nn.Module):
 
 
 def test_a_whole_run_equals_mlxs_captured_state_idiom_bit_for_bit():
-    batches = [batch(16, seed=i) for i in range(8)]
+    batches = [random_batch(16, seed=i) for i in range(8)]
     module = Plain()
-    step = fp.train_step(nn.lift(Plain), loss, optim.adamw(0.01))
+    step = fp.train_step(nn.lift(Plain), mse, optim.adamw(0.01))
     params, opt_state = step.init(nn.split(module)[1], seed=11)
     high, low = opt_state["key"].tolist()
     mx.random.seed(high << 32 | low)
@@ -606,35 +571,35 @@ def test_a_whole_run_equals_mlxs_captured_state_idiom_bit_for_bit():
 def test_eval_step_draws_nothing_moves_no_statistics_and_repeats():
     inner = nn.stack(2, lambda: nn.sequential(nn.dropout(0.9), nn.batch_norm(4)))
     model = nn.sequential(enc=nn.linear(3, 4), body=nn.residual(nn.batch_norm(4), inner), head=nn.linear(4, 2))
-    params, given, after = nn.init(0)(model), batch(), []
+    params, given, after = nn.init(0)(model), random_batch(), []
 
     def record(m, x, y):
-        value = loss(m, x, y)
+        value = mse(m, x, y)
         after.append(bits(m.params))
         return value
 
     evaluate = fp.eval_step(model, record, compile=False)
     losses = [evaluate(params, evaluate.init(), given)[1]["loss"].item() for _ in range(3)]
-    assert losses == [loss(lambda x: model.apply(params, x)[0], *given).item()] * 3
+    assert losses == [mse(lambda x: model.apply(params, x)[0], *given).item()] * 3
     assert after == [bits(params)] * 3
-    compiled = fp.eval_step(model, loss)
+    compiled = fp.eval_step(model, mse)
     twice = [compiled(params, compiled.init(), given)[1]["loss"].item() for _ in range(2)]
     assert twice == [pytest.approx(losses[0], rel=1e-5)] * 2
     assert compiled.traces == 1
 
 
 def test_eval_step_leaves_the_callers_random_stream():
-    evaluate = fp.eval_step(nn.linear(3, 2), lambda m, x, y: loss(m, x, y) + 0 * mx.random.uniform())
+    evaluate = fp.eval_step(nn.linear(3, 2), lambda m, x, y: mse(m, x, y) + 0 * mx.random.uniform())
     mx.random.seed(3)
     wanted = mx.random.uniform(shape=(4,)).tolist()
     mx.random.seed(3)
-    evaluate(nn.init(0)(nn.linear(3, 2)), {}, batch())
+    evaluate(nn.init(0)(nn.linear(3, 2)), {}, random_batch())
     assert mx.random.uniform(shape=(4,)).tolist() == wanted
 
 
 def test_eval_step_computes_narrow():
     evaluate = fp.eval_step(nn.linear(3, 2), lambda m, x: (m(x).mean(), {"narrow": m(x).mean()}), dtype=mx.bfloat16)
-    _, logs = evaluate(nn.init(0)(nn.linear(3, 2)), {}, batch()[0])
+    _, logs = evaluate(nn.init(0)(nn.linear(3, 2)), {}, random_batch()[0])
     assert (logs["loss"].dtype, logs["narrow"].dtype) == (mx.float32, mx.bfloat16)
 
 
@@ -645,15 +610,15 @@ def test_eval_step_computes_narrow():
     ("make", "words"),
     [
         (
-            lambda: fp.train_step(mlx_nn.Linear(3, 2), loss, optim.sgd(0.1)),
+            lambda: fp.train_step(mlx_nn.Linear(3, 2), mse, optim.sgd(0.1)),
             "a Layer as model; got Linear: lift or split",
         ),
-        (lambda: fp.train_step(net(), "mse", optim.sgd(0.1)), "a function as loss; got 'mse'"),
-        (lambda: fp.train_step(net(), loss, mlx_optimizers.SGD(0.1)), "an Optimizer; got SGD: optim.lift it"),
-        (lambda: fp.train_step(net(), loss, optim.sgd(0.1), trainable=3), "a spec is None, a path"),
-        (lambda: fp.train_step(net(), loss, optim.sgd(0.1), metrics=[loss]), r"a metric is a Metric\(name"),
-        (lambda: fp.eval_step(Net(), loss), "a Layer as model; got Net"),
-        (lambda: fp.eval_step(net(), None), "a function as loss; got None"),
+        (lambda: fp.train_step(small_net(), "mse", optim.sgd(0.1)), "a function as loss; got 'mse'"),
+        (lambda: fp.train_step(small_net(), mse, mlx_optimizers.SGD(0.1)), "an Optimizer; got SGD: optim.lift it"),
+        (lambda: fp.train_step(small_net(), mse, optim.sgd(0.1), trainable=3), "a spec is None, a path"),
+        (lambda: fp.train_step(small_net(), mse, optim.sgd(0.1), metrics=[mse]), r"a metric is a Metric\(name"),
+        (lambda: fp.eval_step(Net(), mse), "a Layer as model; got Net"),
+        (lambda: fp.eval_step(small_net(), None), "a function as loss; got None"),
     ],
 )
 def test_wrong_parts_are_refused_when_the_step_is_made(make, words):
@@ -662,7 +627,7 @@ def test_wrong_parts_are_refused_when_the_step_is_made(make, words):
 
 
 def test_a_step_is_frozen_and_reads_as_what_it_is():
-    step = fp.train_step(net(), loss, optim.clip_norm(1.0)(optim.sgd(0.1)))
+    step = fp.train_step(small_net(), mse, optim.clip_norm(1.0)(optim.sgd(0.1)))
     with pytest.raises(dataclasses.FrozenInstanceError):
         step.computation = nn.linear(3, 2)
     assert repr(step) == "train_step(sequential, clip_norm(1)(sgd))"
@@ -717,8 +682,7 @@ CAPTURED = """
 def test_peak_memory_is_at_most_that_of_mlxs_captured_state_idiom():
     def peak(body):
         text = textwrap.dedent(COMMON + body) + "\nprint(mx.get_peak_memory(), mx.get_active_memory())"
-        done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
-        return [int(number) for number in done.stdout.split()]
+        return [int(number) for number in run_python(text).split()]
 
     pure, theirs = peak(PURE), peak(CAPTURED)
     assert theirs[1] > 3 * 3 * 832 * 832 * 4, "the model is smaller than it should be"
@@ -749,10 +713,10 @@ def test_a_loss_of_arrays_is_refused_with_what_to_write(given):
 @pytest.mark.parametrize("state", [lambda opt, params: opt.init(params), lambda *_: {}, lambda *_: None])
 def test_a_state_that_no_step_made_is_refused(state):
     optimizer = optim.sgd(0.1)
-    step = fp.train_step(net(), loss, optimizer)
+    step = fp.train_step(small_net(), mse, optimizer)
     params, _ = step.init(0)
     with pytest.raises(TypeError, match="takes the opt_state of its own init, with key, optimizer and metrics; this"):
-        step(params, state(optimizer, params), batch())
+        step(params, state(optimizer, params), random_batch())
 
 
 def test_what_is_frozen_is_not_copied_where_bad_steps_are_skipped():

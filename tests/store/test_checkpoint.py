@@ -13,6 +13,7 @@ import mlx.nn
 import mlx.utils
 import numpy as np
 import pytest
+from helpers import child_env, run_python
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
@@ -248,8 +249,7 @@ for suffix in (".safetensors", ".npz"):
     path = fp.save({str(tmp_path)!r} + "/a" + suffix, {{"a": mx.arange(3)}})
     print(fp.load(path).params["a"].tolist())
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert done.stdout.split("\n")[:2] == ["[0, 1, 2]"] * 2
+    assert run_python(code, timeout=60).split("\n")[:2] == ["[0, 1, 2]"] * 2
 
 
 def test_a_newer_schema_is_refused_by_its_number(tmp_path, monkeypatch):
@@ -297,7 +297,7 @@ import mlx.core as mx, mlx_fp as fp
 for n in range(1, 60):
     fp.save({str(path)!r}, {{"a": mx.full((20_000,), n), "n": mx.array(n)}})
 """
-    writer = subprocess.Popen([sys.executable, "-c", code])
+    writer = subprocess.Popen([sys.executable, "-c", code], env=child_env())
     seen = []
     while writer.poll() is None:
         params = fp.load(path).params

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import child_env
 
 from mlx_fp.store import _files as files
 from mlx_fp.store._files import digest, write_whole
@@ -152,8 +153,7 @@ write_whole(sys.argv[1], content)
 def writer(path):
     """A process that is in the middle of writing a file; a line on its input lets it end."""
     command = [sys.executable, "-c", WRITER, os.fspath(path)]
-    env = {**os.environ, "PYTHONPATH": os.fspath(Path(files.__file__).parents[2])}
-    process = subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, env=child_env(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "writing\n"
     return process
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mlx.core as mx
 import numpy as np
 import pytest
+from helpers import cross_entropy
 
 import mlx_fp as fp
 from mlx_fp import nn, optim
@@ -18,10 +19,6 @@ SUM = fp.Metric(
 )
 
 
-def loss(model, x, y):
-    return nn.losses.cross_entropy(model(x), y, reduction="mean")
-
-
 def batches(*sizes):
     draw = np.random.default_rng(0)
     return [
@@ -31,7 +28,7 @@ def batches(*sizes):
 
 
 def test_metrics_fold_in_the_compiled_train_step_weighted_by_examples():
-    step = fp.train_step(nn.linear(3, 4), loss, optim.sgd(0.5), metrics=[fp.accuracy(), SUM])
+    step = fp.train_step(nn.linear(3, 4), cross_entropy, optim.sgd(0.5), metrics=[fp.accuracy(), SUM])
     params, opt_state = step.init(0)
     hits, total, outputs = 0, 0, 0.0
     for x, y in batches(8, 8, 3):
@@ -46,7 +43,7 @@ def test_metrics_fold_in_the_compiled_train_step_weighted_by_examples():
 
 def test_metrics_fold_in_the_compiled_eval_step_and_start_again():
     model = nn.linear(3, 4)
-    params, step = nn.init(0)(model), fp.eval_step(model, loss, metrics=[fp.accuracy()])
+    params, step = nn.init(0)(model), fp.eval_step(model, cross_entropy, metrics=[fp.accuracy()])
     first = step.init()
     state, (a, b) = first, batches(8, 3)
     for each in (a, b):
@@ -59,7 +56,7 @@ def test_metrics_fold_in_the_compiled_eval_step_and_start_again():
 
 def test_metrics_take_dict_batches_by_name_and_the_last_output():
     def twice(model, x, y):
-        return loss(model, x, y) + 0 * model(-x).sum()
+        return cross_entropy(model, x, y) + 0 * model(-x).sum()
 
     step = fp.train_step(nn.linear(3, 4), twice, optim.sgd(0.0), metrics=[fp.accuracy()])
     params, opt_state = step.init(0)
@@ -84,7 +81,7 @@ def test_metrics_see_the_batch_that_was_given_not_what_the_loss_made_of_it():
 def test_metrics_do_not_change_what_is_learnt():
     ends = []
     for folds in ((), (fp.accuracy(), SUM)):
-        step = fp.train_step(nn.linear(3, 4), loss, optim.sgd(0.5), metrics=folds)
+        step = fp.train_step(nn.linear(3, 4), cross_entropy, optim.sgd(0.5), metrics=folds)
         params, opt_state = step.init(0)
         for each in batches(8, 8):
             params, opt_state, _ = step(params, opt_state, each)
@@ -95,7 +92,7 @@ def test_metrics_do_not_change_what_is_learnt():
 def test_a_batch_that_does_not_fit_a_metric_names_both_sides():
 
     def named(model, x, label):
-        return loss(model, x, label)
+        return cross_entropy(model, x, label)
 
     step = fp.train_step(nn.linear(3, 4), named, optim.sgd(0.1), metrics=[fp.accuracy()])
     ((x, y),) = batches(8)

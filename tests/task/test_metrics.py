@@ -7,6 +7,7 @@ import math
 import mlx.core as mx
 import numpy as np
 import pytest
+from helpers import cross_entropy, mse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -365,17 +366,9 @@ def test_perplexity_leaves_padding_out_whatever_label_it_has():
 # in the step
 
 
-def entropy(model, x, y):
-    return nn.losses.cross_entropy(model(x), y, reduction="mean")
-
-
-def error(model, x, y):
-    return nn.losses.mse_loss(model(x), y)
-
-
 def test_labels_fold_in_the_compiled_step_in_one_trace():
     folds = [metrics.accuracy(), metrics.top_k(2), metrics.precision(4), metrics.recall(4), metrics.f1(4)]
-    step = fp.train_step(nn.linear(3, 4), entropy, optim.sgd(0.0), metrics=folds)
+    step = fp.train_step(nn.linear(3, 4), cross_entropy, optim.sgd(0.0), metrics=folds)
     params, opt_state = step.init(0)
     outputs, labels = [], []
     for x, y in labelled(sizes=(8, 8, 8)):
@@ -394,7 +387,7 @@ def test_labels_fold_in_the_compiled_step_in_one_trace():
 
 def test_numbers_fold_in_the_compiled_step_in_one_trace():
     step = fp.train_step(
-        nn.linear(3, 2), error, optim.sgd(0.0), metrics=[metrics.mse(), metrics.mae(), metrics.r2(outputs=2)]
+        nn.linear(3, 2), mse, optim.sgd(0.0), metrics=[metrics.mse(), metrics.mae(), metrics.r2(outputs=2)]
     )
     params, opt_state = step.init(0)
     outputs, targets = [], []
@@ -414,7 +407,7 @@ def test_numbers_fold_in_the_compiled_step_in_one_trace():
 
 def test_metrics_of_half_precision_are_kept_in_float32():
     folds = [metrics.accuracy(), metrics.perplexity()]
-    step = fp.train_step(nn.linear(3, 4), entropy, optim.sgd(0.1), metrics=folds, dtype=mx.bfloat16)
+    step = fp.train_step(nn.linear(3, 4), cross_entropy, optim.sgd(0.1), metrics=folds, dtype=mx.bfloat16)
     params, opt_state = step.init(0)
     for x, y in labelled(sizes=(8, 8)):
         params, opt_state, _ = step(params, opt_state, (mx.array(x[:, :3]), mx.array(y)))

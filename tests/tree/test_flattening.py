@@ -9,17 +9,13 @@ from typing import NamedTuple
 import mlx.core as mx
 import numpy as np
 import pytest
+from helpers import Pair
 from hypothesis import given
 from hypothesis import strategies as st
 
 import mlx_fp as fp
 from mlx_fp import nn, optim
 from mlx_fp.tree._flattening import arrays, as_arrays, builder, describe, structure
-
-
-class Pair(NamedTuple):
-    left: object
-    right: object
 
 
 class Other(NamedTuple):
