@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator
 from contextlib import nullcontext
+from typing import Any
 
 from ..core._errors import located
 from ..core.backend import device_backend
@@ -53,9 +54,7 @@ def run_events(run: Run) -> Stream:
 
 def _epochs(run: Run) -> Stream:
     plan, ended, validate = run.plan, run.stop is not None, run.validate
-    fields = {"start_epoch": run.start_epoch, "resumed_from_epoch": run.resumed_from_epoch}
-    about = {"optimizer": run.trainer.optimizer, "trainable": run.step.computation.split(run.params)[0]}
-    yield from run.emit("before_fit", epochs_target=plan.epochs, **fields, batches=plan.train.size, **about)
+    yield from run.emit("before_fit", **_about(run))
     if validate and run.stop is None:  # an interrupt has cut what a hook had asked for
         yield from validate_now(run, run.start_epoch - (not run.cursor.index))
     if ended and run.cursor.index:
@@ -67,6 +66,18 @@ def _epochs(run: Run) -> Stream:
         if run.stop is not None:
             return
         yield from _epoch(run, epoch)
+
+
+def _about(run: Run) -> dict[str, Any]:
+    """Return the fields of `before_fit`; nobody may keep them, because they hold the parameters of the start."""
+    return {
+        "epochs_target": run.plan.epochs,
+        "start_epoch": run.start_epoch,
+        "resumed_from_epoch": run.resumed_from_epoch,
+        "batches": run.plan.train.size,
+        "optimizer": run.trainer.optimizer,
+        "trainable": run.step.computation.split(run.params)[0],
+    }
 
 
 def _epoch(run: Run, epoch: int) -> Stream:
