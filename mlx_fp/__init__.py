@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .experiments._sweep import Sweep as Sweep
     from .experiments._sweep import sweep as sweep
     from .loop._event import Event as Event
+    from .loop._event import event as event
     from .loop._fit import evaluate as evaluate
     from .loop._fit import events as events
     from .loop._fit import fit as fit
@@ -37,8 +38,10 @@ if TYPE_CHECKING:
     from .loop._hook import Save as Save
     from .loop._hook import Stop as Stop
     from .loop._hook import Validate as Validate
+    from .loop._hook import emit as emit
     from .loop._hook import fold as fold
     from .loop._hook import hook as hook
+    from .loop._hook import hook_states as hook_states
     from .loop._monitor import Monitor as Monitor
     from .loop._plateau import plateau as plateau
     from .loop._report import Report as Report
@@ -98,9 +101,9 @@ _NAMES = {
     ".core._registry": ("Registry",),
     ".experiments._experiment": ("Experiment", "experiment", "override", "run", "settings"),
     ".experiments._sweep": ("Sweep", "sweep"),
-    ".loop._event": ("Event",),
+    ".loop._event": ("Event", "event"),
     ".loop._fit": ("evaluate", "events", "fit"),
-    ".loop._hook": ("Replace", "Save", "Stop", "Validate", "fold", "hook"),
+    ".loop._hook": ("Replace", "Save", "Stop", "Validate", "emit", "fold", "hook", "hook_states"),
     ".loop._monitor": ("Monitor",),
     ".loop._plateau": ("plateau",),
     ".loop._report": ("Report",),

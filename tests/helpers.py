@@ -113,7 +113,7 @@ def _numpy(leaf):
 
 def untimed(rows):
     """List the rows of a report without their times and files, which differ between equal runs."""
-    return [replace(row, seconds=0.0, checkpoint=None) for row in rows]
+    return [replace(row, seconds=0.0, timed=None, checkpoint=None) for row in rows]
 
 
 def outcome(report):

@@ -15,14 +15,14 @@ from ..store._checkpoint import Checkpoint, is_foreign, load, peek
 from ..store._files import digest
 from ._policy import Policy
 from ._retention import File, best_of, of_line, owned
-from ._writer import Saver
+from ._writer import Writer
 
 __all__ = ["resolved"]
 
 _LOG = logging.getLogger("mlx_fp.loop")
 
 
-def resolved(source: Any, trainer: Any, monitor: str, saver: Saver | None) -> tuple[Checkpoint | None, str | None]:
+def resolved(source: Any, trainer: Any, monitor: str, writer: Writer | None) -> tuple[Checkpoint | None, str | None]:
     """Return the checkpoint that `resume=` means, and its kind in a word; None where a run starts anew.
 
     A path, of a checkpoint or of a run bundle; `"latest"` or `"best"` of the trainer's checkpoints; a checkpoint; a
@@ -30,7 +30,7 @@ def resolved(source: Any, trainer: Any, monitor: str, saver: Saver | None) -> tu
     """
     if callable(source):
         call = named(source, offers=("trainer", "monitor"), values=0, what="resume function")
-        found, kind = resolved(call(trainer=trainer, monitor=monitor), trainer, monitor, saver)
+        found, kind = resolved(call(trainer=trainer, monitor=monitor), trainer, monitor, writer)
         return found, "function" if kind else None
     if source is None:
         return None, None
@@ -39,7 +39,7 @@ def resolved(source: Any, trainer: Any, monitor: str, saver: Saver | None) -> tu
     if isinstance(source, Mapping):
         return _of_bundle(source, Path(source.get("folder", ""))), "bundle"
     if source in ("latest", "best"):
-        return _of_policy(source, saver), source
+        return _of_policy(source, writer), source
     if not isinstance(source, (str, os.PathLike)):
         raise TypeError(f"resume is a path, 'latest', 'best', a checkpoint, a bundle or a function; got {source!r}")
     if Path(source).suffix == ".json" or is_bundle(source):  # by its name, too, where it is damaged or not there
@@ -57,12 +57,12 @@ def _of_bundle(bundle: Mapping[str, Any], folder: Path) -> Checkpoint:
     return load(path)
 
 
-def _of_policy(which: str, saver: Saver | None) -> Checkpoint | None:
+def _of_policy(which: str, writer: Writer | None) -> Checkpoint | None:
     """Load the newest or best file that is whole; a damaged one is passed over with a warning."""
-    if saver is None:
+    if writer is None:
         raise ValueError(f"resume={which!r} is of a trainer with checkpoints(…)")
-    policy, damaged = saver.policy, set()
-    for path, _ in _in_order(which, saver.files()):
+    policy, damaged = writer.policy, set()
+    for path, _ in _in_order(which, writer.files()):
         try:
             found = load(path)
         except CheckpointError as error:

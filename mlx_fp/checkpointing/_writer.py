@@ -9,20 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from ..core._threads import begin_thread
+from ..data import Cursor
 from ..store._checkpoint import prepared
 from ..store._files import sweep
 from ..store._folder_lock import Lock
 from ._policy import Policy
 from ._retention import File, Seen, kept, listed, of_line
 
-__all__ = ["Saver", "Written"]
+__all__ = ["Writer", "Written"]
 
 
 Written = tuple[Path, dict[str, Any], tuple[str, ...]]
 """A checkpoint on disk: its path, its metadata, and the names of those that were deleted after it."""
 
 
-class Saver:
+class Writer:
     """The files of one run; within it as a context the folder is the run's own."""
 
     def __init__(self, policy: Policy) -> None:
@@ -32,6 +33,7 @@ class Saver:
         """The step of the newest checkpoint."""
         self.ended: str | None = None
         """What the newest checkpoint says of the end of its run."""
+        self._cursor: Cursor | None = None
         self.written: list[str] = []
         self._seen: Seen = {}
         self._tidy = False
@@ -39,7 +41,7 @@ class Saver:
         self._worker: ThreadPoolExecutor | None = None
         self._writing: Future[Written] | None = None
 
-    def __enter__(self) -> Saver:
+    def __enter__(self) -> Writer:
         """Take the folder, or raise with who holds it; what a killed writer left half-written is deleted."""
         try:
             self._lock.take()
@@ -61,9 +63,18 @@ class Saver:
         """List what there is of the policy; no header is read twice."""
         return listed(self.policy, self._seen)
 
-    def start(self, path: Path, params: Any, opt_state: Any, told: dict[str, Any]) -> None:
+    def take_up(self, path: Path | None, step: int, cursor: Cursor, ended: str | None) -> None:
+        """Go on from a checkpoint, which is not deleted, and which holds the run at this step."""
+        self.resumed_from, self.step, self._cursor, self.ended = path, step, cursor, ended
+
+    def holds(self, step: int, cursor: Cursor, ended: str | None) -> bool:
+        """Tell whether the newest checkpoint is of this step and cursor, and of this end."""
+        return (self.step, self._cursor, self.ended) == (step, cursor, ended)
+
+    def start(self, path: Path, params: Any, opt_state: Any, told: dict[str, Any], ended: str | None) -> None:
         """Begin to write a checkpoint, of the bytes as they are now; `done` gives what came of it."""
         write = prepared(path, params, opt_state=opt_state, metadata=told)
+        self.step, self._cursor, self.ended = told["step"], Cursor(**told["cursor"]), ended
 
         def work() -> Written:
             left = () if self._tidy else self._retain(told)  # by runs that were killed as they deleted

@@ -5,8 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TypeVar
 
-__all__ = ["CheckpointError", "is_count", "located", "nearest", "note", "refuse_mask", "unknown"]
+__all__ = ["CheckpointError", "is_count", "located", "nearest", "note", "placed", "refuse_mask", "unknown"]
+
+E = TypeVar("E", bound=Exception)
+
+_PLACE = "_mlx_fp_place"
 
 
 def nearest(name: str, candidates: Iterable[str], n: int = 3) -> tuple[str, ...]:
@@ -73,13 +78,22 @@ def located(**where: object) -> Iterator[None]:
 def note(error: BaseException, where: Mapping[str, object]) -> None:
     """Add a note saying where to an exception; a function among the values is asked for its place now.
 
-    >>> error = KeyError("x")
-    >>> note(error, {"epoch": lambda: 3})
+    A place that the exception knows itself, by `placed`, is the one in the note.
+
+    >>> error = placed(KeyError("x"), batch=5)
+    >>> note(error, {"epoch": lambda: 3, "batch": 8})
     >>> error.__notes__
-    ['at epoch=3']
+    ['at epoch=3, batch=5']
     """
     found = {name: value() if callable(value) else value for name, value in where.items()}
+    found |= {name: value for name, value in getattr(error, _PLACE, {}).items() if name in found}
     error.add_note("at " + ", ".join(f"{name}={value}" for name, value in found.items()))
+
+
+def placed(error: E, **where: object) -> E:
+    """Return an exception that knows where it belongs, which need not be the place at which it is raised."""
+    setattr(error, _PLACE, where)
+    return error
 
 
 def refuse_mask(what: str, value: object, verb: str = "is") -> None:

@@ -10,10 +10,10 @@ from ..core._errors import unknown
 from ..core._frozen import FrozenDict, freeze_field
 from ..core._types import Array, Batch, Params, State, Tree
 from ._copies import own_arrays, owning
+from ._run_state import RunState, run_state
 
 if TYPE_CHECKING:
     from ..optim import Optimizer
-    from ..step._carried import Carried
     from ._report import Report, Row
 
 __all__ = [
@@ -30,34 +30,22 @@ __all__ = [
     "BeforeStep",
     "BeforeValidation",
     "Event",
-    "RunState",
+    "event",
     "event_name",
+    "name_of_event",
 ]
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class RunState:
-    """Where a run stands: parameters, and what goes from step to step beside them.
+class _WithLoss:
+    """An event with a lazy loss."""
 
-    Each reading gives array objects of its own: `+=` on them changes nothing in the run.
-    """
-
-    _state: Carried
+    __slots__ = ()
+    loss: Array
 
     @property
-    def params(self) -> Params:
-        """The parameters and buffers."""
-        from ..tree._paths import fresh
-
-        return fresh(self._state.params)
-
-    @property
-    def opt_state(self) -> State:
-        """The random stream, the optimiser's state, and the memory of metrics."""
-        from ..tree._paths import fresh
-
-        state: State = fresh(self._state.opt_state)
-        return state
+    def loss_value(self) -> float:
+        """The loss as a float; reading it waits for the device."""
+        return float(self.loss.item())  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,16 +84,17 @@ class BeforeEpoch(Event):
 @owning(own_arrays, "batch")
 @dataclass(frozen=True)
 class BeforeStep(Event):
-    """A batch is about to be trained on; `step` counts from 0 over the run."""
+    """A batch is about to be trained on; `step` counts from 0 over the run, `index` from 0 over the epoch."""
 
     epoch: int
     batch: Batch
     step: int
+    index: int
 
 
 @owning(own_arrays, "loss", "grads")
 @dataclass(frozen=True)
-class AfterBackward(BeforeStep):
+class AfterBackward(BeforeStep, _WithLoss):
     """Gradients are there, before any clipping; a hook may return `Replace(grads=…)`."""
 
     loss: Array
@@ -114,16 +103,11 @@ class AfterBackward(BeforeStep):
 
 @owning(own_arrays, "loss", "logs")
 @dataclass(frozen=True)
-class AfterStep(BeforeStep):
+class AfterStep(BeforeStep, _WithLoss):
     """A step was taken. `loss` is lazy; reading `loss_value` or `grad_norm` waits for the device."""
 
     loss: Array
     logs: State
-
-    @property
-    def loss_value(self) -> float:
-        """The loss as a float."""
-        return float(self.loss.item())  # type: ignore[arg-type]
 
     @property
     def grad_norm(self) -> float:
@@ -142,12 +126,13 @@ class BeforeValidation(Event):
 
 @owning(own_arrays, "batch", "loss")
 @dataclass(frozen=True)
-class AfterValidationBatch(Event):
-    """A validation batch was evaluated."""
+class AfterValidationBatch(Event, _WithLoss):
+    """A validation batch was evaluated; `index` counts from 0 over the validation."""
 
     epoch: int
     batch: Batch
     loss: Array
+    index: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +193,31 @@ EVENTS: Mapping[str, type[Event]] = FrozenDict(
     }
 )
 """Every event by its name, in the order of a run."""
+
+
+def event(name: str, params: Params, opt_state: State, **fields: Any) -> Event:
+    """Make an event by its name, for `emit` in a loop of one's own.
+
+    ValueError with candidates for a name that is none, TypeError for missing or unknown fields.
+
+    >>> event("before_epoch", {}, {}, epoch=2).epoch
+    2
+    """
+    return EVENTS[event_name(name)](run_state(params, opt_state), **fields)
+
+
+_NAMES = {kind: name for name, kind in EVENTS.items()}
+
+
+def name_of_event(event: Event) -> str:
+    """Return the name under which hooks listen to an event.
+
+    >>> name_of_event(BeforeEpoch(run_state({}, {}), epoch=0))
+    'before_epoch'
+    """
+    if type(event) not in _NAMES:
+        raise TypeError(f"an event is a record that event(name, …) makes; got {event!r}")
+    return _NAMES[type(event)]
 
 
 def event_name(name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import replace
-from typing import Any, Unpack
+from typing import Any, TypeVar, Unpack
 
 from ..core._errors import located
 from ..core._types import Params
@@ -12,18 +12,22 @@ from ..core.backend import device_backend
 from ..data import Splits, as_dataset
 from ..nn._layer import check_given
 from ..step._evaluate import eval_step
-from ._epochs import run_events, started
-from ._evaluation import validated
+from ._driving import drive
+from ._evaluation import Evaluated, evaluated
 from ._event import EVENTS, Event
 from ._plan import Options, plan, shaped
 from ._progress import progress
 from ._report import Report
-from ._signals import asking
+from ._signals import graceful_stop
+from ._starting import started
+from ._state import World
 from ._summary import report_of
-from ._totals import Totals
 from ._trainer import Trainer
 
 __all__ = ["evaluate", "events", "fit"]
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def fit(train: Any, *, quiet: bool = False, **options: Unpack[Options]) -> Callable[[Trainer], Report]:
@@ -46,10 +50,12 @@ def fit(train: Any, *, quiet: bool = False, **options: Unpack[Options]) -> Calla
 
     def run(target: Trainer) -> Report:
         shown = progress(quiet=quiet)
-        running = started(target, replace(asked, wanted=shown.events))
-        with asking(running.interrupt, busy=lambda: running.saving), shown(running.cursor) as show:
-            _followed(run_events(running), show)
-        return report_of(running)
+        loop, state, writer = started(target, replace(asked, wanted=shown.events))
+        with graceful_stop() as signals, shown(state.cursor) as show:
+            stream = drive(loop, state, World(writer, signals.asked, signals.undisturbed))
+            del state  # a frame that holds a state keeps its parameters
+            state = _followed(stream, show)
+        return report_of(loop, state, writer)
 
     return run
 
@@ -70,7 +76,10 @@ def events(
     asked = plan(train, only, options)
 
     def stream(target: Trainer) -> Generator[Event, None, None]:
-        yield from run_events(started(target, asked))
+        loop, state, writer = started(target, asked)
+        moments = drive(loop, state, World(writer))
+        del state
+        yield from moments
 
     return stream
 
@@ -95,23 +104,36 @@ def evaluate(
         test = test.test
     data = as_dataset(test)
 
-    def evaluated(target: Trainer) -> dict[str, float]:
-        task, totals = target.task, Totals(metrics=target.task.metrics)
+    def evaluated_on(target: Trainer) -> dict[str, float]:
+        task = target.task
         check_given(target.model, params)
         step = eval_step(target.model, task.loss, metrics=task.metrics, compile=compile, dtype=dtype, streams=streams)
         tuned = device_backend().tuned(0, streams)
-        with tuned, located(split="test", batch=lambda: totals.batches):
-            for _ in validated(step, params, shaped(data, task), totals, kind="test"):
-                pass
-        return {"loss": totals.means["loss"], **totals.named()}
+        batches = 0
 
-    return evaluated
+        def count(part: Evaluated) -> None:
+            nonlocal batches
+            batches = part.number + 1
+
+        with tuned, located(split="test", batch=lambda: batches):
+            means = _followed(evaluated(step, params, shaped(data, task), kind="test"), count)
+        return {"loss": means.figures["loss"], **means.named()}
+
+    return evaluated_on
 
 
-def _followed(stream: Generator[Event, None, None], show: Callable[[Event], None]) -> None:
-    """Show each event; an error of that ends the run as one of a hook does."""
-    for event in stream:
+def _followed(parts: Generator[T, None, R], each: Callable[[T], None]) -> R:
+    """Run a generator to its end, hand each of its values to `each`, and return its result.
+
+    An error of `each` is raised in the generator.
+    """
+    while True:
         try:
-            show(event)
+            part = next(parts)
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]
+        try:
+            each(part)
         except BaseException as error:
-            stream.throw(error)
+            parts.throw(error)
+        del part  # an event holds the parameters of its moment

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..core._errors import is_count, note
 from ..core._signature import name_of
-from ._event import Event, event_name
+from ._event import AfterBackward, Event, event_name, name_of_event
+from ._replacing import checked_tree
+from ._run_state import RunState, run_state
 
-__all__ = ["Directive", "Hook", "Hooks", "Replace", "Save", "Stop", "Validate", "fold", "hook"]
+__all__ = [
+    "Asked",
+    "Directive",
+    "Hook",
+    "HookState",
+    "Interrupt",
+    "Replace",
+    "Save",
+    "Stop",
+    "Validate",
+    "emit",
+    "emit_to",
+    "fold",
+    "hook",
+    "hook_keys",
+    "hook_states",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +62,15 @@ class Validate:
     """Validate after the step at hand, beside what is done at the end of each epoch."""
 
 
+@dataclass(frozen=True, slots=True)
+class Interrupt:
+    """A signal that came while hooks ran. No hook returns it: `emit_to` puts it among what hooks ask, in order."""
+
+    signal: str
+
+
 Asked = Stop | Replace | Save | Validate
+"""What a hook can ask of the loop."""
 
 Directive = Asked | None
 """What a hook may return."""
@@ -80,15 +106,18 @@ def fold(
     every: int = 1,
     once: bool = False,
     when: Callable[[Any], bool] | None = None,
+    name: str | None = None,
 ) -> Hook:
     """Make a hook with memory of its own: `fn(memory, event) -> (memory, directive)`, from `init` on in each run.
+
+    `name` is what messages and checkpoints call it, the function's own name unless one is given.
 
     >>> fold("after_epoch", 0, lambda count, event: (count + 1, Stop("two epochs") if count == 1 else None))
     on('after_epoch', <lambda>)
     """
     if not is_count(every, least=1):
         raise ValueError(f"every is a count of emissions, 1 or more; got {every!r}")
-    return Hook(event_name(event), fn, init, priority, every, once, when, name_of(fn))
+    return Hook(event_name(event), fn, init, priority, every, once, when, name or name_of(fn))
 
 
 def hook(event: str, fn: Callable[[Any], Directive], **schedule: Any) -> Hook:
@@ -99,93 +128,126 @@ def hook(event: str, fn: Callable[[Any], Directive], **schedule: Any) -> Hook:
     """
     if not callable(fn):
         raise TypeError(f"a hook for {event!r} is a function of the event; got {fn!r}")
-    made = fold(event, None, lambda memory, event: (memory, fn(event)), **schedule)
-    return replace(made, name=name_of(fn))
+    return fold(event, None, lambda memory, event: (memory, fn(event)), **{"name": name_of(fn), **schedule})
 
 
-_KEPT = ("memory", "seen", "spent", "ended")
-"""What a hook has from one process of a run to the next."""
+class HookState(NamedTuple):
+    """Where a hook stands in a run: its memory, the emissions it has seen, and its final word."""
+
+    memory: Any = None
+    seen: int = 0
+    spent: bool = False
+    """Whether a hook with `once` has run."""
+    ended: str | None = None
+    """The reason for which it has ended the run for good."""
 
 
-class Hooks:
-    """The hooks of one run, in order, with their memories and counts."""
-
-    def __init__(self, hooks: Iterable[Hook]) -> None:
-        self._by_event: dict[str, list[_Running]] = {}
-        for one in sorted(hooks, key=lambda h: h.priority):
-            self._by_event.setdefault(one.event, []).append(_Running(one))
-
-    @property
-    def events(self) -> frozenset[str]:
-        """The names of the events that a hook listens to."""
-        return frozenset(self._by_event)
-
-    @property
-    def ended(self) -> str | None:
-        """Why a hook has ended the run for good, None while none has."""
-        return next((r.ended for _, r in self._named() if r.ended is not None), None)
-
-    def state(self) -> dict[str, Any]:
-        """Return the memory, counts and final word of each hook, by event, name and number among those alike."""
-        return {key: {name: getattr(running, name) for name in _KEPT} for key, running in self._named()}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Give the hooks that were there the memory, counts and final word that they had."""
-        for key, running in self._named():
-            for name in _KEPT:
-                setattr(running, name, deepcopy(state.get(key, {}).get(name, getattr(running, name))))
-
-    def _named(self) -> Iterator[tuple[str, _Running]]:
-        counts: dict[str, int] = {}
-        for event, hooks in self._by_event.items():
-            for running in hooks:
-                key = f"{event} {running.hook.name}"
-                counts[key] = counts.get(key, 0) + 1
-                yield f"{key} {counts[key]}", running
-
-    def emit(self, name: str, event: Event, obey: Callable[[Event, Asked], Event]) -> Event:
-        """Run the hooks of an event; each sees what `obey` made of it for the ones before. Returns the last."""
-        for running in self._by_event.get(name, ()):
-            try:
-                directive = running(event)
-            except Exception as error:
-                note(error, {"hook": running.hook})
-                raise
-            if directive is not None:
-                if isinstance(directive, Stop) and directive.final and self.ended is None:
-                    running.ended = directive.reason
-                event = obey(event, directive)
-        return event
+def hook_states(hooks: Sequence[Hook]) -> tuple[HookState, ...]:
+    """Return the state of each hook before a run, for `emit`."""
+    return tuple(HookState(deepcopy(hook.init)) for hook in hooks)
 
 
-class _Running:
-    """A hook during a run."""
+def emit(
+    hooks: Sequence[Hook], states: Sequence[HookState], event: Event
+) -> tuple[tuple[HookState, ...], Event, tuple[Asked, ...]]:
+    """Fold an event through the hooks that listen to it: `(states, event, directives)`.
 
-    __slots__ = ("always", "fn", "hook", *_KEPT)
+    Hooks run by priority, as in a run. Each sees the event with the `Replace` of the hooks before it applied. The
+    directives are what they asked, in order; what to do about them is the caller's choice.
 
-    def __init__(self, hook: Hook) -> None:
-        self.hook, self.fn, self.memory = hook, hook.fn, deepcopy(hook.init)
-        self.seen, self.spent = 0, False
-        self.ended: str | None = None
-        self.always = hook.every == 1 and not hook.once and hook.when is None
+    >>> from mlx_fp import event
+    >>> hooks = (fold("before_epoch", 0, lambda count, event: (count + 1, Stop("third") if count == 2 else None)),)
+    >>> states = hook_states(hooks)
+    >>> for epoch in range(3):
+    ...     states, _, asked = emit(hooks, states, event("before_epoch", {}, {}, epoch=epoch))
+    >>> states[0].memory, asked
+    (3, (Stop(reason='third', final=True),))
+    """
+    if len(states) != len(hooks):
+        raise ValueError(f"each hook has a state, from hook_states(hooks): {len(hooks)} hooks, {len(states)} states")
+    name = name_of_event(event)
+    order = sorted((i for i, hook in enumerate(hooks) if hook.event == name), key=lambda i: hooks[i].priority)
+    after, event, asked = emit_to(order, hooks, states, event)
+    return after, event, tuple(directive for directive in asked if not isinstance(directive, Interrupt))
 
-    def __call__(self, event: Event) -> Directive:
-        self.seen += 1
-        if not (self.always or self._due(event)):
-            return None
-        result = self.fn(self.memory, event)
-        if not isinstance(result, tuple) or len(result) != 2:
-            raise TypeError(f"{self.hook!r}, a fold, returns (memory, directive); this is {result!r}")
-        self.memory, directive = result
-        self.spent = self.hook.once
-        if directive is None or isinstance(directive, Asked):
-            return directive
+
+def emit_to(
+    numbers: Sequence[int],
+    hooks: Sequence[Hook],
+    states: Sequence[HookState],
+    event: Event,
+    carry: Callable[[Any, Any], Any] | None = None,
+    signal: Callable[[], str | None] = lambda: None,
+) -> tuple[tuple[HookState, ...], Event, tuple[Asked | Interrupt, ...]]:
+    """Fold an event through the hooks of these numbers, for a loop.
+
+    `carry(params, opt_state)` gives a replaced state its form; `signal()` names a signal that has come.
+    """
+    after, asked = list(states), list[Asked | Interrupt]()
+    for i in numbers:
+        hook = hooks[i]
+        try:
+            after[i], directive = _run(hook, states[i], event)
+            if isinstance(directive, Replace):
+                event = _replaced(event, directive, carry)
+        except Exception as error:
+            note(error, {"hook": hook})
+            raise
+        if (name := signal()) is not None:
+            asked.append(Interrupt(name))
+        if directive is not None:
+            asked.append(directive)
+            if isinstance(directive, Stop) and directive.final and all(state.ended is None for state in after):
+                after[i] = after[i]._replace(ended=directive.reason)
+    return tuple(after), event, tuple(asked)
+
+
+def hook_keys(hooks: Sequence[Hook]) -> list[str]:
+    """Name each hook for a file: by its event, its name, and its number among those of that name.
+
+    >>> hook_keys([hook("after_epoch", print), hook("after_epoch", print)])
+    ['after_epoch print 1', 'after_epoch print 2']
+    """
+    counts: dict[str, int] = {}
+    keys = []
+    for one in hooks:
+        key = f"{one.event} {one.name}"
+        counts[key] = counts.get(key, 0) + 1
+        keys.append(f"{key} {counts[key]}")
+    return keys
+
+
+def _run(hook: Hook, state: HookState, event: Event) -> tuple[HookState, Directive]:
+    """Run a hook if it is due; return where it stands then and what it asks."""
+    memory, seen, spent, ended = state
+    due = not (spent or seen % hook.every) and (hook.when is None or bool(hook.when(event)))
+    if not due:
+        return HookState(memory, seen + 1, spent, ended), None
+    result = hook.fn(memory, event)
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise TypeError(f"{hook!r}, a fold, returns (memory, directive); this is {result!r}")
+    memory, directive = result
+    if directive is not None and not isinstance(directive, Asked):
         raise TypeError(
-            f"{self.hook!r} returned {directive!r}; a hook returns None, Stop(reason), Replace(…), Validate() or Save()"
+            f"{hook!r} returned {directive!r}; a hook returns None, Stop(reason), Replace(…), Validate() or Save()"
         )
+    return HookState(memory, seen + 1, hook.once, ended), directive
 
-    def _due(self, event: Event) -> bool:
-        hook = self.hook
-        if self.spent or (self.seen - 1) % hook.every:
-            return False
-        return hook.when is None or bool(hook.when(event))
+
+def _replaced(event: Event, by: Replace, carry: Callable[[Any, Any], Any] | None) -> Event:
+    """Return an event with the parameters, state or gradients that a hook gives in their place, checked."""
+    if by.grads is not None and not isinstance(event, AfterBackward):
+        raise TypeError("Replace(grads=…) is for hooks of after_backward, where gradients are")
+    if by.params is not None or by.opt_state is not None:
+        state = event.state
+        params, opt_state = (
+            own if given is None else checked_tree(name, own, given)
+            for name, own, given in (("params", state.params, by.params), ("opt_state", state.opt_state, by.opt_state))
+        )
+        event = replace(
+            event, state=run_state(params, opt_state) if carry is None else RunState(carry(params, opt_state))
+        )
+    if by.grads is None:
+        return event
+    assert isinstance(event, AfterBackward)
+    return replace(event, grads=checked_tree("grads", event.grads, by.grads))

@@ -50,11 +50,13 @@ class Monitor:
     def improves(self, value: float | None, best: float | None) -> bool:
         """Tell whether a value is better than the best so far.
 
+        One that is not finite never is.
+
         >>> watched = Monitor("val_loss", min_delta=0.1)
         >>> watched.improves(float("nan"), None), watched.improves(1.0, None), watched.improves(0.95, 1.0)
         (False, True, False)
         """
-        if value is None or value != value:
+        if value is None or not math.isfinite(value):
             return False
         if best is None:
             return True

@@ -13,10 +13,10 @@ __all__ = ["plateau"]
 
 
 def plateau(factor: float = 0.1, *, patience: int = 10, least: float = 0.0) -> Verb:
-    """Multiply every learning rate by `factor`, down to `least`, when `patience` epochs pass without improvement.
+    """Multiply every learning rate by `factor`, down to `least`, once `patience` epochs in a row bring no improvement.
 
-    The count starts anew after each change. A rate that follows a schedule is computed at each step and cannot be
-    changed: ValueError when the run starts.
+    A `patience` of 0 is taken as 1. The count starts anew after each change. A rate that follows a schedule is
+    computed at each step and cannot be changed: ValueError when the run starts.
 
     >>> from mlx_fp import classification, nn
     >>> from mlx_fp.loop._trainer import trainer
@@ -25,8 +25,8 @@ def plateau(factor: float = 0.1, *, patience: int = 10, least: float = 0.0) -> V
     """
     if not 0 < factor < 1:
         raise ValueError(f"factor is a number between 0 and 1; got {factor!r}")
-    if not is_count(patience, least=1):
-        raise ValueError(f"patience is a count of epochs, 1 or more; got {patience!r}")
+    if not is_count(patience):
+        raise ValueError(f"patience is a count of epochs, 0 or more; got {patience!r}")
 
     def check(event: BeforeFit) -> None:
         optimizer, state = event.optimizer, event.state.opt_state["optimizer"]
@@ -35,9 +35,8 @@ def plateau(factor: float = 0.1, *, patience: int = 10, least: float = 0.0) -> V
 
     def watch(waited: int, event: AfterEpoch) -> tuple[int, Replace | None]:
         waited = 0 if event.row.improved else waited + 1
-        if waited < patience:
+        if waited < max(patience, 1):
             return waited, None
         return 0, Replace(opt_state=scale_rates(factor, least=least)(event.state.opt_state))
 
-    watch.__name__ = f"plateau({factor:g})"
-    return with_hooks(hook("before_fit", check), fold("after_epoch", 0, watch))
+    return with_hooks(hook("before_fit", check), fold("after_epoch", 0, watch, name=f"plateau({factor:g})"))

@@ -1,106 +1,161 @@
-"""The state of a run as trees and plain values, and back: the content of a checkpoint."""
+"""The state of a run as plain values, and back: the content of a checkpoint beside parameters and optimiser state."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from dataclasses import asdict, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..core._errors import CheckpointError
-from ..data import Cursor
+from ..core._mlx import mx
+from ..core._types import Params, State, Tree
 from ..store._bundle import environment
+from ..store._checkpoint import Checkpoint
 from ..tree._flattening import as_arrays
 from ..tree._paths import flat, restore_like
+from ._hook import HookState, Stop, hook_keys
 from ._monitor import Standing
 from ._report import Row
+from ._state import Lineage, Loop, LoopState, Moving, Requests
+from ._totals import Series, Sums
 
-if TYPE_CHECKING:
-    from ._run import Run
-
-__all__ = ["restore", "snapshot"]
+__all__ = ["record", "restored", "resumed"]
 
 _LOG = logging.getLogger("mlx_fp.loop")
 
 
-def snapshot(run: Run, cursor: Cursor, user: Any = None) -> dict[str, Any]:
-    """Return what a run must know to go on from `cursor`, beside parameters and optimiser state."""
-    from ..core._mlx import mx
+def record(loop: Loop, state: LoopState, user: Any = None) -> dict[str, Any]:
+    """Return all of a state as plain values and arrays, but for parameters and optimiser state.
 
-    totals = run.totals.state() if cursor.index else None  # this reads the losses that are still on the device
-    last = run.rows[-1] if run.rows else None
+    It reads nothing but the state, and no value of the device. `restored` is its inverse.
+    """
+    cursor, sums, requests = state.cursor, state.moving.sums, state.moving.requests
+    last = state.rows[-1] if state.rows else None
     return {
         "epoch": cursor.epoch if cursor.index else cursor.epoch - 1,
         "next_epoch": cursor.epoch,
-        "step": run.steps,
+        "step": state.steps,
         "cursor": asdict(cursor),
         "epoch_loss": last and last.epoch_loss,
-        "monitor_name": run.monitor.name,
-        "monitor_mode": run.monitor.mode,
+        "monitor_name": loop.monitor.name,
+        "monitor_mode": loop.monitor.mode,
         "monitor_value": last and last.monitor_value,
         "improved": bool(last and last.improved and not cursor.index),
-        **asdict(run.standing),
-        "completed": run.completed,
-        "hooks": run.hooks.state(),
-        "validate": run.validate,
-        "rows": [asdict(row) for row in run.rows],
-        "losses": None if run.losses is None else mx.array(run.losses, mx.float32),
-        "totals": totals,
-        "run": run.name,
-        "branch": run.branch,
-        "data": repr(run.plan.train),
-        "optimizer": run.trainer.optimizer.name,
-        "rates": run.rates,
+        **asdict(state.standing),
+        "completed": state.completed,
+        "hooks": dict(zip(hook_keys(loop.hooks), (one._asdict() for one in state.moving.hooks), strict=True)),
+        "requests": asdict(requests),
+        "rows": [asdict(row) for row in state.rows],
+        "losses": mx.array(sums.losses.values(), mx.float32),
+        "sums": _sums(sums),
+        "run": state.lineage.run,
+        "branch": dict(state.lineage.branches),
+        "data": repr(loop.plan.train),
+        "optimizer": loop.trainer.optimizer.name,
+        "rates": dict(loop.rates),
         "versions": environment(),
         "user": user,
     }
 
 
-def restore(run: Run, checkpoint: Any) -> Cursor:
-    """Put a run where a checkpoint left it, and return where the data go on. CheckpointError for one of another run."""
-    told = checkpoint.metadata
-    if "cursor" not in told or checkpoint.opt_state is None:
-        raise CheckpointError(
-            f"{checkpoint.path} holds parameters, and nothing of a run to go on with: give them as params="
-        )
-    _same_monitor(run, checkpoint)
-    _same_place(run, checkpoint)
-    run.hold(
-        _like("parameters", run.params, checkpoint.params, checkpoint.path),
-        _like("optimiser state", run.opt_state, checkpoint.opt_state, checkpoint.path),
+def restored(loop: Loop, metadata: Mapping[str, Any], params: Params, opt_state: State) -> LoopState:
+    """Return the state of which `record` made the metadata. Hooks that were not there begin anew.
+
+    For the same loop, `restored(loop, record(loop, state), params, opt_state)` is `state`, with its own parameters and
+    optimiser state.
+    """
+    sums = metadata["sums"]
+    own = {name: sums[name] for name in _PLAIN_SUMS}
+    losses = _series(metadata["losses"].tolist() if loop.plan.keep_losses else [])
+    queue = _series((logs, count) for logs, count in sums["queue"])
+    moving = Moving(
+        loop.carry(params, opt_state),
+        Sums(**own, queue=queue, counted=None if sums["counted"] is None else _series(sums["counted"]), losses=losses),
+        _hooks(loop, metadata["hooks"]),
+        _requests(metadata["requests"]),
     )
-    run.steps, run.completed = told["step"], told["completed"]
-    run.standing = Standing(told["best_value"], told["best_epoch"], told["stale_epochs"])
-    run.rows = [Row(**{field.name: row[field.name] for field in fields(Row)}) for row in told["rows"]]
-    if run.losses is not None and told["losses"] is not None:
-        run.losses[:] = told["losses"].tolist()
-    run.hooks.restore(told["hooks"])
-    run.name, run.branch = told["run"], told["branch"]
-    run.validate = told["validate"]
-    run.resumed_totals = told["totals"]
-    return Cursor(**told["cursor"])
+    return LoopState(
+        moving,
+        metadata["next_epoch"],
+        metadata["step"] - sums["batches"],
+        tuple(Row(**{field.name: row[field.name] for field in fields(Row)}) for row in metadata["rows"]),
+        metadata["completed"],
+        Standing(metadata["best_value"], metadata["best_epoch"], metadata["stale_epochs"]),
+        Lineage(metadata["run"], metadata["branch"]),
+    )
 
 
-def _same_monitor(run: Run, checkpoint: Any) -> None:
-    one = run.monitor.name, run.monitor.mode
+def resumed(loop: Loop, start: LoopState, checkpoint: Checkpoint) -> LoopState:
+    """Return the state in a checkpoint, checked against the run that goes on. CheckpointError for another run's."""
+    metadata, path, train = checkpoint.metadata, checkpoint.path, start.moving.train
+    if "cursor" not in metadata or checkpoint.opt_state is None:
+        raise CheckpointError(f"{path} holds parameters, and nothing of a run to go on with: give them as params=")
+    _same_monitor(loop, checkpoint)
+    _warn_of_differences(loop, checkpoint)
+    params = _like("parameters", train.params, checkpoint.params, path)
+    opt_state = _like("optimiser state", train.opt_state, checkpoint.opt_state, path)
+    state = restored(loop, metadata, params, opt_state)
+    return state.asking(stop=None, interrupted=False, diverged=False)  # those ended the process that wrote it
+
+
+_PLAIN_SUMS = ("batches", "examples", "read", "left_out", "last", "total", "sums")
+
+
+def _sums(sums: Sums) -> dict[str, Any]:
+    plain = {name: getattr(sums, name) for name in _PLAIN_SUMS}
+    queue = [[dict(logs), count] for logs, count in sums.queue.values()]
+    return {
+        **plain,
+        "sums": dict(sums.sums),
+        "counted": None if sums.counted is None else sums.counted.values(),
+        "queue": queue,
+    }
+
+
+def _series(values: Iterable[Any]) -> Series:
+    series = Series()
+    for value in values:
+        series = series.append(value)
+    return series
+
+
+def _hooks(loop: Loop, states: Mapping[str, Any]) -> tuple[HookState, ...]:
+    fresh = {key: HookState(hook.init)._asdict() for key, hook in zip(hook_keys(loop.hooks), loop.hooks, strict=True)}
+    return tuple(HookState(**deepcopy(states.get(key, own))) for key, own in fresh.items())
+
+
+def _requests(plain: Mapping[str, Any]) -> Requests:
+    stop = None if plain["stop"] is None else Stop(**plain["stop"])
+    return Requests(**{**plain, "stop": stop})
+
+
+def _same_monitor(loop: Loop, checkpoint: Checkpoint) -> None:
+    one = loop.monitor.name, loop.monitor.mode
     other = checkpoint.metadata["monitor_name"], checkpoint.metadata["monitor_mode"]
     if one != other:
         raise CheckpointError(f"{checkpoint.path} watches {other[0]} ({other[1]}), and this run {one[0]} ({one[1]})")
 
 
-def _same_place(run: Run, checkpoint: Any) -> None:
-    """Warn once where what computes is not what computed before: the run goes on, but not to the same bits."""
-    told = checkpoint.metadata
-    optimizer = run.trainer.optimizer.name
-    here = {**environment(), "the data": repr(run.plan.train), "the hooks": ", ".join(run.hooks.state())}
-    there = {**told["versions"], "the data": told["data"], "the hooks": ", ".join(told["hooks"])}
-    here, there = {**here, "the optimiser": optimizer}, {**there, "the optimiser": told["optimizer"]}
+def _warn_of_differences(loop: Loop, checkpoint: Checkpoint) -> None:
+    """Warn once where the code is not what it was: the run goes on, but not to the same bits."""
+    was, hooks = checkpoint.metadata, hook_keys(loop.hooks)
+    own = {"the data": repr(loop.plan.train), "the hooks": ", ".join(hooks)}
+    here = {**environment(), **own, "the optimiser": loop.trainer.optimizer.name}
+    there = {
+        **was["versions"],
+        "the data": was["data"],
+        "the hooks": ", ".join(was["hooks"]),
+        "the optimiser": was["optimizer"],
+    }
     other = [f"{name} was {there.get(name)}, is {now}" for name, now in here.items() if there.get(name) != now]
-    other += _other_rates(run.rates, told["rates"])
+    other += _other_rates(loop.rates, was["rates"])
     if other:
         _LOG.warning("%s was written by another run, and goes on inexactly: %s", checkpoint.path, "; ".join(other))
 
 
-def _other_rates(here: dict[str, float], there: dict[str, float]) -> list[str]:
+def _other_rates(here: Mapping[str, float], there: Mapping[str, float]) -> list[str]:
     """Tell of learning rates that the code starts with and the file did not: those of the file hold."""
     return [
         f"{path} started at {there[path]:g}, the code says {rate:g}, and the rate in the file holds"
@@ -109,15 +164,13 @@ def _other_rates(here: dict[str, float], there: dict[str, float]) -> list[str]:
     ]
 
 
-def _like(what: str, own: Any, held: Any, path: Any) -> Any:
+def _like(name: str, own: Tree, given: Tree, path: Any) -> Tree:
     """Return the tree of a file in the containers of the run's own; the paths, shapes and dtypes must be the same."""
-    mine = flat(own)
-    theirs = flat(held)
-    told = {name: f"{leaf.dtype} {tuple(leaf.shape)}" for name, leaf in mine.items()}
-    came = {name: f"{leaf.dtype} {tuple(leaf.shape)}" for name, leaf in theirs.items()}
-    odd = [name for name in told | came if told.get(name) != came.get(name)]
-    if odd:
-        each = [f"{name}: here {told.get(name, 'none')}, there {came.get(name, 'none')}" for name in odd]
+    mine, theirs = flat(own), flat(given)
+    kinds = [{p: f"{leaf.dtype} {tuple(leaf.shape)}" for p, leaf in leaves.items()} for leaves in (mine, theirs)]
+    other = [p for p in kinds[0] | kinds[1] if kinds[0].get(p) != kinds[1].get(p)]
+    if other:
+        each = [f"{p}: here {kinds[0].get(p, 'none')}, there {kinds[1].get(p, 'none')}" for p in other]
         more = f"; and {len(each) - 8} more" if len(each) > 8 else ""
-        raise CheckpointError(f"{path} holds other {what} than this run: {'; '.join(each[:8])}{more}")
+        raise CheckpointError(f"{path} holds other {name} than this run: {'; '.join(each[:8])}{more}")
     return as_arrays(restore_like(own, theirs))

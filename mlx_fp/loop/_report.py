@@ -38,6 +38,8 @@ class Row:
     stale_epochs: int = 0
     """Epochs since the best one."""
     checkpoint: str | None = None
+    timed: int | None = None
+    """The examples that `seconds` timed, None for all: fewer where another process had begun the epoch."""
 
     def __post_init__(self) -> None:
         freeze_field(self, "metrics", "val_metrics")
@@ -45,7 +47,8 @@ class Row:
     @property
     def examples_per_second(self) -> float:
         """Training examples per second, validation left out."""
-        return self.examples / self.seconds if self.seconds else float("inf")
+        timed = self.examples if self.timed is None else self.timed
+        return timed / self.seconds if self.seconds else float("inf")
 
     def __getattr__(self, name: str) -> float:
         named = self.named()
@@ -64,7 +67,9 @@ class Row:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, metrics by name among them."""
-        plain = {name: getattr(self, name) for name in self.__slots__ if name not in ("metrics", "val_metrics")}
+        plain = {
+            name: getattr(self, name) for name in self.__slots__ if name not in ("metrics", "val_metrics", "timed")
+        }
         return plain | self.named() | {"examples_per_second": self.examples_per_second}
 
 

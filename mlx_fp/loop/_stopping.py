@@ -14,7 +14,7 @@ __all__ = ["early_stop", "stop_on_divergence"]
 
 
 def early_stop(patience: int = 0) -> Verb:
-    """Stop when more than `patience` epochs have passed since the best one; 0 stops at the first without improvement.
+    """Stop once `patience` epochs in a row have brought no improvement; 0 is taken as 1.
 
     What improves is the monitor's to say: `monitor(…, min_delta=…)`.
 
@@ -28,12 +28,11 @@ def early_stop(patience: int = 0) -> Verb:
 
     def watch(event: AfterEpoch) -> Stop | None:
         row = event.row
-        if row.stale_epochs <= patience:
+        if row.stale_epochs < max(patience, 1):
             return None
         return Stop(f"no improvement for {row.stale_epochs} epochs")
 
-    watch.__name__ = f"early_stop({patience})"
-    return on("after_epoch", watch)
+    return on("after_epoch", watch, name=f"early_stop({patience})")
 
 
 def stop_on_divergence(*, every: int = 50, above: float = math.inf) -> Verb:
@@ -46,5 +45,4 @@ def stop_on_divergence(*, every: int = 50, above: float = math.inf) -> Verb:
         loss = event.loss_value
         return None if math.isfinite(loss) and loss <= above else Stop(f"the loss is {loss:g} at step {event.step}")
 
-    watch.__name__ = "stop_on_divergence"
-    return on("after_step", watch, every=every)
+    return on("after_step", watch, every=every, name="stop_on_divergence")

@@ -2,54 +2,53 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from ..checkpointing._writer import Writer
 from ..tree._paths import fresh
 from ._report import Report, Row
-from ._totals import Totals
-
-if TYPE_CHECKING:
-    from ._run import Run
+from ._state import Loop, LoopState
+from ._totals import Means
 
 __all__ = ["report_of", "row_of"]
 
 
-def report_of(run: Run) -> Report:
-    """Return the report of a run as it stands."""
+def report_of(loop: Loop, state: LoopState, writer: Writer | None) -> Report:
+    """Return the report of a run at a state."""
+    plan, origin, train = loop.plan, loop.origin, state.moving.train
     return Report(
-        rows=tuple(run.rows),
-        losses=tuple(run.losses or ()),
-        losses_kept=run.plan.keep_losses,
-        monitor_name=run.monitor.name,
-        monitor_mode=run.monitor.mode or "min",
-        best_value=run.standing.best_value,
-        best_epoch=run.standing.best_epoch,
-        epochs_target=run.plan.epochs,
-        epochs_completed=run.completed,
-        epochs_ran=len([row for row in run.rows if row.epoch >= run.start_epoch]),
-        start_epoch=run.start_epoch,
-        stopped_early=run.stop is not None and run.completed < run.plan.epochs,
-        stop_reason=None if run.stop is None else run.stop.reason,
-        resume_from=run.resume_from,
-        resumed_from_epoch=run.resumed_from_epoch,
-        checkpoints=tuple(run.saver.written) if run.saver else (),
-        policy=run.saver.policy.to_dict() if run.saver else None,
-        params=fresh(run.params),
-        opt_state=fresh(run.opt_state),
+        rows=state.rows,
+        losses=tuple(state.moving.sums.losses.values()),
+        losses_kept=plan.keep_losses,
+        monitor_name=loop.monitor.name,
+        monitor_mode=loop.monitor.mode or "min",
+        best_value=state.standing.best_value,
+        best_epoch=state.standing.best_epoch,
+        epochs_target=plan.epochs,
+        epochs_completed=state.completed,
+        epochs_ran=len([row for row in state.rows if row.epoch >= origin.epoch]),
+        start_epoch=origin.epoch,
+        stopped_early=state.stop is not None and state.completed < plan.epochs,
+        stop_reason=None if state.stop is None else state.stop.reason,
+        resume_from=origin.resume_from,
+        resumed_from_epoch=origin.resumed_from_epoch,
+        checkpoints=tuple(writer.written) if writer else (),
+        policy=writer.policy.to_dict() if writer else None,
+        params=fresh(train.params),
+        opt_state=fresh(train.opt_state),
     )
 
 
-def row_of(epoch: int, steps: int, seconds: float, train: Totals, validation: Totals) -> Row:
-    """Return the row of an epoch of its sums, without a verdict."""
+def row_of(state: LoopState, seconds: float, timed: int, train: Means, validation: Means) -> Row:
+    """Return the row of an epoch of its means, without a verdict; `seconds` timed so many of its examples."""
     return Row(
-        epoch=epoch,
+        epoch=state.epoch,
         batches=train.batches,
-        examples=train.examples,
-        steps=steps,
-        epoch_loss=train.means["loss"],
+        examples=state.moving.sums.examples,
+        steps=state.steps,
+        epoch_loss=train.figures["loss"],
         metrics=train.named(),
-        val_loss=validation.means.get("loss"),
+        val_loss=validation.loss,
         val_metrics=validation.named(),
         validation_batches=validation.batches,
         seconds=seconds,
+        timed=timed,
     )

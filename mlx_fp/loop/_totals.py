@@ -1,20 +1,36 @@
-"""The sums of one epoch, read from the device late, so that the loop does not wait for each step."""
+"""The sums of an epoch as a value; the logs of steps are read late, so that the loop does not wait for the device."""
 
 from __future__ import annotations
 
-import math
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from itertools import chain
+from math import isfinite, nan
+from typing import Any, NamedTuple
 
 from ..core._errors import unknown
+from ..core._frozen import FrozenDict
 from ..core._types import Batch, State
 from ..data import Dataset
 from ..task._folds import Metric
 from ..tree._paths import leaves
 from ._report import Row
 
-__all__ = ["REDUCERS", "Reducer", "Totals", "checked_reducer", "examples"]
+__all__ = [
+    "IN_FLIGHT",
+    "REDUCERS",
+    "Means",
+    "Reducer",
+    "Series",
+    "Sums",
+    "add",
+    "check_names",
+    "checked_reducer",
+    "close",
+    "examples",
+    "next_epoch",
+    "read_oldest",
+    "reserved_names",
+]
 
 Reducer = str | Callable[[list[float]], float]
 """A name of `REDUCERS`, or a function of the list of the losses of an epoch."""
@@ -24,6 +40,8 @@ REDUCERS = ("mean", "sum", "last")
 
 IN_FLIGHT = 2
 """How many steps may be queued on the device before the loop waits for the oldest."""
+
+_CHUNK = 64
 
 
 def checked_reducer(reduce: Reducer) -> Reducer:
@@ -38,103 +56,146 @@ def checked_reducer(reduce: Reducer) -> Reducer:
     raise ValueError(unknown("reducer", str(reduce), REDUCERS) + ", or a function of the list of losses")
 
 
-class Totals:
-    """Means of what the steps log, weighted by examples; each loss goes on to `losses` in order, if it is given."""
+class Series(NamedTuple):
+    """A long list as a value: to append, or to take the first away, copies no more than a few.
 
-    def __init__(
-        self,
-        losses: list[float] | None = None,
-        *,
-        reduce: Reducer = "mean",
-        in_flight: float = IN_FLIGHT,
-        lost: Callable[[int, float], bool] | None = None,
-        metrics: Sequence[Metric] = (),
-    ) -> None:
-        """Make empty sums; `lost(batch, loss)` hears of a loss that is not finite, and says whether to leave it out.
+    >>> series = Series().append(0.5).append(0.25)
+    >>> series.values(), series.first(), series.rest().values()
+    ([0.5, 0.25], 0.5, [0.25])
+    """
 
-        The names of `metrics` are not for what the loss reports.
-        """
-        self.batches = self.examples = 0
-        self._reserved = frozenset(Row.__slots__).union(m.name for m in metrics)
-        self._lost, self._read_so_far, self._left_out = lost, 0, 0
-        self.means: dict[str, float] = {}
-        self.metrics: dict[str, float] = {}
-        self._all = losses
-        self._reduce = reduce
-        self._own: list[float] = []
-        self._last = self._sum = 0.0
-        self._sums: dict[str, float] = {}
-        self._queue: deque[tuple[State, int]] = deque()
-        self._in_flight = in_flight
+    chunks: tuple[tuple[Any, ...], ...] = ()
+    last: tuple[Any, ...] = ()
+    gone: int = 0
+    """How many of the first chunk have been taken away."""
 
-    def add(self, logs: State, batch: Batch) -> None:
-        """Count a batch and queue its logs; reads those that are due. ValueError when two figures have one name."""
-        if not self.batches:
-            self._check(logs)
-        count = examples(batch)
-        self.batches += 1
-        self.examples += count
-        self._queue.append((logs, count))
-        if len(self._queue) > self._in_flight:
-            self._read()
+    def append(self, value: Any) -> Series:
+        """Return the list with one more value."""
+        chunks, last, gone = self.chunks, (*self.last, value), self.gone
+        return Series(chunks, last, gone) if len(last) < _CHUNK else Series((*chunks, last), (), gone)
 
-    def close(self, data: Dataset, metrics: dict[str, float]) -> None:
-        """Read what is queued, and the metrics. ValueError when there was no batch."""
-        if not self.batches:
-            raise ValueError(
-                f"an epoch of {data!r} gave no batch; it needs at least one, and a stream's factory must return "
-                "a fresh iterable each time"
-            )
-        while self._queue:
-            self._read()
-        counted = max(self.examples - self._left_out, 1)
-        self.means = {name: total / counted for name, total in self._sums.items()} if self._sums else {"loss": math.nan}
-        self.means["loss"] = self._reduced()
-        self.metrics = metrics
+    def first(self) -> Any:
+        """Return the first value; IndexError where there is none."""
+        return self.chunks[0][self.gone] if self.chunks else self.last[0]
 
-    def state(self) -> dict[str, Any]:
-        """Return the sums so far, everything that is queued read first."""
-        while self._queue:
-            self._read()
-        own = {"own": self._own, "last": self._last, "sum": self._sum, "sums": self._sums, "left_out": self._left_out}
-        return {"batches": self.batches, "examples": self.examples, **own}
+    def rest(self) -> Series:
+        """Return the list without its first value."""
+        chunks, last, gone = self
+        if not chunks:
+            return Series((), last[1:])
+        return Series(chunks, last, gone + 1) if gone + 1 < len(chunks[0]) else Series(chunks[1:], last)
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from sums of before."""
-        self.batches, self.examples = state["batches"], state["examples"]
-        self._own, self._last, self._sum = list(state["own"]), state["last"], state["sum"]
-        self._sums, self._left_out = dict(state["sums"]), state["left_out"]
-        self._read_so_far = self.batches
+    def values(self) -> list[Any]:
+        """Return the values in order."""
+        return [*chain.from_iterable(self.chunks), *self.last][self.gone :]
+
+
+class Sums(NamedTuple):
+    """The sums of an epoch, and the logs of its last steps, which are still on the device."""
+
+    batches: int = 0
+    examples: int = 0
+    read: int = 0
+    """The batches whose logs have been read."""
+    left_out: int = 0
+    """The examples of batches that do not count."""
+    last: float = 0.0
+    total: float = 0.0
+    """The last loss that counts, and the sum of those that count."""
+    sums: Mapping[str, float] = FrozenDict()
+    """For each figure, the sum over batches of its value times their examples."""
+    queue: Series = Series()
+    """The logs that have not been read, and the examples of their batches."""
+    counted: Series | None = None
+    """The losses that count, where a function reduces them."""
+    losses: Series = Series()
+    """The losses of all steps of the run, where they are kept."""
+
+    @property
+    def queued(self) -> int:
+        """How many batches have logs that have not been read."""
+        return self.batches - self.read
+
+
+class Means(NamedTuple):
+    """What an epoch came to: the means of figures, weighted by examples, and the values of metrics."""
+
+    batches: int = 0
+    figures: Mapping[str, float] = FrozenDict()
+    metrics: Mapping[str, float] = FrozenDict()
+
+    @property
+    def loss(self) -> float | None:
+        """The reduced loss, None where nothing was evaluated."""
+        return self.figures.get("loss")
 
     def named(self) -> dict[str, float]:
         """Name the metrics, and the means of what the loss reports beside itself."""
-        return self.metrics | {name: mean for name, mean in self.means.items() if name != "loss"}
+        return {**self.metrics, **{name: mean for name, mean in self.figures.items() if name != "loss"}}
 
-    def _check(self, logs: State) -> None:
-        taken = [name for name in logs if name in self._reserved or name.startswith("val_")]
-        if taken:
-            raise ValueError(f"a loss reports {', '.join(taken)}: rows and metrics have names like these")
 
-    def _read(self) -> None:
-        logs, count = self._queue.popleft()
-        loss, batch = logs["loss"].item(), self._read_so_far
-        self._read_so_far += 1
-        if self._all is not None:
-            self._all.append(loss)
-        if self._lost is not None and not math.isfinite(loss) and self._lost(batch, loss):
-            self._left_out += count
-            return
-        self._last, self._sum = loss, self._sum + loss
-        if callable(self._reduce):
-            self._own.append(loss)
-        for name, scalar in logs.items():
-            value = loss if name == "loss" else scalar.item()
-            self._sums[name] = self._sums.get(name, 0.0) + value * count
+def reserved_names(metrics: Sequence[Metric]) -> frozenset[str]:
+    """Return the names that a loss cannot report under, because rows or metrics have them."""
+    return frozenset(Row.__slots__).union(metric.name for metric in metrics)
 
-    def _reduced(self) -> float:
-        if callable(self._reduce):
-            return float(self._reduce(self._own))
-        return {"mean": self.means["loss"], "sum": self._sum, "last": self._last}[self._reduce]
+
+def check_names(logs: State, reserved: frozenset[str]) -> None:
+    """Raise ValueError where the loss reports under a name that is taken."""
+    taken = [name for name in logs if name in reserved or name.startswith("val_")]
+    if taken:
+        raise ValueError(f"a loss reports {', '.join(taken)}: rows and metrics have names like these")
+
+
+def add(sums: Sums, logs: State, count: int) -> Sums:
+    """Count a batch of so many examples and queue its logs; nothing is read.
+
+    >>> add(Sums(), {"loss": mx.array(0.5)}, 32)[:3]
+    (1, 32, 0)
+    """
+    batches, seen, read, left_out, last, total, by_name, queue, counted, losses = sums
+    queue = queue.append((logs, count))
+    return Sums(batches + 1, seen + count, read, left_out, last, total, by_name, queue, counted, losses)
+
+
+def read_oldest(sums: Sums, keep: bool, leave_out: Callable[[int, float], bool] | None = None) -> Sums:
+    """Read the oldest logs that are queued into the sums, which waits for the device.
+
+    Args:
+        sums: sums with at least one entry in the queue.
+        keep: whether to keep the loss of each step.
+        leave_out: is given the batch's number and a loss that is not finite, and says whether it is left out.
+    """
+    batches, seen, read, left_out, last, total, by_name, queue, counted, losses = sums
+    logs, count = queue.first()
+    loss = logs["loss"].item()
+    losses = losses.append(loss) if keep else losses
+    if leave_out is not None and not isfinite(loss) and leave_out(read, loss):
+        after = (left_out + count, last, total, by_name)
+    else:
+        after = (left_out, loss, total + loss, _added(by_name, logs, loss, count))
+        counted = None if counted is None else counted.append(loss)
+    return Sums(batches, seen, read + 1, *after, queue.rest(), counted, losses)
+
+
+def next_epoch(sums: Sums) -> Sums:
+    """Return empty sums for the next epoch, which keep the losses of the run.
+
+    >>> next_epoch(Sums(batches=3, losses=Series().append(0.5))).losses.values()
+    [0.5]
+    """
+    return Sums(counted=None if sums.counted is None else Series(), losses=sums.losses)
+
+
+def close(sums: Sums, data: Dataset, metrics: Mapping[str, float], reduce: Reducer) -> Means:
+    """Return what an epoch came to, of sums with an empty queue. ValueError when there was no batch."""
+    if not sums.batches:
+        raise ValueError(
+            f"an epoch of {data!r} gave no batch; it needs at least one, and a stream's factory must return "
+            "a fresh iterable each time"
+        )
+    counted = max(sums.examples - sums.left_out, 1)
+    figures = {name: total / counted for name, total in sums.sums.items()} or {"loss": nan}
+    return Means(sums.batches, FrozenDict({**figures, "loss": _reduced(sums, figures["loss"], reduce)}), metrics)
 
 
 def examples(batch: Batch) -> int:
@@ -149,3 +210,18 @@ def examples(batch: Batch) -> int:
             return int(part.shape[0])
         break
     return next((int(leaf.shape[0]) for leaf in leaves(batch) if getattr(leaf, "shape", ())), 1)
+
+
+def _added(by_name: Mapping[str, float], logs: State, loss: float, count: int) -> Mapping[str, float]:
+    """Return the sums of figures with those of a batch."""
+    now = {
+        name: by_name.get(name, 0.0) + (loss if name == "loss" else scalar.item()) * count
+        for name, scalar in logs.items()
+    }
+    return {**by_name, **now}
+
+
+def _reduced(sums: Sums, mean: float, reduce: Reducer) -> float:
+    if callable(reduce):
+        return float(reduce((sums.counted or Series()).values()))
+    return {"mean": mean, "sum": sums.total, "last": sums.last}[reduce]

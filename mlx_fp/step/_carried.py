@@ -40,7 +40,17 @@ class Carried:
         state: State = self._tree(1)
         return state
 
+    def shared(self) -> Carried:
+        """Return another state with the same arrays, which keeps them when this one gives them up."""
+        return Carried(self.arrays, self.form)
+
+    def release(self) -> None:
+        """Give up the arrays, so that whoever still holds this state no longer keeps them in memory."""
+        object.__setattr__(self, "arrays", None)
+
     def _tree(self, which: int) -> Tree:
+        if self.arrays is None:
+            raise RuntimeError("this state has been released: a run went on from it, and holds a later one")
         if self.form is None:
             return self.arrays[which]
         tree = self.form.trees(self.arrays)[which]

@@ -29,8 +29,8 @@ from mlx_fp.loop import _record as snapshot
 
 FOLDER = Path(__file__).parent / "golden" / "runs"
 FILES = {
-    "cut-2.safetensors": "725c4ed2c0d017f69f7dbad8a9ddea63fe51eb3a1a49c7cd885370eb7f8df7e1",
-    "ended-2.npz": "4406b567297b5e53c5687114bb8768847327e3ec11690f7b6fb71d435e17191b",
+    "cut-2.safetensors": "9347f2aa3261c622dd6b7f280eda09d5760524d9533c63b52e6eb20e598e04d9",
+    "ended-2.npz": "af03c352cd421a97395ee2c62fdfb70f49155bd98d53833b60b1a526b083f3a8",
 }
 VERSIONS = {
     "mlx_fp": "0.1.0",
@@ -112,7 +112,7 @@ def test_a_golden_run_holds_what_it_stood_at():
     assert (told["best_value"], told["best_epoch"], told["stale_epochs"]) == (told["rows"][0]["val_loss"], 0, 0)
     assert (told["epoch_loss"], told["monitor_value"]) == (told["rows"][0]["epoch_loss"], told["best_value"])
     assert (len(told["rows"]), told["losses"].dtype, told["losses"].shape) == (1, mx.float32, (5,))
-    assert (told["totals"]["batches"], told["totals"]["examples"]) == (2, 8)
+    assert (told["sums"]["batches"], told["sums"]["examples"]) == (2, 8)
     assert (told["optimizer"], told["versions"]) == ("accumulate(2)(clip_norm(1)(adam))", VERSIONS)
     assert told["data"] == "pipe(arrays(x=(12, 2), y=(12,)), shuffle(seed=5), batch(4), collate(_xy))"
     assert told["rates"] == {"optimizer.inner.inner.learning_rate": pytest.approx(1e-2)}

@@ -65,6 +65,13 @@ def test_from_every_step_and_epoch_a_run_goes_on_to_the_same_end(alone, tmp_path
         assert_same_run(fit(trainer(), resume=file), alone)
 
 
+def test_the_clock_of_a_resumed_epoch_counts_only_what_this_process_did(tmp_path):
+    fit(trainer(fp.checkpoints(tmp_path / "s-{step}", every_steps=1)))
+    row = fit(trainer(), resume=tmp_path / "s-5").rows[1]
+    left = 40 - 2 * 16
+    assert (row.timed, row.examples_per_second) == (left, left / row.seconds)
+
+
 def test_hook_memory_counts_and_schedule_go_on(tmp_path):
     seen = []
 

@@ -41,7 +41,7 @@ def files(folder):
 @pytest.mark.parametrize("options", [{}, {"every": 5}, {"every": None, "best": True}, {"background": True}])
 def test_a_run_that_stopped_early_and_is_submitted_again_does_nothing_more(options, tmp_path, caplog):
     told = []
-    hooks = fp.early_stop(1), fp.on("after_checkpoint", lambda event: told.append(event.path))
+    hooks = fp.early_stop(2), fp.on("after_checkpoint", lambda event: told.append(event.path))
     target = trainer(*hooks, fp.checkpoints(tmp_path / "ep-{epoch}", **options))
     first, _ = fit(target)
     assert len(told) == len(files(tmp_path))
@@ -56,7 +56,7 @@ def test_a_run_that_stopped_early_and_is_submitted_again_does_nothing_more(optio
 
 
 def test_more_epochs_do_not_go_beyond_the_end_of_a_run_left_alone(tmp_path):
-    target = trainer(fp.early_stop(1), fp.checkpoints(tmp_path / "ep-{epoch}"))
+    target = trainer(fp.early_stop(2), fp.checkpoints(tmp_path / "ep-{epoch}"))
     assert fit(target, epochs=3)[0].epochs_completed == 3
     assert_same_run(fit(target, epochs=6, resume="latest")[0], fit(target, epochs=6)[0])
 
@@ -64,7 +64,7 @@ def test_more_epochs_do_not_go_beyond_the_end_of_a_run_left_alone(tmp_path):
 @pytest.mark.parametrize("other", [[], [fp.early_stop(3)]], ids=["without", "more patient"])
 def test_without_the_hook_that_ended_it_a_run_goes_on(other, tmp_path):
     policy = fp.checkpoints(tmp_path / "ep-{epoch}")
-    fit(trainer(fp.early_stop(1), policy))
+    fit(trainer(fp.early_stop(2), policy))
     again, taken = fit(trainer(*other, policy), resume="latest")
     assert taken[0] == 9
     assert_same_run(again, fit(trainer(*other))[0])
@@ -138,7 +138,7 @@ def test_a_checkpoint_that_tells_of_an_end_leads_to_that_end(step, tmp_path):
 def test_a_signal_is_no_end_but_a_hooks_word_in_the_same_epoch_is(tmp_path):
     target = trainer(
         fp.on("after_epoch", lambda e: signal.raise_signal(signal.SIGTERM) if e.epoch == 2 else None),
-        fp.early_stop(1),
+        fp.early_stop(2),
         fp.checkpoints(tmp_path / "ep-{epoch}"),
     )
     assert fit(target)[0].stop_reason == "SIGTERM"

@@ -21,7 +21,7 @@ from toolz import pipe
 
 import mlx_fp as fp
 from mlx_fp import data, nn, optim
-from mlx_fp.loop._run import Run
+from mlx_fp.loop._signals import Signals
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX processes")
 EPOCHS = 6
@@ -73,24 +73,26 @@ def in_child(work, path, signals=None, delay=0.0):
 
 def interrupted(folder, begin):
     """Train until a signal comes; tell where it came, where the run ended, and which step its newest file is of."""
-    came, interrupt = [], Run.interrupt
+    came, steps = [], [0]
+    first = Signals._first
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)  # what a signal does that comes before the run or after it
 
-    def noting(self, why):
-        came.append(self.steps)
-        interrupt(self, why)
+    def noting(self, number, frame):
+        came.append(steps[0])
+        first(self, number, frame)
 
     def paced(event):
+        steps[0] = event.step + 1
         time.sleep(0.005)
 
-    Run.interrupt = noting
+    Signals._first = noting
     begun = fp.on("before_fit", lambda event: begin() and None)
     policy = fp.checkpoints(folder / "s-{step}-{next_epoch}", every=3)
     report = fit(trainer(policy, begun, fp.on("after_step", paced)))
-    steps = [fp.load(file).metadata["step"] for file in folder.glob("*.safetensors")]
+    saved = [fp.load(file).metadata["step"] for file in folder.glob("*.safetensors")]
     ended = report.rows[-1].steps if report.rows else 0
-    return {"came": came, "ended": ended, "saved": max(steps, default=0), "why": report.stop_reason}
+    return {"came": came, "ended": ended, "saved": max(saved, default=0), "why": report.stop_reason}
 
 
 def resumed(folder, begin):
@@ -185,7 +187,7 @@ def harmless():
     signal.signal(signal.SIGTERM, before)
 
 
-@pytest.mark.parametrize("file", ["_run.py", "_epochs.py", "_training.py", "_checkpointing.py"])
+@pytest.mark.parametrize("file", ["_run.py", "_driving.py", "_training.py", "_checkpointing.py", "_telling.py"])
 def test_a_signal_at_any_line_of_the_loop_ends_the_run_with_a_file_to_go_on_from(file, tmp_path, harmless):
     def train(folder, **options):
         return fit(trainer(fp.checkpoints(folder / "s-{step}-{next_epoch}", every=9)), epochs=2, **options)
@@ -253,7 +255,7 @@ def test_an_interrupted_run_lets_its_folder_go_at_once(tmp_path):
     try:
         with suppress(KeyboardInterrupt):
             fit(trainer(policy, fp.on("after_step", interrupted)))
-        assert not [one for one in gc.get_objects() if type(one).__name__ == "Saver"]
+        assert not [one for one in gc.get_objects() if type(one).__name__ == "Writer"]
     finally:
         gc.enable()
 

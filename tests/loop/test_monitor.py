@@ -65,8 +65,8 @@ def test_nothing_but_nan_has_no_best():
     assert (verdicts(report), report.best_value, report.best_epoch) == ([False, False], None, None)
 
 
-def test_an_infinity_is_a_number():
-    assert verdicts(run([math.inf, math.inf, 5.0])) == [True, False, True]
+def test_an_infinity_is_never_the_best():
+    assert verdicts(run([math.inf, math.inf, 5.0])) == [False, False, True]
 
 
 def test_mode_max_takes_the_most():
@@ -93,7 +93,7 @@ def test_the_best_is_the_least_or_most_of_the_numbers_and_the_first_of_equals(va
         row = Row(epoch, 1, 1, epoch + 1, value, {}, None, {}, 0, 0.0)
         standing, row = judged(fp.Monitor("epoch_loss", mode), standing, row)
         improved.append(row.improved)
-    numbers = [value for value in values if not math.isnan(value)]
+    numbers = [value for value in values if math.isfinite(value)]
     best = (min if mode == "min" else max)(numbers) if numbers else None
     assert standing.best_value == best
     assert standing.best_epoch == (None if best is None else values.index(best))

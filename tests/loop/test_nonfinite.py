@@ -31,7 +31,7 @@ def fit(train, *verbs, **options):
 def test_it_is_an_error_with_its_step_and_batch(sync):
     with pytest.raises(FloatingPointError, match="the loss is nan at step 9, batch 3 of the epoch") as caught:
         fit(data.stream(lambda epoch: batches(3) if epoch == 1 else GOOD), epochs=3, sync=sync)
-    assert any("split=train, epoch=1" in note for note in caught.value.__notes__)
+    assert any("split=train, epoch=1, batch=3" in note for note in caught.value.__notes__)
 
 
 @pytest.mark.parametrize("bad", range(6))

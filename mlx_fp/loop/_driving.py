@@ -1,0 +1,60 @@
+"""The one driver of a run: it follows the fold, keeps its last state, and hands on the events that are wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import nullcontext, suppress
+
+from ..core.backend import device_backend
+from ._event import Event
+from ._hook import Stop
+from ._run import run
+from ._state import Loop, LoopState, Moment, World
+from ._summary import report_of
+from ._telling import told
+
+__all__ = ["drive"]
+
+
+def drive(loop: Loop, state: LoopState, world: World) -> Generator[Event, None, LoopState]:
+    """Follow a run from a state; yield the events that are wanted, and return the state at the end.
+
+    `after_fit` comes last. When an error, an interrupt or the closing of the stream ends the run, its hooks still run,
+    and then the exception goes on.
+    """
+    tuned = device_backend().tuned(loop.step.parameter_bytes, loop.plan.streams)
+    with tuned, world.writer or nullcontext():
+        moments, last = run(loop, state, world), Moment(state, state.moving)
+        del state  # a frame that holds a state keeps its parameters
+        try:
+            while True:
+                try:
+                    last = next(moments)
+                except StopIteration as done:
+                    state = done.value
+                    break
+                if last.event is not None:
+                    yield last.event
+                    last = last._replace(event=None)
+        except BaseException as error:
+            with suppress(BaseException):  # this error, with a note of where it came from
+                moments.throw(error)
+            closed = isinstance(error, GeneratorExit)
+            reason = "the stream was closed" if closed else f"{type(error).__name__}: {error}"
+            state = last.state.asking(stop=Stop(reason))
+            for _ in _after_fit(loop, state, world):
+                pass
+            raise
+        return (yield from _after_fit(loop, state, world))
+
+
+def _after_fit(loop: Loop, state: LoopState, world: World) -> Generator[Event, None, LoopState]:
+    """Tell of the end of a run; return the state that hooks make of it."""
+    moments = told(loop, state, world.deaf(), "after_fit", report=report_of(loop, state, world.writer))
+    while True:
+        try:
+            moment = next(moments)
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]
+        if moment.event is not None:
+            yield moment.event

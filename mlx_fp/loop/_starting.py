@@ -1,0 +1,80 @@
+"""How a run starts: its loop, and its state, new or from a checkpoint."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+from ..checkpointing._resume import resolved
+from ..checkpointing._retention import is_newest, new_run
+from ..checkpointing._writer import Writer
+from ..core._frozen import FrozenDict
+from ..optim import averaged, skip_nonfinite
+from ..optim._rates import learning_rates
+from ..step._carried import Carried
+from ..step._evaluate import eval_step
+from ..step._train import train_step
+from ._evaluation import names_in_logs
+from ._hook import Hook, Stop, hook_states
+from ._monitor import watched
+from ._plan import SYNC, Plan, check_unrolling
+from ._record import resumed
+from ._state import Lineage, Loop, LoopState, Moving, Origin
+from ._totals import IN_FLIGHT, Series, Sums
+from ._trainer import Trainer
+
+__all__ = ["started"]
+
+_LOG = logging.getLogger("mlx_fp.loop")
+
+
+def started(trainer: Trainer, plan: Plan) -> tuple[Loop, LoopState, Writer | None]:
+    """Return the loop of a run, its state before the first step of this process, and the writer of its files."""
+    loop, state = _new(trainer, plan.shaped(trainer.task))
+    writer = None if trainer.policy is None else Writer(trainer.policy)
+    found, kind = resolved(plan.resume, trainer, loop.monitor.name, writer)
+    files = [] if writer is None else writer.files()
+    if found is None:
+        return loop, replace(state, lineage=Lineage(new_run(files))), writer
+    state = resumed(loop, state, found)
+    if not is_newest(found.path, files):
+        branches = {**state.lineage.branches, state.lineage.run: state.steps}
+        state = replace(state, lineage=Lineage(new_run(files), branches))
+    if state.ended is not None:
+        state = state.asking(stop=Stop(state.ended))
+        message = "%s is of a run that a hook has ended: %s; without that hook it goes on"
+        _LOG.warning(message, found.path or "the checkpoint", state.ended)
+    if writer is not None:
+        writer.take_up(found.path, state.steps, state.cursor, state.ended)
+    source = kind if found.path is None else str(found.path)
+    return replace(loop, origin=Origin(state.epoch, source, found.metadata["epoch"])), state, writer
+
+
+def _new(trainer: Trainer, plan: Plan) -> tuple[Loop, LoopState]:
+    task, hooks = trainer.task, tuple(sorted(trainer.hooks, key=lambda hook: hook.priority))
+    common = {"metrics": task.metrics, "compile": plan.compile, "dtype": plan.dtype, "streams": plan.streams}
+    optimizer = skip_nonfinite()(trainer.optimizer) if plan.nonfinite == "skip" else trainer.optimizer
+    step = train_step(trainer.model, task.loss, optimizer, **common)
+    evaluate = eval_step(trainer.model, task.loss, **common)
+    params, opt_state = step.init(plan.seed if plan.params is None else plan.params, seed=plan.seed)
+    if plan.averaged:
+        averaged(opt_state)  # a KeyError where no optimiser keeps averages
+    listeners = _listeners(hooks)
+    listened = frozenset(listeners) | plan.wanted
+    check_unrolling(plan.steps_per_call, params, listened)
+    sync = SYNC.get(plan.sync)
+    monitor = watched(
+        task, trainer.monitor, plan.validation is not None, lambda: names_in_logs(evaluate, params, plan.train)
+    )
+    in_flight = IN_FLIGHT * plan.steps_per_call if sync else math.inf
+    rates: Mapping[str, float] = FrozenDict(learning_rates(opt_state))
+    sums = Sums(counted=Series() if callable(plan.reduce) else None)
+    loop = Loop(trainer, plan, step, evaluate, monitor, hooks, listeners, listened, rates, in_flight, sync)
+    return loop, LoopState(Moving(Carried((params, opt_state)), sums, hook_states(hooks)))
+
+
+def _listeners(hooks: tuple[Hook, ...]) -> Mapping[str, tuple[int, ...]]:
+    events = dict.fromkeys(hook.event for hook in hooks)
+    return FrozenDict({name: tuple(i for i, hook in enumerate(hooks) if hook.event == name) for name in events})

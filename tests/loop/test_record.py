@@ -1,0 +1,166 @@
+"""The law of a run's state: what is recorded of it is restored to it, and recording does nothing else."""
+
+from __future__ import annotations
+
+import ast
+from itertools import islice
+from pathlib import Path
+
+import mlx.core as mx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from toolz import pipe
+
+import mlx_fp as fp
+from mlx_fp import data, nn, optim
+from mlx_fp.loop import _record
+from mlx_fp.loop._hook import HookState
+from mlx_fp.loop._plan import plan
+from mlx_fp.loop._record import record, restored
+from mlx_fp.loop._run import run
+from mlx_fp.loop._starting import started
+from mlx_fp.loop._state import World
+from mlx_fp.loop._totals import Series, Sums
+
+X = mx.random.normal((22, 3), key=mx.random.key(0))
+TRAIN = pipe(data.arrays(x=X, y=X.sum(axis=1)), data.shuffle(seed=3), data.batch(4))
+HELD = pipe(data.arrays(x=X[:8], y=X[:8].sum(axis=1)), data.batch(4))
+
+
+def count(memory, event):
+    return {"seen": memory["seen"] + 1, "sum": memory["sum"] + event.loss, "pair": (1, [event.epoch])}, None
+
+
+HOOKS = {
+    "fold": fp.with_hooks(fp.fold("after_step", {"seen": 0, "sum": mx.array(0.0), "pair": None}, count)),
+    "stop": fp.on("after_step", lambda event: fp.Stop("enough") if event.step == 7 else None),
+    "pause": fp.on("after_epoch", lambda event: fp.Stop("later", final=False) if event.epoch == 1 else None),
+    "validate": fp.on("after_step", lambda event: fp.Validate(), every=4),
+    "once": fp.on("before_step", lambda event: None, once=True),
+    "halves": fp.on("after_backward", lambda event: None, every=3),
+    "replace": fp.on("after_epoch", lambda event: fp.Replace(params=event.state.params)),
+}
+
+RUNS = st.fixed_dictionaries(
+    {
+        "hooks": st.sets(st.sampled_from(sorted(HOOKS)), max_size=4),
+        "accumulate": st.sampled_from([1, 2]),
+        "moments": st.integers(0, 60),
+        "options": st.fixed_dictionaries(
+            {
+                "epochs": st.integers(1, 3),
+                "keep_losses": st.booleans(),
+                "sync": st.sampled_from(["async", "step", "none"]),
+                "reduce": st.sampled_from(["mean", "last", max]),
+                "seed": st.integers(0, 3),
+            }
+        ),
+    }
+)
+
+
+def reached(drawn):
+    """The loop, and the state that a random run has after so many moments."""
+    verbs = [HOOKS[name] for name in sorted(drawn["hooks"])]
+    optimizer = optim.accumulate(drawn["accumulate"])(optim.adam(1e-2))
+    model = nn.sequential(nn.linear(3, 4), nn.dropout(0.2), nn.linear(4, 1))
+    trainer = pipe(fp.trainer(model, fp.regression(metrics=[])), fp.with_optimizer(optimizer), *verbs)
+    loop, state, _ = started(trainer, plan(TRAIN, (), {"validation": HELD, **drawn["options"]}))
+    for moment in islice(run(loop, state, World()), drawn["moments"]):
+        state = moment.state
+    return loop, state
+
+
+def plain(value):
+    """A value with its arrays as lists, for comparison; NaN is equal to NaN."""
+    if isinstance(value, mx.array):
+        return ("array", str(value.dtype), value.tolist())
+    if isinstance(value, dict):
+        return {key: plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(each) for each in value]
+    return repr(value)
+
+
+def everything(state):
+    """All of a state, the trees by their bits."""
+    moving = state.moving
+    trees = {path: leaf.tolist() for path, leaf in fp.flat([moving.train.params, moving.train.opt_state]).items()}
+    rest = (state.epoch, state.opened, state.rows, state.completed, state.standing, state.lineage)
+    return trees, plain(moving.sums), plain(moving.hooks), plain(moving.requests), plain(rest)
+
+
+@settings(max_examples=40, deadline=None)
+@given(RUNS)
+def test_a_recorded_state_is_restored(drawn):
+    loop, state = reached(drawn)
+    before = everything(state)
+    train = state.moving.train
+    again = restored(loop, record(loop, state), train.params, train.opt_state)
+    assert everything(again) == before
+    assert everything(state) == before, "recording has changed the state"
+    assert plain(record(loop, again)) == plain(record(loop, state))
+
+
+class Unread:
+    """A log that must not be read."""
+
+    def item(self):
+        raise AssertionError("recording has read a value of the device")
+
+    __float__ = item
+
+
+@pytest.mark.parametrize("nonfinite", ["raise", "stop", "skip", "keep"])
+def test_recording_reads_nothing_and_decides_nothing(nonfinite):
+    """A queued loss that is NaN once stopped a run, or raised, as its state was recorded."""
+    trainer = fp.trainer(nn.linear(3, 1), fp.regression(metrics=[]))
+    loop, state, _ = started(trainer, plan(TRAIN, (), {"nonfinite": nonfinite}))
+    logs = {"loss": Unread()}
+    queue = Series().append((logs, 4)).append(({"loss": mx.array(mx.nan)}, 4))
+    sums = Sums(batches=2, examples=8, queue=queue)
+    queued = state.asking(validate=True)
+    queued = type(queued)(queued.moving._replace(sums=sums), 0, 0)
+    metadata = record(loop, queued)
+    assert metadata["sums"]["queue"][0][0]["loss"] is logs["loss"]
+    assert queued.stop is None
+    assert metadata["requests"]["stop"] is None
+
+
+def test_hooks_that_were_not_there_begin_anew():
+    trainer = fp.trainer(nn.linear(3, 1), fp.regression(metrics=[]))
+    loop, state, _ = started(HOOKS["once"](trainer), plan(TRAIN, (), {}))
+    train = state.moving.train
+    more, *_ = started(HOOKS["fold"](HOOKS["once"](trainer)), plan(TRAIN, (), {}))
+    again = restored(more, record(loop, state), train.params, train.opt_state)
+    assert again.moving.hooks[0] == state.moving.hooks[0]
+    assert isinstance(again.moving.hooks[1], HookState)
+    assert again.moving.hooks[1].seen == 0
+
+
+FOLDER = Path(_record.__file__).parent
+EFFECTS = {"_progress.py", "_signals.py"}
+"""The ports of the loop; the third, the writer, has a folder of its own."""
+CLASS_BODIES = {("_copies.py", "decorated")}
+"""Functions that finish a class as it is defined."""
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.name)
+def test_no_attribute_is_assigned_outside_a_constructor(path):
+    if path.name in EFFECTS:
+        return
+    found = []
+    for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(function, (ast.FunctionDef, ast.Lambda)) or getattr(function, "name", "") == "__init__":
+            continue
+        if (path.name, getattr(function, "name", "")) in CLASS_BODIES or getattr(function, "name", "") == "owning":
+            continue
+        for node in ast.walk(function):
+            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+            if isinstance(node, (ast.Assign, ast.AugAssign, ast.AnnAssign)):
+                names = [one for target in targets for one in ast.walk(target) if isinstance(one, ast.Attribute)]
+                found += [f"line {node.lineno}: {ast.unparse(one)}" for one in names if isinstance(one.ctx, ast.Store)]
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "setattr":
+                found.append(f"line {node.lineno}: setattr")
+    assert not found
