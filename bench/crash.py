@@ -74,7 +74,7 @@ def digest(report):
     for tree in (report.params, report.opt_state):
         for name, leaf in fp.flat(tree).items():
             found.update(name.encode() + np.array(leaf).tobytes())
-    rows = [{**asdict(row), "seconds": 0, "checkpoint": None} for row in report.rows]
+    rows = [{**asdict(row), "seconds": 0, "timed": None, "checkpoint": None} for row in report.rows]
     found.update(json.dumps([rows, report.losses, report.best_value, report.best_epoch]).encode())
     return found.hexdigest()
 
