@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import chain
 
 from ..optim._state import finite
@@ -103,12 +103,13 @@ def _saved(loop: Loop, state: LoopState, world: World) -> Moments:
         _LOG.warning("%s", fault)
         return state
     with world.undisturbed():  # a second signal must not cut it
-        path = writer.policy.of(record(loop, state))
+        state = yield from _written(loop, state, world, wait=True)  # one is written at a time
+        recorded = record(loop, state)
+        path = writer.policy.of(recorded)
         state = replace(state, rows=_with_checkpoint(state, str(path)))
         yield Moment(state, state.moving)
-        state = yield from _written(loop, state, world, wait=True)  # one is written at a time
-        train = state.moving.train
-        writer.start(path, train.params, train.opt_state, record(loop, state), state.ended)
+        recorded["rows"], train = [asdict(row) for row in state.rows], state.moving.train
+        writer.start(path, train.params, train.opt_state, recorded, state.ended)
         wait = not writer.policy.background or state.moving.requests.interrupted
         return (yield from _written(loop, state, world, wait=wait))
 
