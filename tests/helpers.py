@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
+from hypothesis import strategies as st
 
 import mlx_fp as fp
 from mlx_fp import nn
@@ -43,6 +44,20 @@ class Pair(NamedTuple):
 
     left: object
     right: object
+
+
+def trees(keys, leaves, most):
+    """Return a strategy of trees: every kind of container, at most so many leaves."""
+
+    def containers(inner):
+        return st.one_of(
+            st.dictionaries(keys, inner, max_size=3),
+            st.lists(inner, max_size=3),
+            st.lists(inner, max_size=3).map(tuple),
+            st.builds(Pair, inner, inner),
+        )
+
+    return st.recursive(leaves, containers, max_leaves=most)
 
 
 def bits(tree):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import mlx.core as mx
 import numpy as np
 import pytest
-from helpers import Pair
+from helpers import Pair, trees
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,16 +26,7 @@ class Other(NamedTuple):
 ARRAY = mx.array(0.0)
 KEYS = st.one_of(st.text(max_size=3), st.integers(0, 3), st.sampled_from(["it's", 'a"b', "a.b", "{x}", "\\", "\n"]))
 LEAVES = st.one_of(st.just(ARRAY), st.none(), st.booleans(), st.integers(-2, 2), st.floats(), st.text(max_size=2))
-TREES = st.recursive(
-    LEAVES,
-    lambda inner: st.one_of(
-        st.dictionaries(KEYS, inner, max_size=3),
-        st.lists(inner, max_size=3),
-        st.lists(inner, max_size=3).map(tuple),
-        st.builds(Pair, inner, inner),
-    ),
-    max_leaves=10,
-)
+TREES = trees(KEYS, LEAVES, 10)
 
 
 def spelled(tree):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mlx.core as mx
 import numpy as np
 import pytest
-from helpers import Pair, assert_same_bits
+from helpers import Pair, assert_same_bits, trees
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from toolz import pipe
@@ -16,16 +16,7 @@ from mlx_fp.tree._paths import flat, fresh, leaves, merge, norm, partition, path
 
 KEYS = st.sampled_from(["weight", "bias", "0", "10", "a.b", "layers"])
 LEAVES = st.integers(0, 9).map(float)
-TREES = st.recursive(
-    LEAVES,
-    lambda inner: st.one_of(
-        st.dictionaries(KEYS, inner, max_size=3),
-        st.lists(inner, max_size=3),
-        st.lists(inner, max_size=3).map(tuple),
-        st.builds(Pair, inner, inner),
-    ),
-    max_leaves=12,
-)
+TREES = trees(KEYS, LEAVES, 12)
 
 
 def drawn_like(tree):
