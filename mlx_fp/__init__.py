@@ -70,6 +70,8 @@ if TYPE_CHECKING:
     from .store._checkpoint import save as save
     from .task import metrics as metrics
     from .task._folds import Metric as Metric
+    from .task._mean import Mean as Mean
+    from .task._mean import mean as mean
     from .task._task import Task as Task
     from .task._task import classification as classification
     from .task._task import language_modeling as language_modeling
@@ -125,6 +127,7 @@ _NAMES = {
     ".store._bundle": ("bundle", "read_bundle", "save_bundle"),
     ".store._checkpoint": ("Checkpoint", "load", "save"),
     ".task._folds": ("Metric",),
+    ".task._mean": ("Mean", "mean"),
     ".task._task": ("Task", "classification", "language_modeling", "regression"),
     ".task.metrics": ("accuracy",),
     ".tree._paths": ("flat", "merge", "norm", "partition", "paths", "restore_like", "size", "swap"),
