@@ -70,6 +70,7 @@ ONLY_HERE = {
         "stack": "a combinator",
         "summary": "what a model is made of",
         "unfreeze": "Module.unfreeze, as a verb",
+        "wide": "a part in float32 within a narrow step",
     },
     losses: {},
     initializers: {},

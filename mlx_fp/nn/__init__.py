@@ -10,6 +10,7 @@ from ._mlx_layers import *  # noqa: F403
 from ._mlx_layers import __all__ as _layers
 from ._remat import remat
 from ._summary import Summary, summary
+from ._wide import wide
 
 __all__ = [
     "Layer",
@@ -41,5 +42,6 @@ __all__ = [
     "stack",
     "summary",
     "unfreeze",
+    "wide",
 ]
 __all__ += _layers

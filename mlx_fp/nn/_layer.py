@@ -12,7 +12,7 @@ from ..core._errors import nearest
 from ..core._mlx import mx
 from ..core._types import Array, Params
 from ..tree._paths import alike, flat, paths
-from ..tree._select import Select, everything, select, within
+from ..tree._select import Select, everything, nothing, parted, select, within
 
 __all__ = [
     "Layer",
@@ -70,6 +70,7 @@ class Layer:
       updated buffers only. `key` is the call's random stream; drawing with `train=True` and no key is a ValueError.
     - `trainable(params) -> Select` says which leaves train.
     - `parts` are the layers that it is made of, by path.
+    - `wide` chooses the leaves that a step in a narrower type leaves as they are, see `nn.wide`.
     """
 
     init: Callable[..., Params]
@@ -77,6 +78,7 @@ class Layer:
     trainable: Trainable = field(default_factory=Trainable)
     name: str = "layer"
     parts: tuple[tuple[str, Layer], ...] = ()
+    wide: Select = nothing
 
     def __repr__(self) -> str:
         return _drawn(self)
@@ -121,7 +123,8 @@ def layer(
     def made(key: int | Array | None = None) -> Params:
         return make() if key is None else rng.run(key, make)[0]
 
-    return Layer(made, Apply(run), trainable or Trainable(), name, parts)
+    wide = parted({path: part.wide for path, part in parts})
+    return Layer(made, Apply(run), trainable or Trainable(), name, parts, wide)
 
 
 def init(key: int | Array) -> Callable[[Layer], Params]:

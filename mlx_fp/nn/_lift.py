@@ -19,7 +19,7 @@ from ..core._signature import arguments, name_of, signature_of
 from ..core._types import Params
 from ..core.backend import in_use
 from ..tree._paths import flat, fresh
-from ..tree._select import select
+from ..tree._select import Select, select, within
 from ._layer import Apply, Layer, Trainable, check_given, layer
 from ._module import NO_SUBSTITUTES, Module, fill, hidden, parameters, read, refuse_functions_of_modules, structure
 
@@ -211,7 +211,8 @@ def _freeze_rest(module: mlx_nn.Module, params: Params, target: Layer) -> mlx_nn
 def _lifted(still: mlx_nn.Module, make: Callable[[], Params]) -> Layer:
     mx.eval(hidden(still))
     run = _Run(still, frozenset(flat(parameters(still))))
-    return layer(make, run, trainable=_trainable(still), name=type(still).__name__)
+    made = layer(make, run, trainable=_trainable(still), name=type(still).__name__)
+    return replace(made, wide=_wide_leaves(still))
 
 
 def _trainable(module: mlx_nn.Module) -> Trainable:
@@ -224,6 +225,12 @@ def _trainable(module: mlx_nn.Module) -> Trainable:
     rules = ((select(may - trains), False),) if may - trains else ()
     chosen = select(lambda path: path in may)
     return Trainable(lambda params: chosen, rules)
+
+
+def _wide_leaves(module: mlx_nn.Module) -> Select:
+    """Choose what the layers that were lowered into a module keep wide."""
+    lowered = [(path, m._layer.wide) for path, m in module.named_modules() if isinstance(m, _Lowered)]
+    return select([within(path, wide) if path else wide for path, wide in lowered])
 
 
 def _is_module_class(entry: Any) -> bool:

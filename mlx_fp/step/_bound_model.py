@@ -7,24 +7,26 @@ from typing import Any
 
 from ..core._mlx import mx, utils
 from ..core._signature import spread
-from ..core._types import Array, Batch, Loss, Params, State, Tree
+from ..core._types import Array, Batch, Loss, Params, State
 from ..nn._layer import Layer
 from ..nn._lift import method
+from ..tree._casting import cast, is_narrow, widened
 from ..tree._paths import fresh
-from ..tree._select import everything
+from ..tree._select import everything, nothing
 
 __all__ = ["Bound", "losses", "output"]
 
 _RETURNS = "a loss returns a scalar array, or (scalar, dict of scalars)"
 
-tree_map, tree_map_with_path = utils.tree_map, utils.tree_map_with_path
+tree_map_with_path = utils.tree_map_with_path
 
 
 class Bound:
     """The model during one step; keeps the buffers that each call hands back, and the last output.
 
     It has the other methods of a lifted module, too: `forward.encode(x)`, see `nn.method`. In another floating type,
-    inputs and weights are narrowed; buffers are not, and the loss gets its batch as it came.
+    inputs and weights are cast; buffers are not, and the loss gets its batch as it came. Where that type is narrow, the
+    weights of `nn.wide` parts are not cast, and the loss gets the model's floating outputs in float32.
     """
 
     __slots__ = ("_dtype", "_model", "_output", "params", "train")
@@ -44,19 +46,21 @@ class Bound:
 
     def _run(self, model: Layer, *xs: Any, **kw: Any) -> Any:
         trainable = self._model.trainable
-        weight = trainable.leaves(self.params)
+        weight, narrow = trainable.leaves(self.params), is_narrow(self._dtype)
+        chosen = weight & ~(self._model.wide if narrow else nothing)
         stays = (trainable(self.params) if self._dtype is None else weight) if self.train else everything
 
-        def narrow(path: str, leaf: Array) -> Array:
-            narrowed: Array = _cast(leaf, self._dtype if weight(path, leaf) else None)
-            return narrowed
+        def taken(path: str, leaf: Array) -> Array:
+            own: Array = cast(leaf, self._dtype if chosen(path, leaf) else None)
+            return own
 
         def kept(path: str, after: Array, before: Array) -> Array:
             return before if stays(path, before) else after.astype(before.dtype)
 
-        inside = tree_map_with_path(narrow, self.params)
-        xs, kw = _cast(xs, self._dtype), _cast(kw, self._dtype)
-        self._output, after = model.apply.run(inside, xs, kw, self.train)  # `key` may be an argument of the model's
+        inside = tree_map_with_path(taken, self.params)
+        xs, kw = cast(xs, self._dtype), cast(kw, self._dtype)
+        y, after = model.apply.run(inside, xs, kw, self.train)  # `key` may be an argument of the model's
+        self._output = widened(y) if narrow else y
         self.params = tree_map_with_path(kept, after, self.params)
         return self._output
 
@@ -83,12 +87,3 @@ def losses(loss: Loss, forward: Bound, batch: Batch) -> tuple[Array, State]:
 
 def _kind(value: Any) -> str:
     return f"an array of shape {value.shape}" if isinstance(value, mx.array) else type(value).__name__
-
-
-def _cast(tree: Tree, dtype: Any) -> Tree:
-    """Take a tree afresh, its floating arrays in another floating type, None being their own."""
-
-    def narrow(leaf: Any) -> Any:
-        return leaf.astype(dtype) if isinstance(leaf, mx.array) and mx.issubdtype(leaf.dtype, mx.floating) else leaf
-
-    return fresh(tree) if dtype is None else tree_map(narrow, fresh(tree))

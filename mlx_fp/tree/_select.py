@@ -104,15 +104,16 @@ def parted(parts: Mapping[str, Select]) -> Select:
     >>> rule("layers.0.bias"), rule("layers.1.bias"), rule("head.weight"), rule("head.bias")
     (True, False, True, False)
     """
-
-    rules = {prefix: within(prefix, inner) for prefix, inner in parts.items()}
+    rules = {prefix: within(prefix, inner) for prefix, inner in parts.items() if inner is not nothing}
+    if not rules:
+        return nothing
 
     def match(path: str, leaf: Any) -> bool:
         head = path.split(".", 2)[:2]
         rule = rules.get(head[0]) or rules.get(".".join(head), nothing)
         return rule(path, leaf)
 
-    text = " | ".join(map(repr, rules.values())) or repr(nothing)
+    text = " | ".join(map(repr, rules.values()))
     return Select(match, text, len(rules) < 2, frozenset().union(*(rule.named for rule in rules.values())))
 
 
