@@ -125,3 +125,8 @@ def test_a_part_is_no_leaf_of_itself():
     assert not rule("head")
     assert not rule("layers.0")
     assert rule("layers.0.weight")
+
+
+def test_parts_of_which_nothing_is_chosen_choose_nothing():
+    assert parted({}) is parted({"a": nothing, "b": nothing}) is nothing
+    assert repr(parted({"a": nothing, "b": everything})) == "within('b', everything)"
