@@ -348,7 +348,7 @@ def test_bfloat16_computes_narrow_and_updates_float32():
     def record(model, x, y):
         out = model(x)
         seen.append((x.dtype, y.dtype, out.dtype))
-        return nn.losses.mse_loss(out, y)
+        return nn.losses.mse_loss(out, y), {"finer": (out != out.astype(mx.bfloat16)).sum()}
 
     step = fp.train_step(small_net(), record, optim.adam(1e-4), dtype=mx.bfloat16)
     params, opt_state = step.init(0)
@@ -357,7 +357,7 @@ def test_bfloat16_computes_narrow_and_updates_float32():
     assert seen == [(mx.float32, mx.float32, mx.float32)]  # the loss gets its batch as it came, and wide outputs
     assert {path: leaf.dtype for path, leaf in flat([new, new_state]).items()} == before
     assert {leaf.dtype for leaf in leaves(new)} == {mx.float32}
-    assert logs["loss"].dtype == mx.float32
+    assert (logs["loss"].dtype, logs["finer"].item()) == (mx.float32, 0)
     change = mx.abs(new["head"]["weight"] - params["head"]["weight"])
     assert 0 < change.max().item() < 1e-3, "an update this small is lost in bfloat16"
     moved = run(step, new, new_state, [random_batch()] * 2)[0]["norm"]["running_mean"]
@@ -598,9 +598,15 @@ def test_eval_step_leaves_the_callers_random_stream():
 
 
 def test_eval_step_computes_narrow():
-    evaluate = fp.eval_step(nn.linear(3, 2), lambda m, x: (m(x).mean(), {"mean": m(x).mean()}), dtype=mx.bfloat16)
-    _, logs = evaluate(nn.init(0)(nn.linear(3, 2)), {}, random_batch()[0])
-    assert (logs["loss"].dtype, logs["mean"].dtype) == (mx.float32, mx.float32)
+    def loss(model, x):
+        y = model(x)
+        return y.mean(), {"mean": y.mean(), "finer": (y != y.astype(mx.bfloat16)).sum()}
+
+    model, x = nn.linear(3, 2), random_batch()[0]
+    for dtype, finer in ((None, True), (mx.bfloat16, False)):
+        _, logs = fp.eval_step(model, loss, dtype=dtype)(nn.init(0)(model), {}, x)
+        assert (logs["loss"].dtype, logs["mean"].dtype) == (mx.float32, mx.float32)
+        assert (logs["finer"].item() > 0) == finer, "the outputs are not those of the type"
 
 
 # the record -----------------------------------------------------------------------------------------------------
