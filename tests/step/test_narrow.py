@@ -245,6 +245,13 @@ def test_outside_a_narrow_step_no_bit_is_another(dtype, compile):
     assert_same_bits(plain, trained(net(nn.wide)))
 
 
+def test_a_step_in_a_wider_type_takes_the_weights_of_a_wide_part_into_it():
+    seen = []
+    model = nn.wide(PARTS["native"](seen))
+    outputs(model, mx.ones((1, 2)), mx.float32, {"by": mx.ones((2,), mx.bfloat16)})
+    assert [(kind, by.dtype) for kind, by in seen] == [(mx.float32, mx.float32)]
+
+
 def test_a_wide_model_in_a_narrow_step_computes_what_float32_computes():
     model, x = net(lambda part: part), in_type(random_batch()[0], mx.bfloat16)
     params = nn.init(0)(model)
