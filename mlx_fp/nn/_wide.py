@@ -14,12 +14,16 @@ from ._lift import as_layer
 __all__ = ["wide"]
 
 
-def wide(entry: Any) -> Layer:
+def wide(entry: Any, *, narrow_outputs: bool = True) -> Layer:
     """Compute a layer in float32 within a step that computes in a narrower type, `train_step(dtype=mx.bfloat16)` say.
 
-    Such a step leaves the layer's parameters as they are. Narrow inputs go in as float32, and floating outputs come
-    back in the type of the first floating input. With inputs of float32, and with none that is floating, nothing is
-    cast: an embedding of tokens gives float32.
+    Such a step leaves the layer's parameters as they are. Narrow inputs go in as float32. With inputs of float32, and
+    with none that is floating, nothing is cast: an embedding of tokens gives float32.
+
+    Args:
+        entry: the layer, or anything that a combinator takes for one.
+        narrow_outputs: whether floating outputs come back in the type of the first floating input. False is for a head,
+            whose outputs the loss takes.
 
     >>> import mlx.core as mx
     >>> from mlx_fp import nn
@@ -34,6 +38,6 @@ def wide(entry: Any) -> Layer:
         if not is_narrow(came):
             return inner.apply.run(params, xs, kw, train)
         y, after = inner.apply.run(params, widened(xs), widened(kw), train)
-        return cast(y, came), after
+        return cast(y, came) if narrow_outputs else y, after
 
     return replace(inner, apply=Apply(run), name=f"wide({inner.name})", wide=everything)

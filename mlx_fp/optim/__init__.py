@@ -1,16 +1,17 @@
 """Optimisers as values: every one of mlx.optimizers, every schedule, and verbs that wrap them."""
 
+from typing import NoReturn
+
 from ..core import _mlx as _door  # noqa: F401  says what to install where MLX is missing
 from ._groups import groups
 from ._mlx_optimizers import *  # noqa: F403
 from ._mlx_optimizers import __all__ as _optimizers
 from ._optimizer import Optimizer, lift
 from ._state import averaged, reading, scale_rates
-from ._wrap import accumulate, clip_norm, clip_value, ema, skip_nonfinite
+from ._wrap import clip_norm, clip_value, ema, skip_nonfinite
 
 __all__ = [
     "Optimizer",
-    "accumulate",
     "averaged",
     "clip_norm",
     "clip_value",
@@ -22,3 +23,12 @@ __all__ = [
     "skip_nonfinite",
 ]
 __all__ += _optimizers
+
+
+def __getattr__(name: str) -> NoReturn:
+    if name == "accumulate":
+        raise AttributeError(
+            "accumulation is no optimiser: fit(…, accumulate=n) makes one step of n batches, and "
+            "step.accumulate(params, opt_state, batches) one of a list"
+        )
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

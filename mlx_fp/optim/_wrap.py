@@ -15,7 +15,7 @@ from ..core.backend import in_use
 from ._optimizer import Optimizer
 from ._state import finite
 
-__all__ = ["accumulate", "clip_norm", "clip_value", "ema", "skip_nonfinite"]
+__all__ = ["clip_norm", "clip_value", "ema", "skip_nonfinite"]
 
 Verb = Callable[[Optimizer], Optimizer]
 tree_map = utils.tree_map
@@ -72,38 +72,6 @@ def clip_value(limit: float) -> Verb:
     return wrapped
 
 
-def accumulate(count: int) -> Verb:
-    """Update once every `count` steps, on the mean of their gradients: one step on a batch `count` times larger.
-
-    Holds one tree of gradients, float32 for narrower parameters. What the inner optimiser would do is computed, and
-    dropped, on the steps between, so that every step is the same trace.
-    """
-    if not is_count(count, least=1):
-        raise ValueError(f"accumulate takes a count of steps, 1 or more; got {count!r}")
-
-    def wrapped(inner: Optimizer) -> Optimizer:
-        def init(params: Params) -> State:
-            return {"count": mx.array(0, mx.uint32), "grads": _zeros(params), "inner": inner.init(params)}
-
-        def update(grads: Tree, state: State, params: Params) -> tuple[Params, State]:
-            seen, elementwise = state["count"] + 1, in_use().elementwise
-            due = seen == count
-            total = elementwise(lambda g, sum: sum + g.astype(sum.dtype), grads, state["grads"])
-            mean = elementwise(lambda g, sum: (sum / count).astype(g.dtype), grads, total)
-            updated, memory = in_use().update(inner.update, mean, state["inner"], params)
-            held = elementwise(lambda sum: mx.where(due, mx.zeros_like(sum), sum), total)
-            state = {
-                "count": mx.where(due, mx.array(0, mx.uint32), seen),
-                "grads": held,
-                "inner": _chosen(due, memory, state["inner"]),
-            }
-            return _chosen(due, updated, params), state
-
-        return Optimizer(init, update, f"accumulate({count})({inner.name})")
-
-    return wrapped
-
-
 def skip_nonfinite(*, limit: int | None = None) -> Verb:
     """Leave parameters, memory and buffers as they are when a gradient holds a NaN or an infinity, and count it.
 
@@ -138,8 +106,7 @@ def ema(decay: float) -> Verb:
     """Keep an exponential moving average of the parameters beside them, float32: `averaged(opt_state)(params)`.
 
     After each update `average = decay * average + (1 - decay) * parameter`, from the parameters at the start. See
-    Polyak and Juditsky, Acceleration of stochastic approximation by averaging, https://doi.org/10.1137/0330046. Around
-    `accumulate` it averages every step, inside it every update.
+    Polyak and Juditsky, Acceleration of stochastic approximation by averaging, https://doi.org/10.1137/0330046.
     """
     if not isinstance(decay, (int, float)) or not 0 <= decay < 1:
         raise ValueError(f"decay is a number in [0, 1); got {decay!r}")
@@ -162,10 +129,6 @@ def ema(decay: float) -> Verb:
 
 def _chosen(condition: Array, yes: Tree, no: Tree) -> Tree:
     return in_use().elementwise(lambda a, b: mx.where(condition, a, b).astype(b.dtype), yes, no)
-
-
-def _zeros(params: Params) -> Tree:
-    return tree_map(lambda p: mx.zeros(p.shape, _wide(p.dtype)), params)
 
 
 def _wide(dtype: Any) -> Any:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from ..core._mlx import mx, utils
 from ..core._signature import spread
 from ..core._types import Array, Batch, Loss, Params, State
 from ..nn._layer import Layer
 from ..nn._lift import method
+from ..task._mean import Mean
 from ..tree._casting import cast, is_narrow, widened
 from ..tree._paths import fresh
 from ..tree._select import everything, nothing
+from ._rows import described_rows, row_count
 
-__all__ = ["Bound", "losses", "output"]
+__all__ = ["Bound", "losses", "output", "outputs"]
 
-_RETURNS = "a loss returns a scalar array, or (scalar, dict of scalars)"
+_RETURNS = "a loss returns a scalar array or a Mean, alone or with a dict of further ones"
+
+T = TypeVar("T")
 
 tree_map_with_path = utils.tree_map_with_path
 
@@ -29,11 +34,13 @@ class Bound:
     weights of `nn.wide` parts are not cast, and the loss gets the model's floating outputs in float32.
     """
 
-    __slots__ = ("_dtype", "_model", "_output", "params", "train")
+    __slots__ = ("_calls", "_dtype", "_model", "_named", "_output", "params", "train")
 
     def __init__(self, model: Layer, params: Params, train: bool, dtype: Any) -> None:
         self._model, self._dtype = model, dtype
-        self.params, self.train, self._output = params, train, None
+        self.params, self.train = params, train
+        self._output: Any = None
+        self._calls, self._named = 0, False
 
     def __call__(self, *xs: Any, **kw: Any) -> Any:
         """Run the model, in the random stream of the step."""
@@ -59,30 +66,89 @@ class Bound:
 
         inside = tree_map_with_path(taken, self.params)
         xs, kw = cast(xs, self._dtype), cast(kw, self._dtype)
-        y, after = model.apply.run(inside, xs, kw, self.train)  # `key` may be an argument of the model's
-        self._output = widened(y) if narrow else y
+        result, after = model.apply.run(inside, xs, kw, self.train)  # `key` may be an argument of the model's
+        result = widened(result) if narrow else result
         self.params = tree_map_with_path(kept, after, self.params)
-        return self._output
+        self._calls += 1
+        if not self._named:
+            self._output = result
+        return result
+
+
+_calling: ContextVar[Bound | None] = ContextVar("calling", default=None)
+"""The model of the loss that is being called."""
+
+
+def outputs(tree: T) -> T:
+    """Name the outputs over which metrics fold, within a loss that calls the model several times; return them.
+
+    A loss that calls the model once needs no word of this. Outside of a step nothing happens.
+
+    >>> from mlx_fp import metrics, nn, optim, train_step
+    >>> def loss(model, x, y):
+    ...     logits = outputs(model(x))
+    ...     return nn.losses.cross_entropy(logits, y, reduction="mean") + model(-x).square().mean()
+    >>> step = train_step(nn.linear(2, 2), loss, optim.sgd(0.1), metrics=[metrics.accuracy()])
+    >>> _, state, _ = step(*step.init(0), (mx.zeros((4, 2)), mx.zeros((4,), mx.int32)))
+    >>> state["metrics"]["accuracy"]["count"].item()
+    4
+    """
+    bound = _calling.get()
+    if bound is not None:
+        bound._output, bound._named = tree, True
+    return tree
 
 
 def output(forward: Bound) -> Any:
-    """Return what the model returned last, None if it was not called."""
+    """Return the outputs over which metrics fold, None if the model was not called.
+
+    ValueError when it was called several times and the loss has not named one.
+    """
+    if forward._calls > 1 and not forward._named:
+        raise ValueError(
+            f"the loss called the model {forward._calls} times, and metrics fold over one output: name it in the loss, "
+            "logits = fp.outputs(model(x))"
+        )
     return forward._output
 
 
-def losses(loss: Loss, forward: Bound, batch: Batch) -> tuple[Array, State]:
-    """Call a loss on a batch: `(scalar, dict of what else it reports)`. TypeError for any other result."""
-    result = spread(loss, forward, fresh(batch), "loss")
-    value, logs = result if isinstance(result, tuple) and len(result) == 2 else (result, {})
-    if not isinstance(logs, dict):
-        raise TypeError(f"{_RETURNS}; its second value is {_kind(logs)}")
-    for name, scalar in [("loss", value), *logs.items()]:
-        if not isinstance(scalar, mx.array) or scalar.ndim != 0:
-            hint = ": mean() it?" if isinstance(scalar, mx.array) else ""
-            raise TypeError(f"{_RETURNS}; {name} is {_kind(scalar)}{hint}")
-    if "loss" in logs:
-        raise ValueError("a loss reports scalars under names of their own; 'loss' is what it returns first")
-    return value.astype(mx.float32), logs
+def losses(loss: Loss, forward: Bound, batch: Batch) -> tuple[State, State]:
+    """Call a loss on a batch: its value, under `loss`, and its figures as scalars; and the weight of each.
+
+    A scalar weighs as many as the batch has rows. TypeError for a result that is no scalar and no Mean, ValueError for
+    a scalar where the arrays of the batch differ in their number of rows.
+    """
+    token = _calling.set(forward)
+    try:
+        result = spread(loss, forward, fresh(batch), "loss")
+    finally:
+        _calling.reset(token)
+    pair = isinstance(result, tuple) and not isinstance(result, Mean) and len(result) == 2
+    value, figures = result if pair else (result, {})
+    if not isinstance(figures, dict):
+        raise TypeError(f"{_RETURNS}; its second value is {_kind(figures)}")
+    if "loss" in figures:
+        raise ValueError("a loss returns figures under names of their own; 'loss' is its first value")
+    logs, weights = State(), State()
+    for name, given in {"loss": value, **figures}.items():
+        logs[name], weights[name] = (
+            (given.value, given.weight) if isinstance(given, Mean) else _scalar(name, given, batch)
+        )
+    return {**logs, "loss": logs["loss"].astype(mx.float32)}, weights
+
+
+def _scalar(name: str, value: Any, batch: Batch) -> tuple[Array, int]:
+    """Return a scalar of a loss and its weight, the number of rows."""
+    if not isinstance(value, mx.array) or value.ndim != 0:
+        hint = ": fp.mean() it?" if isinstance(value, mx.array) else ""
+        raise TypeError(f"{_RETURNS}; {name} is {_kind(value)}{hint}")
+    rows = row_count(batch)
+    if rows is None:
+        raise ValueError(
+            f"{name} is a scalar, a mean over the rows of a batch, and the arrays of this batch differ in their number "
+            f"of rows: {described_rows(batch)}; return fp.mean(values), which has a weight of its own"
+        )
+    return value, rows
 
 
 def _kind(value: Any) -> str:

@@ -14,9 +14,12 @@ from ..core._types import Batch, Params, State, Tree
 from ..core.backend import Form, device_backend
 from ..tree._paths import fresh
 
-__all__ = ["Carried", "Carrier"]
+__all__ = ["Carried", "Carrier", "Logged"]
 
-StepFunction = Callable[[Params, State, Batch], tuple[Params, State, State]]
+Logged = tuple[State, State, int]
+"""The logs of a step, the weight of each of those that are means, and the number of examples in its batch."""
+
+StepFunction = Callable[[Params, State, Batch], tuple[Params, State, Logged]]
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -38,6 +41,11 @@ class Carried:
     def opt_state(self) -> State:
         """The random stream, the optimiser's state, and the memory of metrics, as a tree."""
         state: State = self._tree(1)
+        return state
+
+    def lazy_opt_state(self) -> State:
+        """Return the state as a tree of which nothing is computed before it is asked for."""
+        state: State = self.arrays[1] if self.form is None else self.form.trees(self.arrays)[1]
         return state
 
     def shared(self) -> Carried:
@@ -98,7 +106,7 @@ class Carrier:
         mx.async_eval(arrays)
         return Carried(arrays, form)
 
-    def advance(self, state: Carried, batches: Sequence[Batch]) -> tuple[Carried, tuple[State, ...]]:
+    def advance(self, state: Carried, batches: Sequence[Batch]) -> tuple[Carried, tuple[Logged, ...]]:
         """Take a step on each batch in one compiled call."""
         if state.form not in self._steps:  # the form of another step
             state = self.carry(state.params, state.opt_state)
@@ -117,7 +125,7 @@ def _take(step: StepFunction, form: Form | None, state: Any, batches: tuple[Batc
     params, opt_state = state if form is None else form.trees(state)
     logged = []
     for batch in batches:
-        params, opt_state, logs = step(params, opt_state, batch)
-        logged.append(logs)
+        params, opt_state, each = step(params, opt_state, batch)
+        logged.append(each)
     arrays = None if form is None else form.join(params, opt_state)
     return arrays, (params, opt_state) if arrays is None else None, tuple(logged)

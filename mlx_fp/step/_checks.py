@@ -34,10 +34,11 @@ def check_trainable(kept: Params) -> None:
         raise ValueError(f"only floating parameters can train; freeze {', '.join(odd)}")
 
 
-def check_options(compile: Any, dtype: Any, streams: Any) -> None:
+def check_options(compile: Any, dtype: Any, **counts: Any) -> None:
     """Refuse options that no step can have."""
-    if not is_count(streams, least=1):
-        raise ValueError(f"streams is a count, 1 or more; got {streams!r}")
+    for name, count in counts.items():
+        if not is_count(count, least=1):
+            raise ValueError(f"{name} is a count, 1 or more; got {count!r}")
     if isinstance(compile, Mapping) and compile.get("shapeless"):
         raise ValueError(
             "under shapeless compilation MLX's gradients are wrong, or crash, and metrics keep the size of the first "

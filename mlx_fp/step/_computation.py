@@ -1,10 +1,11 @@
-"""The functions of a training step, before they are compiled: backward pass, gradients, update."""
+"""The functions of a training step, before they are compiled: passes over batches, gradients, update."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
+
+from toolz import pipe
 
 from ..compile import rng
 from ..core._mlx import mx, utils
@@ -14,22 +15,21 @@ from ..nn._layer import Layer
 from ..optim._optimizer import Optimizer
 from ..optim._state import finite, skips
 from ..task._folds import Metric, fold
-from ..tree._paths import merge, partition
+from ..tree._casting import widened
+from ..tree._paths import merge, norm, partition
 from ..tree._select import Select
 from ._bound_model import Bound, losses, output
+from ._carried import Logged
 from ._checks import check_state
-from ._parts import mean, mean_logs, run_parts, split_batch, split_key
+from ._rows import example_count
+from .passes import Backward, Pass, Verb, joined
 
-__all__ = ["Computation", "restore_buffers_unless", "split_trainable"]
+__all__ = ["Computation", "fold_output", "restore_buffers_unless", "split_trainable"]
 
 
 @dataclass(frozen=True, slots=True)
 class Computation:
-    """All that a training step is made of; its methods are the pure functions that a step compiles.
-
-    `parameter_bytes` is the size of the model, 0 for a step that is not compiled. `streams` is how many parts of a
-    batch are computed side by side.
-    """
+    """All that a training step is made of; its methods are the pure functions that a step compiles."""
 
     model: Layer
     loss: Loss
@@ -37,40 +37,57 @@ class Computation:
     metrics: tuple[Metric, ...] = ()
     chosen: Select | None = None
     dtype: Any = None
-    streams: int = 1
+    through: tuple[Verb, ...] = ()
+    """The verbs that make the pass of a step from the plain one, the first nearest to the loss."""
+    norm: bool = False
+    """Whether the norm of the gradients is logged."""
     parameter_bytes: int = 0
+    """The size of the model, 0 for a step that is not compiled."""
 
     def split(self, params: Params) -> tuple[Params, Params]:
         """Divide parameters into those that train and the rest."""
         return split_trainable(self.model, self.chosen, params)
 
-    def backward(self, params: Params, key: Array, batch: Batch) -> tuple[Tree, Params, State, Array, Any]:
-        """Differentiate the loss: `(grads, rest, logs, key, output)`; `rest` are the parameters that do not train."""
+    def backward(self, params: Params, opt_state: State, batch: Batch) -> Pass:
+        """Compute the plain pass over a batch: call the loss, differentiate it, and take the batch into the metrics."""
         kept, rest = self.split(params)
         aside: list[Any] = []  # as results of value_and_grad, two equal arrays crash mx.compile (IndexError)
 
         def objective(kept: Params) -> Any:
             forward = Bound(self.model, merge(kept, rest), True, self.dtype)
-            (value, logs), after = rng.run(key, lambda: losses(self.loss, forward, batch))
-            aside.append((logs, forward.params, after, output(forward)))
-            return value
+            (logs, weights), key = rng.run(opt_state["key"], lambda: losses(self.loss, forward, batch))
+            aside.append((logs, weights, key, forward))
+            return logs["loss"]
 
         value, grads = mx.value_and_grad(objective)(kept)
-        ((logs, params, key, last),) = aside
-        return grads, self.split(params)[1], {"loss": value, **logs}, key, last
+        ((logs, weights, key, forward),) = aside
+        memory = fold_output(self.metrics, opt_state["metrics"], forward, batch)
+        state = {**opt_state, "key": key, "metrics": memory}
+        return Pass(grads, self.split(forward.params)[1], state, {**logs, "loss": value}, weights)
 
-    def gradients(self, params: Params, opt_state: State, batch: Batch) -> tuple[Tree, Params, State, State]:
-        """Compute the first half of a step, over the parts of a batch: `(grads, rest, opt_state, logs)`."""
+    def whole_pass(self, params: Params, opt_state: State, batch: Batch) -> Pass:
+        """Compute the pass of the step, through all its verbs."""
         check_state(opt_state)
-        parts, shares = split_batch(batch, self.streams)
-        each = zip(split_key(opt_state["key"], len(parts)), parts, strict=True)
-        passes = run_parts([partial(self.backward, params, key, part) for key, part in each])
-        many, rests, logs, (key, *_), outputs = zip(*passes, strict=True)
-        grads, memory = mean(many, shares), fold(self.metrics, opt_state["metrics"], outputs, parts)
-        if skips(opt_state["optimizer"]):
-            sound = finite(grads)
-            memory = utils.tree_map(lambda new, old: mx.where(sound, new, old), memory, opt_state["metrics"])
-        return grads, mean(rests, shares), {**opt_state, "key": key, "metrics": memory}, mean_logs(logs, shares)
+        backward: Backward = pipe(self.backward, *self.through)
+        return backward(params, opt_state, batch)
+
+    def gradients(self, params: Params, opt_state: State, batch: Batch) -> Pass:
+        """Compute the first half of a step."""
+        return self.finished(self.whole_pass(params, opt_state, batch), params, opt_state["metrics"])
+
+    def finished(self, done: Pass, params: Params, metrics: State) -> Pass:
+        """Return a pass ready for the update, with gradients in the dtypes of the parameters.
+
+        Where the optimiser skips gradients that are not finite, metrics stay as they were before the pass: `metrics`.
+        """
+        logs, memory = done.logs, done.opt_state["metrics"]
+        if self.norm:
+            logs = {**logs, "grad_norm": norm(done.grads)}
+        if skips(done.opt_state["optimizer"]):
+            sound = finite(done.grads)
+            memory = utils.tree_map(lambda new, old: mx.where(sound, new, old), memory, metrics)
+        grads = utils.tree_map(lambda p, g: g.astype(p.dtype), self.split(params)[0], done.grads)
+        return done._replace(grads=grads, opt_state={**done.opt_state, "metrics": memory}, logs=logs)
 
     def update(self, params: Params, opt_state: State, grads: Tree, rest: Params) -> tuple[Params, State]:
         """Compute the second half of a step, the optimiser's update: `(params, opt_state)`."""
@@ -81,10 +98,37 @@ class Computation:
         memory = in_use().separate(memory, self.parameter_bytes)
         return merge(kept, rest), {**opt_state, "optimizer": memory}
 
-    def step(self, params: Params, opt_state: State, batch: Batch) -> tuple[Params, State, State]:
-        """Compute a whole step: `(params, opt_state, logs)`."""
-        grads, rest, state, logs = self.gradients(params, opt_state, batch)
-        return *self.update(params, state, grads, rest), logs
+    def step(self, params: Params, opt_state: State, batch: Batch) -> tuple[Params, State, Logged]:
+        """Compute a whole step: `(params, opt_state, (logs, weights, examples))`."""
+        done = self.gradients(params, opt_state, batch)
+        logged = done.logs, done.weights, example_count(batch)
+        return *self.update(params, done.opt_state, done.grads, done.rest), logged
+
+    def first_pass(self, params: Params, opt_state: State, batch: Batch) -> Pass:
+        """Compute the first pass of an update over several batches; its weights are arrays, which retrace nothing."""
+        done = self.whole_pass(params, opt_state, batch)
+        grads = widened(done.grads)
+        weights = {name: mx.array(weight, mx.float32) for name, weight in done.weights.items()}
+        return done._replace(grads=grads, weights=weights)
+
+    def next_pass(self, params: Params, before: Pass, batch: Batch) -> Pass:
+        """Compute the mean of the passes so far and that over one more batch."""
+        weight = self.model.trainable.leaves(params)
+        rest = self.split(params)[1]
+        kept = utils.tree_map_with_path(
+            lambda path, new, own: own if weight(path, own) else new, before.rest, rest, path=""
+        )
+        return joined(before._replace(rest=kept), self.first_pass(params, before.opt_state, batch))
+
+    def close(self, params: Params, done: Pass, metrics: State) -> tuple[Params, State, State, State]:
+        """Update on the mean of several passes: `(params, opt_state, logs, weights)`; `metrics` are those before."""
+        done = self.finished(done, params, metrics)
+        return *self.update(params, done.opt_state, done.grads, done.rest), done.logs, done.weights
+
+
+def fold_output(metrics: tuple[Metric, ...], memory: State, forward: Bound, batch: Batch) -> State:
+    """Take the outputs of a model on a batch into the memory of each metric."""
+    return fold(metrics, memory, output(forward), batch) if metrics else memory
 
 
 def split_trainable(model: Layer, chosen: Select | None, params: Params) -> tuple[Params, Params]:

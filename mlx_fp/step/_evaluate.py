@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from ..compile import rng
 from ..compile._compiled import Compiled, compiled
+from ..core._mlx import mx
 from ..core._types import Batch, Loss, Params, State
 from ..core.backend import on_device
 from ..nn._layer import Layer
-from ..task._folds import Metric, checked, fold, start
-from ._bound_model import Bound, losses, output
+from ..task._folds import Metric, checked, start
+from ._bound_model import Bound, losses
 from ._checks import check_options, check_parts
-from ._parts import mean_logs, run_parts, split_batch
+from ._computation import fold_output
+from .passes import Pass, abreast
 
 __all__ = ["EvalStep", "eval_step"]
 
@@ -29,7 +30,12 @@ class EvalStep:
 
     def __call__(self, params: Params, state: State, batch: Batch) -> tuple[State, State]:
         """Take one batch into the metrics; `logs` holds `loss` and what the loss reports."""
-        result: tuple[State, State] = self._whole(params, state, batch)
+        state, logs, _ = self.weighted(params, state, batch)
+        return state, logs
+
+    def weighted(self, params: Params, state: State, batch: Batch) -> tuple[State, State, State]:
+        """Take one batch into the metrics; return their memory, the logs, and the weight of each of the logs."""
+        result: tuple[State, State, State] = self._whole(params, state, batch)
         return result
 
     def init(self) -> State:
@@ -62,18 +68,20 @@ def eval_step(
     1.0
     """
     check_parts(model, loss)
-    check_options(compile, dtype, streams)
+    check_options(compile, dtype, streams=streams)
     folds = checked(metrics)
 
-    def forward(params: Params, batch: Batch) -> tuple[State, Any]:
+    def plain(params: Params, opt_state: State, batch: Batch) -> Pass:
         bound = Bound(model, params, False, dtype)
-        (value, logs), _ = rng.run(0, lambda: losses(loss, bound, batch))
-        return {"loss": value, **logs}, output(bound)
+        (logs, weights), _ = rng.run(0, lambda: losses(loss, bound, batch))
+        memory = fold_output(folds, opt_state["metrics"], bound, batch)
+        return Pass({}, {}, {**opt_state, "metrics": memory}, logs, weights)
 
-    def whole(params: Params, state: State, batch: Batch) -> tuple[State, State]:
-        parts, shares = split_batch(batch, streams)
-        logs, outputs = zip(*run_parts([partial(forward, params, part) for part in parts]), strict=True)
-        return fold(folds, state, outputs, parts), mean_logs(logs, shares)
+    backward = plain if streams == 1 else abreast(streams)(plain)
+
+    def whole(params: Params, state: State, batch: Batch) -> tuple[State, State, State]:
+        done = backward(params, {"key": mx.array([0, 0], mx.uint32), "metrics": state}, batch)
+        return done.opt_state["metrics"], done.logs, done.weights
 
     names, title = ("params", "state", "batch"), f"eval_step({model.name})"
     return EvalStep(folds, compiled(on_device(whole), *names, compile=compile, title=title, numpy=("batch",)))

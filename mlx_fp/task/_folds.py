@@ -19,7 +19,8 @@ class Metric:
     """A fold: `init() -> memory`, `update(memory, output, **batch) -> memory`, `value(memory) -> scalar`.
 
     Memory is a tree of arrays. `update` gets what the model returned last and the batch, a dict by name, a tuple or
-    list by position, as the loss does, and must count examples so that batches of any size weigh right.
+    list by position, as the loss does, and must count examples so that batches of any size weigh right. The value over
+    nothing is NaN.
     """
 
     name: str
@@ -28,6 +29,9 @@ class Metric:
     value: Callable[[Tree], Array]
     mode: str = "min"
     """Whether less of it is better, or `"max"`: what a monitor of it takes."""
+    merge: Callable[[Tree, Tree], Tree] | None = None
+    """Makes of the memories of two parts of the data that of both: `merge(one, other) -> memory`. All metrics of
+    `mlx_fp.metrics` have one."""
 
     def __repr__(self) -> str:
         return self.name
@@ -50,13 +54,11 @@ def start(metrics: Sequence[Metric]) -> State:
     return {m.name: m.init() for m in metrics}
 
 
-def fold(metrics: Sequence[Metric], memory: State, outputs: Sequence[Any], batches: Sequence[Batch]) -> State:
-    """Take batches, in order, into the memory of each metric. ValueError when the loss did not call the model."""
-    for output, batch in zip(outputs, batches, strict=True):
-        if metrics and output is None:
-            raise ValueError("metrics are computed of what the model returns, and the loss did not call it")
-        memory = {m.name: spread(_update(m, memory[m.name]), output, batch, "metric") for m in metrics}
-    return memory
+def fold(metrics: Sequence[Metric], memory: State, output: Any, batch: Batch) -> State:
+    """Take a batch into the memory of each metric. ValueError when the loss did not call the model."""
+    if metrics and output is None:
+        raise ValueError("metrics are computed of what the model returns, and the loss did not call it")
+    return {m.name: spread(_update(m, memory[m.name]), output, batch, "metric") for m in metrics}
 
 
 def values(metrics: Sequence[Metric], memory: State) -> dict[str, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..core._mlx import mx
 from ..core._types import Array
 
-__all__ = ["as_labels", "as_targets", "kept", "predicted", "within"]
+__all__ = ["as_column", "as_labels", "as_targets", "kept", "predicted", "within"]
 
 
 def as_labels(logits: Array, y: Array) -> Array:
@@ -16,7 +16,7 @@ def as_labels(logits: Array, y: Array) -> Array:
     >>> as_labels(mx.zeros((2, 3)), mx.array([[0.0, 1.0, 0.0], [0.2, 0.1, 0.7]])).tolist()
     [1, 2]
     """
-    if logits.ndim == 0 or logits.shape[-1] < 2:
+    if logits.ndim < 2 or logits.shape[-1] < 2:
         raise ValueError(f"classes are told apart by logits (n, …, classes), two or more; they are {logits.shape}")
     if y.shape == logits.shape:
         return mx.argmax(y, axis=-1)
@@ -40,13 +40,26 @@ def kept(y: Array, mask: Array | None, ignore: int | None) -> Array | None:
     return mask != 0 if known is None else known & (mask != 0)
 
 
-def as_targets(output: Array, y: Array) -> Array:
-    """Give targets `(n,)` the shape of predictions `(n, 1)`; others stay.
+def as_column(output: Array, y: Array) -> Array:
+    """Give an array `(n,)` the shape of predictions `(n, 1)`; others stay.
 
-    >>> as_targets(mx.zeros((2, 1)), mx.array([1.0, 2.0])).shape
+    >>> as_column(mx.zeros((2, 1)), mx.array([1.0, 2.0])).shape
     (2, 1)
     """
     return y[..., None] if y.ndim == output.ndim - 1 and output.shape[-1] == 1 else y
+
+
+def as_targets(output: Array, y: Array, what: str) -> Array:
+    """Return targets in the shape of the predictions, `(n,)` being a column; ValueError, with both, if it is another.
+
+    >>> as_targets(mx.zeros((2, 3)), mx.zeros((3,)), "mse")
+    Traceback (most recent call last):
+    ValueError: mse needs targets of the predictions' shape; they are (2, 3), y is (3,)
+    """
+    targets = as_column(output, y)
+    if output.shape != targets.shape:
+        raise ValueError(f"{what} needs targets of the predictions' shape; they are {output.shape}, y is {y.shape}")
+    return targets
 
 
 def predicted(logits: Array) -> tuple[Array, Array]:

@@ -13,8 +13,8 @@ __all__ = ["Mean", "mean"]
 class Mean(NamedTuple):
     """A mean as its two parts, float32 scalars; a loss may return one in the place of a scalar. Made by `mean`.
 
-    A scalar can be added to a Mean and multiplied by one; the result has the same weight. Where the scalar is an array, the
-    Mean stands on the left of it.
+    A scalar can be added to a Mean, and a Mean can be multiplied by one: the result has the same weight. Where the
+    scalar is an array, the Mean stands on the left of it.
 
     >>> (2 * Mean(mx.array(6.0), mx.array(3.0)) + 1).value.item()
     5.0
@@ -32,19 +32,19 @@ class Mean(NamedTuple):
         counts = weight > 0
         return mx.where(counts, self.total / mx.where(counts, weight, 1.0), mx.nan)
 
-    def __add__(self, other: Any) -> Mean:  # type: ignore[override]
+    def __add__(self, other: Any) -> Mean:
         _check_number("add", other)
         return Mean(self.total + other * self.weight, self.weight)
 
     def __radd__(self, other: Any) -> Mean:
-        return self + other
+        return self.__add__(other)
 
-    def __mul__(self, other: Any) -> Mean:  # type: ignore[override]
+    def __mul__(self, other: Any) -> Mean:
         _check_number("multiply", other)
         return Mean(self.total * other, self.weight)
 
-    def __rmul__(self, other: Any) -> Mean:  # type: ignore[override]
-        return self * other
+    def __rmul__(self, other: Any) -> Mean:
+        return self.__mul__(other)
 
 
 def mean(values: Array, *, where: Array | None = None, weights: Array | None = None) -> Mean:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from ..core._frozen import freeze_field
-from ..core._mlx import mx
 from ..core._signature import name_of
 from ..core._types import Array, Batch, Forward, Loss
 from ..data._collate import bound
-from ..nn import losses
 from ._folds import Metric, checked
-from ._labels import as_targets, kept, within
+from ._losses import as_class_weights, check_batch, entropy, squared_error
+from ._mean import Mean
 from .metrics import accuracy, mae, mse, perplexity, r2, token_accuracy
 
 __all__ = ["Task", "as_task", "classification", "language_modeling", "regression"]
@@ -33,6 +32,8 @@ class Task:
     monitor: str = "val_loss"
     mode: str | None = None
     collate: Any = None
+    unit: str = "rows"
+    """The name of what the weight of its loss counts, such as "tokens"."""
 
     def __post_init__(self) -> None:
         freeze_field(self, "collate")
@@ -43,7 +44,9 @@ class Task:
 
 def classification(
     *,
-    loss: Callable[..., Array] | None = None,
+    ignore: int | None = None,
+    class_weights: Any = None,
+    loss: Callable[..., Any] | None = None,
     metrics: Sequence[Metric] | None = None,
     monitor: str | None = None,
     mode: str | None = None,
@@ -51,21 +54,45 @@ def classification(
 ) -> Task:
     """Tell classes apart: logits `(n, …, classes)` against labels `y`, int `(n, …)`; cross entropy and accuracy.
 
-    Batches are pairs `(x, y)`, or dicts with `x` and `y`, or with what stands for them, see `data.bind`.
-    `loss(forward, x, y)` and the other options replace the defaults. A label that is not from 0 to classes - 1 makes
-    the loss NaN, which ends a run; MLX itself would read and write out of bounds.
+    Batches are pairs `(x, y)`, or dicts with `x` and `y`, or with names that stand for them, see `data.bind`. Labels do
+    not count where a third column `mask` is 0. Labels may be probabilities, in the shape of the logits. A label that
+    counts and is not from 0 to classes - 1 makes the loss NaN, which ends a run: MLX would read and write out of
+    bounds.
 
-    >>> classification()
+    Args:
+        ignore: a label that counts neither in the loss nor in the accuracy.
+        class_weights: how much a label of each class weighs in the loss, an array or list `(classes,)`. The loss is the
+            weighted mean. For labels that are probabilities they weigh the terms of a label's cross entropy, and the
+            loss is the plain mean over the labels. Both are as in PyTorch.
+        loss: replaces the loss, `loss(forward, x, y)`.
+        metrics: replace the accuracy.
+        monitor: the figure to watch, `val_accuracy` by default.
+        mode: `"min"` or `"max"`; the direction is that of the metric by default.
+        collate: a spec for `data.collate`.
+
+    Raises:
+        ValueError: `class_weights` are not one weight, 0 or more, for each class, or `loss` replaces the loss that they
+            are for.
+
+    >>> classification(ignore=-100, class_weights=[1.0, 3.0])
     classification(accuracy)
     """
-    folds = (accuracy(),) if metrics is None else checked(metrics)
+    if loss is not None and class_weights is not None:
+        raise ValueError("class_weights are for the cross entropy, which `loss` replaces: give one of the two")
+    weights = None if class_weights is None else as_class_weights(class_weights)
+
+    def cross_entropy(forward: Forward, x: Any, y: Array, mask: Array | None = None) -> Mean:
+        check_batch(x, y)
+        return entropy(forward(x), y, mask, ignore, weights)
+
+    folds = (accuracy(ignore=ignore),) if metrics is None else checked(metrics)
     watched = monitor or _usual("val_accuracy", folds)
-    return Task("classification", loss or _cross_entropy, folds, watched, mode, collate or _xy)
+    return Task("classification", loss or cross_entropy, folds, watched, mode, collate or _xy)
 
 
 def regression(
     *,
-    loss: Callable[..., Array] | None = None,
+    loss: Callable[..., Any] | None = None,
     metrics: Sequence[Metric] | None = None,
     monitor: str | None = None,
     mode: str | None = None,
@@ -73,20 +100,25 @@ def regression(
 ) -> Task:
     """Predict numbers `(n, …)`, targets `y` of the same shape, or `(n,)` for predictions `(n, 1)`; mean squared error.
 
-    Metrics are MSE, MAE and R², of one output unless `metrics` says otherwise. Batches and options as in
-    `classification`.
+    The loss is the mean over the numbers of `y`. Metrics are MSE, MAE and R², of one output unless `metrics` says
+    otherwise. Batches and options as in `classification`.
 
     >>> regression()
     regression(mse, mae, r2)
     """
+
+    def mean_squared_error(forward: Forward, x: Any, y: Array, mask: Array | None = None) -> Mean:
+        check_batch(x, y)
+        return squared_error(forward(x), y, mask)
+
     folds = (mse(), mae(), r2()) if metrics is None else checked(metrics)
-    return Task("regression", loss or _squared_error, folds, monitor or "val_loss", mode, collate or _xy)
+    return Task("regression", loss or mean_squared_error, folds, monitor or "val_loss", mode, collate or _xy)
 
 
 def language_modeling(
     *,
     ignore: int | None = None,
-    loss: Callable[..., Array] | None = None,
+    loss: Callable[..., Any] | None = None,
     metrics: Sequence[Metric] | None = None,
     monitor: str | None = None,
     mode: str | None = None,
@@ -95,23 +127,20 @@ def language_modeling(
     """Predict the next token: logits `(n, tokens, vocabulary)` against `y`, int `(n, tokens)`.
 
     A batch that is one array of tokens, `(n, tokens + 1)`, is its own target, one place on. Padding is left out of loss
-    and metrics where `y` is `ignore`, or where a third column `mask` is 0. The loss is the mean over the tokens of a
-    batch. Other batches and options as in `classification`.
+    and metrics where `y` is `ignore`, or where a third column `mask` is 0. The loss is the mean over the tokens that
+    count. Other batches and options as in `classification`.
 
     >>> language_modeling()
     language_modeling(perplexity, token_accuracy)
     """
 
-    def cross_entropy(forward: Forward, x: Array, y: Array, mask: Array | None = None) -> Array:
-        logits, counts = forward(x), kept(y, mask, ignore)
-        if counts is None:
-            return _entropy(logits, y, "mean")
-        each = _entropy(logits, mx.where(counts, y, 0), "none")
-        return mx.where(counts, each, 0.0).sum() / mx.maximum(counts.sum(), 1)
+    def cross_entropy(forward: Forward, x: Any, y: Array, mask: Array | None = None) -> Mean:
+        check_batch(x, y)
+        return entropy(forward(x), y, mask, ignore, None)
 
     folds = (perplexity(ignore=ignore), token_accuracy(ignore=ignore)) if metrics is None else checked(metrics)
     watched = monitor or _usual("val_perplexity", folds)
-    return Task("language_modeling", loss or cross_entropy, folds, watched, mode, collate or _shifted)
+    return Task("language_modeling", loss or cross_entropy, folds, watched, mode, collate or _shifted, "tokens")
 
 
 def as_task(task: Any) -> Task:
@@ -132,35 +161,6 @@ def as_task(task: Any) -> Task:
 def _usual(name: str, metrics: Sequence[Metric]) -> str:
     """Return what is usually watched where its metric is there, else the loss."""
     return name if name in [f"val_{m.name}" for m in metrics] else "val_loss"
-
-
-def _cross_entropy(forward: Forward, x: Array, y: Array) -> Array:
-    logits = forward(x)
-    _check_batch(y)
-    if y.ndim < logits.ndim and not mx.issubdtype(y.dtype, mx.integer):
-        raise TypeError(f"classification needs integer labels; y is {y.dtype} {y.shape}: y.astype(mx.int32)")
-    return _entropy(logits, y, "mean") if y.ndim < logits.ndim else losses.cross_entropy(logits, y, reduction="mean")
-
-
-def _entropy(logits: Array, y: Array, reduction: Literal["mean", "none"]) -> Array:
-    """Return the cross entropy, NaN if a label is none: MLX would read and write out of bounds for it."""
-    safe = within(logits, y)
-    entropy = losses.cross_entropy(logits, safe, reduction=reduction)
-    return entropy * mx.where(mx.any(safe != y.astype(mx.int64)), mx.nan, 1.0)
-
-
-def _check_batch(y: Array) -> None:
-    if y.ndim == 0:
-        raise ValueError("y is one number: a step takes batches, not rows: data.batch(n)")
-
-
-def _squared_error(forward: Forward, x: Array, y: Array) -> Array:
-    output = forward(x)
-    _check_batch(y)
-    targets = as_targets(output, y)
-    if output.shape != targets.shape:
-        raise ValueError(f"regression needs targets of the predictions' shape; they are {output.shape}, y is {y.shape}")
-    return losses.mse_loss(output, targets, reduction="mean")
 
 
 def _xy(batch: Batch) -> Batch:
