@@ -56,11 +56,14 @@ if TYPE_CHECKING:
     from .loop._trainer import with_metrics as with_metrics
     from .loop._trainer import with_named as with_named
     from .loop._trainer import with_optimizer as with_optimizer
+    from .loop._trainer import with_step as with_step
     from .nn import freeze as freeze
     from .nn import unfreeze as unfreeze
+    from .step import passes as passes
+    from .step._bound_model import outputs as outputs
     from .step._evaluate import EvalStep as EvalStep
     from .step._evaluate import eval_step as eval_step
-    from .step._train import Step as Step
+    from .step._protocol import Step as Step
     from .step._train import train_step as train_step
     from .store._bundle import bundle as bundle
     from .store._bundle import read_bundle as read_bundle
@@ -96,6 +99,7 @@ if TYPE_CHECKING:
 _MODULES = {
     **{name: f".{name}" for name in ("cpu", "data", "nn", "optim", "show", "testing")},
     "metrics": ".task.metrics",
+    "passes": ".step.passes",
     "rng": ".compile.rng",
 }
 
@@ -120,10 +124,13 @@ _NAMES = {
         "with_metrics",
         "with_named",
         "with_optimizer",
+        "with_step",
     ),
     ".nn": ("freeze", "unfreeze"),
     ".step._evaluate": ("EvalStep", "eval_step"),
-    ".step._train": ("Step", "train_step"),
+    ".step._protocol": ("Step",),
+    ".step._train": ("train_step",),
+    ".step._bound_model": ("outputs",),
     ".store._bundle": ("bundle", "read_bundle", "save_bundle"),
     ".store._checkpoint": ("Checkpoint", "load", "save"),
     ".task._folds": ("Metric",),

@@ -108,10 +108,10 @@ def is_sound(told: dict[str, Any]) -> bool:
 
 
 def best_of(files: list[File]) -> list[File]:
-    """Order the checkpoints of ends of epochs, best first: the last that improved, then the others by value."""
-    ends = [file for file in files if not file[1]["cursor"]["index"] and _value(file[1]) is not None]
-    by_value = sorted(ends, key=lambda file: _value(file[1]) or 0.0)
-    improved = [file for file in ends if file[1]["improved"]][-1:]
+    """Order the checkpoints of evaluations, best first: the last that improved, then the others by value."""
+    judged = [file for file in files if _value(file[1]) is not None]
+    by_value = sorted(judged, key=lambda file: _value(file[1]) or 0.0)
+    improved = [file for file in judged if file[1]["improved"]][-1:]
     return improved + [file for file in by_value if file not in improved]
 
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from itertools import chain
+from typing import TypeVar
 
 from ..optim._state import finite
 from ._record import record
-from ._report import Row
+from ._report import Evaluation, Row
 from ._settling import settled
 from ._state import Loop, LoopState, Moment, Moments, World
 from ._telling import told
 
 __all__ = ["save_after_epoch", "save_after_step", "save_final", "save_partial_epoch", "saved_on_error"]
+
+R = TypeVar("R", Row, Evaluation)
 
 _LOG = logging.getLogger("mlx_fp.loop")
 
@@ -25,8 +28,9 @@ def save_after_step(loop: Loop, state: LoopState, world: World, taken: int) -> M
     if (writer := world.writer) is None:
         return state
     state = yield from _written(loop, state, world, wait=False)
-    requests = state.moving.requests
-    if requests.save or requests.interrupted or writer.policy.due_at(state.steps, taken):
+    requests, policy = state.moving.requests, writer.policy
+    best = policy.best and _improved(state)
+    if requests.save or requests.interrupted or best or policy.due_at(state.steps, taken):
         state = yield from _saved(loop, state, world)
     return state
 
@@ -43,7 +47,7 @@ def save_after_epoch(loop: Loop, state: LoopState, world: World, row: Row) -> Mo
     if (writer := world.writer) is None:
         return state
     requests = state.moving.requests
-    if requests.save or requests.interrupted or writer.policy.due(row.epoch, row.improved):
+    if requests.save or requests.interrupted or writer.policy.due(row.epoch, _improved(state)):
         state = yield from _saved(loop, state, world)
     return state
 
@@ -106,18 +110,32 @@ def _saved(loop: Loop, state: LoopState, world: World) -> Moments:
         state = yield from _written(loop, state, world, wait=True)  # one is written at a time
         recorded = record(loop, state)
         path = writer.policy.of(recorded)
-        state = replace(state, rows=_with_checkpoint(state, str(path)))
+        state = _with_checkpoint(state, str(path))
         yield Moment(state, state.moving)
-        recorded["rows"], train = [asdict(row) for row in state.rows], state.moving.train
+        train = state.moving.train
+        recorded |= {name: [asdict(row) for row in getattr(state, name)] for name in ("rows", "evaluations")}
         writer.start(path, train.params, train.opt_state, recorded, state.ended)
         wait = not writer.policy.background or state.moving.requests.interrupted
         return (yield from _written(loop, state, world, wait=wait))
 
 
-def _with_checkpoint(state: LoopState, path: str) -> tuple[Row, ...]:
-    """Return the rows with the path in the row of the last epoch, and no longer in another's that had the same path."""
-    rows = [replace(row, checkpoint=None) if row.checkpoint == path else row for row in state.rows]
-    return (*rows[:-1], replace(rows[-1], checkpoint=path)) if rows and not state.cursor.index else tuple(rows)
+def _improved(state: LoopState) -> bool:
+    """Tell whether an evaluation of this very step is the best so far."""
+    return state.evaluation is not None and state.evaluation.improved
+
+
+def _with_checkpoint(state: LoopState, path: str) -> LoopState:
+    """Return the state with the path in the rows of this step, and no longer in another's that had the same path."""
+    evaluations = _naming(state.evaluations, path, state.evaluation is not None)
+    return replace(state, rows=_naming(state.rows, path, not state.cursor.index), evaluations=evaluations)
+
+
+def _naming(rows: Sequence[R], path: str, last: bool) -> tuple[R, ...]:
+    """Return rows of which none has the path but, with `last`, the last one."""
+    others: list[R] = [replace(row, checkpoint=None) if row.checkpoint == path else row for row in rows]
+    if others and last:
+        others[-1] = replace(others[-1], checkpoint=path)
+    return tuple(others)
 
 
 def _written(loop: Loop, state: LoopState, world: World, wait: bool) -> Moments:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -27,9 +28,24 @@ def owning(copied: Callable[[Any], Any], *fields: str) -> Callable[[Record], Rec
     def decorated(record: Record) -> Record:
         for name in fields:
             setattr(record, name, _Own(name, copied))
+        record.__init__ = _quick_init(record)  # type: ignore[misc]
         return record
 
     return decorated
+
+
+def _quick_init(record: Any) -> Callable[..., None]:
+    """Return an `__init__` that takes all fields by position at once: a run makes an event at each step."""
+    plain = record.__init__
+    names = [field.name for field in dataclasses.fields(record)]
+
+    def init(self: Any, *args: Any, **kwargs: Any) -> None:
+        if kwargs or len(args) != len(names):
+            plain(self, *args, **kwargs)
+        else:
+            self.__dict__.update(zip(names, args, strict=True))
+
+    return init
 
 
 def own_arrays(tree: Any) -> Any:

@@ -50,7 +50,7 @@ def drive(loop: Loop, state: LoopState, world: World) -> Generator[Event, None, 
 
 def _after_fit(loop: Loop, state: LoopState, world: World) -> Generator[Event, None, LoopState]:
     """Tell of the end of a run; return the state that hooks make of it."""
-    moments = told(loop, state, world.deaf(), "after_fit", report=report_of(loop, state, world.writer))
+    moments = told(loop, state, world.deaf(), "after_fit", report=report_of(loop, state, world))
     while True:
         try:
             moment = next(moments)

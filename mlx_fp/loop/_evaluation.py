@@ -11,18 +11,21 @@ from ..core._mlx import mx
 from ..core._types import Batch, Params, State
 from ..data import Cursor, Dataset
 from ..step._evaluate import EvalStep
+from ..step._rows import example_count
 from ..task._folds import values
+from ._series import Series
 from ._totals import (
     IN_FLIGHT,
+    READ_AT_ONCE,
     Means,
+    Read,
     Reducer,
-    Series,
     Sums,
     add,
     check_names,
     close,
-    examples,
-    read_oldest,
+    oldest_is_finite,
+    read,
     reserved_names,
 )
 
@@ -43,24 +46,25 @@ def evaluated(
     data: Dataset,
     *,
     reduce: Reducer = "mean",
-    in_flight: float = IN_FLIGHT,
+    in_flight: int | None = IN_FLIGHT,
     epoch: int = 0,
     kind: str = "validation",
 ) -> Generator[Evaluated, None, Means]:
     """Evaluate every batch of the data; yield each before it counts, and return the means."""
-    state, sums = step.init(), Sums(counted=Series() if callable(reduce) else None)
+    state, sums = step.init(), Sums(read=Read(counted=Series() if callable(reduce) else None))
     reserved = reserved_names(step.metrics)
     with closing(data.open(Cursor(epoch), kind=kind)) as batches:
         for batch in batches:
-            state, logs = step(params, state, batch)
+            state, logs, weights = step.weighted(params, state, batch)
             mx.async_eval(state, logs)
             yield Evaluated(sums.batches, batch, logs)
             if not sums.batches:
                 check_names(logs, reserved)
-            sums = add(sums, logs, examples(batch))
-            sums = read_oldest(sums, keep=False) if sums.queued > in_flight else sums
-        while sums.queued:
-            sums = read_oldest(sums, keep=False)
+            sums = add(sums, logs, weights, example_count(batch))
+            if in_flight is not None:
+                oldest_is_finite(sums, in_flight)  # which waits for it
+                sums = read(sums, keep=False, leave=in_flight) if sums.queued >= READ_AT_ONCE else sums
+        sums = read(sums, keep=False)
         return close(sums, data, values(step.metrics, state), reduce)
 
 

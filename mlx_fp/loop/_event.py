@@ -7,21 +7,24 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..core._errors import unknown
-from ..core._frozen import FrozenDict, freeze_field
+from ..core._frozen import FrozenDict
 from ..core._types import Array, Batch, Params, State, Tree
 from ._copies import own_arrays, owning
 from ._run_state import RunState, run_state
 
 if TYPE_CHECKING:
     from ..optim import Optimizer
-    from ._report import Report, Row
+    from ._report import Evaluation, Report, Row, StepRow
 
 __all__ = [
     "EVENTS",
+    "STEP_EVENTS",
     "AfterBackward",
     "AfterCheckpoint",
     "AfterEpoch",
+    "AfterEvaluation",
     "AfterFit",
+    "AfterLog",
     "AfterStep",
     "AfterValidation",
     "AfterValidationBatch",
@@ -48,7 +51,7 @@ class _WithLoss:
         return float(self.loss.item())  # type: ignore[arg-type]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Event:
     """Something that happened in a run, with the state of that moment.
 
@@ -63,7 +66,8 @@ class Event:
 class BeforeFit(Event):
     """A run is about to start."""
 
-    epochs_target: int
+    epochs_target: int | None
+    steps_target: int | None
     start_epoch: int
     resumed_from_epoch: int | None
     batches: int | None
@@ -84,7 +88,10 @@ class BeforeEpoch(Event):
 @owning(own_arrays, "batch")
 @dataclass(frozen=True)
 class BeforeStep(Event):
-    """A batch is about to be trained on; `step` counts from 0 over the run, `index` from 0 over the epoch."""
+    """A batch is about to be trained on; `step` counts from 0 over the run, `index` from 0 over the epoch's batches.
+
+    With `accumulate` a step has several batches: `batch` is their list, and `index` the number of the first.
+    """
 
     epoch: int
     batch: Batch
@@ -118,34 +125,48 @@ class AfterStep(BeforeStep, _WithLoss):
 
 
 @dataclass(frozen=True, slots=True)
+class AfterLog(Event):
+    """A step was logged, see `log_every`. The fields of its row read as the event's own: `e.loss`, `e.grad_norm`."""
+
+    row: StepRow
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.row, name)
+
+
+@dataclass(frozen=True, slots=True)
 class BeforeValidation(Event):
-    """Validation is about to start."""
+    """Validation is about to start, after `step` steps of the run."""
 
     epoch: int
+    step: int
 
 
 @owning(own_arrays, "batch", "loss")
 @dataclass(frozen=True)
 class AfterValidationBatch(Event, _WithLoss):
-    """A validation batch was evaluated; `index` counts from 0 over the validation."""
+    """A validation batch was evaluated; `index` counts from 0 over its validation set, called `name` or ""."""
 
     epoch: int
     batch: Batch
     loss: Array
     index: int
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class AfterValidation(Event):
-    """Validation has ended."""
+    """Validation has ended. The fields of its row read as the event's own: `e.val_loss`, `e.improved`."""
 
-    epoch: int
-    val_loss: float
-    validation_batches: int
-    val_metrics: Mapping[str, float]
+    row: Evaluation
 
-    def __post_init__(self) -> None:
-        freeze_field(self, "val_metrics")
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.row, name)
+
+
+@dataclass(frozen=True, slots=True)
+class AfterEvaluation(AfterValidation):
+    """The monitor has judged: a validation, or without validation data the end of an epoch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,15 +205,20 @@ EVENTS: Mapping[str, type[Event]] = FrozenDict(
         "before_step": BeforeStep,
         "after_backward": AfterBackward,
         "after_step": AfterStep,
+        "after_log": AfterLog,
         "before_validation": BeforeValidation,
         "after_validation_batch": AfterValidationBatch,
         "after_validation": AfterValidation,
+        "after_evaluation": AfterEvaluation,
         "after_epoch": AfterEpoch,
         "after_checkpoint": AfterCheckpoint,
         "after_fit": AfterFit,
     }
 )
 """Every event by its name, in the order of a run."""
+
+STEP_EVENTS = frozenset({"before_step", "after_backward", "after_step"})
+"""The events of each step."""
 
 
 def event(name: str, params: Params, opt_state: State, **fields: Any) -> Event:

@@ -31,7 +31,7 @@ R = TypeVar("R")
 
 
 def fit(train: Any, *, quiet: bool = False, **options: Unpack[Options]) -> Callable[[Trainer], Report]:
-    """Train for a number of epochs, 1 unless `epochs` says otherwise, and report; `options` as in `Options`.
+    """Train for a number of epochs, 1 by default, or of steps, and report; `options` as in `Options`.
 
     `train` may be `splits`, with validation data in them. Progress shows as a bar on a terminal, as lines elsewhere,
     and not at all with `quiet=True`. Ctrl-C and SIGTERM end the run after the step at hand, with a report that says
@@ -51,11 +51,12 @@ def fit(train: Any, *, quiet: bool = False, **options: Unpack[Options]) -> Calla
     def run(target: Trainer) -> Report:
         shown = progress(quiet=quiet)
         loop, state, writer = started(target, replace(asked, wanted=shown.events))
-        with graceful_stop() as signals, shown(state.cursor) as show:
-            stream = drive(loop, state, World(writer, signals.asked, signals.undisturbed))
+        with graceful_stop() as signals, shown(loop.plan, state) as show:
+            world = World(writer, signals.asked, signals.undisturbed)
+            stream = drive(loop, state, world)
             del state  # a frame that holds a state keeps its parameters
             state = _followed(stream, show)
-        return report_of(loop, state, writer)
+        return report_of(loop, state, world)
 
     return run
 

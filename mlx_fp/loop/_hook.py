@@ -183,7 +183,8 @@ def emit_to(
 
     `carry(params, opt_state)` gives a replaced state its form; `signal()` names a signal that has come.
     """
-    after, asked = list(states), list[Asked | Interrupt]()
+    after = list(states)
+    asked: list[Asked | Interrupt] = []
     for i in numbers:
         hook = hooks[i]
         try:

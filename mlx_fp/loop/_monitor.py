@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -47,6 +47,11 @@ class Monitor:
         found = getattr(row, self.name)
         return None if found is None else float(found)
 
+    @property
+    def watches_validation(self) -> bool:
+        """Whether each validation is judged; else the end of an epoch is."""
+        return self.metric is not None or self.name.startswith("val_")
+
     def improves(self, value: float | None, best: float | None) -> bool:
         """Tell whether a value is better than the best so far.
 
@@ -69,30 +74,38 @@ class Standing:
 
     best_value: float | None = None
     best_epoch: int | None = None
-    stale_epochs: int = 0
-    """Epochs since the best one."""
+    best_step: int | None = None
+    stale: int = 0
+    """Evaluations since the best one."""
 
 
-def judged(monitor: Monitor, standing: Standing, row: Row, *, whole: bool = True) -> tuple[Standing, Row]:
-    """Return how a run stands after an epoch, and its row with the verdict; an epoch that is not whole has no value."""
-    value = monitor.value(row) if whole else None
-    improved = monitor.improves(value, standing.best_value)
-    stale = replace(standing, stale_epochs=standing.stale_epochs + 1)
-    standing = Standing(value, row.epoch) if improved else stale
-    verdict = replace(row, monitor_value=value, improved=improved, stale_epochs=standing.stale_epochs)
-    return standing, verdict
+def judged(monitor: Monitor, standing: Standing, value: float | None, epoch: int, step: int) -> tuple[Standing, bool]:
+    """Return how a run stands after an evaluation of such a value, and whether it has improved.
+
+    >>> judged(Monitor("val_loss"), Standing(0.5, 0, 10, 1), 0.75, 1, 20)
+    (Standing(best_value=0.5, best_epoch=0, best_step=10, stale=2), False)
+    """
+    if monitor.improves(value, standing.best_value):
+        return Standing(value, epoch, step), True
+    return replace(standing, stale=standing.stale + 1), False
 
 
-def watched(task: Task, given: Monitor | None, held: bool, reported: Callable[[], list[str]]) -> Monitor:
-    """Return the monitor of a run, the given one or what the task watches; `held` says whether there is validation.
+def watched(task: Task, given: Monitor | None, sets: Sequence[str], reported: Callable[[], list[str]]) -> Monitor:
+    """Return the monitor of a run, the given one or the task's own.
 
-    ValueError, with candidates, for a figure that rows will not have; `reported` is asked for what the loss reports
-    only when no metric bears the name.
+    Args:
+        task: says which figure to watch where no monitor is given.
+        given: the monitor of the trainer.
+        sets: the names of the validation sets: `[""]` for one without a name, none without validation.
+        reported: returns the names of the figures of the loss; it is called only where no metric bears the name.
+
+    Raises:
+        ValueError: rows will have no such figure; with candidates.
 
     >>> from mlx_fp.task._task import classification
-    >>> watched(classification(), None, False, list).name
-    'accuracy'
-    >>> watched(classification(), Monitor("val_acuracy"), True, list)
+    >>> watched(classification(), None, [], list).name, watched(classification(), None, ["easy", "hard"], list).name
+    ('accuracy', 'val_easy_accuracy')
+    >>> watched(classification(), Monitor("val_acuracy"), [""], list)
     Traceback (most recent call last):
     ValueError: unknown monitor 'val_acuracy': did you mean 'val_accuracy'? known: epoch_loss, ..., val_accuracy
     """
@@ -100,21 +113,38 @@ def watched(task: Task, given: Monitor | None, held: bool, reported: Callable[[]
     if reserved:
         raise ValueError(f"a metric is called {reserved[0]!r}, as something else in a row is: give it another name")
     if given is None:
-        own = "epoch_loss" if task.monitor == "val_loss" else task.monitor.removeprefix("val_")
-        given = Monitor(task.monitor if held else own, task.mode)
+        given = Monitor(_usual_name(task, sets), task.mode)
     modes = {m.name: m.mode for m in task.metrics}
-    given = replace(given, mode=given.mode or modes.get(given.name.removeprefix("val_"), "min"))
+    given = replace(given, mode=given.mode or modes.get(_metric_name(given.name, sets), "min"))
     if given.metric is not None:
         return given
     metrics = [m.name for m in task.metrics]
-    if given.name not in _figures(metrics, held):
+    if given.name not in _figures(metrics, sets):
         metrics += reported()
-    if given.name not in _figures(metrics, held):
-        hint = "; there is no validation data" if given.name.startswith("val_") and not held else ""
-        raise ValueError(unknown("monitor", given.name, _figures(metrics, held)) + hint)
+    if given.name not in _figures(metrics, sets):
+        hint = "; there is no validation data" if given.name.startswith("val_") and not sets else ""
+        raise ValueError(unknown("monitor", given.name, _figures(metrics, sets)) + hint)
     return given
 
 
-def _figures(metrics: list[str], held: bool) -> list[str]:
-    own = ["epoch_loss", *metrics]
-    return [*own, "val_loss", *(f"val_{name}" for name in metrics)] if held else own
+def _usual_name(task: Task, sets: Sequence[str]) -> str:
+    """Return the figure that a task watches: of the first validation set, or of training where there is none."""
+    own = task.monitor.removeprefix("val_")
+    if not task.monitor.startswith("val_"):
+        return task.monitor
+    if not sets:
+        return "epoch_loss" if own == "loss" else own
+    return f"val_{sets[0]}_{own}" if sets[0] else task.monitor
+
+
+def _metric_name(figure: str, sets: Sequence[str]) -> str:
+    """Return the metric that a figure is of."""
+    own = figure.removeprefix("val_")
+    prefixes = [f"{name}_" for name in sets if name and figure.startswith(f"val_{name}_")]
+    return own.removeprefix(prefixes[0]) if prefixes else own
+
+
+def _figures(metrics: list[str], sets: Sequence[str]) -> list[str]:
+    """List the figures that rows will have."""
+    validation = [f"val_{name}_{figure}" if name else f"val_{figure}" for name in sets for figure in ("loss", *metrics)]
+    return ["epoch_loss", *metrics, *validation]

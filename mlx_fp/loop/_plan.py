@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Container, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypedDict
 
 from ..core._errors import is_count, unknown
+from ..core._frozen import FrozenDict
 from ..core._mlx import mx
 from ..core._types import Array, Params
 from ..core.backend import device_backend
@@ -21,6 +22,8 @@ __all__ = ["SYNC", "Options", "Plan", "check_unrolling", "plan", "shaped"]
 
 _NONFINITE = ("raise", "skip", "stop", "keep")
 _SYNCS = ("async", "step", "epoch", "none")
+_COUNTS = {"epochs": 0, "steps": 0, "validate_every": 1, "log_every": 1, "accumulate": 1, "steps_per_call": 1}
+"""The options that are counts, and the least of each."""
 
 SYNC: dict[str, Callable[..., Any]] = {"async": mx.async_eval, "step": mx.eval}
 """What is done with the results of a step, by the name of a `sync`; nothing for the other names."""
@@ -29,13 +32,21 @@ SYNC: dict[str, Callable[..., Any]] = {"async": mx.async_eval, "step": mx.eval}
 class Options(TypedDict, total=False):
     """The options of `fit` and `events`.
 
-    `validation` is a Dataset or a sequence of batches, read anew each epoch, as the training data is. Parameters start
-    from `params`, or from `seed`, 0 if none is given, which seeds the random stream of the run too. `compile`,
-    `dtype` and `streams` are those of `train_step`. `keep_losses=False` drops the losses of single steps.
+    `epochs`, 1 by default, or `steps`, a number of updates over which the data go round, says how long the run is; both
+    are the whole number, of which a resumed run has done a part.
 
-    `reduce` and `validation_reduce` say what the loss of an epoch is of those of its batches: `"mean"`, weighted by
-    examples, `"sum"`, `"last"`, or a function of the list of them. `averaged` validates the averages that `ema` keeps,
-    in place of the parameters, so that the best epoch is theirs.
+    `validation` is a Dataset or a sequence of batches, read anew each time, or a dict of several by name, whose figures
+    are `val_NAME_loss` and so on. It is read after each epoch, or with `validate_every=n` after every n steps and at
+    the end. `log_every=n` logs every n-th step, see `StepRow`.
+
+    Parameters start from `params`, or from `seed`, 0 if none is given, which seeds the random stream of the run too.
+    `compile`, `dtype`, `parts` and `streams` are those of `train_step`. `accumulate=n` makes one step of n batches, as
+    if they were one; a last group of fewer is a step too. `keep_losses=False` drops the losses of single steps.
+    `keep_best=True` keeps the parameters of the best evaluation in memory, and in checkpoints: `report.best_params`.
+
+    `reduce` and `validation_reduce` say how the loss of an epoch is made of those of its steps: `"mean"`, over all that
+    counts, `"sum"`, `"last"`, or a function of the list of them. `averaged` validates the averages that `ema` keeps, in
+    place of the parameters, so that the best evaluation is theirs.
 
     `sync` says when the loop waits for the device. `"async"` queues each step and is at most two ahead, so that the
     next batch is prepared meanwhile. `"step"` waits for each; `"epoch"` runs an epoch at its end, at once; `"none"`
@@ -49,20 +60,27 @@ class Options(TypedDict, total=False):
 
     `nonfinite` says what becomes of a loss that is NaN or infinite: `"raise"` ends the run with a FloatingPointError,
     `"stop"` with a report; `"skip"` leaves the step out, of parameters, optimiser and sums, if its gradients are not
-    finite either. It is found when losses are read, up to two steps late. `"keep"` goes on with it.
+    finite either. It is found when losses are read, up to two steps late. `"keep"` goes on with it. The NaN of a batch
+    in which nothing counts is none of these: it is in no sum.
 
     `resume` goes on where a checkpoint left off: a path, of a checkpoint or a run bundle, `"latest"` or `"best"` of the
-    trainer's own, a loaded checkpoint or bundle, or a function that gives one of these. `epochs` is the whole number.
+    trainer's own, a loaded checkpoint or bundle, or a function that gives one of these.
     """
 
     validation: Any
     epochs: int
+    steps: int
+    validate_every: int
+    log_every: int
+    accumulate: int
     params: Params | None
     seed: int | Array
     compile: bool | Mapping[str, Any]
     dtype: Any
+    parts: int
     streams: int
     keep_losses: bool
+    keep_best: bool
     reduce: Reducer
     validation_reduce: Reducer
     averaged: bool
@@ -79,14 +97,21 @@ class Plan:
     train: Dataset
     wanted: frozenset[str]
     """The events that the stream yields."""
-    validation: Dataset | None = None
-    epochs: int = 1
+    validation: Mapping[str, Dataset] = field(default_factory=FrozenDict)
+    """The validation sets by name; a single one has the name ""."""
+    epochs: int | None = None
+    steps: int | None = None
+    validate_every: int | None = None
+    log_every: int | None = None
+    accumulate: int = 1
     params: Params | None = None
     seed: int | Array = 0
     compile: bool | Mapping[str, Any] = True
     dtype: Any = None
+    parts: int = 1
     streams: int = 1
     keep_losses: bool = True
+    keep_best: bool = False
     reduce: Reducer = "mean"
     validation_reduce: Reducer = "mean"
     averaged: bool = False
@@ -95,10 +120,18 @@ class Plan:
     nonfinite: str = "raise"
     resume: Any = None
 
+    def is_over(self, epoch: int, step: int) -> bool:
+        """Tell whether a run that begins this epoch after so many steps has done all that it was asked for."""
+        return step >= self.steps if self.steps is not None else epoch >= (self.epochs or 0)
+
+    def steps_left(self, step: int) -> int | None:
+        """Return how many steps are left after so many; None where the number of epochs says how long the run is."""
+        return None if self.steps is None else max(self.steps - step, 0)
+
     def shaped(self, task: Task) -> Plan:
         """Return the plan with batches shaped as the task wants them."""
-        validation = None if self.validation is None else shaped(self.validation, task)
-        return replace(self, train=shaped(self.train, task), validation=validation)
+        sets = {name: shaped(data, task) for name, data in self.validation.items()}
+        return replace(self, train=shaped(self.train, task), validation=FrozenDict(sets))
 
 
 def plan(train: Any, only: Iterable[str], options: Options) -> Plan:
@@ -114,20 +147,47 @@ def plan(train: Any, only: Iterable[str], options: Options) -> Plan:
     given: dict[str, Any] = dict(options)
     if isinstance(train, Splits):
         train, given = train.train, {"validation": train.validation, **given}
-    epochs, sync = given.get("epochs", 1), given.get("sync", "async")
-    if not is_count(epochs):
-        raise ValueError(f"epochs is a count, 0 or more; got {epochs!r}")
-    if not is_count(given.get("steps_per_call", 1), least=1):
-        raise ValueError(f"steps_per_call is a count, 1 or more; got {given['steps_per_call']!r}")
-    if sync not in _SYNCS:
-        raise ValueError(unknown("sync", str(sync), _SYNCS))
-    if given.get("nonfinite", "raise") not in _NONFINITE:
-        raise ValueError(unknown("nonfinite", str(given["nonfinite"]), _NONFINITE))
+    _check_counts(given)
+    for name, known in (("sync", _SYNCS), ("nonfinite", _NONFINITE)):
+        if name in given and given[name] not in known:
+            raise ValueError(unknown(name, str(given[name]), known))
     for name in ("reduce", "validation_reduce"):
         checked_reducer(given.get(name, "mean"))
-    if given.get("validation") is not None:
-        given["validation"] = as_dataset(given["validation"])
+    given["validation"] = _validation_sets(given.get("validation"))
+    if given.get("validate_every") is not None and not given["validation"]:
+        raise ValueError("validate_every says when to validate, and there is no validation data: validation=…")
     return Plan(as_dataset(train), frozenset(event_name(name) for name in only), **given)
+
+
+def _check_counts(given: dict[str, Any]) -> None:
+    """Check the options that are counts, and how they go together; without any length a run has one epoch."""
+    for name, least in _COUNTS.items():
+        if given.get(name) is not None and not is_count(given[name], least=least):
+            raise ValueError(f"{name} is a count, {least} or more; got {given[name]!r}")
+    if given.get("epochs") is not None and given.get("steps") is not None:
+        raise ValueError(f"a run is as long as epochs={given['epochs']} or steps={given['steps']} says: give one")
+    if given.get("steps") is None:
+        given["epochs"] = 1 if given.get("epochs") is None else given["epochs"]
+    if given.get("accumulate", 1) > 1 and given.get("steps_per_call", 1) > 1:
+        raise ValueError(
+            "accumulate takes several batches in a step, and steps_per_call several steps in a call: give one of them"
+        )
+
+
+def _validation_sets(given: Any) -> Mapping[str, Dataset]:
+    """Return validation sets by name; a single one has the name "". ValueError for a name that is no identifier.
+
+    >>> list(_validation_sets([1, 2])), list(_validation_sets({"easy": [1], "hard": [2]}))
+    ([''], ['easy', 'hard'])
+    """
+    if given is None:
+        return FrozenDict()
+    if not isinstance(given, Mapping):
+        return FrozenDict({"": as_dataset(given)})
+    for name in given:
+        if not (isinstance(name, str) and name.isidentifier()):
+            raise ValueError(f"validation sets have names that can be part of others, such as 'hard'; got {name!r}")
+    return FrozenDict({name: as_dataset(data) for name, data in given.items()})
 
 
 def shaped(data: Dataset, task: Task) -> Dataset:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..core._errors import is_count
 from ..optim import scale_rates
 from ..optim._rates import scheduled_rates
-from ._event import AfterEpoch, BeforeFit
+from ._event import AfterEvaluation, BeforeFit
 from ._hook import Replace, fold, hook
 from ._trainer import Verb, with_hooks
 
@@ -13,30 +13,31 @@ __all__ = ["plateau"]
 
 
 def plateau(factor: float = 0.1, *, patience: int = 10, least: float = 0.0) -> Verb:
-    """Multiply every learning rate by `factor`, down to `least`, once `patience` epochs in a row bring no improvement.
+    """Multiply every learning rate by `factor` once `patience` evaluations in a row bring no improvement.
 
-    A `patience` of 0 is taken as 1. The count starts anew after each change. A rate that follows a schedule is
-    computed at each step and cannot be changed: ValueError when the run starts.
+    No rate falls below `least`. A `patience` of 0 is taken as 1. The count starts anew after each change. A rate that
+    follows a schedule is computed at each step and cannot be changed: ValueError when the run starts.
 
     >>> from mlx_fp import classification, nn
     >>> from mlx_fp.loop._trainer import trainer
     >>> pipe(trainer(nn.linear(4, 2), classification()), plateau(0.5, patience=2)).hooks
-    (on('before_fit', check), on('after_epoch', plateau(0.5)))
+    (on('before_fit', check), on('after_evaluation', plateau(0.5)))
     """
     if not 0 < factor < 1:
         raise ValueError(f"factor is a number between 0 and 1; got {factor!r}")
     if not is_count(patience):
-        raise ValueError(f"patience is a count of epochs, 0 or more; got {patience!r}")
+        raise ValueError(f"patience is a count of evaluations, 0 or more; got {patience!r}")
 
     def check(event: BeforeFit) -> None:
         optimizer, state = event.optimizer, event.state.opt_state["optimizer"]
         for path in scheduled_rates(optimizer, state, event.trainable):
             raise ValueError(f"plateau changes a rate that is a number; {path} of {optimizer.name} is a schedule")
 
-    def watch(waited: int, event: AfterEpoch) -> tuple[int, Replace | None]:
-        waited = 0 if event.row.improved else waited + 1
-        if waited < max(patience, 1):
-            return waited, None
-        return 0, Replace(opt_state=scale_rates(factor, least=least)(event.state.opt_state))
+    def watch(changed_at: int, event: AfterEvaluation) -> tuple[int, Replace | None]:
+        stale = event.row.stale
+        changed_at = min(changed_at, stale)  # an improvement begins the count anew
+        if stale - changed_at < max(patience, 1):
+            return changed_at, None
+        return stale, Replace(opt_state=scale_rates(factor, least=least)(event.state.opt_state))
 
-    return with_hooks(hook("before_fit", check), fold("after_epoch", 0, watch, name=f"plateau({factor:g})"))
+    return with_hooks(hook("before_fit", check), fold("after_evaluation", 0, watch, name=f"plateau({factor:g})"))

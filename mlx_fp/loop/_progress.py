@@ -1,14 +1,17 @@
-"""Progress of a run: a bar on a terminal, a line per epoch elsewhere. It reads the stream of events, and is no hook."""
+"""Progress of a run: a bar on a terminal, lines elsewhere. It reads the stream of events, and is no hook."""
 
 from __future__ import annotations
 
 import sys
 import time
 from importlib.util import find_spec
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from ..data import Cursor
-from ._event import EVENTS, AfterEpoch, BeforeFit, Event
+from ._event import EVENTS, AfterEpoch, AfterEvaluation, AfterLog, BeforeFit, Event
+
+if TYPE_CHECKING:
+    from ._plan import Plan
+    from ._state import LoopState
 
 __all__ = ["progress"]
 
@@ -30,12 +33,12 @@ def progress(*, quiet: bool = False) -> type[_Silent]:
 
 
 class _Silent:
-    """Shows nothing of a run that goes on at a cursor. What shows more has a method for each of its `events`."""
+    """Shows nothing of a run that goes on at a state. A class that shows more has a method for each of its `events`."""
 
     events: ClassVar[frozenset[str]] = frozenset()
 
-    def __init__(self, cursor: Cursor) -> None:
-        self.cursor = cursor
+    def __init__(self, plan: Plan, state: LoopState) -> None:
+        self.plan, self.cursor, self.steps = plan, state.cursor, state.steps
 
     def __enter__(self) -> Self:
         return self
@@ -48,36 +51,53 @@ class _Silent:
 
 
 class _Lines(_Silent):
-    """A line for each finished epoch."""
+    """A line for each finished epoch, each logged step, and each validation within an epoch."""
 
-    events = frozenset({"before_fit", "after_epoch"})
-    target = 0
+    events = frozenset({"before_fit", "after_epoch", "after_evaluation", "after_log"})
 
     def before_fit(self, event: BeforeFit) -> None:
-        self.target = event.epochs_target
+        """Show nothing yet."""
 
     def after_epoch(self, event: AfterEpoch) -> None:
-        print(self.line(event), flush=True)
-
-    def line(self, event: AfterEpoch) -> str:
         row = event.row
-        shown = "  ".join(f"{name} {value:.4f}" for name, value in row.figures().items())
-        return f"epoch {row.epoch + 1}/{self.target}  {shown}  {row.examples_per_second:,.0f} examples/s"
+        of = "" if self.plan.epochs is None else f"/{self.plan.epochs}"
+        at = "" if self.plan.steps is None else f"  step {row.steps}/{self.plan.steps}"
+        self.show(f"epoch {row.epoch + 1}{of}{at}", row.figures(), f"{row.examples_per_second:,.0f} examples/s")
+
+    def after_evaluation(self, event: AfterEvaluation) -> None:
+        if self.plan.validate_every is not None:
+            self.show(f"step {event.row.step}{self._of_steps()}", event.row.figures())
+
+    def after_log(self, event: AfterLog) -> None:
+        row = event.row
+        rates = {"learning_rate": row.learning_rate, "grad_norm": row.grad_norm}
+        figures = {"loss": row.loss, **row.figures, **{k: v for k, v in rates.items() if v is not None}}
+        self.show(f"step {row.step}{self._of_steps()}", figures, f"{row.rows_per_second or 0.0:,.0f} rows/s")
+
+    def show(self, start: str, figures: dict[str, float], *more: str) -> None:
+        """Show a line."""
+        print(_line(start, figures, *more), flush=True)
+
+    def _of_steps(self) -> str:
+        return "" if self.plan.steps is None else f"/{self.plan.steps}"
 
 
 class _Bar(_Lines):
-    """A bar over the batches of the epoch at hand, with the time that the run still takes; past epochs are lines."""
+    """A bar over the steps of the epoch at hand, or of the run, with the time that the run still takes; past are lines.
 
-    events = _Lines.events | {"before_epoch", "after_step", "before_validation"}
+    Logged steps are no lines here: the bar shows the newest loss.
+    """
 
-    def __init__(self, cursor: Cursor) -> None:
+    events = (_Lines.events - {"after_log"}) | {"before_epoch", "after_step", "before_validation"}
+
+    def __init__(self, plan: Plan, state: LoopState) -> None:
         from rich.progress import BarColumn, Progress, TextColumn
         from rich.text import Text
 
-        from ._totals import examples
+        from ..step._rows import example_count
 
-        super().__init__(cursor)
-        self.count, self.text = examples, Text
+        super().__init__(plan, state)
+        self.count, self.text = example_count, Text
         columns = (
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -87,7 +107,8 @@ class _Bar(_Lines):
         self.bar = Progress(*columns, transient=True)
         self.task = self.bar.add_task("", total=None, figures="", of="", visible=False)
         self.batches: int | None = None
-        self.epochs = self.done = self.examples = 0
+        self.done = self.examples = 0
+        self.epoch = state.epoch
         self.looked = self.started = 0.0
         self.held = ""
 
@@ -95,19 +116,18 @@ class _Bar(_Lines):
         self.bar.stop()
 
     def before_fit(self, event: BeforeFit) -> None:
-        super().before_fit(event)
-        self.batches = event.batches
-        self.epochs = event.epochs_target - event.start_epoch
+        self.batches = None if event.batches is None else -(-event.batches // self.plan.accumulate)
         self.started = time.monotonic()
         self.bar.start()
         if self.cursor.index:  # no event tells of an epoch that was begun before
-            self._begin(event.start_epoch, self.cursor.index)
+            self._begin(event.start_epoch, self.cursor.index // self.plan.accumulate)
 
     def before_epoch(self, event: Any) -> None:
         self._begin(event.epoch, 0)
 
     def after_step(self, event: Any) -> None:
-        self.done, self.examples = self.done + 1, self.examples + self.count(event.batch)
+        batches = event.batch if self.plan.accumulate > 1 else [event.batch]
+        self.done, self.examples = self.done + 1, self.examples + sum(map(self.count, batches))
         now = time.monotonic()
         if now - self.looked < _EVERY:
             self.bar.advance(self.task)
@@ -120,21 +140,40 @@ class _Bar(_Lines):
     def before_validation(self, event: Any) -> None:
         self.bar.update(self.task, figures=f"{self.held}  validating".strip())
 
-    def after_epoch(self, event: AfterEpoch) -> None:
-        self.batches = event.row.batches
+    def after_evaluation(self, event: AfterEvaluation) -> None:
+        super().after_evaluation(event)
         self.held = "" if event.row.val_loss is None else f"val_loss {event.row.val_loss:.4f}"
-        self.bar.console.print(self.text(self.line(event)))
+
+    def after_epoch(self, event: AfterEpoch) -> None:
+        self.batches = -(-event.row.batches // self.plan.accumulate)
+        super().after_epoch(event)
+
+    def show(self, start: str, figures: dict[str, float], *more: str) -> None:
+        self.bar.console.print(self.text(_line(start, figures, *more)))
 
     def _begin(self, epoch: int, done: int) -> None:
-        """Show an epoch of which some batches are done."""
-        name, of = f"epoch {epoch + 1}/{self.target}", "" if self.batches is None else f"/{self.batches}"
+        """Show an epoch of which some steps are done, or the whole run where it has a number of steps."""
+        name = f"epoch {epoch + 1}" + ("" if self.plan.epochs is None else f"/{self.plan.epochs}")
+        total = self.batches
+        if self.plan.steps is not None:
+            total, done = self.plan.steps, self.steps + self.done
+        of = "" if total is None else f"/{total}"
         shown: dict[str, Any] = {"description": name, "figures": self.held, "of": of}
-        self.bar.reset(self.task, total=self.batches, completed=done, visible=True, **shown)
+        self.bar.reset(self.task, total=total, completed=done, visible=True, **shown)
 
     def _left(self, now: float) -> str:
-        """Say how long the run still takes, at the rate so far, where the number of batches is known."""
-        if not self.batches:
+        """Say how long the run still takes, at the rate so far, where the number of steps is known."""
+        if self.plan.steps is not None:
+            left = self.plan.steps - self.steps - self.done
+        elif self.batches and self.plan.epochs is not None:
+            epochs = self.plan.epochs - self.epoch
+            left = self.batches * epochs - self.cursor.index // self.plan.accumulate - self.done
+        else:
             return ""
-        left = self.batches * self.epochs - self.cursor.index - self.done
         seconds = (now - self.started) / self.done * max(left, 0)
         return f"{seconds // 3600:.0f}:{seconds % 3600 // 60:02.0f}:{seconds % 60:02.0f} left"
+
+
+def _line(start: str, figures: dict[str, float], *more: str) -> str:
+    shown = "  ".join(f"{name} {value:.4f}" for name, value in figures.items())
+    return "  ".join(filter(None, [start, shown, *more]))

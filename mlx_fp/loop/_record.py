@@ -6,9 +6,10 @@ import logging
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import asdict, fields
-from typing import Any
+from typing import Any, TypeVar
 
 from ..core._errors import CheckpointError
+from ..core._frozen import FrozenDict
 from ..core._mlx import mx
 from ..core._types import Params, State, Tree
 from ..store._bundle import environment
@@ -17,11 +18,14 @@ from ..tree._flattening import as_arrays
 from ..tree._paths import flat, restore_like
 from ._hook import HookState, Stop, hook_keys
 from ._monitor import Standing
-from ._report import Row
+from ._report import Evaluation, Row
+from ._series import Series
 from ._state import Lineage, Loop, LoopState, Moving, Requests
-from ._totals import Series, Sums
+from ._totals import Read, Sums, entries_of, queue_of
 
 __all__ = ["record", "restored", "resumed"]
+
+R = TypeVar("R")
 
 _LOG = logging.getLogger("mlx_fp.loop")
 
@@ -32,7 +36,7 @@ def record(loop: Loop, state: LoopState, user: Any = None) -> dict[str, Any]:
     It reads nothing but the state, and no value of the device. `restored` is its inverse.
     """
     cursor, sums, requests = state.cursor, state.moving.sums, state.moving.requests
-    last = state.rows[-1] if state.rows else None
+    last, verdict = state.rows[-1] if state.rows else None, state.evaluation
     return {
         "epoch": cursor.epoch if cursor.index else cursor.epoch - 1,
         "next_epoch": cursor.epoch,
@@ -41,13 +45,15 @@ def record(loop: Loop, state: LoopState, user: Any = None) -> dict[str, Any]:
         "epoch_loss": last and last.epoch_loss,
         "monitor_name": loop.monitor.name,
         "monitor_mode": loop.monitor.mode,
-        "monitor_value": last and last.monitor_value,
-        "improved": bool(last and last.improved and not cursor.index),
+        "monitor_value": verdict and verdict.monitor_value,
+        "improved": bool(verdict and verdict.improved),
         **asdict(state.standing),
         "completed": state.completed,
         "hooks": dict(zip(hook_keys(loop.hooks), (one._asdict() for one in state.moving.hooks), strict=True)),
         "requests": asdict(requests),
         "rows": [asdict(row) for row in state.rows],
+        "evaluations": [asdict(row) for row in state.evaluations],
+        "best_params": state.best_params,
         "losses": mx.array(sums.losses.values(), mx.float32),
         "sums": _sums(sums),
         "run": state.lineage.run,
@@ -66,23 +72,23 @@ def restored(loop: Loop, metadata: Mapping[str, Any], params: Params, opt_state:
     For the same loop, `restored(loop, record(loop, state), params, opt_state)` is `state`, with its own parameters and
     optimiser state.
     """
-    sums = metadata["sums"]
-    own = {name: sums[name] for name in _PLAIN_SUMS}
-    losses = _series(metadata["losses"].tolist() if loop.plan.keep_losses else [])
-    queue = _series((logs, count) for logs, count in sums["queue"])
+    losses = metadata["losses"].tolist() if loop.plan.keep_losses else []
+    sums = _restored_sums(metadata["sums"], losses)
     moving = Moving(
         loop.carry(params, opt_state),
-        Sums(**own, queue=queue, counted=None if sums["counted"] is None else _series(sums["counted"]), losses=losses),
+        sums,
         _hooks(loop, metadata["hooks"]),
         _requests(metadata["requests"]),
     )
     return LoopState(
         moving,
         metadata["next_epoch"],
-        metadata["step"] - sums["batches"],
-        tuple(Row(**{field.name: row[field.name] for field in fields(Row)}) for row in metadata["rows"]),
+        metadata["step"] - sums.updates,
+        _rows(Row, metadata["rows"]),
+        _rows(Evaluation, metadata["evaluations"]),
         metadata["completed"],
-        Standing(metadata["best_value"], metadata["best_epoch"], metadata["stale_epochs"]),
+        Standing(**{field.name: metadata[field.name] for field in fields(Standing)}),
+        metadata["best_params"] if loop.plan.keep_best else None,
         Lineage(metadata["run"], metadata["branch"]),
     )
 
@@ -100,25 +106,34 @@ def resumed(loop: Loop, start: LoopState, checkpoint: Checkpoint) -> LoopState:
     return state.asking(stop=None, interrupted=False, diverged=False)  # those ended the process that wrote it
 
 
-_PLAIN_SUMS = ("batches", "examples", "read", "left_out", "last", "total", "sums")
-
-
 def _sums(sums: Sums) -> dict[str, Any]:
-    plain = {name: getattr(sums, name) for name in _PLAIN_SUMS}
-    queue = [[dict(logs), count] for logs, count in sums.queue.values()]
+    read = sums.read
     return {
-        **plain,
-        "sums": dict(sums.sums),
-        "counted": None if sums.counted is None else sums.counted.values(),
-        "queue": queue,
+        "batches": sums.batches,
+        "updates": sums.updates,
+        "examples": sums.examples,
+        "figures": {name: list(pair) for name, pair in read.figures.items()},
+        "total": read.total,
+        "last": read.last,
+        "counted": None if read.counted is None else read.counted.values(),
+        "queue": [list(entry) for entry in entries_of(sums)],
     }
 
 
-def _series(values: Iterable[Any]) -> Series:
-    series = Series()
-    for value in values:
-        series = series.append(value)
-    return series
+def _restored_sums(plain: Mapping[str, Any], losses: list[float]) -> Sums:
+    counted = None if plain["counted"] is None else Series().extend(plain["counted"])
+    figures: Mapping[str, tuple[float, float]] = FrozenDict(
+        {name: (total, weight) for name, (total, weight) in plain["figures"].items()}
+    )
+    read = Read(figures, plain["total"], plain["last"], counted, Series().extend(losses))
+    queue = [tuple(entry) for entry in plain["queue"]]
+    return Sums(plain["batches"], plain["updates"], plain["examples"], len(queue), queue_of(queue), read)
+
+
+def _rows(kind: type[R], rows: Iterable[Mapping[str, Any]]) -> tuple[R, ...]:
+    """Return rows of a kind, of their fields by name."""
+    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    return tuple(kind(**{name: row[name] for name in names}) for row in rows)
 
 
 def _hooks(loop: Loop, states: Mapping[str, Any]) -> tuple[HookState, ...]:

@@ -1,4 +1,4 @@
-"""What a run did: a row per epoch, and where it ended."""
+"""The rows of a run, of epochs, evaluations and logged steps, and its report."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..core._frozen import freeze_field
 from ..core._text import table
 from ..core._types import Params, State
 
-__all__ = ["Report", "Row"]
+__all__ = ["Evaluation", "Report", "Row", "StepRow"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Row:
     steps: int
     """Steps of the run so far."""
     epoch_loss: float
-    """The mean loss, weighted by examples."""
+    """The mean loss over all that counts, or as `reduce` says."""
     metrics: Mapping[str, float]
     val_loss: float | None
     val_metrics: Mapping[str, float]
@@ -34,9 +34,9 @@ class Row:
     seconds: float
     monitor_value: float | None = None
     improved: bool = False
-    """Whether this epoch is the best so far, by the monitor."""
-    stale_epochs: int = 0
-    """Epochs since the best one."""
+    """Whether the last evaluation of the epoch is the best so far, by the monitor."""
+    stale: int = 0
+    """Evaluations since the best one."""
     checkpoint: str | None = None
     timed: int | None = None
     """The examples that `seconds` timed, None for all: fewer where another process had begun the epoch."""
@@ -73,18 +73,93 @@ class Row:
         return plain | self.named() | {"examples_per_second": self.examples_per_second}
 
 
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One evaluation, with the verdict of the monitor. Metrics read as attributes: `evaluation.val_accuracy`."""
+
+    epoch: int
+    step: int
+    """Steps of the run so far."""
+    val_loss: float | None
+    """None without validation data, where training figures are judged, and with named sets."""
+    val_metrics: Mapping[str, float]
+    batches: int
+    monitor_value: float | None = None
+    """The value that was judged, None where the monitor watches a figure that this evaluation does not have."""
+    improved: bool = False
+    stale: int = 0
+    """Evaluations since the best one."""
+    checkpoint: str | None = None
+
+    def __post_init__(self) -> None:
+        freeze_field(self, "val_metrics")
+
+    def __getattr__(self, name: str) -> float:
+        named = self.named()
+        if name in named:
+            return named[name]
+        raise AttributeError(f"an evaluation has no {name!r}; its metrics: {', '.join(named) or 'none'}")
+
+    def named(self) -> dict[str, float]:
+        """Name every metric, with `val_` in front."""
+        return {f"val_{name}": value for name, value in self.val_metrics.items()}
+
+    def figures(self) -> dict[str, float]:
+        """Name the loss and the metrics in the order in which they are shown."""
+        return ({} if self.val_loss is None else {"val_loss": self.val_loss}) | self.named()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, metrics by name among them."""
+        return {name: getattr(self, name) for name in self.__slots__ if name != "val_metrics"} | self.named()
+
+
+@dataclass(frozen=True, slots=True)
+class StepRow:
+    """One logged step. Figures read as attributes too."""
+
+    step: int
+    """Steps of the run so far."""
+    epoch: int
+    loss: float
+    figures: Mapping[str, float]
+    """The further figures that the loss returned."""
+    learning_rate: float | None = None
+    """The rate of the step; of several, that of the first group. None for an optimiser without one."""
+    grad_norm: float | None = None
+    """The norm of the gradients before clipping."""
+    rows_per_second: float | None = None
+    """Training rows per second since the logged step before, in the same epoch."""
+    tokens_per_second: float | None = None
+    """Tokens that count per second, where the task counts tokens."""
+    peak_memory: int = 0
+    """The most bytes that MLX has held so far in this process."""
+
+    def __post_init__(self) -> None:
+        freeze_field(self, "figures")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, figures by name among them."""
+        plain = {name: getattr(self, name) for name in self.__slots__ if name != "figures"}
+        return {**self.figures, **plain}
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Report:
     """The outcome of a run: rows, the loss of every step, the last parameters and state, and why it ended."""
 
     rows: tuple[Row, ...]
+    evaluations: tuple[Evaluation, ...]
+    steps: tuple[StepRow, ...]
+    """The steps that this process logged, see `log_every`."""
     losses: tuple[float, ...]
     losses_kept: bool
     monitor_name: str
     monitor_mode: str
     best_value: float | None
     best_epoch: int | None
-    epochs_target: int
+    best_step: int | None
+    epochs_target: int | None
+    steps_target: int | None
     epochs_completed: int
     epochs_ran: int
     start_epoch: int
@@ -96,14 +171,16 @@ class Report:
     policy: Mapping[str, Any] | None
     params: Params = field(repr=False)
     opt_state: State = field(repr=False)
+    best_params: Params | None = field(default=None, repr=False)
+    """The parameters of the best evaluation, with `keep_best=True`; with `averaged=True` their averages."""
 
     def __post_init__(self) -> None:
         freeze_field(self, "policy")
 
     @property
     def best_checkpoint(self) -> str | None:
-        """The checkpoint of the best epoch, None where it has none; `load` reads it."""
-        return next((row.checkpoint for row in self.rows if row.epoch == self.best_epoch), None)
+        """The checkpoint of the best evaluation, None where it has none; `load` reads it."""
+        return next((each.checkpoint for each in self.evaluations if each.step == self.best_step), None)
 
     @property
     def exit_status(self) -> int:
@@ -112,9 +189,10 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, without the arrays."""
-        plain = {name: getattr(self, name) for name in self.__slots__ if name not in ("rows", "params", "opt_state")}
+        rows = {name: [row.to_dict() for row in getattr(self, name)] for name in ("rows", "evaluations", "steps")}
         listed = {"losses": list(self.losses), "checkpoints": list(self.checkpoints)}
-        return {"rows": [row.to_dict() for row in self.rows], **plain, **listed}
+        arrays = ("params", "opt_state", "best_params")
+        return {name: getattr(self, name) for name in self.__slots__ if name not in arrays} | rows | listed
 
     def to_json(self, indent: int | None = 2) -> str:
         """Return JSON, without the arrays; numbers that are not finite as the strings nan, inf and -inf."""

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Generator
 from dataclasses import replace
 from typing import Any
 
 from ..core._errors import located
 from ._checkpointing import save_after_epoch, save_final, save_partial_epoch
-from ._monitor import judged
+from ._report import Row
 from ._state import Loop, LoopState, Moment, Moments, World
 from ._summary import row_of
 from ._telling import heard, told
 from ._totals import Means, next_epoch
 from ._training import trained
-from ._validation import validated, validated_now
+from ._validation import judged_epoch, validated, validated_now
 
 __all__ = ["run"]
 
@@ -32,7 +32,7 @@ def run(loop: Loop, state: LoopState, world: World) -> Moments:
         state = yield from validated_now(loop, state, world, state.epoch - (not state.cursor.index))
     if stopped and state.cursor.index:
         state = yield from _epoch(loop, state, world)
-    while state.stop is None and state.epoch < loop.plan.epochs:
+    while state.stop is None and not loop.plan.is_over(state.epoch, state.steps):
         if not state.cursor.index:
             with located(epoch=state.epoch, stage="before_epoch"):
                 state = yield from told(loop, state, world, "before_epoch", epoch=state.epoch)
@@ -46,33 +46,36 @@ def _about(loop: Loop, state: LoopState) -> dict[str, Any]:
     plan, origin = loop.plan, loop.origin
     return {
         "epochs_target": plan.epochs,
+        "steps_target": plan.steps,
         "start_epoch": origin.epoch,
         "resumed_from_epoch": origin.resumed_from_epoch,
         "batches": plan.train.size,
         "optimizer": loop.trainer.optimizer,
-        "trainable": loop.step.computation.split(state.moving.train.params)[0],
+        "trainable": loop.step.trainable(state.moving.train.params),
     }
 
 
 def _epoch(loop: Loop, state: LoopState, world: World) -> Moments:
     """Train on an epoch, or on the rest of one; validate, judge it, and close it if it is complete."""
-    started, before = time.perf_counter(), state.moving.sums.examples
-    state, train, whole = yield from trained(loop, state, world)
+    before = state.moving.sums.examples
+    state, train, whole, seconds = yield from trained(loop, state, world)
     yield Moment(state, state.moving)
     state = heard(state, world)
     if train is None:  # a signal came before the first batch
         return state
-    seconds, validation = time.perf_counter() - started, Means()
-    if loop.plan.validation is not None and not state.moving.requests.interrupted:
-        state, validation = yield from validated(loop, state, world, state.epoch)
-    requests = state.moving.requests
-    complete = whole and not requests.diverged and (loop.plan.validation is None or bool(validation.figures))
-    if not complete:
+    timed, stop = state.moving.sums.examples - before, state.stop
+    pauses = stop is not None and not stop.final and not whole
+    if pauses:  # a resumed run goes on as if it had not been stopped: what follows is for the report
         state = yield from save_partial_epoch(loop, state, world)
-    row = row_of(state, seconds, state.moving.sums.examples - before, train, validation)
+    whole = whole and not state.moving.requests.diverged
+    closes = whole or (stop is None and loop.plan.is_over(state.epoch, state.steps))
+    state, evaluated = yield from _evaluated(loop, state, world, train if closes else None)
+    complete = whole and evaluated
+    if not complete and not pauses:
+        state = yield from save_partial_epoch(loop, state, world)
+    row = _with_verdict(row_of(state, state.epoch, seconds, timed, train, Means()), state)
     with located(epoch=row.epoch, stage="after_epoch"):
-        standing, row = judged(loop.monitor, state.standing, row, whole=complete)
-        state = heard(replace(state, standing=standing, rows=(*state.rows, row)), world)
+        state = heard(replace(state, rows=(*state.rows, row)), world)
         yield Moment(state, state.moving)
         state = yield from told(loop, state, world, "after_epoch", row=row)
         state = _closed(state) if complete else state
@@ -80,6 +83,41 @@ def _epoch(loop: Loop, state: LoopState, world: World) -> Moments:
         if state.moving.requests.validate and not state.moving.requests.interrupted:
             state = yield from validated_now(loop, state, world, row.epoch)
     return (yield from save_after_epoch(loop, state, world, row)) if complete else state
+
+
+def _evaluated(
+    loop: Loop, state: LoopState, world: World, train: Means | None
+) -> Generator[Moment, None, tuple[LoopState, bool]]:
+    """Validate at the end of an epoch where it is due, or judge it by its training figures, which are `train`.
+
+    Return the state, and whether all that was due was done. `train` is None for an epoch that is not complete.
+    """
+    plan = loop.plan
+    ends = state.stop is not None or plan.is_over(state.epoch + (train is not None), state.steps)
+    due = state.evaluation is None if ends else plan.validate_every is None
+    if due and plan.validation:
+        if state.moving.requests.interrupted:
+            return state, False
+        return (yield from validated(loop, state, world, state.epoch, train=train))
+    if train is not None and not loop.judges_validation:
+        state = yield from judged_epoch(loop, state, world, train)
+    return state, True
+
+
+def _with_verdict(row: Row, state: LoopState) -> Row:
+    """Return the row of an epoch with the last evaluation in it, if there is one."""
+    last = state.evaluations[-1] if state.evaluations else None
+    if last is None or last.epoch != row.epoch:
+        return row
+    return replace(
+        row,
+        val_loss=last.val_loss,
+        val_metrics=last.val_metrics,
+        validation_batches=last.batches,
+        monitor_value=last.monitor_value,
+        improved=last.improved,
+        stale=last.stale,
+    )
 
 
 def _closed(state: LoopState) -> LoopState:

@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from ..checkpointing._resume import resolved
 from ..checkpointing._retention import is_newest, new_run
 from ..checkpointing._writer import Writer
 from ..core._frozen import FrozenDict
+from ..core._types import Params, State
 from ..optim import averaged, skip_nonfinite
 from ..optim._rates import learning_rates
 from ..step._carried import Carried
 from ..step._evaluate import eval_step
+from ..step._protocol import FullStep, full_step
 from ..step._train import train_step
 from ._evaluation import names_in_logs
+from ._event import STEP_EVENTS
 from ._hook import Hook, Stop, hook_states
+from ._logging import keeps_norm
 from ._monitor import watched
 from ._plan import SYNC, Plan, check_unrolling
 from ._record import resumed
+from ._series import Series
 from ._state import Lineage, Loop, LoopState, Moving, Origin
-from ._totals import IN_FLIGHT, Series, Sums
+from ._totals import IN_FLIGHT, Read, Sums
 from ._trainer import Trainer
 
 __all__ = ["started"]
+
+_USUAL = {"compile": True, "dtype": None, "parts": 1, "streams": 1}
+"""The options of a step that are passed on only where they differ from these: a step of one's own may lack them."""
 
 _LOG = logging.getLogger("mlx_fp.loop")
 
@@ -54,25 +62,37 @@ def started(trainer: Trainer, plan: Plan) -> tuple[Loop, LoopState, Writer | Non
 
 def _new(trainer: Trainer, plan: Plan) -> tuple[Loop, LoopState]:
     task, hooks = trainer.task, tuple(sorted(trainer.hooks, key=lambda hook: hook.priority))
-    common = {"metrics": task.metrics, "compile": plan.compile, "dtype": plan.dtype, "streams": plan.streams}
-    optimizer = skip_nonfinite()(trainer.optimizer) if plan.nonfinite == "skip" else trainer.optimizer
-    step = train_step(trainer.model, task.loss, optimizer, **common)
-    evaluate = eval_step(trainer.model, task.loss, **common)
-    params, opt_state = step.init(plan.seed if plan.params is None else plan.params, seed=plan.seed)
+    common = {"compile": plan.compile, "dtype": plan.dtype, "streams": plan.streams}
+    evaluate = eval_step(trainer.model, task.loss, metrics=task.metrics, **common)
+    step, params, opt_state = _step(trainer, plan, {**common, "parts": plan.parts})
     if plan.averaged:
         averaged(opt_state)  # a KeyError where no optimiser keeps averages
     listeners = _listeners(hooks)
     listened = frozenset(listeners) | plan.wanted
     check_unrolling(plan.steps_per_call, params, listened)
     sync = SYNC.get(plan.sync)
-    monitor = watched(
-        task, trainer.monitor, plan.validation is not None, lambda: names_in_logs(evaluate, params, plan.train)
-    )
-    in_flight = IN_FLIGHT * plan.steps_per_call if sync else math.inf
+    monitor = watched(task, trainer.monitor, list(plan.validation), lambda: names_in_logs(evaluate, params, plan.train))
+    in_flight = IN_FLIGHT * plan.steps_per_call if sync else None
     rates: Mapping[str, float] = FrozenDict(learning_rates(opt_state))
-    sums = Sums(counted=Series() if callable(plan.reduce) else None)
-    loop = Loop(trainer, plan, step, evaluate, monitor, hooks, listeners, listened, rates, in_flight, sync)
+    silent = listened.isdisjoint(STEP_EVENTS)
+    loop = Loop(trainer, plan, step, evaluate, monitor, hooks, listeners, listened, rates, in_flight, silent, sync)
+    sums = Sums(read=Read(counted=Series() if callable(plan.reduce) else None))
     return loop, LoopState(Moving(Carried((params, opt_state)), sums, hook_states(hooks)))
+
+
+def _step(trainer: Trainer, plan: Plan, options: dict[str, Any]) -> tuple[FullStep, Params, State]:
+    """Make the step of a run, and its first state; it logs the norm of gradients where nothing else measures it."""
+    optimizer = skip_nonfinite()(trainer.optimizer) if plan.nonfinite == "skip" else trainer.optimizer
+    given = {name: value for name, value in options.items() if value is not _USUAL[name]}
+
+    def made(**more: Any) -> FullStep:
+        make, task = trainer.step or train_step, trainer.task
+        return full_step(make(trainer.model, task.loss, optimizer, metrics=task.metrics, **given, **more))
+
+    step = made()
+    params, opt_state = step.init(plan.seed if plan.params is None else plan.params, seed=plan.seed)
+    measures = plan.log_every is not None and trainer.step is None and not keeps_norm(opt_state)
+    return made(norm=True) if measures else step, params, opt_state
 
 
 def _listeners(hooks: tuple[Hook, ...]) -> Mapping[str, tuple[int, ...]]:

@@ -8,18 +8,19 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..core._frozen import FrozenDict, freeze_field
+from ..core._types import Params
 from ..data import Cursor
 from ..step._carried import Carried
 from ._event import Event
 from ._hook import Hook, HookState, Stop
 from ._monitor import Monitor, Standing
-from ._report import Row
+from ._report import Evaluation, Row, StepRow
 from ._totals import Sums
 
 if TYPE_CHECKING:
     from ..checkpointing._writer import Writer
     from ..step._evaluate import EvalStep
-    from ..step._train import Step
+    from ..step._protocol import FullStep
     from ._plan import Plan
     from ._trainer import Trainer
 
@@ -41,7 +42,7 @@ class Loop:
 
     trainer: Trainer
     plan: Plan
-    step: Step
+    step: FullStep
     evaluate: EvalStep
     monitor: Monitor
     hooks: tuple[Hook, ...]
@@ -52,8 +53,10 @@ class Loop:
     """The names of the events that a hook or the driver wants."""
     rates: Mapping[str, float]
     """The learning rates that the code starts with, by path."""
-    in_flight: float
-    """How many steps may be queued on the device before the oldest is read."""
+    in_flight: int | None
+    """How many steps may be queued on the device before the loop waits for the oldest; None: all of an epoch."""
+    silent: bool
+    """Whether nobody listens to the events of steps."""
     sync: Callable[..., Any] | None = None
     """What is done with the results of a step; None: nothing."""
     origin: Origin = Origin()
@@ -63,9 +66,15 @@ class Loop:
         """Whether a hook comes between the gradients of a step and its update."""
         return "after_backward" in self.listened
 
+    @property
+    def judges_validation(self) -> bool:
+        """Whether the monitor judges each validation; else it judges the end of an epoch."""
+        return bool(self.plan.validation) and self.monitor.watches_validation
+
     def carry(self, params: Any, opt_state: Any) -> Carried:
         """Put a state into the form in which this loop takes steps."""
-        return Carried((params, opt_state)) if self.takes_halves else self.step.carry(params, opt_state)
+        as_trees = self.takes_halves or self.plan.accumulate > 1
+        return Carried((params, opt_state)) if as_trees else self.step.carry(params, opt_state)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,19 +119,28 @@ class LoopState:
     opened: int = 0
     """The steps of the run when the epoch began."""
     rows: tuple[Row, ...] = ()
+    evaluations: tuple[Evaluation, ...] = ()
     completed: int = 0
     standing: Standing = field(default_factory=Standing)
+    best_params: Params | None = None
+    """The parameters of the best evaluation, where the plan keeps them."""
     lineage: Lineage = Lineage()
 
     @property
     def steps(self) -> int:
         """The steps of the run so far."""
-        return self.opened + self.moving.sums.batches
+        return self.opened + self.moving.sums.updates
 
     @property
     def cursor(self) -> Cursor:
         """Where the data go on."""
         return Cursor(self.epoch, self.moving.sums.batches)
+
+    @property
+    def evaluation(self) -> Evaluation | None:
+        """The evaluation of this very step, None where there is none."""
+        last = self.evaluations[-1] if self.evaluations else None
+        return last if last is not None and last.step == self.steps else None
 
     @property
     def stop(self) -> Stop | None:
@@ -165,6 +183,8 @@ class World:
     """Return the name of a signal that asks the run to end."""
     undisturbed: Callable[[], AbstractContextManager[Any]] = nullcontext
     """A context in which a second signal waits."""
+    logged: list[StepRow] = field(default_factory=list)
+    """Takes the rows of logged steps."""
 
     def deaf(self) -> World:
         """Return the ports of a run whose steps are over: a signal changes nothing in it."""

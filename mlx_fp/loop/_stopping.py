@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from ..core._errors import is_count
-from ._event import AfterEpoch, AfterStep
+from ._event import AfterEvaluation, AfterStep
 from ._hook import Stop
 from ._trainer import Verb, on
 
@@ -14,25 +14,25 @@ __all__ = ["early_stop", "stop_on_divergence"]
 
 
 def early_stop(patience: int = 0) -> Verb:
-    """Stop once `patience` epochs in a row have brought no improvement; 0 is taken as 1.
+    """Stop once `patience` evaluations in a row have brought no improvement; 0 is taken as 1.
+
+    An evaluation is each validation, or the end of an epoch where there is no validation data.
 
     What improves is the monitor's to say: `monitor(…, min_delta=…)`.
 
     >>> from mlx_fp import classification, nn
     >>> from mlx_fp.loop._trainer import trainer
     >>> pipe(trainer(nn.linear(4, 2), classification()), early_stop(3)).hooks
-    (on('after_epoch', early_stop(3)),)
+    (on('after_evaluation', early_stop(3)),)
     """
     if not is_count(patience):
-        raise ValueError(f"patience is a count of epochs, 0 or more; got {patience!r}")
+        raise ValueError(f"patience is a count of evaluations, 0 or more; got {patience!r}")
 
-    def watch(event: AfterEpoch) -> Stop | None:
-        row = event.row
-        if row.stale_epochs < max(patience, 1):
-            return None
-        return Stop(f"no improvement for {row.stale_epochs} epochs")
+    def watch(event: AfterEvaluation) -> Stop | None:
+        stale = event.row.stale
+        return Stop(f"no improvement in {stale} evaluations") if stale >= max(patience, 1) else None
 
-    return on("after_epoch", watch, name=f"early_stop({patience})")
+    return on("after_evaluation", watch, name=f"early_stop({patience})")
 
 
 def stop_on_divergence(*, every: int = 50, above: float = math.inf) -> Verb:

@@ -13,7 +13,7 @@ from ._state import Loop, LoopState, Moment, Moments, Moving, Requests, World
 __all__ = ["fire", "heard", "requested", "told"]
 
 
-def told(loop: Loop, state: LoopState, world: World, name: str, **fields: Any) -> Moments:
+def told(loop: Loop, state: LoopState, world: World, name: str, /, **fields: Any) -> Moments:
     """Tell hooks of an event, and yield it if the driver wants it; no record is made of one that nobody listens to."""
     if name not in loop.listened:
         return state
@@ -23,7 +23,7 @@ def told(loop: Loop, state: LoopState, world: World, name: str, **fields: Any) -
     return replace(state, moving=moving)
 
 
-def fire(loop: Loop, moving: Moving, world: World, name: str, *args: Any, **fields: Any) -> tuple[Moving, Event]:
+def fire(loop: Loop, moving: Moving, world: World, name: str, /, *args: Any, **fields: Any) -> tuple[Moving, Event]:
     """Fold an event that somebody listens to through its hooks, and take up what they ask."""
     seen = RunState(moving.train.shared())  # an event that a hook keeps has the parameters of its moment for good
     event: Event = EVENTS[name](seen, *args, **fields)

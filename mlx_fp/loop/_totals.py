@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from itertools import chain
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import isfinite, nan
 from typing import Any, NamedTuple
 
 from ..core._errors import unknown
 from ..core._frozen import FrozenDict
-from ..core._types import Batch, State
+from ..core._types import State
 from ..data import Dataset
 from ..task._folds import Metric
-from ..tree._paths import leaves
 from ._report import Row
+from ._series import Series
 
 __all__ = [
     "IN_FLIGHT",
+    "READ_AT_ONCE",
     "REDUCERS",
+    "Entry",
     "Means",
+    "Read",
     "Reducer",
-    "Series",
     "Sums",
     "add",
     "check_names",
     "checked_reducer",
     "close",
-    "examples",
+    "entries_of",
+    "is_empty",
     "next_epoch",
-    "read_oldest",
+    "oldest_is_finite",
+    "queue_of",
+    "read",
     "reserved_names",
 ]
 
@@ -41,7 +45,8 @@ REDUCERS = ("mean", "sum", "last")
 IN_FLIGHT = 2
 """How many steps may be queued on the device before the loop waits for the oldest."""
 
-_CHUNK = 64
+READ_AT_ONCE = 64
+"""How many logs of steps are read into the sums at once; each is looked at before, as soon as it is there."""
 
 
 def checked_reducer(reduce: Reducer) -> Reducer:
@@ -56,65 +61,45 @@ def checked_reducer(reduce: Reducer) -> Reducer:
     raise ValueError(unknown("reducer", str(reduce), REDUCERS) + ", or a function of the list of losses")
 
 
-class Series(NamedTuple):
-    """A long list as a value: to append, or to take the first away, copies no more than a few.
+class Read(NamedTuple):
+    """The sums of the logs that have been read."""
 
-    >>> series = Series().append(0.5).append(0.25)
-    >>> series.values(), series.first(), series.rest().values()
-    ([0.5, 0.25], 0.5, [0.25])
-    """
-
-    chunks: tuple[tuple[Any, ...], ...] = ()
-    last: tuple[Any, ...] = ()
-    gone: int = 0
-    """How many of the first chunk have been taken away."""
-
-    def append(self, value: Any) -> Series:
-        """Return the list with one more value."""
-        chunks, last, gone = self.chunks, (*self.last, value), self.gone
-        return Series(chunks, last, gone) if len(last) < _CHUNK else Series((*chunks, last), (), gone)
-
-    def first(self) -> Any:
-        """Return the first value; IndexError where there is none."""
-        return self.chunks[0][self.gone] if self.chunks else self.last[0]
-
-    def rest(self) -> Series:
-        """Return the list without its first value."""
-        chunks, last, gone = self
-        if not chunks:
-            return Series((), last[1:])
-        return Series(chunks, last, gone + 1) if gone + 1 < len(chunks[0]) else Series(chunks[1:], last)
-
-    def values(self) -> list[Any]:
-        """Return the values in order."""
-        return [*chain.from_iterable(self.chunks), *self.last][self.gone :]
-
-
-class Sums(NamedTuple):
-    """The sums of an epoch, and the logs of its last steps, which are still on the device."""
-
-    batches: int = 0
-    examples: int = 0
-    read: int = 0
-    """The batches whose logs have been read."""
-    left_out: int = 0
-    """The examples of batches that do not count."""
-    last: float = 0.0
+    figures: Mapping[str, tuple[float, float]] = FrozenDict()
+    """For the loss and each figure, the total and the weight over the updates that count."""
     total: float = 0.0
-    """The last loss that counts, and the sum of those that count."""
-    sums: Mapping[str, float] = FrozenDict()
-    """For each figure, the sum over batches of its value times their examples."""
-    queue: Series = Series()
-    """The logs that have not been read, and the examples of their batches."""
+    """The sum of the losses that count."""
+    last: float = 0.0
+    """The last loss that counts."""
     counted: Series | None = None
     """The losses that count, where a function reduces them."""
     losses: Series = Series()
-    """The losses of all steps of the run, where they are kept."""
+    """The losses of all updates of the run, where they are kept."""
+
+
+class Sums(NamedTuple):
+    """The sums of an epoch, and the logs of its last updates, which are still on the device."""
+
+    batches: int = 0
+    updates: int = 0
+    examples: int = 0
+    queued: int = 0
+    """How many updates have logs that have not been read."""
+    queue: Any = None
+    """Those logs as pairs `(the older ones, newest)`: to add one copies nothing. See `Entry`."""
+    read: Read = Read()
 
     @property
-    def queued(self) -> int:
-        """How many batches have logs that have not been read."""
-        return self.batches - self.read
+    def losses(self) -> Series:
+        """The losses of all updates of the run that have been read."""
+        return self.read.losses
+
+
+Entry = tuple[State, State, int, int]
+"""An update whose logs have not been read, a plain tuple because each step makes one.
+
+Its logs; the weight of each of them that is a mean, others being in no sum; the numbers of its first batch and of
+itself in the epoch.
+"""
 
 
 class Means(NamedTuple):
@@ -146,44 +131,89 @@ def check_names(logs: State, reserved: frozenset[str]) -> None:
         raise ValueError(f"a loss reports {', '.join(taken)}: rows and metrics have names like these")
 
 
-def add(sums: Sums, logs: State, count: int) -> Sums:
-    """Count a batch of so many examples and queue its logs; nothing is read.
+def add(sums: Sums, logs: State, weights: State, count: int, batches: int = 1) -> Sums:
+    """Count an update on so many examples and batches, and queue its logs; nothing is read.
 
-    >>> add(Sums(), {"loss": mx.array(0.5)}, 32)[:3]
-    (1, 32, 0)
+    >>> add(Sums(), {"loss": mx.array(0.5)}, {"loss": 32}, 32)[:4]
+    (1, 1, 32, 1)
     """
-    batches, seen, read, left_out, last, total, by_name, queue, counted, losses = sums
-    queue = queue.append((logs, count))
-    return Sums(batches + 1, seen + count, read, left_out, last, total, by_name, queue, counted, losses)
+    seen, updates, rows, queued, queue, read = sums
+    queue = (queue, (logs, weights, seen, updates))
+    return Sums(seen + batches, updates + 1, rows + count, queued + 1, queue, read)
 
 
-def read_oldest(sums: Sums, keep: bool, leave_out: Callable[[int, float], bool] | None = None) -> Sums:
-    """Read the oldest logs that are queued into the sums, which waits for the device.
+def oldest_is_finite(sums: Sums, in_flight: int, fresh: int = 1) -> bool:
+    """Wait for the losses that are no longer in flight, `fresh` of which were so before; tell whether all are finite.
+
+    >>> sums = add(Sums(), {"loss": mx.array(float("nan"))}, {"loss": 1}, 1)
+    >>> sums = add(sums, {"loss": mx.array(0.5)}, {"loss": 1}, 1)
+    >>> oldest_is_finite(sums, 2), oldest_is_finite(sums, 1), oldest_is_finite(sums, 0)
+    (True, False, True)
+    """
+    cell, finite = sums.queue, True
+    for _ in range(in_flight):
+        if cell is None:
+            return True
+        cell = cell[0]
+    for _ in range(fresh):
+        if cell is None:
+            break
+        cell, (logs, *_) = cell
+        finite = isfinite(logs["loss"].item()) and finite
+    return finite
+
+
+def read(sums: Sums, *, keep: bool, leave: int = 0, leave_out: Callable[[Entry, float], bool] | None = None) -> Sums:
+    """Read all queued logs but the newest `leave` into the sums, the oldest first, which waits for the device.
 
     Args:
-        sums: sums with at least one entry in the queue.
-        keep: whether to keep the loss of each step.
-        leave_out: is given the batch's number and a loss that is not finite, and says whether it is left out.
+        sums: the sums of an epoch.
+        keep: whether to keep the loss of each update.
+        leave: how many updates stay in the queue.
+        leave_out: is given an update and its loss that is not finite, and says whether the update is left out.
     """
-    batches, seen, read, left_out, last, total, by_name, queue, counted, losses = sums
-    logs, count = queue.first()
-    loss = logs["loss"].item()
-    losses = losses.append(loss) if keep else losses
-    if leave_out is not None and not isfinite(loss) and leave_out(read, loss):
-        after = (left_out + count, last, total, by_name)
-    else:
-        after = (left_out, loss, total + loss, _added(by_name, logs, loss, count))
-        counted = None if counted is None else counted.append(loss)
-    return Sums(batches, seen, read + 1, *after, queue.rest(), counted, losses)
+    entries = entries_of(sums)
+    taken = entries[: max(len(entries) - leave, 0)]
+    figures, total, last, counted, losses = sums.read
+    totals = {name: pair[0] for name, pair in figures.items()}
+    weighed = {name: pair[1] for name, pair in figures.items()}
+    kept, counting = list[float](), list[float]()
+    for entry in taken:
+        logs, weights, *_ = entry
+        loss = logs["loss"].item()
+        kept.append(loss)
+        if not isfinite(loss) and (is_empty(entry) or (leave_out is not None and leave_out(entry, loss))):
+            continue
+        counting.append(loss)
+        for name, weight in weights.items():
+            number = weight if isinstance(weight, (int, float)) else weight.item()
+            if number:  # a mean over nothing is NaN
+                totals[name] = totals.get(name, 0.0) + logs[name].item() * number
+                weighed[name] = weighed.get(name, 0.0) + number
+    done = Read(
+        FrozenDict({name: (totals[name], weighed[name]) for name in totals}),
+        sum(counting, total),
+        counting[-1] if counting else last,
+        None if counted is None else counted.extend(counting),
+        losses.extend(kept) if keep else losses,
+    )
+    return sums._replace(queued=len(entries) - len(taken), queue=queue_of(entries[len(taken) :]), read=done)
+
+
+def is_empty(entry: Entry) -> bool:
+    """Tell whether nothing counts in a batch, so that its loss has no weight."""
+    weight = entry[1].get("loss", 1)
+    return not (weight if isinstance(weight, (int, float)) else weight.item())
 
 
 def next_epoch(sums: Sums) -> Sums:
     """Return empty sums for the next epoch, which keep the losses of the run.
 
-    >>> next_epoch(Sums(batches=3, losses=Series().append(0.5))).losses.values()
+    >>> next_epoch(Sums(batches=3, read=Read(losses=Series().extend([0.5])))).losses.values()
     [0.5]
     """
-    return Sums(counted=None if sums.counted is None else Series(), losses=sums.losses)
+    counted = None if sums.read.counted is None else Series()
+    return Sums(read=Read(counted=counted, losses=sums.read.losses))
 
 
 def close(sums: Sums, data: Dataset, metrics: Mapping[str, float], reduce: Reducer) -> Means:
@@ -193,35 +223,30 @@ def close(sums: Sums, data: Dataset, metrics: Mapping[str, float], reduce: Reduc
             f"an epoch of {data!r} gave no batch; it needs at least one, and a stream's factory must return "
             "a fresh iterable each time"
         )
-    counted = max(sums.examples - sums.left_out, 1)
-    figures = {name: total / counted for name, total in sums.sums.items()} or {"loss": nan}
-    return Means(sums.batches, FrozenDict({**figures, "loss": _reduced(sums, figures["loss"], reduce)}), metrics)
+    figures = {name: total / weight if weight else nan for name, (total, weight) in sums.read.figures.items()}
+    loss = _reduced(sums.read, figures.get("loss", nan), reduce)
+    return Means(sums.batches, FrozenDict({**figures, "loss": loss}), metrics)
 
 
-def examples(batch: Batch) -> int:
-    """Count the examples of a batch: the length of the first axis of its first array that has one, else 1.
-
-    >>> examples({"rate": 0.5, "x": mx.zeros((32, 8)), "y": mx.zeros((32,))}), examples(mx.array(1.0))
-    (32, 1)
-    """
-    parts = batch.values() if isinstance(batch, dict) else batch if isinstance(batch, (tuple, list)) else (batch,)
-    for part in parts:  # no walk over the tree for the usual batch
-        if getattr(part, "shape", ()):
-            return int(part.shape[0])
-        break
-    return next((int(leaf.shape[0]) for leaf in leaves(batch) if getattr(leaf, "shape", ())), 1)
+def queue_of(entries: Iterable[Entry]) -> Any:
+    """Return the queue of updates, the oldest first."""
+    queue: Any = None
+    for entry in entries:
+        queue = (queue, entry)
+    return queue
 
 
-def _added(by_name: Mapping[str, float], logs: State, loss: float, count: int) -> Mapping[str, float]:
-    """Return the sums of figures with those of a batch."""
-    now = {
-        name: by_name.get(name, 0.0) + (loss if name == "loss" else scalar.item()) * count
-        for name, scalar in logs.items()
-    }
-    return {**by_name, **now}
+def entries_of(sums: Sums) -> list[Entry]:
+    """List the updates whose logs have not been read, the oldest first."""
+    queue, entries = sums.queue, []
+    while queue is not None:
+        queue, entry = queue
+        entries.append(entry)
+    entries.reverse()
+    return entries
 
 
-def _reduced(sums: Sums, mean: float, reduce: Reducer) -> float:
+def _reduced(read: Read, mean: float, reduce: Reducer) -> float:
     if callable(reduce):
-        return float(reduce((sums.counted or Series()).values()))
-    return {"mean": mean, "sum": sums.total, "last": sums.last}[reduce]
+        return float(reduce((read.counted or Series()).values()))
+    return {"mean": mean, "sum": read.total, "last": read.last}[reduce]

@@ -12,6 +12,7 @@ from ..nn._layer import Layer
 from ..nn._lift import as_layer
 from ..optim import Optimizer, adamw
 from ..optim._optimizer import checked
+from ..step._protocol import Step
 from ..task._folds import Metric
 from ..task._folds import checked as checked_metrics
 from ..task._task import Task, as_task
@@ -30,6 +31,7 @@ __all__ = [
     "with_metrics",
     "with_named",
     "with_optimizer",
+    "with_step",
 ]
 
 Verb = Callable[["Trainer"], "Trainer"]
@@ -48,6 +50,8 @@ class Trainer:
     """What to watch; None is what the task says."""
     policy: Policy | None = None
     """Which checkpoints are written."""
+    step: Callable[..., Step] | None = None
+    """What makes the training step of `(model, loss, optimizer, metrics=…)`; None is `train_step`."""
 
 
 def trainer(model: Any, task: Any, *, optimizer: Optimizer | None = None) -> Trainer:
@@ -65,6 +69,24 @@ def with_optimizer(optimizer: Optimizer) -> Verb:
     """Train with another optimiser."""
     given = checked(optimizer, "a trainer")
     return lambda target: replace(target, optimizer=given)
+
+
+def with_step(make: Callable[..., Step]) -> Verb:
+    """Train with another step, such as one with passes of its own, or several steps in one.
+
+    Args:
+        make: `make(model, loss, optimizer, *, metrics, **options) -> Step`. `options` are those of `compile`, `dtype`,
+            `parts` and `streams` that `fit` is given.
+
+    >>> from functools import partial
+    >>> from mlx_fp import nn, passes, train_step
+    >>> in_parts = with_step(partial(train_step, through=[passes.in_parts(4)]))
+    >>> pipe(trainer(nn.linear(4, 1), lambda model, x: model(x).mean()), in_parts).step is None
+    False
+    """
+    if not callable(make):
+        raise TypeError(f"with_step takes a function that makes a step; got {make!r}")
+    return lambda target: replace(target, step=make)
 
 
 def with_hooks(*hooks: Hook) -> Verb:
@@ -106,12 +128,14 @@ def with_metrics(*metrics: Metric) -> Verb:
 def monitor(
     name: str, *, mode: str | None = None, min_delta: float = 0.0, metric: Callable[[Row], float] | None = None
 ) -> Verb:
-    """Watch a figure of each epoch's row, `val_loss` say, or what a function of the row, `metric`, makes of it.
+    """Watch a figure of a row, such as `val_loss`, or the value of a function of the row, `metric`.
 
-    The best epoch is the one with the least, or with `mode="max"` the most of it; without `mode` it is as the metric of
-    that name says, `"min"` where there is none. One that is better by no more than `min_delta` is not better, and NaN
-    never is. Early stopping, plateaus and checkpoints go by it. ValueError, with candidates, for another mode, and when
-    the run starts for a figure that there is not.
+    Each validation is judged; a figure of training is judged at the end of each epoch.
+
+    The best evaluation is the one with the least, or with `mode="max"` the most of it; without `mode` it is as the
+    metric of that name says, `"min"` where there is none. One that is better by no more than `min_delta` is not better,
+    and one that is not finite never is. Early stopping, plateaus and checkpoints go by it. ValueError, with candidates,
+    for another mode, and when the run starts for a figure that there is not.
 
     >>> from mlx_fp import classification, nn
     >>> pipe(trainer(nn.linear(4, 2), classification()), monitor("val_accuracy", mode="max")).monitor.mode
@@ -131,7 +155,7 @@ def checkpoints(
     keep_best: int = 1,
     background: bool = False,
 ) -> Verb:
-    """Write checkpoints: after every `every`-th epoch, every `every_steps` steps, and with `best` each best epoch.
+    """Write checkpoints: after every `every`-th epoch, every `every_steps` steps, and with `best` each best evaluation.
 
     `path` is a template of `epoch next_epoch step monitor monitor_name epoch_loss improved` with format specs, as
     `"runs/a/ep-{epoch:03}.safetensors"`, or a function of what it names of those. Without `keep_last` all files stay;

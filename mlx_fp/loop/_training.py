@@ -2,44 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+import time
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 from ..core._errors import located
 from ..core._mlx import mx
-from ..core._types import Batch, State
-from ..step._carried import Carried
-from ..task._folds import start, values
+from ..core._types import Batch
+from ..step._carried import Carried, Logged
+from ..task._folds import start
 from ..tree._paths import leaves
 from ._checkpointing import save_after_step, saved_on_error
-from ._event import AfterBackward
-from ._settling import read, settled
+from ._logging import Clock, Pending, logged, pending
+from ._settling import read_all_but
 from ._state import Loop, LoopState, Moment, Moments, Moving, World
-from ._telling import fire, heard
-from ._totals import Means, add, check_names, close, examples, reserved_names
-from ._validation import validated_now
+from ._stepping import advanced, released, stepped, told_after
+from ._telling import heard, told
+from ._totals import READ_AT_ONCE, Means, check_names, oldest_is_finite, reserved_names
+from ._validation import means_so_far, validated_now
 
 __all__ = ["grouped", "trained"]
 
-Place = tuple[int, Batch, int, int]
-"""The fields by which the events of a step know it: its epoch, its batch, its number in the run and in the epoch."""
-
-Trained = Generator[Moment, None, "tuple[LoopState, Means | None, bool]"]
-Stepped = tuple[Moving, tuple[State, ...]]
-Telling = Generator[Moment, None, Stepped]
-
-_STEP_EVENTS = ("before_step", "after_backward", "after_step")
+Trained = Generator[Moment, None, tuple[LoopState, Means | None, bool, float]]
 
 
 def trained(loop: Loop, state: LoopState, world: World) -> Trained:
-    """Train on the rest of an epoch: `(state, means, whether it was all of it)`; no means where there was no batch."""
+    """Train on the rest of an epoch: `(state, means, whether it was all of it, seconds)`; no means without a batch."""
     plan, ahead, stage, taken = loop.plan, list[Batch](), "data", 0
-    silent, opened = loop.listened.isdisjoint(_STEP_EVENTS), state.moving.train
+    opened = state.moving.train
     state = _begun(loop, state)
     moving = state.moving
     held: tuple[Carried, ...] = (opened, moving.train)  # callers hold these to the end of the epoch
+    clock, due, started = Clock.start(moving.sums), list[Pending](), time.perf_counter()
 
     def at(name: str) -> None:
         nonlocal stage
@@ -48,33 +45,31 @@ def trained(loop: Loop, state: LoopState, world: World) -> Trained:
     where = {"split": "train", "epoch": state.epoch, "batch": lambda: moving.sums.batches - taken + len(ahead)}
     rescue = saved_on_error(loop, lambda: replace(state, moving=moving), world, lambda: stage)
     with rescue, located(**where, stage=lambda: stage), closing(_opened(loop, state)) as batches:
-        for group in () if state.stop is not None else grouped(batches, plan.steps_per_call, ahead):
-            if silent:
+        for group in () if state.stop is not None else _groups(loop, state, batches, ahead):
+            if loop.silent:
                 stage = "step"
-                moving, logs = _advanced(loop, moving, group)
+                moving, logs = advanced(loop, moving, group)
             else:
-                moving, logs = yield from _stepped(loop, state, moving, group, world, at)
+                moving, logs = yield from stepped(loop, state, moving, group, world, at)
             taken = len(group)
             yield Moment(state, moving)
-            held = _released(held, moving)
+            held = released(held, moving)
             _queued(loop, moving, logs)
-            if "after_step" in loop.listened:
-                moving = yield from _told_after(loop, state, moving, group, logs, world, at)
-            while moving.sums.queued > loop.in_flight:
-                moving = read(loop, state, moving)
+            if not loop.silent and "after_step" in loop.listened:
+                moving = yield from told_after(loop, state, moving, group, logs, world, at)
+            if plan.log_every is not None:
+                moving, clock = yield from _logged(loop, state, moving, world, due, clock)
+            moving = _looked_at(loop, state, moving, len(logs))
             taken = 0
-            if moving.requests.validate or world.asked() is not None or world.writer is not None:
-                stage = "checkpoint"
-                state = yield from _between(loop, replace(state, moving=moving), world, len(group))
-                moving, held = state.moving, (state.moving.train,)
+            if moving.requests.validate or world.writer is not None or plan.validate_every or world.asked() is not None:
+                stage, before = "checkpoint", time.perf_counter()
+                state = yield from _between(loop, replace(state, moving=moving), world, len(logs))
+                moving, held, spent = state.moving, (state.moving.train,), time.perf_counter() - before
+                clock, started = clock.later(spent), started + spent
             if moving.requests.stop is not None:
                 break
             stage = "data"
-        whole = moving.requests.stop is None or moving.sums.batches == plan.train.size
-        state = replace(state, moving=moving)
-        if not moving.sums.batches and moving.requests.stop is not None:
-            return state, None, whole
-        return *_summed(loop, state), whole
+        return (yield from _finished(loop, replace(state, moving=moving), world, due, clock, started))
 
 
 def grouped(batches: Iterable[Batch], count: int, ahead: list[Batch]) -> Iterator[tuple[Batch, ...]]:
@@ -94,6 +89,28 @@ def grouped(batches: Iterable[Batch], count: int, ahead: list[Batch]) -> Iterato
             alike = all(_shapes(one) == _shapes(batch) for one in ahead)
             yield from _taken(ahead, count if alike else 1)
     yield from _taken(ahead, 1)
+
+
+def _groups(loop: Loop, state: LoopState, batches: Iterable[Batch], ahead: list[Batch]) -> Iterator[tuple[Batch, ...]]:
+    """Yield the batches of each call: of one step, of several, or of one update that accumulates."""
+    plan = loop.plan
+    left = plan.steps_left(state.steps)
+    if left is not None:
+        batches = islice(batches, left * plan.accumulate)
+    return (
+        grouped(batches, plan.steps_per_call, ahead)
+        if plan.accumulate == 1
+        else _several(batches, plan.accumulate, ahead)
+    )
+
+
+def _several(batches: Iterable[Batch], count: int, ahead: list[Batch]) -> Iterator[tuple[Batch, ...]]:
+    """Yield the batches of each update; the last may have fewer."""
+    for batch in batches:
+        ahead.append(batch)
+        if len(ahead) == count:
+            yield from _taken(ahead, count)
+    yield from _taken(ahead, count)
 
 
 def _taken(ahead: list[Batch], count: int) -> Iterator[tuple[Batch, ...]]:
@@ -120,108 +137,66 @@ def _begun(loop: Loop, state: LoopState) -> LoopState:
     return replace(state, moving=state.moving._replace(train=loop.carry(train.params, opt_state)))
 
 
+def _is_whole(loop: Loop, state: LoopState) -> bool:
+    """Tell whether an epoch has come to its end: a stop or the end of the plan may have cut it."""
+    plan = loop.plan
+    cut = state.stop is not None or plan.steps_left(state.steps) == 0
+    return not cut or state.moving.sums.batches == plan.train.size
+
+
+def _finished(loop: Loop, state: LoopState, world: World, due: list[Pending], clock: Clock, started: float) -> Trained:
+    """Read all that is queued, and log what is due; return what `trained` does."""
+    whole, seconds = _is_whole(loop, state), time.perf_counter() - started
+    if not state.moving.sums.batches and state.stop is not None:
+        return state, None, whole, seconds
+    if loop.plan.sync == "epoch":
+        mx.eval(state.moving.train.arrays)
+    moving, _ = yield from _logged(loop, state, state.moving, world, due, clock, last=True)
+    state, means = means_so_far(loop, replace(state, moving=moving))
+    return state, means, whole, seconds
+
+
 def _between(loop: Loop, state: LoopState, world: World, taken: int) -> Moments:
-    """Between two steps, do what a signal or a hook has asked, and write what is due."""
-    state = heard(state, world)
+    """Between two steps, do what a signal or a hook has asked or the plan says, and write what is due."""
+    state, every = heard(state, world), loop.plan.validate_every
+    if every is not None and state.steps // every > (state.steps - taken) // every:
+        state = state.asking(validate=True)
     if state.moving.requests.validate:
         state = yield from validated_now(loop, state, world, state.epoch)
     return (yield from save_after_step(loop, state, world, taken))
 
 
-def _summed(loop: Loop, state: LoopState) -> tuple[LoopState, Means]:
-    """Read all that is queued, and return what the epoch came to."""
-    if loop.plan.sync == "epoch":
-        mx.eval(state.moving.train.arrays)
-    state = settled(loop, state)
-    metrics = values(loop.step.metrics, state.moving.train.opt_state["metrics"])
-    return state, close(state.moving.sums, loop.plan.train, metrics, loop.plan.reduce)
-
-
-def _released(held: tuple[Carried, ...], moving: Moving) -> tuple[Carried, ...]:
-    """Release states that a step has been taken from; return none."""
-    for one in held:
-        if one is not moving.train:
-            one.release()
-    return ()
-
-
-def _advanced(loop: Loop, moving: Moving, group: tuple[Batch, ...]) -> Stepped:
-    """Take the steps in one call, and count their batches: the state then, and the logs of each.
-
-    Nothing is queued on the device yet: the old parameters would be kept until it is done.
-    """
-    train, logs = loop.step.advance(moving.train, group)
-    return _counted(moving, train, logs, group), logs
-
-
-def _counted(moving: Moving, train: Carried, logs: tuple[State, ...], group: tuple[Batch, ...]) -> Moving:
-    _, sums, hooks, requests = moving
-    for one, batch in zip(logs, group, strict=True):
-        sums = add(sums, one, examples(batch))
-    return Moving(train, sums, hooks, requests)
-
-
-def _queued(loop: Loop, moving: Moving, logs: tuple[State, ...]) -> None:
+def _queued(loop: Loop, moving: Moving, logs: tuple[Logged, ...]) -> None:
     """Queue the steps on the device; ValueError where the first of an epoch reports under a name that is taken."""
-    if moving.sums.batches == len(logs):
-        check_names(logs[0], reserved_names(loop.step.metrics))
+    if moving.sums.updates == len(logs):
+        check_names(logs[0][1], reserved_names(loop.step.metrics))
     if loop.sync is not None:
         loop.sync(moving.train.arrays, logs)
 
 
-def _places(state: LoopState, first: int, group: tuple[Batch, ...]) -> list[Place]:
-    """List the fields that say which steps these are, of a group whose first is this batch of the epoch."""
-    return [(state.epoch, batch, state.opened + first + i, first + i) for i, batch in enumerate(group)]
+def _looked_at(loop: Loop, state: LoopState, moving: Moving, fresh: int) -> Moving:
+    """Wait for the steps that are no longer in flight, and read them where it is time, or one has no finite loss."""
+    sums, in_flight = moving.sums, loop.in_flight
+    if in_flight is None:
+        return moving
+    if oldest_is_finite(sums, in_flight, fresh) and sums.queued < READ_AT_ONCE:
+        return moving
+    return read_all_but(loop, state, moving, in_flight)
 
 
-def _stepped(
-    loop: Loop, state: LoopState, moving: Moving, group: tuple[Batch, ...], world: World, at: Callable[[str], None]
-) -> Telling:
-    """Tell of the steps that are about to be taken, and take them."""
-    places = _places(state, moving.sums.batches, group)
-    if "before_step" in loop.listened:
-        at("before_step")
-        for place in places:
-            moving, event = fire(loop, moving, world, "before_step", *place)
-            if "before_step" in loop.plan.wanted:
-                yield Moment(state, moving, event)
-    at("step")
-    if not loop.takes_halves:
-        return _advanced(loop, moving, group)
-    return (yield from _halves(loop, state, moving, places[0], world, at))
-
-
-def _halves(
-    loop: Loop, state: LoopState, moving: Moving, place: Place, world: World, at: Callable[[str], None]
-) -> Telling:
-    """Take a step in its two halves, with the gradients that hooks make of them between."""
-    params = moving.train.params
-    grads, rest, opt_state, logs = loop.step.gradients(params, moving.train.opt_state, place[1])
-    moving = moving._replace(train=loop.carry(params, opt_state))
-    at("after_backward")
-    moving, event = fire(loop, moving, world, "after_backward", *place, logs["loss"], grads)
-    if "after_backward" in loop.plan.wanted:
-        yield Moment(state, moving, event)
-    at("step")
-    grads = event.grads if isinstance(event, AfterBackward) else grads
-    train = loop.carry(*loop.step.update(moving.train.params, moving.train.opt_state, grads, rest))
-    return _counted(moving, train, (logs,), (place[1],)), (logs,)
-
-
-def _told_after(
-    loop: Loop,
-    state: LoopState,
-    moving: Moving,
-    group: tuple[Batch, ...],
-    logs: tuple[State, ...],
-    world: World,
-    at: Callable[[str], None],
-) -> Generator[Moment, None, Moving]:
-    """Tell of the steps that were taken."""
-    at("after_step")
-    places = _places(state, moving.sums.batches - len(group), group)
-    for place, one in zip(places, logs, strict=True):
-        moving, event = fire(loop, moving, world, "after_step", *place, one["loss"], one)
-        yield Moment(state, moving, event if "after_step" in loop.plan.wanted else None)
-    at("step")
-    return moving
+def _logged(
+    loop: Loop, state: LoopState, moving: Moving, world: World, due: list[Pending], clock: Clock, last: bool = False
+) -> Generator[Moment, None, tuple[Moving, Clock]]:
+    """Note the newest step where it is to be logged, and log those that are no longer in flight."""
+    every, step = loop.plan.log_every, state.opened + moving.sums.updates
+    if every is None:
+        return moving, clock
+    if not last and step % every == 0:
+        due.append(pending(moving.sums, moving.train, step, state.epoch))
+    while due and (last or (loop.in_flight is not None and due[0].step <= step - loop.in_flight)):
+        moving = read_all_but(loop, state, moving, step - due[0].step)
+        row, clock = logged(due.pop(0), moving.sums, clock, loop.trainer.task)
+        world.logged.append(row)
+        state = yield from told(loop, replace(state, moving=moving), world, "after_log", row=row)
+        moving = state.moving
+    return moving, clock

@@ -1,61 +1,168 @@
-"""Validation within a run: at the end of an epoch, or when a hook asks for it."""
+"""Validation within a run, and the verdict on it: after an epoch, every n steps, or when a hook asks for it."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import closing
+from dataclasses import replace
+from functools import partial
+from typing import Any
 
 from ..core._errors import located
+from ..core._frozen import FrozenDict
+from ..core._types import Params
+from ..data import Dataset
 from ..optim import averaged
+from ..task._folds import values
 from ._checkpointing import saved_on_error
 from ._evaluation import evaluated
+from ._monitor import Standing, judged
+from ._report import Evaluation
+from ._settling import settled
 from ._state import Loop, LoopState, Moment, Moments, World
+from ._summary import row_of
 from ._telling import heard, told
-from ._totals import Means
+from ._totals import Means, close
 
-__all__ = ["validated", "validated_now"]
+__all__ = ["judged_epoch", "means_so_far", "validated", "validated_now"]
 
-Validated = Generator[Moment, None, "tuple[LoopState, Means]"]
+Validated = Generator[Moment, None, "tuple[LoopState, bool]"]
+Place = dict[str, Any]
+"""Where a validation is, for errors: set, batch and stage, which change as it goes on."""
+
+SetMeans = Generator[Moment, None, "tuple[LoopState, Means | None]"]
 
 
 def validated_now(loop: Loop, state: LoopState, world: World, epoch: int) -> Moments:
-    """Run a validation that a hook has asked for; one that is interrupted is asked for still."""
-    if loop.plan.validation is None:
+    """Run a validation that was asked for; one that is interrupted is asked for still."""
+    if not loop.plan.validation:
         raise ValueError("a hook asked to Validate(), and there is no validation data")
-    state, means = yield from validated(loop, state.asking(validate=False), world, epoch, asked=True)
-    return state if means.figures else state.asking(validate=True)
+    state, done = yield from validated(loop, state.asking(validate=False), world, epoch, asked=True)
+    return state if done else state.asking(validate=True)
 
 
-def validated(loop: Loop, state: LoopState, world: World, epoch: int, asked: bool = False) -> Validated:
-    """Evaluate the parameters on the validation data: the state, and means, without figures after an interrupt.
+def validated(
+    loop: Loop, state: LoopState, world: World, epoch: int, *, asked: bool = False, train: Means | None = None
+) -> Validated:
+    """Evaluate the parameters on the validation data, and judge them: the state, and whether it was not interrupted.
 
-    One that was `asked` for and fails is asked for still in the checkpoint that the error leaves.
+    A validation that was `asked` for and fails is asked for still in the checkpoint that the error leaves. `train` are
+    the training figures at the end of an epoch, which a monitor may watch.
     """
-    plan, stage, number = loop.plan, "before_validation", 0
-    assert plan.validation is not None
-    rescue = saved_on_error(loop, lambda: state.asking(validate=True) if asked else state, world, lambda: stage)
-    with rescue, located(split="validation", epoch=epoch, batch=lambda: number, stage=lambda: stage):
-        state = yield from told(loop, state, world, "before_validation", epoch=epoch)
-        train, stage = state.moving.train, "validation"
-        params = averaged(train.opt_state)(train.params) if plan.averaged else train.params
-        data, reduce, in_flight = plan.validation, plan.validation_reduce, loop.in_flight
-        parts = evaluated(loop.evaluate, params, data, reduce=reduce, in_flight=in_flight, epoch=epoch)
-        with closing(parts):
-            while True:
-                try:
-                    number, batch, logs = next(parts)
-                except StopIteration as done:
-                    means: Means = done.value
-                    break
-                fields = {"epoch": epoch, "batch": batch, "loss": logs["loss"], "index": number}
-                stage = "after_validation_batch"
-                state = yield from told(loop, state, world, "after_validation_batch", **fields)
-                stage, number = "validation", number + 1
-                state = heard(state, world)
-                yield Moment(state, state.moving)
-                if state.moving.requests.interrupted:
-                    return state, Means(batches=number - 1)  # this one counts for nothing
-        stage = "after_validation"
-        fields = {"val_loss": means.loss, "validation_batches": means.batches, "val_metrics": means.named()}
-        state = yield from told(loop, state, world, "after_validation", epoch=epoch, **fields)
-        return state, means
+    place: Place = {"batch": 0, "stage": "before_validation"}
+    if list(loop.plan.validation) != [""]:
+        place["set"] = None
+    rescue = saved_on_error(
+        loop, lambda: state.asking(validate=True) if asked else state, world, lambda: str(place["stage"])
+    )
+    now = {name: partial(place.get, name) for name in place}
+    with rescue, located(split="validation", epoch=epoch, **now):
+        state = yield from told(loop, state, world, "before_validation", epoch=epoch, step=state.steps)
+        params = _judged_params(loop, state)
+        means: dict[str, Means] = {}
+        for name, data in loop.plan.validation.items():
+            place |= {"batch": 0, "stage": "validation"} | ({"set": name} if name else {})
+            state, found = yield from _set_evaluated(loop, state, world, params, name, data, epoch, place)
+            if found is None:
+                return state, False
+            means[name] = found
+        place["stage"] = "after_validation"
+        state = _judged(loop, state, epoch, params, _joined(means), train)
+        yield Moment(state, state.moving)
+        row = state.evaluations[-1]
+        state = yield from told(loop, state, world, "after_validation", row=row)
+        place["stage"] = "after_evaluation"
+        return (yield from told(loop, state, world, "after_evaluation", row=row)), True
+
+
+def judged_epoch(loop: Loop, state: LoopState, world: World, means: Means) -> Moments:
+    """Judge the end of an epoch by its training figures."""
+    state = _judged(loop, state, state.epoch, _judged_params(loop, state), Means(), means)
+    yield Moment(state, state.moving)
+    return (yield from told(loop, state, world, "after_evaluation", row=state.evaluations[-1]))
+
+
+def means_so_far(loop: Loop, state: LoopState) -> tuple[LoopState, Means]:
+    """Read all that is queued; return the state then, and the means of the epoch so far."""
+    state = settled(loop, state)
+    metrics = values(loop.step.metrics, state.moving.train.opt_state["metrics"])
+    return state, close(state.moving.sums, loop.plan.train, metrics, loop.plan.reduce)
+
+
+def _set_evaluated(
+    loop: Loop,
+    state: LoopState,
+    world: World,
+    params: Params,
+    name: str,
+    data: Dataset,
+    epoch: int,
+    place: Place,
+) -> SetMeans:
+    """Evaluate parameters on one validation set; None in the place of its means after an interrupt."""
+    reduce = loop.plan.validation_reduce
+    parts = evaluated(loop.evaluate, params, data, reduce=reduce, in_flight=loop.in_flight, epoch=epoch)
+    with closing(parts):
+        while True:
+            try:
+                number, batch, logs = next(parts)
+            except StopIteration as done:
+                return state, done.value
+            place |= {"batch": number, "stage": "after_validation_batch"}
+            fields = {"epoch": epoch, "batch": batch, "loss": logs["loss"], "index": number, "name": name}
+            state = yield from told(loop, state, world, "after_validation_batch", **fields)
+            place |= {"batch": number + 1, "stage": "validation"}
+            state = heard(state, world)
+            yield Moment(state, state.moving)
+            if state.moving.requests.interrupted:
+                return state, None
+
+
+def _joined(means: Mapping[str, Means]) -> Means:
+    """Return the figures of all sets, those of a named one with its name in front."""
+    if list(means) == [""]:
+        return means[""]
+    figures = {
+        f"{name}_{figure}": value
+        for name, each in means.items()
+        for figure, value in {"loss": each.figures["loss"], **each.named()}.items()
+    }
+    return Means(sum(each.batches for each in means.values()), metrics=FrozenDict(figures))
+
+
+def _judged_params(loop: Loop, state: LoopState) -> Params:
+    train = state.moving.train
+    return averaged(train.opt_state)(train.params) if loop.plan.averaged else train.params
+
+
+def _judged(
+    loop: Loop, state: LoopState, epoch: int, params: Params, validation: Means, train: Means | None
+) -> LoopState:
+    """Return the state with an evaluation more and the verdict of the monitor, if it watches figures that are here.
+
+    A run that a loss has ended that is not finite gets none.
+    """
+    value, improved, standing = None, False, state.standing
+    if (train is not None or loop.judges_validation) and not state.moving.requests.diverged:
+        if train is None:
+            state, train = _needed_means(loop, state)
+        value = loop.monitor.value(row_of(state, epoch, 0.0, 0, train, validation))
+        standing, improved = _verdict(loop, state, value, epoch)
+    figures = (validation.loss, validation.named(), validation.batches)
+    row = Evaluation(epoch, state.steps, *figures, value, improved, standing.stale)
+    best = params if improved and loop.plan.keep_best else state.best_params
+    return replace(state, evaluations=(*state.evaluations, row), standing=standing, best_params=best)
+
+
+def _verdict(loop: Loop, state: LoopState, value: float | None, epoch: int) -> tuple[Standing, bool]:
+    """Judge a value; the same one once more at the same step has the verdict that it had."""
+    before = state.evaluation
+    if before is not None and value is not None and before.monitor_value == value:
+        return state.standing, before.improved
+    return judged(loop.monitor, state.standing, value, epoch, state.steps)
+
+
+def _needed_means(loop: Loop, state: LoopState) -> tuple[LoopState, Means]:
+    """Return the training figures so far where a monitor that is a function of the row may want them."""
+    wanted = loop.monitor.metric is not None and state.moving.sums.batches
+    return means_so_far(loop, state) if wanted else (state, Means())
