@@ -35,7 +35,8 @@ BESIDE = {"cpu": 3}
 
 LONGEST_FILE = 260
 LONGEST_FUNCTION = 40
-MOST_PUBLIC_NAMES = 300
+MOST_PUBLIC_NAMES = 210
+OF_MLX = ("nn._mlx_layers", "nn.losses", "nn.initializers", "optim._mlx_optimizers")
 
 
 def files():
@@ -214,7 +215,8 @@ def public_modules():
 
 
 def test_the_public_names_are_few():
-    names = {name: set(importlib.import_module(name).__all__) for name in public_modules()}
+    of_mlx = {name for module in OF_MLX for name in importlib.import_module(f"mlx_fp.{module}").__all__}
+    names = {name: set(importlib.import_module(name).__all__) - of_mlx for name in public_modules()}
     assert sum(map(len, names.values())) <= MOST_PUBLIC_NAMES, {name: len(each) for name, each in names.items()}
 
 
@@ -291,7 +293,7 @@ def test_every_public_name_says_what_it_is():
 def test_the_reader_of_docstrings_misses_nothing():
     found = dict(public())
     for name in (
-        "mlx_fp.step._train.Step.init",
+        "mlx_fp.step._train.TrainStep.init",
         "mlx_fp.compile._compiled.Compiled.__call__",
         "mlx_fp.nn.linear",
         "mlx_fp.tree._select.nothing",

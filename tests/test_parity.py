@@ -76,7 +76,6 @@ ONLY_HERE = {
     initializers: {},
     optim: {
         "Optimizer": "the record that every optimiser is",
-        "accumulate": "a verb",
         "averaged": "reads what ema keeps",
         "clip_value": "a verb",
         "ema": "a verb",

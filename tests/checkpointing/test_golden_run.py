@@ -2,11 +2,11 @@
 
 `golden/runs/` was written once by
 
-    PYTHONPATH=tests python tests/checkpointing/test_golden_run.py
+    PYTHONPATH=.:tests python tests/checkpointing/test_golden_run.py
 
-which never writes over a file: `cut-2.safetensors` after 5 of the 6 steps of the run below, within its second epoch,
-and `ended-2.npz` where a hook ends a smaller one. For another form of what a run keeps, raise the number, and pin the
-new files beside the old ones. (Files of number 1 were never released.)
+which never writes over a file: `cut-3.safetensors` after 3 of the 4 steps of the run below, within its second epoch,
+and `ended-3.npz` where a hook ends a smaller one. For another form of what a run keeps, raise the number, and pin the
+new files beside the old ones. (Files of numbers 1 and 2 were never released.)
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from mlx_fp.loop import _record as snapshot
 
 FOLDER = Path(__file__).parent / "golden" / "runs"
 FILES = {
-    "cut-2.safetensors": "9347f2aa3261c622dd6b7f280eda09d5760524d9533c63b52e6eb20e598e04d9",
-    "ended-2.npz": "af03c352cd421a97395ee2c62fdfb70f49155bd98d53833b60b1a526b083f3a8",
+    "cut-3.safetensors": "a8159c24c355ff4cb86f692f9858514eda0966cffa624118391879bbbccb0f79",
+    "ended-3.npz": "99f26a052ee8bc8451d11cb6826eb7e290d4538b36700f8fb1b27c6cad616574",
 }
 VERSIONS = {
     "mlx_fp": "0.1.0",
@@ -61,7 +61,7 @@ def enough(event):
 
 def trainer(*verbs):
     model = nn.sequential(nn.linear(2, 3), nn.dropout(0.3), nn.linear(3, 2))
-    optimizer = pipe(optim.adam(optim.cosine_decay(1e-2, 20)), optim.clip_norm(1.0), optim.accumulate(2))
+    optimizer = optim.clip_norm(1.0)(optim.adam(optim.cosine_decay(1e-2, 20)))
     memory = {"sum": mx.array(0.0), "pair": (0, [0, None]), "text": "", "odd": 0.0}
     return pipe(
         fp.trainer(model, fp.classification()),
@@ -79,9 +79,13 @@ def fit(target, **options):
     return pipe(target, fp.fit(TRAIN, **options))
 
 
+CUT = {"accumulate": 2, "keep_best": True}
+"""The options of the run that is cut: 2 updates an epoch, of 2 batches and of 1."""
+
+
 def cut():
-    """The run of which a file is left after 5 steps."""
-    return trainer(fp.checkpoints("run/s-{step}", every=None, every_steps=5, keep_last=2))
+    """The run of which a file is left after 3 steps."""
+    return trainer(fp.checkpoints("run/s-{step}", every=None, every_steps=3, keep_last=2))
 
 
 def ended():
@@ -100,62 +104,70 @@ def test_every_golden_run_is_pinned():
 
 
 def test_a_golden_run_holds_what_it_stood_at():
-    told = fp.load(FOLDER / "cut-2").metadata
+    told = fp.load(FOLDER / "cut-3").metadata
     assert told["cursor"] == {"epoch": 1, "index": 2}
-    assert (told["epoch"], told["next_epoch"], told["step"], told["completed"]) == (1, 1, 5, 1)
+    assert (told["epoch"], told["next_epoch"], told["step"], told["completed"]) == (1, 1, 3, 1)
     assert (told["monitor_name"], told["monitor_mode"], told["improved"], told["user"]) == (
         "val_loss",
         "min",
         False,
         None,
     )
-    assert (told["best_value"], told["best_epoch"], told["stale_epochs"]) == (told["rows"][0]["val_loss"], 0, 0)
-    assert (told["epoch_loss"], told["monitor_value"]) == (told["rows"][0]["epoch_loss"], told["best_value"])
-    assert (len(told["rows"]), told["losses"].dtype, told["losses"].shape) == (1, mx.float32, (5,))
-    assert (told["sums"]["batches"], told["sums"]["examples"]) == (2, 8)
-    assert (told["optimizer"], told["versions"]) == ("accumulate(2)(clip_norm(1)(adam))", VERSIONS)
+    ((row,), (evaluation,)) = told["rows"], told["evaluations"]
+    assert (told["best_value"], told["best_epoch"], told["best_step"], told["stale"]) == (row["val_loss"], 0, 2, 0)
+    assert (told["epoch_loss"], told["monitor_value"]) == (row["epoch_loss"], None), "nothing is judged at this step"
+    assert (evaluation["step"], evaluation["monitor_value"], evaluation["improved"]) == (2, row["val_loss"], True)
+    assert (told["losses"].dtype, told["losses"].shape) == (mx.float32, (3,))
+    sums = told["sums"]
+    assert (sums["batches"], sums["updates"], sums["examples"], sums["queue"]) == (2, 1, 8, [])
+    assert sums["figures"] == {"loss": [pytest.approx(8 * told["losses"][2].item()), 8.0]}
+    assert (told["optimizer"], told["versions"]) == ("clip_norm(1)(adam)", VERSIONS)
     assert told["data"] == "pipe(arrays(x=(12, 2), y=(12,)), shuffle(seed=5), batch(4), collate(_xy))"
-    assert told["rates"] == {"optimizer.inner.inner.learning_rate": pytest.approx(1e-2)}
-    assert told["hooks"]["after_step count 1"]["memory"]["pair"] == (5, [1, None])
+    assert told["rates"] == {"optimizer.inner.learning_rate": pytest.approx(1e-2)}
+    assert told["hooks"]["after_step count 1"]["memory"]["pair"] == (3, [1, None])
     assert told["run"].isdigit()
 
 
 def test_from_a_golden_run_another_goes_on(caplog):
-    held, seen, taken = fp.load(FOLDER / "cut-2"), [], []
+    held, seen, taken = fp.load(FOLDER / "cut-3"), [], []
     hooks = (
         fp.on("before_fit", lambda event: seen.append((event.state, event.start_epoch))),
         fp.on("after_step", lambda event: taken.append((event.epoch, event.step))),
     )
-    again, alone = fit(trainer(*hooks), resume=FOLDER / "cut-2"), fit(trainer())
+    again, alone = fit(trainer(*hooks), resume=FOLDER / "cut-3", **CUT), fit(trainer(), **CUT)
     ((state, epoch),) = seen
     assert_same_bits(state.params, held.params)
     assert_same_bits(state.opt_state, held.opt_state)
-    assert (epoch, taken) == (1, [(1, 5)])
+    assert (epoch, taken) == (1, [(1, 3)])
     assert "goes on inexactly" in caplog.text
-    assert again.losses[:5] == tuple(held.metadata["losses"].tolist())
+    assert again.losses[:3] == tuple(held.metadata["losses"].tolist())
     assert asdict(again.rows[0]) == held.metadata["rows"][0]
-    assert (again.rows[1].batches, again.rows[1].examples, again.rows[1].steps) == (3, 12, 6)
+    assert asdict(again.evaluations[0]) == held.metadata["evaluations"][0]
+    assert (again.rows[1].batches, again.rows[1].examples, again.rows[1].steps) == (3, 12, 4)
     assert_close(again.params, alone.params, rtol=1e-3, atol=1e-5)
     assert_close(again.opt_state, alone.opt_state, rtol=1e-3, atol=1e-5)
     assert again.losses == pytest.approx(alone.losses, rel=1e-3)
     assert [row.epoch_loss for row in again.rows] == pytest.approx([row.epoch_loss for row in alone.rows], rel=1e-3)
-    assert again.best_epoch == alone.best_epoch
+    assert (again.best_epoch, again.best_step) == (alone.best_epoch, alone.best_step)
+    assert_close(again.best_params, alone.best_params, rtol=1e-3, atol=1e-5)
+    first = fit(trainer(), epochs=1, **CUT)
+    assert_close(held.metadata["best_params"], first.best_params, rtol=1e-3, atol=1e-5)
 
 
 def test_a_golden_run_is_the_latest_in_its_folder_and_its_hooks_know_what_they_knew(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run").mkdir()
-    shutil.copy(FOLDER / "cut-2.safetensors", tmp_path / "run" / "s-5.safetensors")
-    report = fit(cut(), resume="latest", epochs=4)
-    assert Path(report.resume_from) == Path("run/s-5.safetensors")
+    shutil.copy(FOLDER / "cut-3.safetensors", tmp_path / "run" / "s-3.safetensors")
+    report = fit(cut(), resume="latest", epochs=4, **CUT)
+    assert Path(report.resume_from) == Path("run/s-3.safetensors")
     last = fp.load(report.checkpoints[-1]).metadata
-    assert (last["step"], last["hooks"]["after_step count 1"]["memory"]["pair"][0]) == (10, 10)
-    assert last["hooks"]["before_step <lambda> 1"]["seen"] == 10
-    assert last["run"] == fp.load(FOLDER / "cut-2").metadata["run"]
+    assert (last["step"], last["hooks"]["after_step count 1"]["memory"]["pair"][0]) == (6, 6)
+    assert last["hooks"]["before_step <lambda> 1"]["seen"] == 6
+    assert last["run"] == fp.load(FOLDER / "cut-3").metadata["run"]
 
 
 def test_a_golden_run_that_a_hook_ended_has_ended():
-    held, taken = fp.load(FOLDER / "ended-2.npz"), []
+    held, taken = fp.load(FOLDER / "ended-3.npz"), []
     target = fp.on("after_step", lambda event: taken.append(event.step))(replace(ended(), policy=None))
     report = fit(target, resume=held, epochs=4)
     assert (report.stop_reason, report.epochs_completed, taken) == ("enough", 2, [])
@@ -167,10 +179,13 @@ def main():
     """Write the files, unless they are there."""
     snapshot.environment = lambda: VERSIONS
     os.chdir(tempfile.mkdtemp())
-    for target, made, name in ((cut(), "s-5.safetensors", "cut-2.safetensors"), (ended(), "ep-1.npz", "ended-2.npz")):
+    for target, options, made, name in (
+        (cut(), CUT, "s-3.safetensors", "cut-3.safetensors"),
+        (ended(), {}, "ep-1.npz", "ended-3.npz"),
+    ):
         if (FOLDER / name).exists():
             raise FileExistsError(f"{name} is there, and golden files are never written again")
-        fit(target)
+        fit(target, **options)
         FOLDER.mkdir(exist_ok=True)
         shutil.copy(Path("run") / made, FOLDER / name)
 

@@ -46,6 +46,19 @@ def test_a_report_knows_the_checkpoint_of_its_best_epoch(tmp_path):
     assert fp.fit([pair], quiet=True)(replace(target, policy=None, hooks=())).best_checkpoint is None
 
 
+def test_the_best_within_an_epoch_is_the_only_one_that_is_written_for_being_the_best(tmp_path):
+    pair = BATCHES[0]
+    best = fp.monitor("given", metric=lambda row: abs(row.steps - 4))  # evaluated after 2, 4, 6, 8 and 10 steps
+    for name, files in (("{step}", ["2", "4"]), ("ep-{epoch}", ["ep-0"])):
+        folder = tmp_path / str(len(files))
+        target = pipe(
+            fp.trainer(MODEL, fp.classification()), best, fp.checkpoints(folder / name, every=None, best=True)
+        )
+        report = fp.fit([pair] * 5, validation=[pair], validate_every=2, epochs=2, quiet=True)(target)
+        assert visible(folder) == [f"{file}.safetensors" for file in files]
+        assert report.best_step == fp.load(report.best_checkpoint).metadata["step"] == 4
+
+
 def test_files_are_named_by_the_template_and_by_a_function(tmp_path):
     report = fit(fp.checkpoints(tmp_path / "a" / "{monitor_name}-{epoch:03}-{step}-{epoch_loss:.2f}"), epochs=2)
     assert [name.startswith(f"accuracy-00{i}-{2 * i + 2}-0.") for i, name in enumerate(visible(tmp_path / "a"))] == [

@@ -23,7 +23,7 @@ Y = (X[:, 0] > 0).astype(mx.int32)
 TRAIN = pipe(data.arrays(x=X, y=Y), data.shuffle(seed=5), data.batch(16))  # batches of 16, 16 and 8
 HELD = pipe(data.arrays(x=X[:20], y=Y[:20]), data.batch(8))
 MODEL = nn.sequential(nn.linear(4, 8), nn.batch_norm(8), nn.relu, nn.dropout(0.3), nn.linear(8, 2))
-OPTIMIZER = pipe(optim.adamw(optim.cosine_decay(1e-2, 20)), optim.clip_norm(1.0), optim.accumulate(2), optim.ema(0.9))
+OPTIMIZER = pipe(optim.adamw(optim.cosine_decay(1e-2, 20)), optim.clip_norm(1.0), optim.ema(0.9))
 EPOCHS = 3
 
 
@@ -56,13 +56,20 @@ def test_saving_changes_nothing(alone, tmp_path):
     assert_same_run(fit(trainer(fp.checkpoints(tmp_path / "s-{step}", every_steps=1))), alone)
 
 
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [({}, 9), ({"accumulate": 2}, 6), ({"validate_every": 2}, 9), ({"accumulate": 2, "validate_every": 2}, 6)],
+    ids=["plain", "accumulate", "validate_every", "both"],
+)
 @pytest.mark.parametrize("suffix", [".safetensors", ".npz"])
-def test_from_every_step_and_epoch_a_run_goes_on_to_the_same_end(alone, tmp_path, suffix):
-    fit(trainer(fp.checkpoints(tmp_path / ("s-{step}-{next_epoch}" + suffix), every_steps=1)))
+def test_from_every_step_and_epoch_a_run_goes_on_to_the_same_end(alone, tmp_path, suffix, options, steps):
+    whole = fit(trainer(), **options) if options else alone
+    assert whole.rows[-1].steps == steps
+    fit(trainer(fp.checkpoints(tmp_path / ("s-{step}-{next_epoch}" + suffix), every_steps=1)), **options)
     files = sorted(tmp_path.glob(f"*{suffix}"))
-    assert len(files) == 9 + 3  # every step, and every end of an epoch
+    assert len(files) == steps + 3  # every step, and every end of an epoch
     for file in files:
-        assert_same_run(fit(trainer(), resume=file), alone)
+        assert_same_run(fit(trainer(), resume=file, **options), whole)
 
 
 def test_the_clock_of_a_resumed_epoch_counts_only_what_this_process_did(tmp_path):
@@ -331,7 +338,9 @@ def cut_by(*verbs, **options):
     return pipe(trainer(*verbs), fp.fit(TRAIN, **options))
 
 
-@pytest.mark.parametrize("event", ["before_validation", "after_validation_batch", "after_validation", "after_epoch"])
+@pytest.mark.parametrize(
+    "event", ["before_validation", "after_validation_batch", "after_validation", "after_evaluation", "after_epoch"]
+)
 def test_an_interrupt_outside_of_a_step_saves_too(alone, tmp_path, event):
     kill = fp.on(event, lambda e: signal.raise_signal(signal.SIGTERM), once=True, when=lambda e: e.epoch == 1)
     policy = fp.checkpoints(tmp_path / "ep-{epoch}", every=100)

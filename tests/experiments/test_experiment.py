@@ -29,11 +29,11 @@ def batches(batch_size=8, seed=1):
     return data.splits(train=train, validation=PAIRS[:1], test=PAIRS[1:])
 
 
-def wrapped(first=0.1, rest=0.01, limit=1.0, max_norm=1.0, count=2):
+def wrapped(first=0.1, rest=0.01, limit=1.0, max_norm=1.0, decay=0.5):
     return pipe(
         optim.groups(("layers.0", optim.sgd(first)), (None, optim.clip_value(limit)(optim.adam(rest)))),
         optim.clip_norm(max_norm),
-        optim.accumulate(count),
+        optim.ema(decay),
     )
 
 
@@ -104,12 +104,12 @@ def test_an_optimiser_that_is_made_already_has_no_settings():
 
 def test_settings_of_a_function_of_options_reach_wrappers_and_groups():
     target = made(optimizer=wrapped, model=network)
-    changes = {"first": 0.25, "rest": 0.5, "count": 3, "limit": 0.125, "max_norm": 2.0}
+    changes = {"first": 0.25, "rest": 0.5, "decay": 0.75, "limit": 0.125, "max_norm": 2.0}
     changed = fp.override({f"optimizer.{name}": value for name, value in changes.items()})(target)
     groups = run(changed).opt_state["optimizer"]["inner"]["inner"]["groups"]
     assert groups[0]["learning_rate"].item() == 0.25
     assert groups[1]["inner"]["learning_rate"].item() == 0.5
-    assert changed.trainer.optimizer.name.startswith("accumulate(3)(clip_norm(2)(groups(under('layers.0'): sgd")
+    assert changed.trainer.optimizer.name.startswith("ema(0.75)(clip_norm(2)(groups(under('layers.0'): sgd")
     assert "clip_value(0.125)(adam)" in changed.trainer.optimizer.name
 
 

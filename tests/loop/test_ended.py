@@ -45,14 +45,14 @@ def test_a_run_that_stopped_early_and_is_submitted_again_does_nothing_more(optio
     target = trainer(*hooks, fp.checkpoints(tmp_path / "ep-{epoch}", **options))
     first, _ = fit(target)
     assert len(told) == len(files(tmp_path))
-    assert (first.epochs_ran, first.stop_reason) == (3, "no improvement for 2 epochs")
+    assert (first.epochs_ran, first.stop_reason) == (3, "no improvement in 2 evaluations")
     before = files(tmp_path)
     for _ in range(2):
         again, taken = fit(target, resume="latest")
         assert (again.epochs_ran, taken) == (0, [])
         assert_same_run(again, first)
     assert files(tmp_path) == before
-    assert "ep-2.safetensors is of a run that a hook has ended: no improvement for 2 epochs" in caplog.text
+    assert "ep-2.safetensors is of a run that a hook has ended: no improvement in 2 evaluations" in caplog.text
 
 
 def test_more_epochs_do_not_go_beyond_the_end_of_a_run_left_alone(tmp_path):
@@ -78,6 +78,7 @@ EVENTS = [
     "before_validation",
     "after_validation_batch",
     "after_validation",
+    "after_evaluation",
     "after_epoch",
     "after_checkpoint",
 ]
@@ -137,13 +138,13 @@ def test_a_checkpoint_that_tells_of_an_end_leads_to_that_end(step, tmp_path):
 
 def test_a_signal_is_no_end_but_a_hooks_word_in_the_same_epoch_is(tmp_path):
     target = trainer(
-        fp.on("after_epoch", lambda e: signal.raise_signal(signal.SIGTERM) if e.epoch == 2 else None),
+        fp.on("after_evaluation", lambda e: signal.raise_signal(signal.SIGTERM) if e.epoch == 2 else None),
         fp.early_stop(2),
         fp.checkpoints(tmp_path / "ep-{epoch}"),
     )
     assert fit(target)[0].stop_reason == "SIGTERM"
     again, taken = fit(target, resume="latest")
-    assert (again.stop_reason, taken) == ("no improvement for 2 epochs", [])
+    assert (again.stop_reason, taken) == ("no improvement in 2 evaluations", [])
 
 
 def test_a_hooks_word_on_an_epoch_that_a_signal_cut_short_is_no_end(tmp_path):

@@ -77,12 +77,13 @@ def test_events_come_in_order_and_steps_count_from_0():
     epoch = (
         ["before_epoch"]
         + ["before_step", "after_backward", "after_step"] * 3
-        + ["before_validation", *["after_validation_batch"] * 3, "after_validation", "after_epoch"]
+        + ["before_validation", *["after_validation_batch"] * 3, "after_validation", "after_evaluation", "after_epoch"]
     )
     assert [names[type(e)] for e in got] == ["before_fit", *epoch, *epoch, "after_fit"]
     assert [e.step for e in got if names[type(e)] == "after_step"] == list(range(6))
     assert got[0].batches == 3
     assert [e.epoch for e in got if names[type(e)] == "after_epoch"] == [0, 1]
+    assert [e.step for e in got if names[type(e)] in ("before_validation", "after_evaluation")] == [3, 3, 6, 6]
 
 
 def test_a_stream_is_lazy_and_closing_it_ends_the_run():

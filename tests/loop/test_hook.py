@@ -145,7 +145,7 @@ def test_any_other_answer_is_a_type_error_that_names_the_hook(event):
         return "stop"
 
     with pytest.raises(TypeError, match=rf"on\('{event}', confused\) returned 'stop'; a hook returns None, Stop"):
-        fit(fp.on(event, confused), validation=[PAIR])
+        fit(fp.on(event, confused), validation=[PAIR], log_every=1)
 
 
 # errors in hooks
@@ -161,6 +161,7 @@ def test_any_other_answer_is_a_type_error_that_names_the_hook(event):
         ("before_validation", "split=validation, epoch=0, batch=0, stage=before_validation"),
         ("after_validation_batch", "split=validation, epoch=0, batch=0, stage=after_validation_batch"),
         ("after_validation", "split=validation, epoch=0, batch=1, stage=after_validation"),
+        ("after_evaluation", "split=validation, epoch=0, batch=1, stage=after_evaluation"),
         ("after_epoch", "epoch=0, stage=after_epoch"),
     ],
 )

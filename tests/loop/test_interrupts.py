@@ -29,7 +29,7 @@ EPOCHS = 6
 
 def trainer(*verbs):
     model = nn.sequential(nn.linear(4, 8), nn.relu, nn.dropout(0.3), nn.linear(8, 2))
-    optimizer = pipe(optim.adamw(optim.cosine_decay(1e-2, 20)), optim.accumulate(2))
+    optimizer = optim.adamw(optim.cosine_decay(1e-2, 20))
     return pipe(fp.trainer(model, fp.classification()), fp.with_optimizer(optimizer), fp.monitor("val_loss"), *verbs)
 
 
@@ -44,7 +44,10 @@ def fit(target, epochs=EPOCHS, **options):
 
 
 def end(report):
-    return {"end": numbers(report.params, report.opt_state), "losses": list(report.losses)}
+    values = [(one.step, one.val_loss, one.improved) for one in report.evaluations]
+    return json.loads(
+        json.dumps({"end": numbers(report.params, report.opt_state), "losses": report.losses, "evaluations": values})
+    )
 
 
 # signals
@@ -71,7 +74,7 @@ def in_child(work, path, signals=None, delay=0.0):
     return json.loads(path.read_text())
 
 
-def interrupted(folder, begin):
+def interrupted(folder, begin, accumulate):
     """Train until a signal comes; tell where it came, where the run ended, and which step its newest file is of."""
     came, steps = [], [0]
     first = Signals._first
@@ -89,30 +92,37 @@ def interrupted(folder, begin):
     Signals._first = noting
     begun = fp.on("before_fit", lambda event: begin() and None)
     policy = fp.checkpoints(folder / "s-{step}-{next_epoch}", every=3)
-    report = fit(trainer(policy, begun, fp.on("after_step", paced)))
+    report = fit(trainer(policy, begun, fp.on("after_step", paced)), accumulate=accumulate)
     saved = [fp.load(file).metadata["step"] for file in folder.glob("*.safetensors")]
     ended = report.rows[-1].steps if report.rows else 0
     return {"came": came, "ended": ended, "saved": max(saved, default=0), "why": report.stop_reason}
 
 
-def resumed(folder, begin):
+def resumed(folder, begin, accumulate):
     begin()
-    return end(fit(trainer(fp.checkpoints(folder / "s-{step}-{next_epoch}", every=3)), resume="latest"))
+    target = trainer(fp.checkpoints(folder / "s-{step}-{next_epoch}", every=3))
+    return end(fit(target, resume="latest", accumulate=accumulate))
 
 
 def signals_everywhere(folder, seed):
     """Print what became of runs that got a signal at random instants; MLX has not worked in this process before."""
     _ = fp.fit, fp.checkpoints, fp.load, fp.classification, fp.on, optim.adamw
     folder, draw = Path(folder), random.Random(seed)
-    alone = in_child(lambda begin: begin() and end(fit(trainer())), folder / "alone.json")
+    alone = {
+        n: in_child(lambda begin, n=n: begin() and end(fit(trainer(), accumulate=n)), folder / f"alone-{n}.json")
+        for n in (1, 2)
+    }
     for i in range(16):
-        here, number = folder / str(i), (signal.SIGTERM, signal.SIGINT)[i % 2]
+        here, number, n = folder / str(i), (signal.SIGTERM, signal.SIGINT)[i % 2], 1 + i % 4 // 2
         came = in_child(
-            lambda begin, here=here: interrupted(here, begin), folder / f"{i}.json", number, draw.uniform(0, 0.15)
+            lambda begin, here=here, n=n: interrupted(here, begin, n),
+            folder / f"{i}.json",
+            number,
+            draw.uniform(0, 0.15 / n),
         )
-        after = in_child(lambda begin, here=here: resumed(here, begin), folder / f"{i}-after.json")
+        after = in_child(lambda begin, here=here, n=n: resumed(here, begin, n), folder / f"{i}-after.json")
         litter = [path.name for path in here.glob(".*") if path.name != ".mlx_fp.lock"]
-        print(json.dumps({**came, "sent": number.name, "same": after == alone, "litter": litter}), flush=True)
+        print(json.dumps({**came, "sent": number.name, "same": after == alone[n], "litter": litter}), flush=True)
 
 
 @POSIX
@@ -127,15 +137,18 @@ def test_a_signal_at_any_instant_ends_the_run_within_a_step_with_a_file_to_go_on
     assert all(one["same"] and not one["litter"] for one in runs)
 
 
-@pytest.mark.parametrize("event", ["before_validation", "after_validation_batch", "after_validation", "after_epoch"])
-def test_a_signal_after_the_last_step_of_an_epoch_does_not_lose_the_epoch(event, tmp_path):
-    alone = end(fit(trainer()))
+@pytest.mark.parametrize(("accumulate", "steps"), [(1, 5), (2, 3)])
+@pytest.mark.parametrize(
+    "event", ["before_validation", "after_validation_batch", "after_validation", "after_evaluation", "after_epoch"]
+)
+def test_a_signal_after_the_last_step_of_an_epoch_does_not_lose_the_epoch(event, accumulate, steps, tmp_path):
+    alone = end(fit(trainer(), accumulate=accumulate))
     once = fp.on(event, lambda e: signal.raise_signal(signal.SIGTERM), once=True)
     policy = fp.checkpoints(tmp_path / "{step}", every=100)
-    report = fit(trainer(once, policy))
-    assert (report.stop_reason, report.rows[-1].steps) == ("SIGTERM", 5)
-    assert [fp.load(path).metadata["step"] for path in tmp_path.glob("*.safetensors")] == [5]
-    assert end(fit(trainer(policy), resume="latest")) == alone
+    report = fit(trainer(once, policy), accumulate=accumulate)
+    assert (report.stop_reason, report.rows[-1].steps) == ("SIGTERM", steps)
+    assert [fp.load(path).metadata["step"] for path in tmp_path.glob("*.safetensors")] == [steps]
+    assert end(fit(trainer(policy), resume="latest", accumulate=accumulate)) == alone
 
 
 # at any line
@@ -187,10 +200,23 @@ def harmless():
     signal.signal(signal.SIGTERM, before)
 
 
-@pytest.mark.parametrize("file", ["_run.py", "_driving.py", "_training.py", "_checkpointing.py", "_telling.py"])
-def test_a_signal_at_any_line_of_the_loop_ends_the_run_with_a_file_to_go_on_from(file, tmp_path, harmless):
-    def train(folder, **options):
-        return fit(trainer(fp.checkpoints(folder / "s-{step}-{next_epoch}", every=9)), epochs=2, **options)
+@pytest.mark.parametrize(
+    ("file", "options"),
+    [
+        ("_run.py", {}),
+        ("_driving.py", {}),
+        ("_training.py", {}),
+        ("_training.py", {"accumulate": 2, "validate_every": 2}),
+        ("_stepping.py", {"accumulate": 2}),
+        ("_validation.py", {"validate_every": 2}),
+        ("_checkpointing.py", {}),
+        ("_telling.py", {}),
+    ],
+)
+def test_a_signal_at_any_line_of_the_loop_ends_the_run_with_a_file_to_go_on_from(file, options, tmp_path, harmless):
+    def train(folder, **more):
+        target = trainer(fp.checkpoints(folder / "s-{step}-{next_epoch}", every=9))
+        return fit(target, epochs=2, **options, **more)
 
     alone, loop = end(train(tmp_path / "alone")), f"{os.sep}loop{os.sep}{file}"
     ran = passed(lambda: train(tmp_path / "lines"), loop)

@@ -1,4 +1,4 @@
-"""One verdict per epoch: what improves, what is best, and what can be watched."""
+"""One verdict per evaluation: what improves, what is best, and what can be watched."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from toolz import pipe
 import mlx_fp as fp
 from mlx_fp import data, metrics, nn
 from mlx_fp.loop._monitor import Standing, judged
-from mlx_fp.loop._report import Row
 
 X = mx.random.normal((8, 3), key=mx.random.key(0))
 PAIR = (X, (X[:, 0] > 0).astype(mx.int32))
@@ -28,7 +27,7 @@ ROW_FIELDS = [
     "validation_batches",
     "monitor_value",
     "improved",
-    "stale_epochs",
+    "stale",
     "seconds",
     "examples_per_second",
     "checkpoint",
@@ -56,7 +55,7 @@ def verdicts(report):
 def test_the_first_number_improves_then_what_is_better_and_nan_never():
     report = run([math.nan, 2.0, 3.0, math.nan, 1.0])
     assert verdicts(report) == [False, True, False, False, True]
-    assert [row.stale_epochs for row in report.rows] == [1, 0, 1, 2, 0]
+    assert [row.stale for row in report.rows] == [1, 0, 1, 2, 0]
     assert (report.best_value, report.best_epoch) == (1.0, 4)
 
 
@@ -90,13 +89,15 @@ def test_an_equal_value_does_not_improve():
 def test_the_best_is_the_least_or_most_of_the_numbers_and_the_first_of_equals(values, mode):
     standing, improved = Standing(), []
     for epoch, value in enumerate(values):
-        row = Row(epoch, 1, 1, epoch + 1, value, {}, None, {}, 0, 0.0)
-        standing, row = judged(fp.Monitor("epoch_loss", mode), standing, row)
-        improved.append(row.improved)
+        standing, better = judged(fp.Monitor("epoch_loss", mode), standing, value, epoch, 10 * epoch)
+        improved.append(better)
     numbers = [value for value in values if math.isfinite(value)]
     best = (min if mode == "min" else max)(numbers) if numbers else None
     assert standing.best_value == best
     assert standing.best_epoch == (None if best is None else values.index(best))
+    assert standing.best_step == (None if best is None else 10 * values.index(best))
+    since = improved[::-1].index(True) if any(improved) else len(values)
+    assert standing.stale == since
     assert any(improved) == bool(numbers)
 
 
@@ -105,13 +106,13 @@ def test_the_best_is_the_least_or_most_of_the_numbers_and_the_first_of_equals(va
 
 def test_the_verdict_is_there_before_any_hook_whatever_its_priority():
     seen = []
-    look = fp.on("after_epoch", lambda e: seen.append((e.improved, e.monitor_value, e.stale_epochs)), priority=-1000)
+    look = fp.on("after_epoch", lambda e: seen.append((e.improved, e.monitor_value, e.stale)), priority=-1000)
     report = run([2.0, 3.0, 1.0], look)
-    assert seen == [(row.improved, row.monitor_value, row.stale_epochs) for row in report.rows]
+    assert seen == [(row.improved, row.monitor_value, row.stale) for row in report.rows]
     assert seen == [(True, 2.0, 0), (False, 3.0, 1), (True, 1.0, 0)]
 
 
-def test_there_is_one_verdict_an_epoch_however_many_read_it():
+def test_there_is_one_verdict_an_evaluation_however_many_read_it():
     asked = []
     watch = fp.monitor("mine", metric=lambda row: asked.append(row.epoch) or row.epoch_loss)
     run([2.0, 3.0], watch, fp.early_stop(5), fp.plateau(0.5), fp.stop_on_divergence(every=1))
@@ -126,6 +127,7 @@ def test_a_function_of_the_row_may_be_watched():
     report = run([1.0, 2.0, 3.0], watch, validation=[2.0, 5.0, 3.0])
     assert [row.monitor_value for row in report.rows] == [1.0, 3.0, 0.0]
     assert (report.monitor_name, report.monitor_mode, report.best_epoch) == ("gap", "max", 1)
+    assert [one.monitor_value for one in report.evaluations] == [1.0, 3.0, 0.0]
 
 
 def test_validation_is_watched_by_its_own_value():
@@ -169,13 +171,35 @@ def test_the_last_monitor_given_wins():
     assert (report.monitor_mode, report.best_epoch) == ("min", 0)
 
 
-@pytest.mark.parametrize(("at", "best"), [(2, None), (3, 0)])
-def test_an_epoch_that_a_hook_cuts_gets_no_verdict(at, best):
+@pytest.mark.parametrize("at", [2, 3])
+def test_the_last_evaluation_of_an_epoch_that_a_hook_cuts_is_judged(at):
     stop = fp.on("after_step", lambda e: fp.Stop("enough") if e.step == at else None)
     target = pipe(fp.trainer(nn.linear(3, 2), fp.classification()), stop)
     report = fp.fit([PAIR] * 4, validation=[PAIR], quiet=True)(target)
-    assert (report.best_epoch, report.rows[0].improved) == (best, best == 0)
-    assert report.rows[0].val_accuracy is not None
+    (evaluation,) = report.evaluations
+    assert (report.best_epoch, report.best_step, report.rows[0].improved) == (0, at + 1, True)
+    assert (evaluation.step, evaluation.improved) == (at + 1, True)
+    assert report.best_value == report.rows[0].val_accuracy == evaluation.val_accuracy
+
+
+def test_an_epoch_that_a_hook_cuts_without_validation_data_gets_no_verdict():
+    stop = fp.on("after_step", lambda e: fp.Stop("enough") if e.step == 2 else None)
+    report = fp.fit([PAIR] * 4, quiet=True)(pipe(fp.trainer(nn.linear(3, 2), fp.classification()), stop))
+    assert (report.best_epoch, report.evaluations, report.rows[0].improved) == (None, (), False)
+
+
+def test_each_evaluation_within_an_epoch_is_judged():
+    report = fp.fit([PAIR] * 5, validation=[PAIR], validate_every=2, epochs=2, quiet=True)(
+        pipe(fp.trainer(nn.linear(3, 2), fp.classification()), fp.monitor("val_loss"))
+    )
+    assert [(one.epoch, one.step) for one in report.evaluations] == [(0, 2), (0, 4), (1, 6), (1, 8), (1, 10)]
+    values = [one.val_loss for one in report.evaluations]
+    assert [one.monitor_value for one in report.evaluations] == values
+    assert [one.improved for one in report.evaluations] == [
+        value == min(values[: i + 1]) for i, value in enumerate(values)
+    ]
+    assert [row.monitor_value for row in report.rows] == [values[1], values[-1]]
+    assert report.best_step == report.evaluations[values.index(min(values))].step
 
 
 # what is refused
@@ -243,7 +267,7 @@ def test_a_row_has_the_fields_of_the_contract():
     report = fp.fit([PAIR], validation=[PAIR], quiet=True)(fp.trainer(nn.linear(3, 2), fp.classification()))
     row = report.rows[0].to_dict()
     assert row.keys() == {*ROW_FIELDS, "accuracy", "val_accuracy"}
-    wanted = {"epoch": 0, "batches": 1, "examples": 8, "steps": 1, "validation_batches": 1, "stale_epochs": 0}
+    wanted = {"epoch": 0, "batches": 1, "examples": 8, "steps": 1, "validation_batches": 1, "stale": 0}
     assert row["improved"] is True
     assert {name: row[name] for name in wanted} == wanted
     assert row["monitor_value"] == row["val_accuracy"]

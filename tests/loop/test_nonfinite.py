@@ -41,10 +41,22 @@ def test_its_step_is_that_of_its_batch_however_many_are_in_a_call(bad):
         fit(data.stream(lambda epoch: batches(bad) if epoch else GOOD), epochs=2, steps_per_call=4)
 
 
+@pytest.mark.parametrize(("sync", "late"), [("async", 2), ("step", 2)])
+def test_it_is_found_as_soon_as_its_step_is_no_longer_in_flight(sync, late):
+    taken = []
+    with pytest.raises(FloatingPointError, match="at step 1, batch 1"):
+        fit(batches(1), fp.on("after_step", lambda e: taken.append(e.step)), sync=sync)
+    assert taken == list(range(1 + late + 1))
+
+
+@pytest.mark.parametrize("watched", ["val_loss", "always better"])
 @pytest.mark.parametrize("bad", [3, 5])
-def test_its_epoch_gets_no_verdict_wherever_in_it_that_is(bad):
-    report = fit(batches(bad), validation=GOOD, nonfinite="stop")
+def test_its_epoch_gets_no_verdict_wherever_in_it_that_is(bad, watched):
+    metric = None if watched == "val_loss" else lambda row: 0.0
+    monitor = fp.monitor(watched, metric=metric)
+    report = fit(batches(bad), monitor, validation=GOOD, nonfinite="stop", keep_best=True)
     assert (report.best_epoch, report.best_value, report.rows[0].improved) == (None, None, False)
+    assert report.best_params is None
 
 
 def test_it_may_end_the_run_with_a_report():

@@ -37,6 +37,16 @@ def row(train=UNEVEN, **options):
         ({"reduce": 3}, ValueError, "unknown reducer '3'.*a function of the list of losses"),
         ({"validation": (n for n in [])}, TypeError, "stream"),
         ({"epochs": -1}, ValueError, "epochs is a count, 0 or more; got -1"),
+        ({"steps": -1}, ValueError, "steps is a count, 0 or more; got -1"),
+        ({"epochs": 1, "steps": 4}, ValueError, "a run is as long as epochs=1 or steps=4 says: give one"),
+        ({"validate_every": 0, "validation": UNEVEN}, ValueError, "validate_every is a count, 1 or more; got 0"),
+        ({"validate_every": 2}, ValueError, "validate_every says when to validate, and there is no validation data"),
+        ({"log_every": True}, ValueError, "log_every is a count, 1 or more; got True"),
+        ({"accumulate": 0}, ValueError, "accumulate is a count, 1 or more; got 0"),
+        ({"accumulate": 2.0}, ValueError, "accumulate is a count, 1 or more; got 2.0"),
+        ({"accumulate": True}, ValueError, "accumulate is a count, 1 or more; got True"),
+        ({"accumulate": 2, "steps_per_call": 2}, ValueError, "accumulate takes several batches in a step"),
+        ({"validation": {"my set": UNEVEN}}, ValueError, "validation sets have names.* got 'my set'"),
     ],
 )
 def test_a_wrong_option_fails_before_there_is_a_trainer(options, error, words):

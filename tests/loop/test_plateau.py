@@ -74,7 +74,7 @@ def test_every_group_and_every_wrapper_is_reached():
     optimizer = pipe(
         optim.groups(("weight", optim.clip_value(1.0)(optim.sgd(0.4))), (fp.everything, optim.adam(0.2))),
         optim.clip_norm(1.0),
-        optim.accumulate(2),
+        optim.ema(0.5),
     )
     groups = ("optimizer", "inner", "inner", "groups")
     at = ((*groups, 0, "inner", "learning_rate"), (*groups, 1, "learning_rate"))
@@ -86,7 +86,7 @@ def test_every_group_and_every_wrapper_is_reached():
     [
         (optim.adam(optim.cosine_decay(0.1, 10)), "learning_rate"),
         (optim.clip_norm(1.0)(optim.sgd(optim.step_decay(0.1, 0.9, 2))), "inner.learning_rate"),
-        (optim.accumulate(3)(optim.sgd(optim.step_decay(0.1, 0.9, 2))), "inner.learning_rate"),
+        (optim.ema(0.5)(optim.sgd(optim.step_decay(0.1, 0.9, 2))), "inner.learning_rate"),
         (
             optim.groups(("bias", optim.sgd(0.1)), (None, optim.sgd(optim.exponential_decay(0.1, 0.9)))),
             "groups.1.learning_rate",

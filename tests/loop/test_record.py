@@ -21,7 +21,7 @@ from mlx_fp.loop._record import record, restored
 from mlx_fp.loop._run import run
 from mlx_fp.loop._starting import started
 from mlx_fp.loop._state import World
-from mlx_fp.loop._totals import Series, Sums
+from mlx_fp.loop._totals import Sums, queue_of
 
 X = mx.random.normal((22, 3), key=mx.random.key(0))
 TRAIN = pipe(data.arrays(x=X, y=X.sum(axis=1)), data.shuffle(seed=3), data.batch(4))
@@ -45,11 +45,14 @@ HOOKS = {
 RUNS = st.fixed_dictionaries(
     {
         "hooks": st.sets(st.sampled_from(sorted(HOOKS)), max_size=4),
-        "accumulate": st.sampled_from([1, 2]),
         "moments": st.integers(0, 60),
         "options": st.fixed_dictionaries(
             {
                 "epochs": st.integers(1, 3),
+                "accumulate": st.sampled_from([1, 2]),
+                "validate_every": st.sampled_from([None, 2]),
+                "log_every": st.sampled_from([None, 1]),
+                "keep_best": st.booleans(),
                 "keep_losses": st.booleans(),
                 "sync": st.sampled_from(["async", "step", "none"]),
                 "reduce": st.sampled_from(["mean", "last", max]),
@@ -63,9 +66,8 @@ RUNS = st.fixed_dictionaries(
 def reached(drawn):
     """The loop, and the state that a random run has after so many moments."""
     verbs = [HOOKS[name] for name in sorted(drawn["hooks"])]
-    optimizer = optim.accumulate(drawn["accumulate"])(optim.adam(1e-2))
     model = nn.sequential(nn.linear(3, 4), nn.dropout(0.2), nn.linear(4, 1))
-    trainer = pipe(fp.trainer(model, fp.regression(metrics=[])), fp.with_optimizer(optimizer), *verbs)
+    trainer = pipe(fp.trainer(model, fp.regression(metrics=[])), fp.with_optimizer(optim.adam(1e-2)), *verbs)
     loop, state, _ = started(trainer, plan(TRAIN, (), {"validation": HELD, **drawn["options"]}))
     for moment in islice(run(loop, state, World()), drawn["moments"]):
         state = moment.state
@@ -87,7 +89,8 @@ def everything(state):
     """All of a state, the trees by their bits."""
     moving = state.moving
     trees = {path: leaf.tolist() for path, leaf in fp.flat([moving.train.params, moving.train.opt_state]).items()}
-    rest = (state.epoch, state.opened, state.rows, state.completed, state.standing, state.lineage)
+    counted = (state.epoch, state.opened, state.completed, state.standing, state.lineage)
+    rest = (*counted, state.rows, state.evaluations, state.best_params)
     return trees, plain(moving.sums), plain(moving.hooks), plain(moving.requests), plain(rest)
 
 
@@ -118,12 +121,14 @@ def test_recording_reads_nothing_and_decides_nothing(nonfinite):
     trainer = fp.trainer(nn.linear(3, 1), fp.regression(metrics=[]))
     loop, state, _ = started(trainer, plan(TRAIN, (), {"nonfinite": nonfinite}))
     logs = {"loss": Unread()}
-    queue = Series().append((logs, 4)).append(({"loss": mx.array(mx.nan)}, 4))
-    sums = Sums(batches=2, examples=8, queue=queue)
+    queue = queue_of([(logs, {"loss": 4}, 0, 0), ({"loss": mx.array(mx.nan)}, {"loss": Unread()}, 1, 1)])
+    sums = Sums(batches=2, updates=2, examples=8, queued=2, queue=queue)
     queued = state.asking(validate=True)
     queued = type(queued)(queued.moving._replace(sums=sums), 0, 0)
     metadata = record(loop, queued)
-    assert metadata["sums"]["queue"][0][0]["loss"] is logs["loss"]
+    first, second = metadata["sums"]["queue"]
+    assert first[0]["loss"] is logs["loss"]
+    assert second[2:] == [1, 1]
     assert queued.stop is None
     assert metadata["requests"]["stop"] is None
 

@@ -2,10 +2,11 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
-from mlx_fp.loop._report import Report, Row
+from mlx_fp.loop._report import Evaluation, Report, Row, StepRow
 
 
 def row(epoch=0, loss=0.5, val=0.25):
@@ -15,13 +16,17 @@ def row(epoch=0, loss=0.5, val=0.25):
 def report(*rows):
     return Report(
         rows=rows,
+        evaluations=(Evaluation(0, 3, 0.25, {"accuracy": 0.5}, 2, 0.5, True, 0, "runs/3"),),
+        steps=(StepRow(2, 0, math.nan, {"size": 8.0}, 0.1, math.inf),),
         losses=(1.0, math.nan),
         losses_kept=True,
         monitor_name="val_accuracy",
         monitor_mode="max",
         best_value=0.5,
         best_epoch=0,
+        best_step=3,
         epochs_target=2,
+        steps_target=None,
         epochs_completed=len(rows),
         epochs_ran=len(rows),
         start_epoch=0,
@@ -33,6 +38,7 @@ def report(*rows):
         policy=None,
         params={"w": object()},
         opt_state={},
+        best_params={"w": object()},
     )
 
 
@@ -40,6 +46,15 @@ def test_metrics_read_as_attributes_and_unknown_ones_name_those_there_are():
     assert (row().accuracy, row().val_accuracy, row().examples_per_second) == (0.75, 0.5, 20.0)
     with pytest.raises(AttributeError, match="val_accuracy"):
         row().val_acuracy
+    evaluation = Evaluation(0, 3, 0.25, {"accuracy": 0.5}, 2)
+    assert evaluation.val_accuracy == 0.5
+    with pytest.raises(AttributeError, match="an evaluation has no 'val_acuracy'; its metrics: val_accuracy"):
+        evaluation.val_acuracy
+
+
+def test_the_best_checkpoint_is_that_of_the_best_evaluation():
+    assert report(row()).best_checkpoint == "runs/3"
+    assert replace(report(row()), best_step=None).best_checkpoint is None
 
 
 def test_json_leaves_arrays_out_and_keeps_numbers_that_are_not_finite():
@@ -47,9 +62,23 @@ def test_json_leaves_arrays_out_and_keeps_numbers_that_are_not_finite():
     assert read["rows"][0]["val_accuracy"] == 0.5
     assert read["rows"][1]["epoch_loss"] == "inf"
     assert read["losses"] == [1.0, "nan"]
-    assert "params" not in read
-    assert "opt_state" not in read
-    assert read["epochs_target"] == 2
+    assert read["evaluations"] == [
+        {
+            "epoch": 0,
+            "step": 3,
+            "val_loss": 0.25,
+            "batches": 2,
+            "monitor_value": 0.5,
+            "improved": True,
+            "stale": 0,
+            "checkpoint": "runs/3",
+            "val_accuracy": 0.5,
+        }
+    ]
+    (logged,) = read["steps"]
+    assert (logged["step"], logged["loss"], logged["size"], logged["grad_norm"]) == (2, "nan", 8.0, "inf")
+    assert not {"params", "opt_state", "best_params"} & read.keys()
+    assert (read["epochs_target"], read["steps_target"], read["best_step"]) == (2, None, 3)
 
 
 def test_the_table_has_a_line_per_epoch():

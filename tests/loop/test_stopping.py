@@ -35,7 +35,7 @@ def test_a_run_stops_once_as_many_epochs_in_a_row_as_its_patience_bring_nothing(
 def test_patience_0_stops_at_the_first_epoch_without_improvement():
     report = run([3.0, 2.0, 2.0, 1.0], fp.early_stop())
     assert (report.epochs_ran, report.best_epoch) == (3, 1)
-    assert report.stop_reason == "no improvement for 1 epochs"
+    assert report.stop_reason == "no improvement in 1 evaluations"
 
 
 def test_patience_counts_from_the_best_epoch():
@@ -65,7 +65,7 @@ def test_a_stop_is_sticky_and_the_first_reason_stays():
     report = run([1.0, 2.0, 0.5], fp.early_stop(0), late, mind)
     assert (report.epochs_ran, report.stop_reason) == (1, "too late")
     both = run([1.0, 2.0, 0.5], fp.early_stop(0), fp.on("after_epoch", lambda e: fp.Stop("late") if e.epoch else None))
-    assert (both.epochs_ran, both.stop_reason) == (2, "no improvement for 1 epochs")
+    assert (both.epochs_ran, both.stop_reason) == (2, "no improvement in 1 evaluations")
 
 
 @pytest.mark.parametrize("patience", [-1, 1.5, True, None])

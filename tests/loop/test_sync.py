@@ -12,7 +12,7 @@ from toolz import pipe
 import mlx_fp as fp
 from mlx_fp import data, nn, optim
 from mlx_fp.core import backend
-from mlx_fp.loop import _plan, _training
+from mlx_fp.loop import _plan, _stepping, _training
 
 SYNCS = ("async", "step", "epoch", "none")
 X = mx.random.normal((40, 4), key=mx.random.key(3))
@@ -78,18 +78,37 @@ def test_rows_are_the_same_without_the_losses_of_steps(sync):
     assert dropped == (*kept[:2], ())
 
 
-@pytest.mark.parametrize(("sync", "most"), [("async", 2), ("step", 2), ("epoch", 5), ("none", 5)])
+@pytest.mark.parametrize(("sync", "most"), [("async", 64), ("step", 64), ("epoch", 150), ("none", 150)])
 def test_at_most_so_many_logs_wait_to_be_read(sync, most, monkeypatch):
     waiting = []
-    plain = _training.add
+    plain = _stepping.add
 
     def add(sums, *rest):
-        waiting.append(sums.queued)
-        return plain(sums, *rest)
+        after = plain(sums, *rest)
+        waiting.append(after.queued)
+        return after
 
-    monkeypatch.setattr(_training, "add", add)
-    fp.fit(TRAIN, sync=sync, quiet=True)(fp.trainer(MODEL, fp.classification()))
-    assert max(waiting) == min(most, 4)  # before the last of five steps
+    monkeypatch.setattr(_stepping, "add", add)
+    fp.fit([(X[:8], Y[:8])] * 150, sync=sync, quiet=True)(fp.trainer(MODEL, fp.classification()))
+    assert len(waiting) == 150
+    assert max(waiting) == most
+
+
+@pytest.mark.parametrize(("options", "behind"), [({}, 2), ({"sync": "step"}, 2), ({"steps_per_call": 3}, 6)])
+def test_each_log_is_looked_at_as_soon_as_it_is_no_longer_in_flight(options, behind, monkeypatch):
+    looked, steps = [], []
+    plain = _training.oldest_is_finite
+
+    def watched(sums, in_flight, fresh):
+        looked.append((sums.updates, in_flight, fresh))
+        return plain(sums, in_flight, fresh)
+
+    monkeypatch.setattr(_training, "oldest_is_finite", watched)
+    fp.fit(TRAIN, quiet=True, **options)(fp.trainer(MODEL, fp.classification()))
+    for updates, in_flight, fresh in looked:
+        assert in_flight == behind
+        steps += range(updates - fresh, updates)
+    assert steps == list(range(5)), "each step is looked at once"
 
 
 @pytest.mark.parametrize(("sync", "waits"), [("step", True), ("async", False)])

@@ -99,7 +99,7 @@ def test_a_preset_is_applied_by_name_with_its_bases():
 
 def test_a_pack_gets_its_options():
     target = pipe(PLAIN, fp.with_named(PRESETS, "patient", patience=4))
-    assert repr(target.hooks) == "(on('after_epoch', early_stop(4)),)"
+    assert repr(target.hooks) == "(on('after_evaluation', early_stop(4)),)"
 
 
 def test_a_pack_may_be_a_bundle_of_hooks_and_metrics():

@@ -168,11 +168,10 @@ def test_schedules_advance_in_every_group_also_in_one_that_nothing_matches():
     [
         optim.clip_norm(1.0),
         optim.clip_value(0.5),
-        optim.accumulate(2),
         optim.skip_nonfinite(),
         optim.ema(0.5),
     ],
-    ids=["clip_norm", "clip_value", "accumulate", "skip_nonfinite", "ema"],
+    ids=["clip_norm", "clip_value", "skip_nonfinite", "ema"],
 )
 def test_wrappers_go_inside_a_group_also_one_that_nothing_matches(verb):
     inside = optim.groups(("nobody", verb(optim.sgd(5.0))), ("head", verb(optim.sgd(1.0))), (None, optim.sgd(1.0)))

@@ -211,7 +211,7 @@ def test_an_optimiser_of_ones_own_lifts():
 
 
 def test_the_repr_names_the_wrappers_and_the_optimiser():
-    assert repr(optim.clip_norm(1.0)(optim.accumulate(2)(optim.adamw(1e-3)))) == "clip_norm(1)(accumulate(2)(adamw))"
+    assert repr(optim.clip_norm(1.0)(optim.ema(0.5)(optim.adamw(1e-3)))) == "clip_norm(1)(ema(0.5)(adamw))"
 
 
 # names

@@ -17,7 +17,7 @@ from toolz import pipe
 
 import mlx_fp as fp
 from mlx_fp import data, nn, optim
-from mlx_fp.tree._paths import flat, leaves, norm, size
+from mlx_fp.tree._paths import flat, norm
 
 PARAMS = {"w": mx.array([1.0, 2.0]), "layers": [{"b": mx.array([[3.0]])}, {}]}
 ELEMENTS = st.floats(-100, 100, width=32, allow_subnormal=False)
@@ -116,52 +116,6 @@ def test_clip_value_is_numpys_clip(gradients, limit):
             np.array(flat(gradients)[path]), -np.float32(limit), np.float32(limit)
         )
         np.testing.assert_allclose(leaf, wanted, rtol=1e-6, atol=1e-6)
-
-
-# accumulate -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("count", [1, 2, 3])
-def test_accumulate_equals_one_step_on_the_larger_batch_to_rounding(count):
-    x, y = random_batch(6 * count)
-    many = fp.train_step(net(), mse, optim.accumulate(count)(optim.adam(0.05)))
-    once = fp.train_step(net(), mse, optim.adam(0.05))
-    params, opt_state = many.init(0)
-    start = params
-    for i in range(count):
-        assert bits(params) == bits(start), "it moved between"
-        params, opt_state, _ = many(params, opt_state, (x[6 * i : 6 * i + 6], y[6 * i : 6 * i + 6]))
-    whole, whole_state, _ = once(start, once.init(0)[1], (x, y))
-    assert_close(params, whole)
-    assert_close(opt_state["optimizer"]["inner"], whole_state["optimizer"], rtol=1e-4)
-    assert many.traces == 1
-    assert all(mx.all(leaf == 0).item() for leaf in leaves(opt_state["optimizer"]["grads"]))
-
-
-def test_accumulate_holds_one_tree_of_gradients():
-    plain, mine = optim.adam(0.1).init(PARAMS), optim.accumulate(4)(optim.adam(0.1)).init(PARAMS)
-    assert len(leaves(mine)) == len(leaves(plain)) + len(leaves(PARAMS)) + 1
-    assert size(mine) == size(plain) + size(PARAMS) + 1
-
-
-def test_the_schedule_inside_advances_once_per_count_and_the_cycle_goes_on():
-    opt = optim.accumulate(3)(optim.sgd(optim.linear_schedule(1.0, 0.0, 4)))
-    params, state, seen = PARAMS, opt.init(PARAMS), []
-    for _ in range(7):
-        params, state = opt.update(grads(1.0, 1.0, 1.0), state, params)
-        seen.append((state["count"].item(), state["inner"]["step"].item(), params["w"][0].item()))
-    assert seen == [(1, 0, 1.0), (2, 0, 1.0), (0, 1, 0.0), (1, 1, 0.0), (2, 1, 0.0), (0, 2, -0.75), (1, 2, -0.75)]
-
-
-def test_accumulate_sums_narrow_gradients_in_float32():
-    params = {"w": mx.zeros((1,), mx.bfloat16)}
-    opt = optim.accumulate(257)(optim.sgd(1.0))
-    state = opt.init(params)
-    assert state["grads"]["w"].dtype == mx.float32
-    for _ in range(257):  # a bfloat16 sum of ones stands still at 256
-        params, state = opt.update({"w": mx.ones((1,), mx.bfloat16)}, state, params)
-    assert params["w"].tolist() == [-1.0]
-    assert params["w"].dtype == mx.bfloat16
 
 
 # skip_nonfinite -------------------------------------------------------------------------------------------------
@@ -271,7 +225,6 @@ def test_averaged_without_ema_is_a_key_error_that_says_what_there_is():
 VERBS = {
     "clip_norm": optim.clip_norm(1.0),
     "clip_value": optim.clip_value(0.5),
-    "accumulate": optim.accumulate(2),
     "skip_nonfinite": optim.skip_nonfinite(limit=9),
     "ema": optim.ema(0.5),
 }
@@ -289,19 +242,13 @@ def test_any_two_nest_purely_and_keep_structure_and_dtypes(names):
     assert bits([params, state, gradients]) == before
     kinds = [{path: leaf.dtype for path, leaf in flat(tree).items()} for tree in ([params, state], [new, after])]
     assert kinds[0] == kinds[1]
-    new, after = opt.update(gradients, after, new)
     assert bits(new) != bits(params)
-    for name, kept in {
-        "clip_norm": "grad_norm",
-        "skip_nonfinite": "skipped",
-        "ema": "average",
-        "accumulate": "grads",
-    }.items():
+    for name, kept in {"clip_norm": "grad_norm", "skip_nonfinite": "skipped", "ema": "average"}.items():
         assert (name not in names) or optim.reading(kept)(after) is not None
 
 
 @pytest.mark.parametrize(
-    "order", [list(VERBS), list(VERBS)[::-1], ["ema", "skip_nonfinite", "clip_norm", "accumulate"]], ids="-".join
+    "order", [list(VERBS), list(VERBS)[::-1], ["ema", "skip_nonfinite", "clip_norm", "clip_value"]], ids="-".join
 )
 def test_all_of_them_nest_in_one_compiled_step_that_learns(order):
     step = fp.train_step(net(), mse, pipe(optim.adam(0.05), *(VERBS[name] for name in order)))
@@ -315,35 +262,61 @@ def test_all_of_them_nest_in_one_compiled_step_that_learns(order):
     assert optim.reading("skipped")(opt_state).item() == 0
 
 
-def test_the_order_of_clipping_and_accumulating_is_the_order_of_the_pipe():
-    many = [grads(3.0, 4.0, 0.0), grads(0.0, 0.0, 0.0)]
-    each = pipe(
-        optim.sgd(1.0), optim.accumulate(2), optim.clip_norm(1.0)
-    )  # each gradient is clipped, then the mean taken
-    mean = pipe(optim.sgd(1.0), optim.clip_norm(1.0), optim.accumulate(2))  # the mean is clipped
-    np.testing.assert_allclose(run(each, many)[0]["w"], [1 - 0.3, 2 - 0.4], rtol=1e-4)
-    np.testing.assert_allclose(run(mean, many)[0]["w"], [1 - 0.6, 2 - 0.8], rtol=1e-4)
+# an update on several batches -----------------------------------------------------------------------------------
 
 
-def test_a_skipped_gradient_counts_for_no_accumulation():
-    bad, good = grads(math.nan, 1.0, 1.0), grads(1.0, 1.0, 1.0)
-    opt = pipe(optim.sgd(1.0), optim.accumulate(2), optim.skip_nonfinite())
-    params, state = run(opt, [good, bad])
-    assert bits(params) == bits(PARAMS)
-    params, state = opt.update(good, state, params)
-    assert params["w"].tolist() == [0.0, 1.0]
-    assert optim.reading("skipped")(state).item() == 1
+def taken(optimizer, *batches):
+    """Train weights of 1 and 2 on a loss whose gradient is the mean of the rows; return both and the state."""
+    model = nn.define(lambda m, x: x @ m.w, w=nn.param(2))
+    step = fp.train_step(model, lambda m, x: m(x).mean(), optimizer)
+    params, opt_state = step.init({"w": mx.array([1.0, 2.0])})
+    for each in batches:
+        params, opt_state, _ = step.accumulate(params, opt_state, each)
+    return params["w"].tolist(), opt_state
 
 
-def test_a_mean_that_is_not_finite_is_dropped_whole_inside_accumulate():
-    bad, good = grads(math.nan, 1.0, 1.0), grads(1.0, 1.0, 1.0)
-    opt = pipe(optim.sgd(1.0), optim.skip_nonfinite(), optim.accumulate(2))
-    params, state = run(opt, [bad, good])
-    assert bits(params) == bits(PARAMS)
-    assert optim.reading("skipped")(state).item() == 1
-    for _ in range(2):
-        params, state = opt.update(good, state, params)
-    assert params["w"].tolist() == [0.0, 1.0]
+def row(*values):
+    return mx.array([values])
+
+
+def test_clipping_sees_the_mean_gradient_of_all_batches():
+    w, state = taken(optim.clip_norm(1.0)(optim.sgd(1.0)), [row(3.0, 4.0), row(0.0, 0.0)])
+    assert optim.reading("grad_norm")(state).item() == 2.5
+    np.testing.assert_allclose(w, [1 - 0.6, 2 - 0.8], rtol=1e-4)
+    w, _ = taken(optim.clip_value(1.75)(optim.sgd(1.0)), [row(3.0, 4.0), row(0.0, 0.0)])
+    assert w == [-0.5, 0.25]
+
+
+def test_schedules_and_averages_count_updates_and_not_batches():
+    optimizer = optim.ema(0.5)(optim.sgd(optim.linear_schedule(1.0, 0.0, 4)))
+    ones, seen = [row(1.0, 1.0)] * 3, []
+    for count in range(1, 4):
+        w, state = taken(optimizer, *[ones] * count)
+        seen.append((optim.reading("step")(state).item(), w[0], optim.reading("average")(state)["w"][0].item()))
+    assert seen == [(1, 0.0, 0.5), (2, -0.75, -0.125), (3, -1.25, -0.6875)]
+
+
+def test_a_gradient_that_is_not_finite_in_one_batch_drops_the_whole_update():
+    optimizer = pipe(optim.sgd(1.0), optim.skip_nonfinite())
+    bad, good = row(math.nan, 1.0), row(1.0, 1.0)
+    for batches in ([bad, good], [good, bad], [good, bad, good]):
+        w, state = taken(optimizer, batches)
+        assert w == [1.0, 2.0]
+        assert (optim.reading("skipped")(state).item(), optim.reading("in_a_row")(state).item()) == (1, 1)
+    w, state = taken(optimizer, [bad, good], [good, good])
+    assert w == [0.0, 1.0]
+    assert (optim.reading("skipped")(state).item(), optim.reading("in_a_row")(state).item()) == (1, 0)
+
+
+@pytest.mark.parametrize("order", [list(VERBS), list(VERBS)[::-1]], ids="-".join)
+def test_all_of_them_nest_in_an_update_on_several_batches_as_on_one(order):
+    step = fp.train_step(net(), mse, pipe(optim.adam(0.05), *(VERBS[name] for name in order)))
+    many, once = step.init(0), step.init(0)
+    for seed in range(3):
+        x, y = random_batch(6, seed)
+        *many, _ = step.accumulate(*many, [(x[:2], y[:2]), (x[2:], y[2:])])
+        *once, _ = step(*once, (x, y))
+    assert_close([many[0], many[1]["optimizer"]], [once[0], once[1]["optimizer"]], rtol=1e-3, atol=1e-5)
 
 
 def test_a_parameter_may_bear_the_name_of_what_a_wrapper_keeps():
@@ -373,9 +346,6 @@ def test_reading_takes_the_outermost_and_names_what_there_is():
         (lambda: optim.clip_norm("1"), "max_norm.*above 0.*'1'"),
         (lambda: optim.clip_norm(True), "max_norm.*True"),
         (lambda: optim.clip_value(-1), "limit.*above 0.*-1"),
-        (lambda: optim.accumulate(0), "1 or more.*0"),
-        (lambda: optim.accumulate(2.0), "1 or more.*2.0"),
-        (lambda: optim.accumulate(True), "1 or more.*True"),
         (lambda: optim.skip_nonfinite(limit=0), "limit.*1 or more.*0"),
         (lambda: optim.skip_nonfinite(limit=1.5), "limit.*1.5"),
         (lambda: optim.ema(1), r"decay.*\[0, 1\).*1"),

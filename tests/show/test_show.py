@@ -9,9 +9,30 @@ from mlx_fp.show import curves
 
 
 def report(rows):
-    ran = len(rows)
     return Report(
-        tuple(rows), (), False, "epoch_loss", "min", None, None, 3, ran, ran, 0, False, *[None] * 3, (), *[{}] * 3
+        rows=tuple(rows),
+        evaluations=(),
+        steps=(),
+        losses=(),
+        losses_kept=False,
+        monitor_name="epoch_loss",
+        monitor_mode="min",
+        best_value=None,
+        best_epoch=None,
+        best_step=None,
+        epochs_target=3,
+        steps_target=None,
+        epochs_completed=len(rows),
+        epochs_ran=len(rows),
+        start_epoch=0,
+        stopped_early=False,
+        stop_reason=None,
+        resume_from=None,
+        resumed_from_epoch=None,
+        checkpoints=(),
+        policy={},
+        params={},
+        opt_state={},
     )
 
 

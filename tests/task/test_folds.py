@@ -54,9 +54,9 @@ def test_metrics_fold_in_the_compiled_eval_step_and_start_again():
     assert step(params, first, b)[0]["accuracy"]["count"].item() == 3
 
 
-def test_metrics_take_dict_batches_by_name_and_the_last_output():
+def test_metrics_take_dict_batches_by_name_and_the_output_that_the_loss_names():
     def twice(model, x, y):
-        return cross_entropy(model, x, y) + 0 * model(-x).sum()
+        return cross_entropy(model, x, y) + 0 * fp.outputs(model(-x)).sum()
 
     step = fp.train_step(nn.linear(3, 4), twice, optim.sgd(0.0), metrics=[fp.accuracy()])
     params, opt_state = step.init(0)
@@ -96,8 +96,19 @@ def test_a_batch_that_does_not_fit_a_metric_names_both_sides():
 
     step = fp.train_step(nn.linear(3, 4), named, optim.sgd(0.1), metrics=[fp.accuracy()])
     ((x, y),) = batches(8)
-    with pytest.raises(TypeError, match=r"metric 'accuracy' takes \(x, y, mask\).*keys \(x, label\).*no key fills 'y'"):
+    with pytest.raises(ValueError, match=r"metric 'accuracy': unknown target 'y': known: x, label"):
         step(*step.init(0), {"x": x, "label": y})
+
+
+def test_a_metric_of_ones_own_gets_the_columns_that_it_names():
+    step = fp.train_step(nn.linear(3, 4), lambda model, x, label: model(x).mean(), optim.sgd(0.1), metrics=[SUM])
+    ((x, y),) = batches(8)
+    with pytest.raises(TypeError, match=r"metric 'mean_output' takes \(x, y\).*keys \(x, label\).*no key fills 'y'"):
+        step(*step.init(0), {"x": x, "label": y})
+
+
+def test_a_metric_needs_no_merge():
+    assert SUM.merge is None
 
 
 def test_two_metrics_of_one_name_are_refused():
