@@ -39,7 +39,7 @@ def out_of_one():
     steps = 0
     for epoch in range(3):
         for batch in train.open(data.Cursor(epoch)):
-            grads, rest, opt_state, _ = step.gradients(params, opt_state, batch)
+            grads, rest, opt_state, *_ = step.gradients(params, opt_state, batch)
             params, opt_state = step.update(params, opt_state, noisy(grads, steps), rest)
             if steps % 8 == 0:
                 norms.append(optim.reading("grad_norm")(opt_state).item())

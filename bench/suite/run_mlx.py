@@ -105,7 +105,7 @@ def _our_step(case, model, params, inputs, target, streams):
     del params
 
     def run():
-        held[0], (logs,) = step.advance(held[0], [batch])
+        held[0], ((logs, *_),) = step.advance(held[0], [batch])
         mx.eval(held[0].arrays, logs)
         return logs["loss"]
 
