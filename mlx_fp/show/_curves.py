@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from toolz import merge
 
 from ..loop._report import Report
 
@@ -15,28 +14,71 @@ if TYPE_CHECKING:
 
 __all__ = ["curves"]
 
+Point = tuple[int, float | None]
+
 
 def curves(report: Report, path: str | os.PathLike[str], *, title: str = "") -> Path:
-    """Draw the losses, and the metrics, of a report over its epochs; write a picture and return where it is.
+    """Draw the losses, and the metrics, of a report; write a picture and return its path.
 
-    The ending of `path` says the format. ImportError naming the extra where matplotlib is missing; ValueError for a
-    report without epochs.
+    They stand over epochs; over steps where the run logged steps or validated within epochs.
+
+    Args:
+        report: of a run with one epoch or more, or a part of one.
+        path: where to write; its ending says the format.
+        title: stands above the picture.
+
+    Raises:
+        ImportError: matplotlib is missing; the error names the extra.
+        ValueError: the report has no epochs.
     """
     if not report.rows:
         raise ValueError("a report without epochs has no curves")
-    named = [row.named() for row in report.rows]
-    figure, axes = _figure(any(named))
-    epochs = [row.epoch for row in report.rows]
-    _draw(axes[0], epochs, "train", [row.epoch_loss for row in report.rows])
-    _draw(axes[0], epochs, "validation", [row.val_loss for row in report.rows])
+    losses, metrics, unit = _over_steps(report) if _counts_steps(report) else _over_epochs(report)
+    figure, axes = _figure(bool(metrics))
+    for name, points in losses.items():
+        _draw(axes[0], unit, name, points)
     axes[0].set_ylabel("loss")
-    for name in merge(named):
-        _draw(axes[-1], epochs, name, [figures.get(name) for figures in named])
+    for name, points in metrics.items():
+        _draw(axes[-1], unit, name, points)
     figure.suptitle(title)
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(target, dpi=120)
     return target
+
+
+def _counts_steps(report: Report) -> bool:
+    ends = {row.steps for row in report.rows}
+    return bool(report.steps) or any(each.step not in ends for each in report.evaluations)
+
+
+def _over_epochs(report: Report) -> tuple[dict[str, list[Point]], dict[str, list[Point]], str]:
+    rows = report.rows
+    losses: dict[str, list[Point]] = {
+        "train": [(row.epoch, row.epoch_loss) for row in rows],
+        "validation": [(row.epoch, row.val_loss) for row in rows],
+    }
+    return losses, _by_name((row.epoch, row.named()) for row in rows), "epoch"
+
+
+def _over_steps(report: Report) -> tuple[dict[str, list[Point]], dict[str, list[Point]], str]:
+    evaluations = report.evaluations
+    train: list[Point] = [(row.step, row.loss) for row in report.steps]
+    losses: dict[str, list[Point]] = {
+        "train": train or [(row.steps, row.epoch_loss) for row in report.rows],
+        "validation": [(each.step, each.val_loss) for each in evaluations],
+    }
+    metrics = _by_name((row.steps, row.metrics) for row in report.rows)
+    return losses, metrics | _by_name((each.step, each.named()) for each in evaluations), "step"
+
+
+def _by_name(rows: Iterable[tuple[int, Mapping[str, float]]]) -> dict[str, list[Point]]:
+    """Return the points of each figure by its name."""
+    points: dict[str, list[Point]] = {}
+    for place, figures in rows:
+        for name, value in figures.items():
+            points.setdefault(name, []).append((place, value))
+    return points
 
 
 def _figure(metrics: bool) -> tuple[Any, list[Axes]]:
@@ -48,12 +90,12 @@ def _figure(metrics: bool) -> tuple[Any, list[Axes]]:
     return figure, list(figure.subplots(1, 2 if metrics else 1, squeeze=False)[0])
 
 
-def _draw(axes: Axes, epochs: list[int], name: str, values: list[float | None]) -> None:
-    """Draw a line where there are values: an epoch that was cut has none of validation."""
-    points = [(epoch, value) for epoch, value in zip(epochs, values, strict=True) if value is not None]
-    if points:
-        axes.plot(*zip(*points, strict=True), marker=".", label=name)
-    axes.set_xlabel("epoch")
+def _draw(axes: Axes, unit: str, name: str, points: list[Point]) -> None:
+    """Draw a line where there are values: an epoch that was cut may have none of validation."""
+    there = [(place, value) for place, value in points if value is not None]
+    if there:
+        axes.plot(*zip(*there, strict=True), marker="." if len(there) < 50 else "", label=name)
+    axes.set_xlabel(unit)
     axes.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
     axes.grid(alpha=0.3)
     axes.legend()

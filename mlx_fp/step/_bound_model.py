@@ -131,10 +131,18 @@ def losses(loss: Loss, forward: Bound, batch: Batch) -> tuple[State, State]:
         raise ValueError("a loss returns figures under names of their own; 'loss' is its first value")
     logs, weights = State(), State()
     for name, given in {"loss": value, **figures}.items():
-        logs[name], weights[name] = (
-            (given.value, given.weight) if isinstance(given, Mean) else _scalar(name, given, batch)
-        )
+        logs[name], weights[name] = _weighed(name, given) if isinstance(given, Mean) else _scalar(name, given, batch)
     return {**logs, "loss": logs["loss"].astype(mx.float32)}, weights
+
+
+def _weighed(name: str, mean: Mean) -> tuple[Array, Array]:
+    """Return the value of a Mean of a loss and its weight, checked."""
+    parts = [mx.array(part) if isinstance(part, (int, float)) else part for part in mean]
+    for part, kind in zip(parts, Mean._fields, strict=True):
+        if not isinstance(part, mx.array) or part.ndim != 0:
+            raise TypeError(f"{_RETURNS}; the {kind} of {name} is {_kind(part)}: make it with fp.mean(values)")
+    total, weight = (part.astype(mx.float32) for part in parts)
+    return Mean(total, weight).value, weight
 
 
 def _scalar(name: str, value: Any, batch: Batch) -> tuple[Array, int]:

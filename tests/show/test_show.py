@@ -45,6 +45,25 @@ def test_curves_writes_a_picture_and_makes_the_folder(tmp_path, validation):
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
+def test_curves_of_a_run_of_steps_stand_over_steps():
+    import mlx.core as mx
+
+    import mlx_fp as fp
+    from mlx_fp import nn
+    from mlx_fp.show import _curves
+
+    batches = [(mx.ones((4, 3)), mx.zeros((4,), mx.int32))] * 4
+    trainer = fp.trainer(nn.linear(3, 2), fp.classification())
+    report = fp.fit(batches, validation=batches[:1], steps=6, validate_every=3, log_every=2, quiet=True)(trainer)
+    losses, metrics, unit = _curves._over_steps(report)
+    assert (unit, _curves._counts_steps(report)) == ("step", True)
+    assert losses["train"] == [(row.step, row.loss) for row in report.steps]
+    assert losses["validation"] == [(3, report.evaluations[0].val_loss), (6, report.evaluations[1].val_loss)]
+    assert [place for place, _ in metrics["accuracy"]] == [4, 6]
+    assert [place for place, _ in metrics["val_accuracy"]] == [3, 6]
+    assert not _curves._counts_steps(fp.fit(batches, validation=batches[:1], quiet=True)(trainer))
+
+
 @pytest.mark.parametrize("order", [1, -1])
 def test_an_epoch_that_was_cut_leaves_its_validation_out(tmp_path, order):
     pytest.importorskip("matplotlib")
@@ -75,11 +94,13 @@ def test_a_tracker_gets_the_figures_of_epochs_and_of_steps():
     batches = [(mx.ones((4, 3)), mx.zeros((4,), mx.int32))] * 4
     report = pipe(
         fp.trainer(nn.linear(3, 2), fp.classification()),
-        show.track(lambda figures, step: logged.append((step, figures)), every_steps=3),
-        fp.fit(batches, validation=batches[:1], epochs=2, quiet=True),
+        show.track(lambda figures, step: logged.append((step, figures))),
+        fp.fit(batches, validation=batches[:1], epochs=2, log_every=3, quiet=True),
     )
-    assert [step for step, _ in logged] == [1, 4, 4, 7, 8]
-    assert logged[0][1] == {"loss": report.losses[0]}
+    assert [step for step, _ in logged] == [3, 4, 4, 6, 8, 8]
+    assert logged[0][1]["loss"] == report.losses[2]
+    assert logged[0][1]["learning_rate"] == report.steps[0].learning_rate
+    assert logged[1][1] == report.evaluations[0].figures()
     assert logged[-1][1]["val_accuracy"] == report.rows[-1].val_accuracy
     assert all(type(value) in (int, float) for _, figures in logged for value in figures.values())
 

@@ -157,6 +157,24 @@ def test_a_mean_takes_scalars_and_no_other_mean():
             one + wrong
 
 
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (lambda values: fp.Mean(values, mx.array(1.0)), r"the total of loss is an array of shape \(8,\).*fp.mean"),
+        (lambda values: fp.Mean(values.sum(), values), "the weight of loss is an array"),
+        (lambda values: fp.Mean(values.sum(), "8"), "the weight of loss is str"),
+    ],
+)
+def test_a_mean_that_is_no_pair_of_scalars_is_an_error(made, words):
+    with pytest.raises(TypeError, match=words):
+        taken(loss=lambda model, x, y: made(nn.losses.cross_entropy(model(x), y)))
+
+
+def test_the_weight_of_a_mean_may_be_a_number():
+    by_hand = taken(loss=lambda model, x, y: fp.Mean(nn.losses.cross_entropy(model(x), y).sum(), 8))
+    assert_close(by_hand[0], taken()[0], atol=1e-6)
+
+
 # outputs --------------------------------------------------------------------------------------------------------
 
 
