@@ -67,7 +67,7 @@ class TrainStep:
             batches: one or more batches, of any sizes. Only the activations of one are in memory at a time.
 
         >>> from mlx_fp import nn, optim
-        >>> step = train_step(nn.linear(2, 1), lambda model, x: model(x).mean(), optim.sgd(0.1))
+        >>> step = train_step(nn.linear(2, 1, bias=False), lambda model, x: model(x).mean(), optim.sgd(0.1))
         >>> params, opt_state = step.init(0)
         >>> step.accumulate(params, opt_state, [mx.zeros((4, 2)), mx.zeros((3, 2))])[2]["loss"].item()
         0.0
