@@ -52,11 +52,14 @@ def run(seed: int | Array, fn: Callable[[], T]) -> tuple[T, Array]:
     installed = key(seed)
     outer = _position()
     try:
-        _move(installed)
-        start, value = _held(), ambient(fn)
-        return value, installed if _held() is start else _position()
+        try:
+            _move(installed)
+            start, value = _held(), ambient(fn)
+            return value, installed if _held() is start else _position()
+        finally:
+            _move(outer)
     finally:
-        _move(outer)
+        _move(outer)  # an interrupt may have cut the first time
 
 
 def undrawn(fn: Callable[[], T]) -> T:
@@ -71,12 +74,18 @@ def undrawn(fn: Callable[[], T]) -> T:
     outer = _position()
     start = _held()
     try:
-        value = fn()
-        if _held() is not start:
-            raise ValueError("a layer drew random numbers with train=True and no key: pass key=mlx_fp.rng.key(seed)")
-        return value
+        try:
+            value = fn()
+            if _held() is not start:
+                raise ValueError(
+                    "a layer drew random numbers with train=True and no key: pass key=mlx_fp.rng.key(seed)"
+                )
+            return value
+        finally:
+            if _held() is not start:
+                _move(outer)
     finally:
-        if _held() is not start:
+        if _held() is not start:  # an interrupt may have cut the first time
             _move(outer)
 
 

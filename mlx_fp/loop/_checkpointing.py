@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from itertools import chain
 from typing import TypeVar
 
+from ..checkpointing._writer import Writer
 from ..optim._state import finite
 from ._record import record
 from ._report import Evaluation, Row
@@ -16,7 +17,7 @@ from ._settling import settled
 from ._state import Loop, LoopState, Moment, Moments, World
 from ._telling import told
 
-__all__ = ["save_after_epoch", "save_after_step", "save_final", "save_partial_epoch", "saved_on_error"]
+__all__ = ["save_after_epoch", "save_after_step", "save_despite", "save_final", "save_partial_epoch", "saved_on_error"]
 
 R = TypeVar("R", Row, Evaluation)
 
@@ -53,13 +54,12 @@ def save_after_epoch(loop: Loop, state: LoopState, world: World, row: Row) -> Mo
 
 
 def save_final(loop: Loop, state: LoopState, world: World) -> Moments:
-    """Save a stop between epochs that no checkpoint records, and wait for the writer."""
+    """Save the end of a run that no checkpoint records, and wait for the writer."""
     if (writer := world.writer) is None:
         return state
-    if state.rows and not state.cursor.index:
-        unsaved = state.moving.requests.interrupted and state.rows[-1].checkpoint is None
-        if unsaved or writer.ended != state.ended:
-            state = yield from _saved(loop, state, world)
+    held = state.cursor.index or not state.steps or writer.holds(state.steps, state.cursor, state.ended)
+    if not held and not _replaces_best(loop, settled(loop, state), writer):
+        state = yield from _saved(loop, state, world)
     return (yield from _written(loop, state, world, wait=True))
 
 
@@ -69,20 +69,23 @@ def saved_on_error(
 ) -> Iterator[None]:
     """Within, an error in data or validation leaves a checkpoint to go on from, and says in a note where it is.
 
-    Nothing is written of a loss that is not finite. A failure of the writing is logged.
+    A failure of the writing is logged.
     """
     try:
         yield
     except Exception as error:
-        if world.writer is not None and stage() in ("data", "validation"):
-            _save_on_error(loop, state(), world, error)
+        if stage() in ("data", "validation"):
+            save_despite(loop, state(), world, error)
         raise
 
 
-def _save_on_error(loop: Loop, state: LoopState, world: World, error: Exception) -> None:
+def save_despite(loop: Loop, state: LoopState, world: World, error: BaseException) -> None:
+    """Save a state that an error or an interrupt would lose, and say in a note of the error where it is.
+
+    Nothing is written of a loss that is not finite, and of a step that is saved already.
+    """
     writer = world.writer
-    assert writer is not None
-    if isinstance(error, FloatingPointError) or writer.step == state.steps:
+    if writer is None or isinstance(error, FloatingPointError) or writer.step == state.steps:
         return
     try:
         for _ in chain(_saved(loop, state, world), _written(loop, state, world, wait=True)):
@@ -117,6 +120,13 @@ def _saved(loop: Loop, state: LoopState, world: World) -> Moments:
         writer.start(path, train.params, train.opt_state, recorded, state.ended)
         wait = not writer.policy.background or state.moving.requests.interrupted
         return (yield from _written(loop, state, world, wait=wait))
+
+
+def _replaces_best(loop: Loop, state: LoopState, writer: Writer) -> bool:
+    """Tell whether a checkpoint of a state would take the place of the best one, of an earlier step."""
+    standing = state.standing
+    best = next((each.checkpoint for each in state.evaluations if each.step == standing.best_step), None)
+    return best is not None and state.steps != standing.best_step and best == str(writer.policy.of(record(loop, state)))
 
 
 def _improved(state: LoopState) -> bool:

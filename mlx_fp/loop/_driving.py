@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import nullcontext, suppress
+from signal import Signals
 
 from ..core.backend import device_backend
+from ._checkpointing import save_despite
 from ._event import Event
 from ._hook import Stop
 from ._run import run
@@ -39,13 +41,36 @@ def drive(loop: Loop, state: LoopState, world: World) -> Generator[Event, None, 
         except BaseException as error:
             with suppress(BaseException):  # this error, with a note of where it came from
                 moments.throw(error)
-            closed = isinstance(error, GeneratorExit)
-            reason = "the stream was closed" if closed else f"{type(error).__name__}: {error}"
-            state = last.state.asking(stop=Stop(reason))
-            for _ in _after_fit(loop, state, world):
-                pass
+            _end_by(loop, last.state, world, error)
             raise
         return (yield from _after_fit(loop, state, world))
+
+
+def _end_by(loop: Loop, state: LoopState, world: World, error: BaseException) -> None:
+    """End a run by an error: save what it would lose, and tell of the end. The error is for the caller to raise.
+
+    SystemExit where a signal has ended the reader of an output, too.
+    """
+    if isinstance(error, RuntimeError) and isinstance(error.__cause__, StopIteration):
+        for text in getattr(error.__cause__, "__notes__", ()):  # a generator raises one error for the other
+            error.add_note(text)
+    signal, lost = world.asked(), _lost_stream(error)
+    if signal is not None or lost:
+        save_despite(loop, state, world, error)
+    closed = isinstance(error, GeneratorExit)
+    reason = "the stream was closed" if closed else f"{type(error).__name__}: {error}"
+    try:
+        for _ in _after_fit(loop, state.asking(stop=Stop(reason)), world):
+            pass
+    except Exception as fault:
+        error.add_note(f"after_fit failed, too: {type(fault).__name__}: {fault}")
+    if lost and signal is not None:
+        raise SystemExit(128 + Signals[signal]) from error
+
+
+def _lost_stream(error: BaseException) -> bool:
+    """Tell whether an error says that nobody reads an output any more: a closed pipe, or a closed file."""
+    return isinstance(error, BrokenPipeError) or (isinstance(error, ValueError) and "closed file" in str(error))
 
 
 def _after_fit(loop: Loop, state: LoopState, world: World) -> Generator[Event, None, LoopState]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from ._event import EVENTS, AfterEpoch, AfterEvaluation, AfterLog, BeforeFit, Event
+from ._event import EVENTS, AfterEpoch, AfterEvaluation, AfterFit, AfterLog, BeforeFit, Event
 
 if TYPE_CHECKING:
     from ._plan import Plan
@@ -47,13 +50,14 @@ class _Silent:
         """Leave the terminal as it was."""
 
     def __call__(self, event: Event) -> None:
-        getattr(self, _NAMES[type(event)])(event)
+        with _guarded():
+            getattr(self, _NAMES[type(event)])(event)
 
 
 class _Lines(_Silent):
     """A line for each finished epoch, each logged step, and each validation within an epoch."""
 
-    events = frozenset({"before_fit", "after_epoch", "after_evaluation", "after_log"})
+    events = frozenset({"before_fit", "after_epoch", "after_evaluation", "after_log", "after_fit"})
 
     def before_fit(self, event: BeforeFit) -> None:
         """Show nothing yet."""
@@ -73,6 +77,11 @@ class _Lines(_Silent):
         rates = {"learning_rate": row.learning_rate, "grad_norm": row.grad_norm}
         figures = {"loss": row.loss, **row.figures, **{k: v for k, v in rates.items() if v is not None}}
         self.show(f"step {row.step}{self._of_steps()}", figures, f"{row.rows_per_second or 0.0:,.0f} rows/s")
+
+    def after_fit(self, event: AfterFit) -> None:
+        report = event.report
+        if report.stop_reason is not None:
+            self.show(f"stopped after {report.rows[-1].steps if report.rows else 0} steps: {report.stop_reason}", {})
 
     def show(self, start: str, figures: dict[str, float], *more: str) -> None:
         """Show a line."""
@@ -113,7 +122,8 @@ class _Bar(_Lines):
         self.held = ""
 
     def __exit__(self, *error: object) -> None:
-        self.bar.stop()
+        with _guarded():
+            self.bar.stop()
 
     def before_fit(self, event: BeforeFit) -> None:
         self.batches = None if event.batches is None else -(-event.batches // self.plan.accumulate)
@@ -172,6 +182,32 @@ class _Bar(_Lines):
             return ""
         seconds = (now - self.started) / self.done * max(left, 0)
         return f"{seconds // 3600:.0f}:{seconds % 3600 // 60:02.0f}:{seconds % 60:02.0f} left"
+
+
+@contextmanager
+def _guarded() -> Iterator[None]:
+    """Within, an output that nobody reads any more costs nothing but what would have been shown.
+
+    A closed pipe is replaced by the null device, so that nothing fails when Python flushes it at the end.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        _discard_output()
+    except SystemExit:  # so rich ends a program whose output is closed
+        _discard_output()
+    except ValueError as error:
+        if "closed file" not in str(error):
+            raise
+    except OSError:  # a full disk under a redirected output
+        pass
+
+
+def _discard_output() -> None:
+    with suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
 
 
 def _line(start: str, figures: dict[str, float], *more: str) -> str:

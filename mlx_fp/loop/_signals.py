@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 __all__ = ["SIGNALS", "Signals", "graceful_stop"]
@@ -15,8 +15,15 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """The signals that end a run after the step at hand."""
 
 
+_STDERR = 2
+
+
 class Signals:
-    """The signals that have come since a run began; the second one does what it did before the run."""
+    """The signals that have come since a run began.
+
+    The first one only asks. The second one does what it did before the run; where that kills the process, the run is
+    ended first, so that it can save. While a checkpoint is written, the second one waits, and the third does not.
+    """
 
     def __init__(self) -> None:
         self._name: str | None = None
@@ -53,17 +60,28 @@ class Signals:
             signal.raise_signal(self._late)
 
     def _first(self, number: int, frame: FrameType | None) -> None:
+        self._name = signal.Signals(number).name  # before anything that could fail
         for each in self._before:
             signal.signal(each, self._again)
-        print("stopping after this step; once more to stop at once", file=sys.stderr)
-        self._name = signal.Signals(number).name
+        _tell_terminal("stopping after this step; once more to stop at once\n")
 
     def _again(self, number: int, frame: FrameType | None) -> None:
-        if self._undisturbed:
-            self._late = self._late or number
+        if self._undisturbed and self._late is None:
+            self._late = number
             return
-        self.restore()
-        signal.raise_signal(number)
+        handler = self._before[signal.Signals(number)]
+        if callable(handler):
+            handler(number, frame)
+        elif handler == signal.SIG_DFL:
+            self._late = self._late or number
+            raise KeyboardInterrupt(signal.Signals(number).name)
+
+
+def _tell_terminal(text: str) -> None:
+    """Write a line to standard error where that is a terminal: a pipe may be closed, or full, which would block."""
+    with suppress(OSError):
+        if os.isatty(_STDERR):
+            os.write(_STDERR, text.encode())
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from functools import partial
 from typing import Any, TypeVar
 
@@ -118,11 +118,7 @@ def losses(loss: Loss, forward: Bound, batch: Batch) -> tuple[State, State]:
     A scalar weighs as many as the batch has rows. TypeError for a result that is no scalar and no Mean, ValueError for
     a scalar where the arrays of the batch differ in their number of rows.
     """
-    token = _calling.set(forward)
-    try:
-        result = spread(loss, forward, fresh(batch), "loss")
-    finally:
-        _calling.reset(token)
+    result = copy_context().run(_called, loss, forward, batch)
     pair = isinstance(result, tuple) and not isinstance(result, Mean) and len(result) == 2
     value, figures = result if pair else (result, {})
     if not isinstance(figures, dict):
@@ -133,6 +129,12 @@ def losses(loss: Loss, forward: Bound, batch: Batch) -> tuple[State, State]:
     for name, given in {"loss": value, **figures}.items():
         logs[name], weights[name] = _weighed(name, given) if isinstance(given, Mean) else _scalar(name, given, batch)
     return {**logs, "loss": logs["loss"].astype(mx.float32)}, weights
+
+
+def _called(loss: Loss, forward: Bound, batch: Batch) -> Any:
+    """Call a loss in a context in which its model is the one whose outputs it may name."""
+    _calling.set(forward)
+    return spread(loss, forward, fresh(batch), "loss")
 
 
 def _weighed(name: str, mean: Mean) -> tuple[Array, Array]:

@@ -161,8 +161,8 @@ def test_a_golden_run_is_the_latest_in_its_folder_and_its_hooks_know_what_they_k
     report = fit(cut(), resume="latest", epochs=4, **CUT)
     assert Path(report.resume_from) == Path("run/s-3.safetensors")
     last = fp.load(report.checkpoints[-1]).metadata
-    assert (last["step"], last["hooks"]["after_step count 1"]["memory"]["pair"][0]) == (6, 6)
-    assert last["hooks"]["before_step <lambda> 1"]["seen"] == 6
+    assert (last["step"], last["hooks"]["after_step count 1"]["memory"]["pair"][0]) == (8, 8)
+    assert last["hooks"]["before_step <lambda> 1"]["seen"] == 8
     assert last["run"] == fp.load(FOLDER / "cut-3").metadata["run"]
 
 

@@ -49,7 +49,7 @@ def test_a_report_knows_the_checkpoint_of_its_best_epoch(tmp_path):
 def test_the_best_within_an_epoch_is_the_only_one_that_is_written_for_being_the_best(tmp_path):
     pair = BATCHES[0]
     best = fp.monitor("given", metric=lambda row: abs(row.steps - 4))  # evaluated after 2, 4, 6, 8 and 10 steps
-    for name, files in (("{step}", ["2", "4"]), ("ep-{epoch}", ["ep-0"])):
+    for name, files in (("{step}", ["10", "2", "4"]), ("ep-{epoch}", ["ep-0", "ep-1"])):  # and at the end
         folder = tmp_path / str(len(files))
         target = pipe(
             fp.trainer(MODEL, fp.classification()), best, fp.checkpoints(folder / name, every=None, best=True)
@@ -71,10 +71,10 @@ def test_files_are_named_by_the_template_and_by_a_function(tmp_path):
 
 def test_every_counts_epochs_and_best_adds_those_that_improve(tmp_path):
     fit(fp.checkpoints(tmp_path / "{epoch}", every=2))
-    assert visible(tmp_path) == ["1.safetensors", "3.safetensors"]
+    assert visible(tmp_path) == ["1.safetensors", "3.safetensors", "4.safetensors"]  # the last is the end
     given = watched([3.0, 4.0, 2.0, 5.0, float("nan")])
     fit(given, fp.checkpoints(tmp_path / "best" / "{epoch}", every=None, best=True))
-    assert visible(tmp_path / "best") == ["0.safetensors", "2.safetensors"]
+    assert visible(tmp_path / "best") == ["0.safetensors", "2.safetensors", "4.safetensors"]
 
 
 def test_retention_keeps_the_last_the_best_and_the_one_resumed_from(tmp_path):
@@ -148,7 +148,7 @@ def test_after_checkpoint_tells_of_it_after_all_other_hooks(tmp_path):
 def test_a_hook_may_ask_for_a_checkpoint(tmp_path):
     ask = fp.on("after_step", lambda e: fp.Save() if e.step == 2 else None)
     fit(ask, fp.checkpoints(tmp_path / "{step}", every=100))
-    assert visible(tmp_path) == ["3.safetensors"]
+    assert visible(tmp_path) == ["10.safetensors", "3.safetensors"]  # and the end
     assert fp.load(tmp_path / "3").metadata["cursor"] == {"epoch": 1, "index": 1}
 
 

@@ -185,16 +185,27 @@ def test_a_checkpoint_holds_the_hooks_that_were_given(fit, way):
     assert list(fp.load(report.checkpoints[-1]).metadata["hooks"]) == ["after_epoch seen 1"]
 
 
-def test_an_error_of_progress_ends_the_run_as_one_of_a_hook_does(monkeypatch):
+@pytest.mark.parametrize("error", [OSError("no space left"), ValueError("I/O operation on closed file.")])
+def test_an_output_that_takes_nothing_does_not_end_a_run(monkeypatch, error):
     class Full(io.StringIO):
         def write(self, text):
-            raise OSError("no space left")
+            raise error
+
+    monkeypatch.setattr(sys, "stdout", Full())
+    report = fp.fit([(mx.ones((4, 3)), mx.zeros((4,), mx.int32))])(fp.trainer(nn.linear(3, 2), fp.classification()))
+    assert (report.epochs_completed, report.stop_reason) == (1, None)
+
+
+def test_another_error_of_progress_ends_the_run_as_one_of_a_hook_does(monkeypatch):
+    class Broken(io.StringIO):
+        def write(self, text):
+            raise LookupError("no such encoding")
 
     ends = []
     target = fp.on("after_fit", lambda event: ends.append(event.report.stop_reason))(
         fp.trainer(nn.linear(3, 2), fp.classification())
     )
-    monkeypatch.setattr(sys, "stdout", Full())
-    with pytest.raises(OSError, match="no space left"):
+    monkeypatch.setattr(sys, "stdout", Broken())
+    with pytest.raises(LookupError, match="no such encoding"):
         fp.fit([(mx.ones((4, 3)), mx.zeros((4,), mx.int32))])(target)
-    assert ends == ["OSError: no space left"]
+    assert ends == ["LookupError: no such encoding"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import mlx.core as mx
@@ -42,7 +44,7 @@ def _restored():
 
 
 @pytest.mark.parametrize("number", BOTH)
-def test_a_signal_ends_the_run_after_the_step_at_hand_with_a_whole_report(number, capfd):
+def test_a_signal_ends_the_run_after_the_step_at_hand_with_a_whole_report(number):
     ended = []
     target = trainer(send(number, step=5), fp.on("after_fit", lambda e: ended.append(e.report)))
     report = fp.fit(TRAIN, epochs=3, quiet=True)(target)
@@ -50,7 +52,69 @@ def test_a_signal_ends_the_run_after_the_step_at_hand_with_a_whole_report(number
     assert (report.stopped_early, report.stop_reason) == (True, number.name)
     assert len(report.losses) == 6
     assert [one.stop_reason for one in ended] == [number.name]
-    assert "once more to stop at once" in capfd.readouterr().err
+
+
+def test_a_terminal_is_told_that_the_run_stops(monkeypatch):
+    pty = pytest.importorskip("pty")
+    reader, terminal = pty.openpty()
+    monkeypatch.setattr("mlx_fp.loop._signals._STDERR", terminal)
+    fp.fit(TRAIN, quiet=True)(trainer(send(signal.SIGINT, step=1)))
+    assert b"once more to stop at once" in os.read(reader, 200)
+
+
+def test_nothing_is_written_by_a_handler_where_nobody_reads(capfd):
+    fp.fit(TRAIN, quiet=True)(trainer(send(signal.SIGINT, step=1)))
+    assert capfd.readouterr().err == ""
+
+
+SCRIPT = """
+import signal, sys
+import mlx.core as mx
+import mlx_fp as fp
+from mlx_fp import nn
+
+def speak(event):
+    print("step", event.step, flush=True)
+    if event.step == 5:
+        input()  # by then the reader of the output is gone
+        signal.raise_signal(int(sys.argv[2]))
+        print("once more", flush=True)
+
+pair = (mx.ones((8, 4)), mx.zeros((8,), mx.int32))
+trainer = fp.trainer(nn.linear(4, 2), fp.classification())
+trainer = fp.checkpoints(sys.argv[1] + "/step-{step}")(trainer)
+if sys.argv[3] != "none":
+    trainer = fp.on(sys.argv[3], speak)(trainer)
+report = fp.fit([pair] * 20, epochs=2, quiet=sys.argv[4] == "quiet")(trainer)
+sys.exit(report.exit_status)
+"""
+
+
+@pytest.mark.parametrize("number", BOTH)
+@pytest.mark.parametrize("event", ["before_step", "after_step"])
+@pytest.mark.parametrize("quiet", ["quiet", "lines"])
+def test_a_signal_that_ends_the_reader_of_the_output_too_loses_nothing(tmp_path, number, event, quiet):
+    arguments = [sys.executable, "-c", SCRIPT, str(tmp_path), str(int(number)), event, quiet]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(arguments, **pipes) as run:
+        for _ in range(6):
+            run.stdout.readline()
+        run.stdout.close()
+        run.stderr.close()
+        run.stdin.write(b"\n")
+        run.stdin.close()
+        assert run.wait(60) == 128 + number
+    (saved,) = tmp_path.glob("step-*")
+    assert fp.load(saved).metadata["step"] == (5 if event == "before_step" else 6)
+
+
+def test_an_output_that_nobody_reads_any_more_does_not_end_a_run(tmp_path):
+    arguments = [sys.executable, "-c", SCRIPT, str(tmp_path), "2", "none", "lines"]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
+        run.stdout.close()
+        errors = run.stderr.read()
+        assert (run.wait(60), errors) == (0, b"")
+    assert sorted(path.name for path in tmp_path.glob("step-*")) == ["step-20.safetensors", "step-40.safetensors"]
 
 
 def test_a_signal_from_another_process_does_too():
@@ -166,3 +230,42 @@ def test_a_report_knows_the_exit_status(number, status):
     batches = [(mx.ones((4, 3)), mx.zeros((4,), mx.int32))] * 2
     report = fp.fit(batches, quiet=True)(cut(fp.trainer(nn.linear(3, 2), fp.classification())))
     assert report.exit_status == status
+
+
+TWICE = """
+import signal, sys
+import mlx.core as mx
+import mlx_fp as fp
+from mlx_fp import nn
+
+number = int(sys.argv[2])
+pair = (mx.ones((8, 4)), mx.zeros((8,), mx.int32))
+send = lambda event: [signal.raise_signal(number) for _ in range(2)] and None
+twice = fp.on(sys.argv[3], send, when=lambda event: event.step == 5)
+trainer = twice(fp.checkpoints(sys.argv[1] + "/step-{step}")(fp.trainer(nn.linear(4, 2), fp.classification())))
+fp.fit([pair] * 20, epochs=2, quiet=True)(trainer)
+"""
+
+
+@pytest.mark.parametrize("number", BOTH)
+@pytest.mark.parametrize(("event", "step"), [("before_step", 5), ("after_backward", 5), ("after_step", 6)])
+def test_a_second_signal_before_the_save_does_not_lose_it(tmp_path, number, event, step):
+    arguments = [sys.executable, "-c", TWICE, str(tmp_path), str(int(number)), event]
+    ended = subprocess.run(arguments, capture_output=True, check=False, timeout=60)
+    assert ended.returncode in (-number, 128 + number)
+    (saved,) = tmp_path.glob("step-*")
+    assert fp.load(saved).metadata["step"] == step
+
+
+def test_the_third_signal_does_not_wait_for_a_file(tmp_path, monkeypatch):
+    from mlx_fp.store import _checkpoint as checkpoint
+
+    def stuck(path, content):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("the third signal ends this")
+
+    target = fp.checkpoints(tmp_path / "{step}")(trainer(send(signal.SIGINT, step=1)))
+    monkeypatch.setattr(checkpoint, "write_whole", stuck)
+    with pytest.raises(KeyboardInterrupt):
+        fp.fit(TRAIN, quiet=True)(target)
