@@ -185,8 +185,8 @@ def test_a_validation_that_a_signal_cuts_is_done_when_the_run_goes_on(at, tmp_pa
     assert (
         optim.reading("learning_rate")(whole.opt_state).item() == optim.reading("learning_rate")(alone.opt_state).item()
     )
-    assert whole.losses == alone.losses
-    assert mx.array_equal(whole.params["weight"], alone.params["weight"])
+    assert whole.losses == pytest.approx(alone.losses, rel=1e-6)  # MLX's own BLAS sums as its arrays lie in memory
+    assert mx.allclose(whole.params["weight"], alone.params["weight"], rtol=1e-6)
 
 
 @pytest.mark.parametrize(("factor", "rate"), [(2.0, 1.0), (1.0, 0.5), (0.5, 0.25), (0.01, 0.1)])
