@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from .loop._trainer import with_metrics as with_metrics
     from .loop._trainer import with_named as with_named
     from .loop._trainer import with_optimizer as with_optimizer
+    from .loop._trainer import with_options as with_options
     from .loop._trainer import with_step as with_step
     from .nn import freeze as freeze
     from .nn import unfreeze as unfreeze
@@ -124,6 +125,7 @@ _NAMES = {
         "with_metrics",
         "with_named",
         "with_optimizer",
+        "with_options",
         "with_step",
     ),
     ".nn": ("freeze", "unfreeze"),

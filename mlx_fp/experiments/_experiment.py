@@ -38,8 +38,11 @@ from ..task._task import as_task
 
 __all__ = ["Experiment", "experiment", "override", "run", "settings"]
 
-SECTIONS = ("model", "task", "optimizer", "data")
-"""The parts of an experiment that may be functions of options."""
+SECTIONS = ("model", "task", "optimizer", "data", "artifacts")
+"""The parts of an experiment that may be functions of options, beside verbs that are partials."""
+
+_OWN = ("epochs", "steps", "seed")
+"""The settings that are fields of an experiment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +57,12 @@ class Experiment:
     task: Any
     optimizer: Any
     data: Any
+    artifacts: Any = None
+    """A verb that says which files a run writes, such as `checkpoints(…)`, or None."""
     verbs: tuple[Verb, ...] = ()
     epochs: int = 1
+    steps: int | None = None
+    """How many updates a run makes, in the place of epochs."""
     seed: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
     """What `override` has set, by path."""
@@ -67,7 +74,10 @@ class Experiment:
     def trainer(self) -> Trainer:
         """The trainer: model, task and optimiser, and what the verbs make of them."""
         made = trainer(self._section("model"), self._section("task"))
-        return pipe(made, with_optimizer(self._section("optimizer")), *self.verbs)  # type: ignore[no-any-return]
+        named = [] if self.artifacts is None else [("artifacts", self.artifacts)]
+        named += [(name_of(getattr(verb, "func", verb)), verb) for verb in self.verbs]
+        verbs = [self._built(name, verb) if isinstance(verb, partial) else verb for name, verb in named]
+        return pipe(made, with_optimizer(self._section("optimizer")), *verbs)  # type: ignore[no-any-return]
 
     @property
     def splits(self) -> Splits:
@@ -79,8 +89,16 @@ class Experiment:
         changes = "".join(f", {path}={value!r}" for path, value in self.options.items())
         return f"experiment({self.name!r}, epochs={self.epochs}, seed={self.seed}{changes})"
 
+    def sections(self) -> dict[str, Any]:
+        """Name the parts that may be functions of options: the sections, and verbs that are partials."""
+        verbs = {name_of(verb.func): verb for verb in self.verbs if isinstance(verb, partial)}
+        return {name: getattr(self, name) for name in SECTIONS} | verbs
+
     def _section(self, name: str) -> Any:
-        value, own = getattr(self, name), _own(name, self.options)
+        return self._built(name, getattr(self, name))
+
+    def _built(self, name: str, value: Any) -> Any:
+        own = _own(name, self.options)
         if isinstance(value, partial) and own:  # an option that it holds by position may be another one now
             return value.func(**{**_options(value), **own})
         return value(**own) if _is_function(value) else value
@@ -94,24 +112,46 @@ def experiment(
     task: Any = None,
     loss: Callable[..., Any] | None = None,
     optimizer: Any = None,
+    artifacts: Any = None,
     epochs: int = 1,
+    steps: int | None = None,
     seed: int = 0,
 ) -> Experiment:
-    """Put an experiment together. `verbs` change its trainer, in order: hooks, monitor, early stopping, checkpoints.
+    """Put an experiment together.
 
-    Give a task, or a loss alone. Model, task, optimiser and data may each be a function of options with defaults. The
-    options are then settings by path: `model.width`, or `optimizer.learning_rate` of `partial(optim.adamw, 1e-3)`.
-    Data are `splits`, or training data alone. TypeError for sections that are none.
+    Model, task, optimiser, data and artifacts may each be a function of options with defaults. The options are then
+    settings by path: `model.width`, or `optimizer.learning_rate` of `partial(optim.adamw, 1e-3)`. So are those of a
+    verb that is a partial: `early_stop.patience` of `partial(early_stop, patience=3)`.
+
+    Args:
+        name: what messages and files call it.
+        verbs: change its trainer, in order: hooks, monitor, early stopping, options of `fit`.
+        model: a Layer, or what a trainer takes for one.
+        data: `splits`, or training data alone.
+        task: a task; give it or `loss`.
+        loss: a loss alone.
+        optimizer: `adamw(1e-3)` by default.
+        artifacts: a verb that says which files a run writes, such as `checkpoints(…)`.
+        epochs: how many epochs a run has.
+        steps: how many updates a run makes, in the place of epochs.
+        seed: where parameters and random numbers start.
+
+    Raises:
+        TypeError: a section is not of its kind, or two verbs that are partials have one name.
     """
     if (task is None) == (loss is None):
         raise TypeError("an experiment takes a task or a loss, one of the two")
     task, optimizer = task if loss is None else as_task(loss), optimizer or partial(adamw, 1e-3)
-    made = Experiment(name, model, task, optimizer, data, verbs, epochs, seed)
+    made = Experiment(name, model, task, optimizer, data, artifacts, verbs, epochs, steps, seed)
     odd = [verb for verb in verbs if not callable(verb)]
     if odd:
         raise TypeError(f"an experiment's verbs change its trainer, as on(…) does; got {odd[0]!r}")
-    for section in SECTIONS:
-        _check(section, getattr(made, section))
+    names = [name_of(verb.func) for verb in verbs if isinstance(verb, partial)]
+    twice = [name for name in names if names.count(name) > 1 or name in (*SECTIONS, *_OWN)]
+    if twice:
+        raise TypeError(f"two parts of an experiment are called {twice[0]!r}, so their settings have the same paths")
+    for section, value in made.sections().items():
+        _check(section, value)
     return made
 
 
@@ -122,11 +162,11 @@ def settings(target: Experiment) -> dict[str, Any]:
     >>> from mlx_fp.task._task import regression
     >>> target = experiment("e", model=nn.linear(3, 1), task=regression(), optimizer=partial(optim.sgd, 0.1), data=[])
     >>> settings(target)
-    {'epochs': 1, 'seed': 0, 'optimizer.learning_rate': 0.1, 'optimizer.momentum': 0.0, ...}
+    {'epochs': 1, 'steps': None, 'seed': 0, 'optimizer.learning_rate': 0.1, 'optimizer.momentum': 0.0, ...}
     """
-    found: dict[str, Any] = {"epochs": target.epochs, "seed": target.seed}
-    for section in SECTIONS:
-        found |= {f"{section}.{name}": value for name, value in _options(getattr(target, section)).items()}
+    found: dict[str, Any] = {name: getattr(target, name) for name in _OWN}
+    for section, value in target.sections().items():
+        found |= {f"{section}.{name}": option for name, option in _options(value).items()}
     return {**found, **target.options}
 
 
@@ -145,7 +185,7 @@ def override(changes: Mapping[str, Any]) -> Callable[[Experiment], Experiment]:
         for path in changes:
             if path not in known:
                 raise KeyError(unknown("setting", path, known))
-        own = {name: changes[name] for name in ("epochs", "seed") if name in changes}
+        own = {name: changes[name] for name in _OWN if name in changes}
         deep = {path: value for path, value in changes.items() if path not in own}
         return replace(target, **own, options={**target.options, **deep})
 
@@ -153,13 +193,30 @@ def override(changes: Mapping[str, Any]) -> Callable[[Experiment], Experiment]:
 
 
 def run(*, quiet: bool = False, **options: Unpack[Options]) -> Callable[[Experiment], Report]:
-    """Train an experiment for its epochs, from its seed, and report; `options` as for `fit` go before its own."""
+    """Train an experiment for its epochs or steps, from its seed, and report.
+
+    Args:
+        quiet: whether no progress shows.
+        options: options of `fit`, which go before those of the experiment.
+    """
 
     def ran(target: Experiment) -> Report:
-        given: Any = {"epochs": target.epochs, "seed": target.seed, **options}
+        if not isinstance(target, Experiment):
+            raise TypeError(
+                f"run takes an experiment; got {type(target).__name__}: fit(data)(trainer) trains a trainer"
+            )
+        own = {"steps": target.steps} if target.steps is not None else {"epochs": target.epochs}
+        length = {} if {"epochs", "steps"} & options.keys() else own
+        given: Any = {**length, "seed": target.seed, **options}
         return fit(target.splits, quiet=quiet, **given)(target.trainer)
 
     return ran
+
+
+def _as_verb(value: Any) -> Any:
+    if value is not None and not callable(value):
+        raise TypeError(f"an experiment's artifacts are a verb, such as checkpoints(…); got {value!r}")
+    return value
 
 
 _KINDS: dict[str, Callable[[Any], Any]] = {
@@ -167,6 +224,7 @@ _KINDS: dict[str, Callable[[Any], Any]] = {
     "task": as_task,
     "optimizer": lambda value: checked(value, "an experiment"),
     "data": lambda value: value if isinstance(value, Splits) else as_dataset(value),
+    "artifacts": _as_verb,
 }
 """What each section must be where it is no function of options; TypeError otherwise."""
 
@@ -190,7 +248,7 @@ def _own(section: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check(section: str, value: Any) -> None:
-    if not _is_function(value):
+    if not _is_function(value) or (section == "artifacts" and not isinstance(value, partial)):
         _KINDS[section](value)
         return
     lacking = [p.name for p in signature_of(value) or [] if p.default is p.empty and p.kind is not p.VAR_KEYWORD]

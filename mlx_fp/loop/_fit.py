@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping
-from dataclasses import replace
 from typing import Any, TypeVar, Unpack
 
 from ..core._errors import located
@@ -15,7 +14,7 @@ from ..step._evaluate import eval_step
 from ._driving import drive
 from ._evaluation import Evaluated, evaluated
 from ._event import EVENTS, Event
-from ._plan import Options, plan, shaped
+from ._plan import Options, checked_options, merged, plan, shaped
 from ._progress import progress
 from ._report import Report
 from ._signals import graceful_stop
@@ -46,11 +45,13 @@ def fit(train: Any, *, quiet: bool = False, **options: Unpack[Options]) -> Calla
     >>> len(report.rows), report.rows[-1].steps
     (3, 12)
     """
-    asked = plan(train, (), options)
+    checked_options(options)  # an error now and not when the run starts
+    data = train if isinstance(train, Splits) else as_dataset(train)
 
     def run(target: Trainer) -> Report:
         shown = progress(quiet=quiet)
-        loop, state, writer = started(target, replace(asked, wanted=shown.events))
+        asked = plan(data, shown.events, merged(target.options, options))
+        loop, state, writer = started(target, asked)
         with graceful_stop() as signals, shown(loop.plan, state) as show:
             world = World(writer, signals.asked, signals.undisturbed)
             stream = drive(loop, state, world)
@@ -74,10 +75,11 @@ def events(
     >>> [event.step for event in events([mx.ones((2, 3))], only=("after_step",))(model)]
     [0]
     """
-    asked = plan(train, only, options)
+    plan(train, only, {})  # an error now and not when the run starts
+    checked_options(options)
 
     def stream(target: Trainer) -> Generator[Event, None, None]:
-        loop, state, writer = started(target, asked)
+        loop, state, writer = started(target, plan(train, only, merged(target.options, options)))
         moments = drive(loop, state, World(writer))
         del state
         yield from moments

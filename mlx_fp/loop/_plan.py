@@ -18,7 +18,7 @@ from ..tree._paths import size
 from ._event import event_name
 from ._totals import Reducer, checked_reducer
 
-__all__ = ["SYNC", "Options", "Plan", "check_unrolling", "plan", "shaped"]
+__all__ = ["SYNC", "Options", "Plan", "check_unrolling", "checked_options", "merged", "plan", "shaped"]
 
 _NONFINITE = ("raise", "skip", "stop", "keep")
 _SYNCS = ("async", "step", "epoch", "none")
@@ -134,40 +134,60 @@ class Plan:
         return replace(self, train=shaped(self.train, task), validation=FrozenDict(sets))
 
 
-def plan(train: Any, only: Iterable[str], options: Options) -> Plan:
-    """Check the options of a run. TypeError or ValueError, with candidates, for those that are wrong.
+def plan(train: Any, only: Iterable[str], options: Mapping[str, Any]) -> Plan:
+    """Return the plan of a run. TypeError or ValueError, with candidates, for options that are wrong.
 
     >>> plan([1, 2], (), {"sync": "asynch"})
     Traceback (most recent call last):
     ValueError: unknown sync 'asynch': did you mean 'async'? known: async, step, epoch, none
     """
+    if isinstance(only, str):
+        raise TypeError(f"only is a collection of names of events; for one of them give only=({only!r},)")
+    wanted = frozenset(event_name(name) for name in only)
+    given = checked_options(options)
+    if isinstance(train, Splits):
+        train, given = train.train, {"validation": _validation_sets(train.validation), **given}
+    if given.get("validate_every") is not None and not given.get("validation"):
+        raise ValueError("validate_every says when to validate, and there is no validation data: validation=…")
+    if given.get("steps") is None:
+        given["epochs"] = 1 if given.get("epochs") is None else given["epochs"]
+    return Plan(as_dataset(train), wanted, **given)
+
+
+def checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options of a run, validation data as sets by name; an error for those that are wrong, with candidates."""
     for name in options:
         if name not in Options.__annotations__:
             raise TypeError(unknown("option", name, Options.__annotations__))
-    given: dict[str, Any] = dict(options)
-    if isinstance(train, Splits):
-        train, given = train.train, {"validation": train.validation, **given}
+    given = dict(options)
     _check_counts(given)
     for name, known in (("sync", _SYNCS), ("nonfinite", _NONFINITE)):
         if name in given and given[name] not in known:
             raise ValueError(unknown(name, str(given[name]), known))
     for name in ("reduce", "validation_reduce"):
         checked_reducer(given.get(name, "mean"))
-    given["validation"] = _validation_sets(given.get("validation"))
-    if given.get("validate_every") is not None and not given["validation"]:
-        raise ValueError("validate_every says when to validate, and there is no validation data: validation=…")
-    return Plan(as_dataset(train), frozenset(event_name(name) for name in only), **given)
+    if "validation" in given:
+        given["validation"] = _validation_sets(given["validation"])
+    return given
+
+
+def merged(options: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options of a run with later ones before them; a later length takes the place of any other.
+
+    >>> merged({"epochs": 3, "seed": 1}, {"steps": 100})
+    {'seed': 1, 'steps': 100}
+    """
+    length = {"epochs", "steps"} if {"epochs", "steps"} & later.keys() else set()
+    return {name: value for name, value in options.items() if name not in length} | dict(later)
 
 
 def _check_counts(given: dict[str, Any]) -> None:
-    """Check the options that are counts, and how they go together; without any length a run has one epoch."""
+    """Check the options that are counts, and how they go together."""
     for name, least in _COUNTS.items():
         if given.get(name) is not None and not is_count(given[name], least=least):
             raise ValueError(f"{name} is a count, {least} or more; got {given[name]!r}")
     if given.get("epochs") is not None and given.get("steps") is not None:
         raise ValueError(f"a run is as long as epochs={given['epochs']} or steps={given['steps']} says: give one")
-    if given.get("steps") is None:
-        given["epochs"] = 1 if given.get("epochs") is None else given["epochs"]
     if given.get("accumulate", 1) > 1 and given.get("steps_per_call", 1) > 1:
         raise ValueError(
             "accumulate takes several batches in a step, and steps_per_call several steps in a call: give one of them"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..checkpointing._policy import Policy, as_template
+from ..core._frozen import freeze_field
 from ..core._registry import Registry
 from ..nn._layer import Layer
 from ..nn._lift import as_layer
@@ -18,6 +19,7 @@ from ..task._folds import checked as checked_metrics
 from ..task._task import Task, as_task
 from ._hook import Hook, hook
 from ._monitor import Monitor
+from ._plan import checked_options, merged
 from ._report import Row
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "with_metrics",
     "with_named",
     "with_optimizer",
+    "with_options",
     "with_step",
 ]
 
@@ -52,6 +55,11 @@ class Trainer:
     """Which checkpoints are written."""
     step: Callable[..., Step] | None = None
     """What makes the training step of `(model, loss, optimizer, metrics=…)`; None is `train_step`."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Options of `fit` and `events`, before which those of the call go."""
+
+    def __post_init__(self) -> None:
+        freeze_field(self, "options")
 
 
 def trainer(model: Any, task: Any, *, optimizer: Optimizer | None = None) -> Trainer:
@@ -176,6 +184,19 @@ def checkpoints(
     template = path if callable(path) else as_template(path)
     policy = Policy(template, best, every, every_steps, keep_last, keep_best, background)
     return lambda target: replace(target, policy=policy)
+
+
+def with_options(**options: Any) -> Verb:
+    """Give a trainer options of `fit` and `events`, for presets: those of the call go before them, and later ones too.
+
+    >>> from mlx_fp import fit, nn
+    >>> slow = with_options(epochs=3, accumulate=2)
+    >>> target = pipe(trainer(nn.linear(4, 1), lambda model, x: model(x).mean()), slow)
+    >>> fit([mx.ones((2, 4))], quiet=True)(target).epochs_completed
+    3
+    """
+    checked_options(options)  # an error now and not when the run starts
+    return lambda target: replace(target, options=merged(target.options, options))
 
 
 def with_named(registry: Registry, name: str, **options: Any) -> Verb:

@@ -68,7 +68,6 @@ def test_a_stream_without_end_trains_for_so_many_steps():
         ({"steps": 2.0}, "steps is a count"),
         ({"steps": 3, "epochs": 1}, "epochs=1 or steps=3 says: give one"),
         ({"validate_every": 0, "validation": HELD_OUT}, "validate_every is a count, 1 or more"),
-        ({"validate_every": 3}, "there is no validation data"),
         ({"log_every": 0}, "log_every is a count"),
         ({"accumulate": 0}, "accumulate is a count"),
         ({"accumulate": 2, "steps_per_call": 2}, "give one of them"),
@@ -78,6 +77,25 @@ def test_a_stream_without_end_trains_for_so_many_steps():
 def test_lengths_that_make_no_sense_are_errors_before_the_run(options, message):
     with pytest.raises(ValueError, match=message):
         fp.fit(TRAIN, **options)
+
+
+def test_validating_every_n_steps_needs_data():
+    with pytest.raises(ValueError, match="there is no validation data"):
+        run(validate_every=3)
+
+
+def test_options_may_come_with_the_trainer_and_those_of_the_call_go_before_them():
+    preset = fp.with_options(steps=7, validate_every=3, seed=1)
+    report = run(preset, validation=HELD_OUT)
+    assert [each.step for each in report.evaluations] == [3, 6, 7]
+    assert_same_bits(report.params, run(steps=7, seed=1).params)
+    assert len(run(preset, epochs=1, validation=HELD_OUT, validate_every=5).losses) == 5
+    later = fp.with_options(epochs=2)
+    assert len(run(preset, later, validation=HELD_OUT).losses) == 10
+    registry = fp.Registry("preset").add("short", preset)
+    assert len(run(fp.with_named(registry, "short"), validation=HELD_OUT).losses) == 7
+    with pytest.raises(TypeError, match="did you mean 'validate_every'"):
+        fp.with_options(validate_evry=3)
 
 
 @pytest.mark.parametrize("cut", [3, 5, 8])

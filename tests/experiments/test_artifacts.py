@@ -1,0 +1,71 @@
+"""Artifacts, verbs and the length of a run as settings of an experiment."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import mlx.core as mx
+import pytest
+
+import mlx_fp as fp
+from mlx_fp import nn, optim
+
+PAIRS = [(mx.ones((8, 3)), mx.zeros((8, 1)))] * 4
+
+
+def made(*verbs, **parts):
+    parts = {"model": nn.linear(3, 1), "task": fp.regression(), "data": PAIRS, **parts}
+    return fp.experiment("e", *verbs, optimizer=partial(optim.sgd, 0.1), **parts)
+
+
+def test_artifacts_are_a_section_with_settings(tmp_path):
+    target = made(artifacts=partial(fp.checkpoints, str(tmp_path / "{step}"), every=2), epochs=4)
+    assert fp.settings(target)["artifacts.every"] == 2
+    other = fp.override({"artifacts.every": None, "artifacts.every_steps": 5})(target)
+    fp.run(quiet=True)(other)
+    assert sorted(path.name for path in tmp_path.glob("*.safetensors")) == [
+        "10.safetensors",
+        "15.safetensors",
+        "16.safetensors",  # the end
+        "5.safetensors",
+    ]
+
+
+def test_artifacts_may_be_a_verb(tmp_path):
+    fp.run(quiet=True)(made(artifacts=fp.checkpoints(tmp_path / "{step}")))
+    assert (tmp_path / "4.safetensors").exists()
+    with pytest.raises(TypeError, match="artifacts are a verb"):
+        made(artifacts="runs")
+
+
+def test_a_verb_that_is_a_partial_has_settings():
+    target = made(partial(fp.early_stop, patience=3), partial(fp.plateau, 0.5), epochs=20)
+    assert fp.settings(target)["early_stop.patience"] == 3
+    assert fp.settings(target)["plateau.factor"] == 0.5
+    worse = fp.monitor("m", metric=lambda row: 1.0)
+    report = fp.run(quiet=True)(fp.override({"early_stop.patience": 2})(made(worse, *target.verbs, epochs=20)))
+    assert report.epochs_completed == 3
+    with pytest.raises(KeyError, match="did you mean 'early_stop.patience'"):
+        fp.override({"early_stop.patince": 2})(target)
+
+
+def test_two_verbs_of_one_name_cannot_be_told_apart():
+    with pytest.raises(TypeError, match="are called 'early_stop'"):
+        made(partial(fp.early_stop, 3), partial(fp.early_stop, 4))
+
+
+def test_steps_are_a_setting():
+    target = made(steps=6)
+    assert len(fp.run(quiet=True)(target).losses) == 6
+    assert len(fp.run(quiet=True)(fp.override({"steps": 3})(target)).losses) == 3
+    assert len(fp.run(quiet=True, epochs=2)(target).losses) == 8
+
+
+def test_run_takes_an_experiment():
+    with pytest.raises(TypeError, match=r"run takes an experiment; got Trainer: fit\(data\)\(trainer\)"):
+        fp.run()(made().trainer)
+
+
+def test_only_is_a_collection_of_names():
+    with pytest.raises(TypeError, match=r"only=\('after_step',\)"):
+        fp.events(PAIRS, only="after_step")
