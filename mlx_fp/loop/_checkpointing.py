@@ -10,10 +10,9 @@ from itertools import chain
 from typing import TypeVar
 
 from ..checkpointing._writer import Writer
-from ..optim._state import finite
 from ._record import record
 from ._report import Evaluation, Row
-from ._settling import settled
+from ._settling import not_finite, settled
 from ._state import Loop, LoopState, Moment, Moments, World
 from ._telling import told
 
@@ -103,9 +102,9 @@ def _saved(loop: Loop, state: LoopState, world: World) -> Moments:
     writer = world.writer
     assert writer is not None
     state = settled(loop, state.asking(save=False))
-    if not finite(state.moving.train.params).item():
-        fault = f"the parameters are not finite after step {state.steps}: no checkpoint is made of them"
-        if loop.plan.nonfinite == "raise" and state.stop is None:
+    if odd := not_finite(loop, state):
+        fault = f"{', '.join(odd)} not finite after step {state.steps}: no checkpoint is made of that"
+        if loop.plan.nonfinite == "raise":
             raise FloatingPointError(fault)
         _LOG.warning("%s", fault)
         return state

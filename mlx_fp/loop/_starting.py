@@ -18,6 +18,7 @@ from ..step._carried import Carried
 from ..step._evaluate import eval_step
 from ..step._protocol import FullStep, full_step
 from ..step._train import train_step
+from ..tree._paths import flat
 from ._evaluation import names_in_logs
 from ._event import STEP_EVENTS
 from ._hook import Hook, Stop, hook_states
@@ -26,6 +27,7 @@ from ._monitor import watched
 from ._plan import SYNC, Plan, check_unrolling
 from ._record import resumed
 from ._series import Series
+from ._settling import odd_leaves
 from ._state import Lineage, Loop, LoopState, Moving, Origin
 from ._totals import IN_FLIGHT, Read, Sums
 from ._trainer import Trainer
@@ -75,7 +77,8 @@ def _new(trainer: Trainer, plan: Plan) -> tuple[Loop, LoopState]:
     in_flight = IN_FLIGHT * plan.steps_per_call if sync else None
     rates: Mapping[str, float] = FrozenDict(learning_rates(opt_state))
     silent = listened.isdisjoint(STEP_EVENTS)
-    loop = Loop(trainer, plan, step, evaluate, monitor, hooks, listeners, listened, rates, in_flight, silent, sync)
+    odd = frozenset(odd_leaves(flat(params)))
+    loop = Loop(trainer, plan, step, evaluate, monitor, hooks, listeners, listened, rates, in_flight, odd, silent, sync)
     sums = Sums(read=Read(counted=Series() if callable(plan.reduce) else None))
     return loop, LoopState(Moving(Carried((params, opt_state)), sums, hook_states(hooks)))
 

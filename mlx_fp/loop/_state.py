@@ -55,6 +55,8 @@ class Loop:
     """The learning rates that the code starts with, by path."""
     in_flight: int | None
     """How many steps may be queued on the device before the loop waits for the oldest; None: all of an epoch."""
+    odd_at_start: frozenset[str]
+    """The paths of parameters and buffers that are not finite before the first step: a constant mask, for example."""
     silent: bool
     """Whether nobody listens to the events of steps."""
     sync: Callable[..., Any] | None = None

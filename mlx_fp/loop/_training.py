@@ -17,7 +17,7 @@ from ..task._folds import start
 from ..tree._paths import leaves
 from ._checkpointing import save_after_step, saved_on_error
 from ._logging import Clock, Pending, logged, pending
-from ._settling import read_all_but
+from ._settling import judged_parameters, read_all_but
 from ._state import Loop, LoopState, Moment, Moments, Moving, World
 from ._stepping import advanced, released, stepped, told_after
 from ._telling import heard, told
@@ -153,7 +153,7 @@ def _finished(loop: Loop, state: LoopState, world: World, due: list[Pending], cl
         mx.eval(state.moving.train.arrays)
     moving, _ = yield from _logged(loop, state, state.moving, world, due, clock, last=True)
     state, means = means_so_far(loop, replace(state, moving=moving))
-    return state, means, whole, seconds
+    return judged_parameters(loop, state), means, whole, seconds
 
 
 def _between(loop: Loop, state: LoopState, world: World, taken: int) -> Moments:

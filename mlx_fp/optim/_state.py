@@ -9,7 +9,7 @@ from ..core._mlx import mx, utils
 from ..core._types import Array, Params, State, Tree
 from ..tree._paths import flat, leaves
 
-__all__ = ["averaged", "finite", "reading", "scale_rates", "skips", "stages"]
+__all__ = ["averaged", "finite", "finite_or_unchanged", "reading", "scale_rates", "skip_count", "skips", "stages"]
 
 _INSIDE = {"inner", "memory", "optimizer", "groups"}
 
@@ -78,6 +78,24 @@ def scale_rates(factor: float, *, least: float = 0.0) -> Callable[[State], State
 def finite(tree: Tree) -> Array:
     """Tell, as a bool scalar, whether no element of a tree is a NaN or an infinity."""
     return mx.all(mx.stack([mx.all(mx.isfinite(leaf)) for leaf in leaves(tree)] or [mx.array(True)]))
+
+
+def finite_or_unchanged(tree: Tree, before: Tree) -> Array:
+    """Tell, as a bool scalar, whether each element of a tree is finite or unchanged, as a constant -inf of a mask is.
+
+    >>> mask = mx.array([0.0, -mx.inf])
+    >>> finite_or_unchanged({"m": mask}, {"m": mask}).item(), finite_or_unchanged({"m": mask}, {"m": mask + 1.0}).item()
+    (True, True)
+    >>> finite_or_unchanged({"m": mask}, {"m": mx.zeros((2,))}).item()
+    False
+    """
+    same = utils.tree_map(lambda a, b: mx.array(True) if a is b else mx.all(mx.isfinite(a) | (a == b)), tree, before)
+    return mx.all(mx.stack(leaves(same) or [mx.array(True)]))
+
+
+def skip_count(state: State) -> Array:
+    """Return how many updates the wrappers of `skip_nonfinite` in an optimiser's state have skipped."""
+    return sum((one["skipped"] for _, one in stages(state) if "skipped" in one), mx.array(0, mx.uint32))
 
 
 def skips(state: State) -> bool:

@@ -73,7 +73,9 @@ def clip_value(limit: float) -> Verb:
 
 
 def skip_nonfinite(*, limit: int | None = None) -> Verb:
-    """Leave parameters, memory and buffers as they are when a gradient holds a NaN or an infinity, and count it.
+    """Leave parameters, memory and buffers as they are when a gradient or an update is not finite, and count it.
+
+    A gradient that is finite and huge may overflow the memory of the optimiser, so what the update makes is judged too.
 
     After `limit` such steps in a row the next one goes through, so that a run that is lost ends visibly; None never
     gives up. The state counts `skipped`, over the run, and `in_a_row`: `reading("skipped")`.
@@ -87,9 +89,9 @@ def skip_nonfinite(*, limit: int | None = None) -> Verb:
             return {"skipped": none, "in_a_row": mx.array(0, mx.uint32), "inner": inner.init(params)}
 
         def update(grads: Tree, state: State, params: Params) -> tuple[Params, State]:
-            sound = finite(grads)
-            goes = sound if limit is None else sound | (state["in_a_row"] >= limit)
             updated, memory = in_use().update(inner.update, grads, state["inner"], params)
+            sound = finite(grads) & finite(updated) & finite(memory)
+            goes = sound if limit is None else sound | (state["in_a_row"] >= limit)
             state = {
                 "skipped": state["skipped"] + (~goes).astype(mx.uint32),
                 "in_a_row": mx.where(goes, mx.array(0, mx.uint32), state["in_a_row"] + 1),

@@ -13,7 +13,7 @@ from ..core._types import Array, Batch, Loss, Params, State, Tree
 from ..core.backend import in_use
 from ..nn._layer import Layer
 from ..optim._optimizer import Optimizer
-from ..optim._state import finite, skips
+from ..optim._state import finite, finite_or_unchanged, skip_count, skips
 from ..task._folds import Metric, fold
 from ..tree._casting import widened
 from ..tree._paths import merge, norm, partition
@@ -63,7 +63,16 @@ class Computation:
         ((logs, weights, key, forward),) = aside
         memory = fold_output(self.metrics, opt_state["metrics"], forward, batch)
         state = {**opt_state, "key": key, "metrics": memory}
-        return Pass(grads, self.split(forward.params)[1], state, {**logs, "loss": value}, weights)
+        rest = self._buffers_of(params, self.split(forward.params)[1], rest)
+        return Pass(grads, rest, state, {**logs, "loss": value}, weights)
+
+    def _buffers_of(self, params: Params, after: Params, before: Params) -> Params:
+        """Return the buffers after a call with the weights of before, as the very arrays."""
+        weight = self.model.trainable.leaves(params)
+        rest: Params = utils.tree_map_with_path(
+            lambda path, new, old: old if weight(path, old) else new, after, before, path=""
+        )
+        return rest
 
     def whole_pass(self, params: Params, opt_state: State, batch: Batch) -> Pass:
         """Compute the pass of the step, through all its verbs."""
@@ -80,13 +89,16 @@ class Computation:
 
         Where the optimiser skips gradients that are not finite, metrics stay as they were before the pass: `metrics`.
         """
-        logs, memory = done.logs, done.opt_state["metrics"]
+        logs, memory, grads = done.logs, done.opt_state["metrics"], done.grads
+        kept, rest = self.split(params)
         if self.norm:
-            logs = {**logs, "grad_norm": norm(done.grads)}
+            logs = {**logs, "grad_norm": norm(grads)}
         if skips(done.opt_state["optimizer"]):
-            sound = finite(done.grads)
+            buffers = finite_or_unchanged(done.rest, rest)
+            grads = utils.tree_map(lambda g: mx.where(buffers, g, mx.nan), grads)  # so that the optimiser skips them
+            sound = finite(grads)
             memory = utils.tree_map(lambda new, old: mx.where(sound, new, old), memory, metrics)
-        grads = utils.tree_map(lambda p, g: g.astype(p.dtype), self.split(params)[0], done.grads)
+        grads = utils.tree_map(lambda p, g: g.astype(p.dtype), kept, grads)
         return done._replace(grads=grads, opt_state={**done.opt_state, "metrics": memory}, logs=logs)
 
     def update(self, params: Params, opt_state: State, grads: Tree, rest: Params) -> tuple[Params, State]:
@@ -94,7 +106,8 @@ class Computation:
         kept, before = self.split(params)
         kept, memory = in_use().update(self.optimizer.update, grads, opt_state["optimizer"], kept)
         if skips(memory):
-            rest = restore_buffers_unless(finite(grads), self.model.trainable.leaves(params), rest, before)
+            goes = skip_count(memory) == skip_count(opt_state["optimizer"])
+            rest = restore_buffers_unless(goes, self.model.trainable.leaves(params), rest, before)
         memory = in_use().separate(memory, self.parameter_bytes)
         return merge(kept, rest), {**opt_state, "optimizer": memory}
 
@@ -113,12 +126,8 @@ class Computation:
 
     def next_pass(self, params: Params, before: Pass, batch: Batch) -> Pass:
         """Compute the mean of the passes so far and that over one more batch."""
-        weight = self.model.trainable.leaves(params)
-        rest = self.split(params)[1]
-        kept = utils.tree_map_with_path(
-            lambda path, new, own: own if weight(path, own) else new, before.rest, rest, path=""
-        )
-        return joined(before._replace(rest=kept), self.first_pass(params, before.opt_state, batch))
+        rest = self._buffers_of(params, before.rest, self.split(params)[1])
+        return joined(before._replace(rest=rest), self.first_pass(params, before.opt_state, batch))
 
     def close(self, params: Params, done: Pass, metrics: State) -> tuple[Params, State, State, State]:
         """Update on the mean of several passes: `(params, opt_state, logs, weights)`; `metrics` are those before."""

@@ -6,6 +6,7 @@ import math
 from contextlib import suppress
 
 import mlx.core as mx
+import numpy as np
 import pytest
 from helpers import assert_same_bits
 from toolz import pipe
@@ -105,3 +106,65 @@ def test_nothing_that_is_not_finite_is_in_a_checkpoint(policy, tmp_path):
 def test_another_name_is_refused_with_candidates():
     with pytest.raises(ValueError, match="unknown nonfinite 'skipp': did you mean 'skip'"):
         fit(GOOD, nonfinite="skipp")
+
+
+# what a finite loss may leave behind ------------------------------------------------------------------------------
+
+
+def steep(model, x, y):
+    return (model(x).squeeze(-1) - y).square().mean() * mx.where(x[0, 0] > 100, 1e30, 1.0)
+
+
+STEEP = [(mx.full((4, 3), 1000.0 if i == 2 else 1.0), mx.zeros((4,))) for i in range(5)]
+
+
+def test_an_update_that_overflows_is_skipped_though_its_gradient_is_finite():
+    target = fp.trainer(nn.linear(3, 1), steep, optimizer=optim.adam(1e-2))
+    report = fp.fit(STEEP, epochs=2, nonfinite="skip", quiet=True)(target)
+    assert optim.reading("skipped")(report.opt_state).item() == 2
+    assert all(np.isfinite(np.array(leaf)).all() for leaf in fp.flat(report.params).values())
+    assert all(np.isfinite(np.array(leaf)).all() for leaf in fp.flat(report.opt_state).values())
+
+
+NORM = nn.sequential(nn.batch_norm(3), nn.fn(lambda x: mx.clip(x, -1, 1)), nn.linear(3, 1))
+OVERFLOW = [(mx.array([[1e30, 0.0, 1.0], [-1e30, 1.0, 2.0]]) if i == 2 else mx.ones((2, 3)), None) for i in range(5)]
+
+
+def bounded(model, x):
+    return mx.where(mx.isfinite(y := model(x)), y, 0.0).square().mean()
+
+
+def norm_run(**options):
+    target = fp.trainer(NORM, bounded, optimizer=optim.sgd(1e-2))
+    return fp.fit([x for x, _ in OVERFLOW], quiet=True, **options)(target)
+
+
+def test_buffers_that_overflow_are_noticed_at_the_end_of_an_epoch():
+    with pytest.raises(FloatingPointError, match=r"layers.0.running_var not finite after step 5"):
+        norm_run()
+    report = norm_run(nonfinite="stop", epochs=3)
+    assert "running_var not finite" in report.stop_reason
+    assert report.epochs_ran == 1
+
+
+def test_a_step_that_overflows_buffers_is_skipped():
+    report = norm_run(nonfinite="skip")
+    assert all(np.isfinite(np.array(leaf)).all() for leaf in fp.flat(report.params).values())
+    assert optim.reading("skipped")(report.opt_state).item() == 1
+
+
+@pytest.mark.parametrize("nonfinite", ["raise", "stop", "skip"])
+def test_a_constant_infinity_of_a_buffer_is_no_fault(tmp_path, nonfinite):
+    mask = nn.buffer((3,), init=lambda shape: mx.array([0.0, -mx.inf, 0.0]))
+    model = nn.define(lambda m, x: mx.softmax(m.head(x) + m.mask, axis=-1), head=nn.linear(3, 3), mask=mask)
+    target = fp.checkpoints(tmp_path / "{step}")(fp.trainer(model, lambda m, x: m(x)[:, 0].mean()))
+    report = fp.fit([mx.ones((2, 3))] * 3, nonfinite=nonfinite, quiet=True)(target)
+    assert (report.stop_reason, len(report.checkpoints)) == (None, 1)
+    assert report.rows[0].steps == 3
+
+
+def test_a_loss_that_is_not_finite_is_an_error_after_a_stop_too():
+    stop = fp.on("after_step", lambda e: fp.Stop("enough") if e.step == 2 else None)
+    bad = [(mx.full((4, 3), mx.nan if i == 2 else 1.0), mx.zeros((4,))) for i in range(5)]
+    with pytest.raises(FloatingPointError, match="step 2"):
+        fp.fit(bad, quiet=True)(stop(fp.trainer(nn.linear(3, 1), steep)))
