@@ -5,8 +5,12 @@ Without MLX the tests are skipped, or fail where MLX_FP_REQUIRE_MLX=1.
 
 import os
 
+import hypothesis
 import pytest
 from toolz import pipe
+
+hypothesis.settings.register_profile("untimed", deadline=None)  # machines are shared, and no test measures time
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True)

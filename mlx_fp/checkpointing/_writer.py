@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..core._threads import begin_thread
 from ..data import Cursor
@@ -16,11 +16,22 @@ from ..store._folder_lock import Lock
 from ._policy import Policy
 from ._retention import File, Seen, kept, listed, of_line
 
-__all__ = ["Writer", "Written"]
+__all__ = ["Held", "Writer", "Written"]
 
 
 Written = tuple[Path, dict[str, Any], tuple[str, ...]]
 """A checkpoint on disk: its path, its metadata, and the names of those that were deleted after it."""
+
+
+class Held(NamedTuple):
+    """Which state of a run a checkpoint holds."""
+
+    step: int
+    cursor: Cursor
+    evaluations: int
+    """How many evaluations there were."""
+    ended: str | None
+    """The reason for which a hook has ended the run."""
 
 
 class Writer:
@@ -31,9 +42,7 @@ class Writer:
         self.resumed_from: Path | None = None
         self.step = 0
         """The step of the newest checkpoint."""
-        self.ended: str | None = None
-        """What the newest checkpoint says of the end of its run."""
-        self._cursor: Cursor | None = None
+        self._held: Held | None = None
         self.written: list[str] = []
         self._seen: Seen = {}
         self._tidy = False
@@ -63,18 +72,18 @@ class Writer:
         """List what there is of the policy; no header is read twice."""
         return listed(self.policy, self._seen)
 
-    def take_up(self, path: Path | None, step: int, cursor: Cursor, ended: str | None) -> None:
-        """Go on from a checkpoint, which is not deleted, and which holds the run at this step."""
-        self.resumed_from, self.step, self._cursor, self.ended = path, step, cursor, ended
+    def take_up(self, path: Path | None, held: Held) -> None:
+        """Go on from a checkpoint, which is not deleted, and which holds this of the run."""
+        self.resumed_from, self.step, self._held = path, held.step, held
 
-    def holds(self, step: int, cursor: Cursor, ended: str | None) -> bool:
-        """Tell whether the newest checkpoint is of this step and cursor, and of this end."""
-        return (self.step, self._cursor, self.ended) == (step, cursor, ended)
+    def holds(self, held: Held) -> bool:
+        """Tell whether the newest checkpoint holds this of the run."""
+        return self._held == held
 
-    def start(self, path: Path, params: Any, opt_state: Any, told: dict[str, Any], ended: str | None) -> None:
+    def start(self, path: Path, params: Any, opt_state: Any, told: dict[str, Any], held: Held) -> None:
         """Begin to write a checkpoint, of the bytes as they are now; `done` gives what came of it."""
         write = prepared(path, params, opt_state=opt_state, metadata=told)
-        self.step, self._cursor, self.ended = told["step"], Cursor(**told["cursor"]), ended
+        self.step, self._held = held.step, held
 
         def work() -> Written:
             left = () if self._tidy else self._retain(told)  # by runs that were killed as they deleted

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from ..checkpointing._writer import Writer
 from ._record import record
-from ._report import Evaluation, Row
+from ._report import Evaluation, Row, best_checkpoint
 from ._settling import not_finite, settled
 from ._state import Loop, LoopState, Moment, Moments, World
 from ._telling import told
@@ -37,7 +37,7 @@ def save_after_step(loop: Loop, state: LoopState, world: World, taken: int) -> M
 
 def save_partial_epoch(loop: Loop, state: LoopState, world: World) -> Moments:
     """Save at a stop within an epoch, so that resuming finishes the epoch, or knows that the run is over."""
-    if (writer := world.writer) is None or writer.holds(state.steps, state.cursor, state.ended):
+    if (writer := world.writer) is None or writer.holds(state.held):
         return state
     return (yield from _saved(loop, state, world))
 
@@ -56,8 +56,8 @@ def save_final(loop: Loop, state: LoopState, world: World) -> Moments:
     """Save the end of a run that no checkpoint records, and wait for the writer."""
     if (writer := world.writer) is None:
         return state
-    held = state.cursor.index or not state.steps or writer.holds(state.steps, state.cursor, state.ended)
-    if not held and not _replaces_best(loop, settled(loop, state), writer):
+    held = state.cursor.index or not state.steps or writer.holds(state.held)
+    if not held and not not_finite(loop, state) and not _replaces_best(loop, settled(loop, state), writer):
         state = yield from _saved(loop, state, world)
     return (yield from _written(loop, state, world, wait=True))
 
@@ -74,8 +74,18 @@ def saved_on_error(
         yield
     except Exception as error:
         if stage() in ("data", "validation"):
-            save_despite(loop, state(), world, error)
+            with _noted_on(error, "the run could not be saved"):
+                save_despite(loop, state(), world, error)
         raise
+
+
+@contextmanager
+def _noted_on(error: BaseException, message: str) -> Iterator[None]:
+    """Within, another error becomes a note of this one."""
+    try:
+        yield
+    except Exception as fault:
+        error.add_note(f"{message}: {type(fault).__name__}: {fault}")
 
 
 def save_despite(loop: Loop, state: LoopState, world: World, error: BaseException) -> None:
@@ -116,16 +126,16 @@ def _saved(loop: Loop, state: LoopState, world: World) -> Moments:
         yield Moment(state, state.moving)
         train = state.moving.train
         recorded |= {name: [asdict(row) for row in getattr(state, name)] for name in ("rows", "evaluations")}
-        writer.start(path, train.params, train.opt_state, recorded, state.ended)
+        writer.start(path, train.params, train.opt_state, recorded, state.held)
         wait = not writer.policy.background or state.moving.requests.interrupted
         return (yield from _written(loop, state, world, wait=wait))
 
 
 def _replaces_best(loop: Loop, state: LoopState, writer: Writer) -> bool:
     """Tell whether a checkpoint of a state would take the place of the best one, of an earlier step."""
-    standing = state.standing
-    best = next((each.checkpoint for each in state.evaluations if each.step == standing.best_step), None)
-    return best is not None and state.steps != standing.best_step and best == str(writer.policy.of(record(loop, state)))
+    best_step = state.standing.best_step
+    best = best_checkpoint(state.evaluations, best_step)
+    return best is not None and state.steps != best_step and best == str(writer.policy.of(record(loop, state)))
 
 
 def _improved(state: LoopState) -> bool:

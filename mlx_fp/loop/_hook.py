@@ -41,6 +41,8 @@ class Stop:
 
     reason: str
     final: bool = True
+    diverged: bool = False
+    """Whether the reason is a loss that is not finite, so that the run need not raise for it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Generator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from ..core._frozen import FrozenDict
 from ..core._mlx import mx
 from ..core._types import Array, State
 from ..optim._state import stages
-from ..step._carried import Carried
+from ..step._carried import Carried, Logged
 from ..task._task import Task
 from ._report import StepRow
+from ._settling import read_all_but
+from ._state import Loop, LoopState, Moment, Moving, World
+from ._telling import told
 from ._totals import Sums
 
-__all__ = ["Clock", "Pending", "keeps_norm", "logged", "pending"]
+__all__ = ["Log", "all_logged", "noted", "written"]
 
-_MEASURED = ("loss", "grad_norm")
+MEASURED = ("learning_rate", "grad_norm")
+"""What a step logs of itself beside the loss and its figures, with `train_step(measure=True)`."""
 
 
 class Clock(NamedTuple):
@@ -25,15 +31,6 @@ class Clock(NamedTuple):
     seconds: float
     rows: int = 0
     weight: float = 0.0
-
-    @classmethod
-    def start(cls, sums: Sums) -> Clock:
-        """Return the clock at the beginning of an epoch, or of the rest of one."""
-        return cls(time.perf_counter(), sums.examples, _weight(sums))
-
-    def later(self, seconds: float) -> Clock:
-        """Return the clock as if the time that went by in something else had not."""
-        return self._replace(seconds=self.seconds + seconds)
 
 
 class Pending(NamedTuple):
@@ -49,21 +46,74 @@ class Pending(NamedTuple):
     norm: Array | None
 
 
-def keeps_norm(opt_state: State) -> bool:
-    """Tell whether the optimiser measures the norm of the gradients, as `clip_norm` does."""
-    return any("grad_norm" in stage for _, stage in stages(opt_state["optimizer"]))
+def pending(logs: State, rows: int, train: Carried, step: int, epoch: int) -> Pending:
+    """Return a step with the arrays that its row is made of; none of them is waited for.
+
+    A step that does not log its rate and norm itself has them in its state, where an optimiser keeps them.
+    """
+    rate, norm = (logs.get(name) for name in MEASURED)
+    if rate is None or norm is None:
+        kept = [stage for _, stage in stages(train.lazy_opt_state().get("optimizer", {}))]
+        rate = (
+            rate if rate is not None else next((one["learning_rate"] for one in kept if "learning_rate" in one), None)
+        )
+        norm = norm if norm is not None else next((one["grad_norm"] for one in kept[:1] if "grad_norm" in one), None)
+        mx.async_eval([array for array in (rate, norm) if array is not None])
+    return Pending(logs, step, epoch, rows, rate, norm)
 
 
-def pending(sums: Sums, train: Carried, step: int, epoch: int) -> Pending:
-    """Return the newest step, with the arrays that its row is made of; none of them is waited for."""
-    logs: State = sums.queue[1][0]
-    state = train.lazy_opt_state().get("optimizer", {})
-    rate = next((stage["learning_rate"] for _, stage in stages(state) if "learning_rate" in stage), None)
-    norm = logs.get("grad_norm")
-    if norm is None and keeps_norm({"optimizer": state}):
-        norm = _norm(state)
-    mx.async_eval([array for array in (rate, norm) if array is not None])
-    return Pending(logs, step, epoch, sums.examples, rate, norm)
+class Log(NamedTuple):
+    """The steps that are due to be logged, the oldest first, and when the last row was made."""
+
+    due: tuple[Pending, ...]
+    clock: Clock
+
+    @classmethod
+    def start(cls, sums: Sums) -> Log:
+        """Return the log at the beginning of an epoch, or of the rest of one."""
+        return cls((), Clock(time.perf_counter(), sums.examples, _weight(sums)))
+
+    def later(self, seconds: float) -> Log:
+        """Return the log as if the time that went by in something else had not."""
+        return Log(self.due, self.clock._replace(seconds=self.clock.seconds + seconds))
+
+
+def noted(loop: Loop, state: LoopState, moving: Moving, logs: Sequence[Logged], log: Log) -> Log:
+    """Note those of the newest steps that are to be logged."""
+    every, sums = loop.plan.log_every or 1, moving.sums
+    step, rows = state.opened + sums.updates - len(logs), sums.examples - sum(each[2] for each in logs)
+    due = list(log.due)
+    for values, _, examples in logs:
+        step, rows = step + 1, rows + examples
+        if step % every == 0:
+            due.append(pending(values, rows, moving.train, step, state.epoch))
+    return Log(tuple(due), log.clock)
+
+
+def written(
+    loop: Loop, state: LoopState, moving: Moving, world: World, log: Log, in_flight: int | None
+) -> Generator[Moment, None, tuple[Moving, Log]]:
+    """Log the steps that are no longer in flight; None: none of them."""
+    due, clock = log
+    newest = state.opened + moving.sums.updates
+    while due and in_flight is not None and due[0].step <= newest - in_flight:
+        moving = read_all_but(loop, state, moving, newest - due[0].step)
+        row, clock = logged(due[0], moving.sums, clock, loop.trainer.task)
+        due = due[1:]
+        world.logged.append(row)
+        state = yield from told(loop, replace(state, moving=moving), world, "after_log", row=row)
+        moving = state.moving
+    return moving, Log(due, clock)
+
+
+def all_logged(loop: Loop, state: LoopState, world: World, log: Log) -> LoopState:
+    """Log all steps that are due, though no driver asks for their events; return the state then."""
+    moments = written(loop, state, state.moving, world, log, 0)
+    while True:
+        try:
+            next(moments)
+        except StopIteration as done:
+            return replace(state, moving=done.value[0])
 
 
 def logged(due: Pending, sums: Sums, clock: Clock, task: Task) -> tuple[StepRow, Clock]:
@@ -75,7 +125,9 @@ def logged(due: Pending, sums: Sums, clock: Clock, task: Task) -> tuple[StepRow,
         step=due.step,
         epoch=due.epoch,
         loss=_float(due.logs["loss"]),
-        figures=FrozenDict({name: _float(value) for name, value in due.logs.items() if name not in _MEASURED}),
+        figures=FrozenDict(
+            {name: _float(value) for name, value in due.logs.items() if name not in ("loss", *MEASURED)}
+        ),
         learning_rate=None if due.rate is None else _float(due.rate),
         grad_norm=None if due.norm is None else _float(due.norm),
         rows_per_second=(now.rows - clock.rows) / seconds,
@@ -83,12 +135,6 @@ def logged(due: Pending, sums: Sums, clock: Clock, task: Task) -> tuple[StepRow,
         peak_memory=mx.get_peak_memory(),
     )
     return row, now
-
-
-def _norm(state: State) -> Array:
-    """Return the norm that the optimiser keeps; of several groups, that of all their gradients."""
-    norms = [stage["grad_norm"] for _, stage in stages(state) if "grad_norm" in stage]
-    return norms[0] if len(norms) == 1 else mx.sqrt(sum((norm * norm for norm in norms), mx.array(0.0)))
 
 
 def _weight(sums: Sums) -> float:

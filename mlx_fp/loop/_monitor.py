@@ -90,7 +90,14 @@ def judged(monitor: Monitor, standing: Standing, value: float | None, epoch: int
     return replace(standing, stale=standing.stale + 1), False
 
 
-def watched(task: Task, given: Monitor | None, sets: Sequence[str], reported: Callable[[], list[str]]) -> Monitor:
+def watched(
+    task: Task,
+    given: Monitor | None,
+    sets: Sequence[str],
+    reported: Callable[[], list[str]],
+    *,
+    training: Sequence[str] | None = None,
+) -> Monitor:
     """Return the monitor of a run, the given one or the task's own.
 
     Args:
@@ -98,6 +105,7 @@ def watched(task: Task, given: Monitor | None, sets: Sequence[str], reported: Ca
         given: the monitor of the trainer.
         sets: the names of the validation sets: `[""]` for one without a name, none without validation.
         reported: returns the names of the figures of the loss; it is called only where no metric bears the name.
+        training: the names of the metrics of training, those of the task by default.
 
     Raises:
         ValueError: rows will have no such figure; with candidates.
@@ -119,11 +127,13 @@ def watched(task: Task, given: Monitor | None, sets: Sequence[str], reported: Ca
     if given.metric is not None:
         return given
     metrics = [m.name for m in task.metrics]
-    if given.name not in _figures(metrics, sets):
-        metrics += reported()
-    if given.name not in _figures(metrics, sets):
+    own = metrics if training is None else list(training)
+    if given.name not in _figures(own, metrics, sets):
+        more = reported()
+        own, metrics = own + more, metrics + more
+    if given.name not in _figures(own, metrics, sets):
         hint = "; there is no validation data" if given.name.startswith("val_") and not sets else ""
-        raise ValueError(unknown("monitor", given.name, _figures(metrics, sets)) + hint)
+        raise ValueError(unknown("monitor", given.name, _figures(own, metrics, sets)) + hint)
     return given
 
 
@@ -144,7 +154,7 @@ def _metric_name(figure: str, sets: Sequence[str]) -> str:
     return own.removeprefix(prefixes[0]) if prefixes else own
 
 
-def _figures(metrics: list[str], sets: Sequence[str]) -> list[str]:
-    """List the figures that rows will have."""
+def _figures(own: list[str], metrics: list[str], sets: Sequence[str]) -> list[str]:
+    """List the figures that rows will have, of training and of validation sets."""
     validation = [f"val_{name}_{figure}" if name else f"val_{figure}" for name in sets for figure in ("loss", *metrics)]
-    return ["epoch_loss", *metrics, *validation]
+    return ["epoch_loss", *own, *validation]

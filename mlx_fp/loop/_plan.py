@@ -13,6 +13,7 @@ from ..core._mlx import mx
 from ..core._types import Array, Params
 from ..core.backend import device_backend
 from ..data import Dataset, Splits, as_dataset, collate
+from ..step._checks import check_options
 from ..task._task import Task
 from ..tree._paths import size
 from ._event import event_name
@@ -22,7 +23,10 @@ __all__ = ["SYNC", "Options", "Plan", "check_unrolling", "checked_options", "mer
 
 _NONFINITE = ("raise", "skip", "stop", "keep")
 _SYNCS = ("async", "step", "epoch", "none")
-_COUNTS = {"epochs": 0, "steps": 0, "validate_every": 1, "log_every": 1, "accumulate": 1, "steps_per_call": 1}
+_MAY_BE_NONE = ("epochs", "steps", "validate_every", "log_every")
+_COUNTS = {**dict.fromkeys(_MAY_BE_NONE, 1), "epochs": 0, "steps": 0} | dict.fromkeys(
+    ("accumulate", "steps_per_call", "parts", "streams"), 1
+)
 """The options that are counts, and the least of each."""
 
 SYNC: dict[str, Callable[..., Any]] = {"async": mx.async_eval, "step": mx.eval}
@@ -165,7 +169,8 @@ def checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
         if name in given and given[name] not in known:
             raise ValueError(unknown(name, str(given[name]), known))
     for name in ("reduce", "validation_reduce"):
-        checked_reducer(given.get(name, "mean"))
+        checked_reducer(given.get(name, "mean"), name)
+    check_options(given.get("compile", True), given.get("dtype"))
     if "validation" in given:
         given["validation"] = _validation_sets(given["validation"])
     return given
@@ -184,7 +189,8 @@ def merged(options: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, An
 def _check_counts(given: dict[str, Any]) -> None:
     """Check the options that are counts, and how they go together."""
     for name, least in _COUNTS.items():
-        if given.get(name) is not None and not is_count(given[name], least=least):
+        missing = given.get(name) is None and (name in _MAY_BE_NONE or name not in given)
+        if not missing and not is_count(given[name], least=least):
             raise ValueError(f"{name} is a count, {least} or more; got {given[name]!r}")
     if given.get("epochs") is not None and given.get("steps") is not None:
         raise ValueError(f"a run is as long as epochs={given['epochs']} or steps={given['steps']} says: give one")
@@ -204,6 +210,8 @@ def _validation_sets(given: Any) -> Mapping[str, Dataset]:
         return FrozenDict()
     if not isinstance(given, Mapping):
         return FrozenDict({"": as_dataset(given)})
+    if not given:
+        raise ValueError("validation={} names no sets: give one or more, or None")
     for name in given:
         if not (isinstance(name, str) and name.isidentifier()):
             raise ValueError(f"validation sets have names that can be part of others, such as 'hard'; got {name!r}")

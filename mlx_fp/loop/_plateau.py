@@ -29,7 +29,9 @@ def plateau(factor: float = 0.1, *, patience: int = 10, least: float = 0.0) -> V
         raise ValueError(f"patience is a count of evaluations, 0 or more; got {patience!r}")
 
     def check(event: BeforeFit) -> None:
-        optimizer, state = event.optimizer, event.state.opt_state["optimizer"]
+        optimizer, state = event.optimizer, event.state.opt_state.get("optimizer")
+        if not state:
+            raise ValueError("plateau changes the learning rate of an optimiser, and the state of this step has none")
         for path in scheduled_rates(optimizer, state, event.trainable):
             raise ValueError(f"plateau changes a rate that is a number; {path} of {optimizer.name} is a schedule")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from ..core._frozen import freeze_field
 from ..core._text import table
 from ..core._types import Params, State
 
-__all__ = ["Evaluation", "Report", "Row", "StepRow"]
+__all__ = ["Evaluation", "Report", "Row", "StepRow", "best_checkpoint"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +137,11 @@ class StepRow:
     def __post_init__(self) -> None:
         freeze_field(self, "figures")
 
+    def __getattr__(self, name: str) -> float:
+        if name != "figures" and name in self.figures:
+            return self.figures[name]
+        raise AttributeError(f"a logged step has no {name!r}; its figures: {', '.join(self.figures) or 'none'}")
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, figures by name among them."""
         plain = {name: getattr(self, name) for name in self.__slots__ if name != "figures"}
@@ -180,7 +185,7 @@ class Report:
     @property
     def best_checkpoint(self) -> str | None:
         """The checkpoint of the best evaluation, None where it has none; `load` reads it."""
-        return next((each.checkpoint for each in self.evaluations if each.step == self.best_step), None)
+        return best_checkpoint(self.evaluations, self.best_step)
 
     @property
     def exit_status(self) -> int:
@@ -206,6 +211,12 @@ class Report:
 
     def __repr__(self) -> str:
         return f"Report({self.epochs_ran} epochs, {self.rows[-1].steps if self.rows else 0} steps)"
+
+
+def best_checkpoint(evaluations: Sequence[Evaluation], best_step: int | None) -> str | None:
+    """Return the path of the newest checkpoint of the best evaluation, None where it has none."""
+    named = [each.checkpoint for each in evaluations if each.step == best_step and each.improved and each.checkpoint]
+    return named[-1] if named else None
 
 
 def _cells(row: Row, names: Iterable[str]) -> list[str]:

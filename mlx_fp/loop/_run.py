@@ -30,8 +30,8 @@ def run(loop: Loop, state: LoopState, world: World) -> Moments:
     state = yield from told(loop, state, world, "before_fit", **_about(loop, state))
     if asked and state.stop is None:  # an interrupt has cut a validation that a hook had asked for
         state = yield from validated_now(loop, state, world, state.epoch - (not state.cursor.index))
-    if stopped and state.cursor.index:
-        state = yield from _epoch(loop, state, world)
+    if state.cursor.index and (stopped or loop.plan.is_over(state.epoch, state.steps)):
+        state = yield from _epoch(loop, state, world)  # it was cut at its very end
     while state.stop is None and not loop.plan.is_over(state.epoch, state.steps):
         if not state.cursor.index:
             with located(epoch=state.epoch, stage="before_epoch"):
@@ -92,11 +92,12 @@ def _evaluated(
 
     Return the state, and whether all that was due was done. `train` is None for an epoch that is not complete.
     """
-    plan = loop.plan
-    ends = state.stop is not None or plan.is_over(state.epoch + (train is not None), state.steps)
+    plan, requests = loop.plan, state.moving.requests
+    stops = requests.stop is not None and not requests.interrupted and (requests.stop.final or train is None)
+    ends = stops or plan.is_over(state.epoch + (train is not None), state.steps)
     due = state.evaluation is None if ends else plan.validate_every is None
     if due and plan.validation:
-        if state.moving.requests.interrupted:
+        if requests.interrupted:
             return state, False
         return (yield from validated(loop, state, world, state.epoch, train=train))
     if train is not None and not loop.judges_validation:

@@ -32,7 +32,8 @@ def not_finite(loop: Loop, state: LoopState) -> list[str]:
 
 def judged_parameters(loop: Loop, state: LoopState) -> LoopState:
     """Return the state at the end of an epoch; parameters or buffers that are not finite end it as such a loss does."""
-    if loop.plan.nonfinite not in ("raise", "stop") or not (odd := not_finite(loop, state)):
+    told = state.stop is not None and state.stop.diverged
+    if told or loop.plan.nonfinite not in ("raise", "stop") or not (odd := not_finite(loop, state)):
         return state
     message = f"{', '.join(odd)} not finite after step {state.steps}, though the losses are"
     if loop.plan.nonfinite == "raise":
@@ -59,7 +60,7 @@ def read_all_but(loop: Loop, state: LoopState, moving: Moving, leave: int) -> Mo
     def leave_out(entry: Entry, loss: float) -> bool:
         *_, batch, update = entry
         message = f"the loss is {loss} at step {state.opened + update}, batch {batch} of the epoch"
-        if plan.nonfinite == "raise":
+        if plan.nonfinite == "raise" and not (requests.stop is not None and requests.stop.diverged):
             ways = "nonfinite='skip' leaves such steps out, 'stop' ends the run there"
             raise placed(FloatingPointError(f"{message}; {_CAUSES}; {ways}"), batch=batch)
         lost.append(message)

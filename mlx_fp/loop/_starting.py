@@ -16,13 +16,12 @@ from ..optim import averaged, skip_nonfinite
 from ..optim._rates import learning_rates
 from ..step._carried import Carried
 from ..step._evaluate import eval_step
-from ..step._protocol import FullStep, full_step
+from ..step._protocol import FullStep, check_uses, full_step
 from ..step._train import train_step
 from ..tree._paths import flat
 from ._evaluation import names_in_logs
 from ._event import STEP_EVENTS
 from ._hook import Hook, Stop, hook_states
-from ._logging import keeps_norm
 from ._monitor import watched
 from ._plan import SYNC, Plan, check_unrolling
 from ._record import resumed
@@ -57,21 +56,24 @@ def started(trainer: Trainer, plan: Plan) -> tuple[Loop, LoopState, Writer | Non
         message = "%s is of a run that a hook has ended: %s; without that hook it goes on"
         _LOG.warning(message, found.path or "the checkpoint", state.ended)
     if writer is not None:
-        writer.take_up(found.path, state.steps, state.cursor, state.ended)
+        writer.take_up(found.path, state.held)
     source = kind if found.path is None else str(found.path)
     return replace(loop, origin=Origin(state.epoch, source, found.metadata["epoch"])), state, writer
 
 
 def _new(trainer: Trainer, plan: Plan) -> tuple[Loop, LoopState]:
+    if plan.nonfinite == "skip":
+        trainer = replace(trainer, optimizer=skip_nonfinite()(trainer.optimizer))
     task, hooks = trainer.task, tuple(sorted(trainer.hooks, key=lambda hook: hook.priority))
     common = {"compile": plan.compile, "dtype": plan.dtype, "streams": plan.streams}
     evaluate = eval_step(trainer.model, task.loss, metrics=task.metrics, **common)
     step, params, opt_state = _step(trainer, plan, {**common, "parts": plan.parts})
     if plan.averaged:
-        averaged(opt_state)  # a KeyError where no optimiser keeps averages
+        _check_averages(opt_state)
     listeners = _listeners(hooks)
     listened = frozenset(listeners) | plan.wanted
     check_unrolling(plan.steps_per_call, params, listened)
+    check_uses(step, accumulates=plan.accumulate > 1, halves="after_backward" in listened)
     sync = SYNC.get(plan.sync)
     monitor = watched(task, trainer.monitor, list(plan.validation), lambda: names_in_logs(evaluate, params, plan.train))
     in_flight = IN_FLIGHT * plan.steps_per_call if sync else None
@@ -84,18 +86,21 @@ def _new(trainer: Trainer, plan: Plan) -> tuple[Loop, LoopState]:
 
 
 def _step(trainer: Trainer, plan: Plan, options: dict[str, Any]) -> tuple[FullStep, Params, State]:
-    """Make the step of a run, and its first state; it logs the norm of gradients where nothing else measures it."""
-    optimizer = skip_nonfinite()(trainer.optimizer) if plan.nonfinite == "skip" else trainer.optimizer
+    """Make the step of a run, and its first state; it measures itself where steps are logged."""
     given = {name: value for name, value in options.items() if value is not _USUAL[name]}
-
-    def made(**more: Any) -> FullStep:
-        make, task = trainer.step or train_step, trainer.task
-        return full_step(make(trainer.model, task.loss, optimizer, metrics=task.metrics, **given, **more))
-
-    step = made()
+    if plan.log_every is not None and trainer.step is None:
+        given["measure"] = True
+    make, task = trainer.step or train_step, trainer.task
+    step = full_step(make(trainer.model, task.loss, trainer.optimizer, metrics=task.metrics, **given))
     params, opt_state = step.init(plan.seed if plan.params is None else plan.params, seed=plan.seed)
-    measures = plan.log_every is not None and trainer.step is None and not keeps_norm(opt_state)
-    return made(norm=True) if measures else step, params, opt_state
+    return step, params, opt_state
+
+
+def _check_averages(opt_state: State) -> None:
+    try:
+        averaged(opt_state)
+    except KeyError as error:
+        raise KeyError(f"averaged=True validates the averages that optim.ema keeps: {error.args[0]}") from None
 
 
 def _listeners(hooks: tuple[Hook, ...]) -> Mapping[str, tuple[int, ...]]:

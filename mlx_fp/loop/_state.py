@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..checkpointing._writer import Held, Writer
 from ..core._frozen import FrozenDict, freeze_field
 from ..core._types import Params
 from ..data import Cursor
@@ -18,7 +19,6 @@ from ._report import Evaluation, Row, StepRow
 from ._totals import Sums
 
 if TYPE_CHECKING:
-    from ..checkpointing._writer import Writer
     from ..step._evaluate import EvalStep
     from ..step._protocol import FullStep
     from ._plan import Plan
@@ -148,6 +148,11 @@ class LoopState:
     def stop(self) -> Stop | None:
         """Why the run ends, None while it goes on."""
         return self.moving.requests.stop
+
+    @property
+    def held(self) -> Held:
+        """What a checkpoint of this state holds."""
+        return Held(self.steps, self.cursor, len(self.evaluations), self.ended)
 
     @property
     def ended(self) -> str | None:

@@ -43,6 +43,8 @@ def stop_on_divergence(*, every: int = 50, above: float = math.inf) -> Verb:
 
     def watch(event: AfterStep) -> Any:
         loss = event.loss_value
-        return None if math.isfinite(loss) and loss <= above else Stop(f"the loss is {loss:g} at step {event.step}")
+        if math.isfinite(loss) and loss <= above:
+            return None
+        return Stop(f"the loss is {loss:g} at step {event.step}", diverged=not math.isfinite(loss))
 
     return on("after_step", watch, every=every, name="stop_on_divergence")

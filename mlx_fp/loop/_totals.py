@@ -11,7 +11,7 @@ from ..core._frozen import FrozenDict
 from ..core._types import State
 from ..data import Dataset
 from ..task._folds import Metric
-from ._report import Row
+from ._report import Row, StepRow
 from ._series import Series
 
 __all__ = [
@@ -49,7 +49,7 @@ READ_AT_ONCE = 64
 """How many logs of steps are read into the sums at once; each is looked at before, as soon as it is there."""
 
 
-def checked_reducer(reduce: Reducer) -> Reducer:
+def checked_reducer(reduce: Reducer, option: str = "reducer") -> Reducer:
     """Return a reducer, or ValueError with candidates for a name that is none.
 
     >>> checked_reducer("men")
@@ -58,7 +58,7 @@ def checked_reducer(reduce: Reducer) -> Reducer:
     """
     if callable(reduce) or reduce in REDUCERS:
         return reduce
-    raise ValueError(unknown("reducer", str(reduce), REDUCERS) + ", or a function of the list of losses")
+    raise ValueError(unknown(option, str(reduce), REDUCERS) + ", or a function of the list of losses")
 
 
 class Read(NamedTuple):
@@ -121,7 +121,8 @@ class Means(NamedTuple):
 
 def reserved_names(metrics: Sequence[Metric]) -> frozenset[str]:
     """Return the names that a loss cannot report under, because rows or metrics have them."""
-    return frozenset(Row.__slots__).union(metric.name for metric in metrics)
+    fields = {*Row.__slots__, *StepRow.__slots__} - {"loss"}
+    return frozenset(fields).union(metric.name for metric in metrics)
 
 
 def check_names(logs: State, reserved: frozenset[str]) -> None:
@@ -182,9 +183,11 @@ def read(sums: Sums, *, keep: bool, leave: int = 0, leave_out: Callable[[Entry, 
         logs, weights, *_ = entry
         loss = logs["loss"].item()
         kept.append(loss)
-        if not isfinite(loss) and (is_empty(entry) or (leave_out is not None and leave_out(entry, loss))):
+        empty = not isfinite(loss) and is_empty(entry)
+        if not isfinite(loss) and not empty and leave_out is not None and leave_out(entry, loss):
             continue
-        counting.append(loss)
+        if not empty:
+            counting.append(loss)
         for name, weight in weights.items():
             number = weight if isinstance(weight, (int, float)) else weight.item()
             if number:  # a mean over nothing is NaN
@@ -224,7 +227,8 @@ def close(sums: Sums, data: Dataset, metrics: Mapping[str, float], reduce: Reduc
             "a fresh iterable each time"
         )
     figures = {name: total / weight if weight else nan for name, (total, weight) in sums.read.figures.items()}
-    loss = _reduced(sums.read, figures.get("loss", nan), reduce)
+    counts = sums.read.figures.get("loss", (0.0, 0.0))[1]
+    loss = _reduced(sums.read, figures["loss"], reduce) if counts else nan  # a sum over nothing is no figure
     return Means(sums.batches, FrozenDict({**figures, "loss": loss}), metrics)
 
 

@@ -16,11 +16,11 @@ from ..step._carried import Carried, Logged
 from ..task._folds import start
 from ..tree._paths import leaves
 from ._checkpointing import save_after_step, saved_on_error
-from ._logging import Clock, Pending, logged, pending
+from ._logging import Log, all_logged, noted, written
 from ._settling import judged_parameters, read_all_but
-from ._state import Loop, LoopState, Moment, Moments, Moving, World
+from ._state import Loop, LoopState, Moment, Moving, World
 from ._stepping import advanced, released, stepped, told_after
-from ._telling import heard, told
+from ._telling import heard
 from ._totals import READ_AT_ONCE, Means, check_names, oldest_is_finite, reserved_names
 from ._validation import means_so_far, validated_now
 
@@ -36,14 +36,16 @@ def trained(loop: Loop, state: LoopState, world: World) -> Trained:
     state = _begun(loop, state)
     moving = state.moving
     held: tuple[Carried, ...] = (opened, moving.train)  # callers hold these to the end of the epoch
-    clock, due, started = Clock.start(moving.sums), list[Pending](), time.perf_counter()
+    log, started = Log.start(moving.sums), time.perf_counter()
 
     def at(name: str) -> None:
         nonlocal stage
         stage = name
 
     where = {"split": "train", "epoch": state.epoch, "batch": lambda: moving.sums.batches - taken + len(ahead)}
-    rescue = saved_on_error(loop, lambda: replace(state, moving=moving), world, lambda: stage)
+    rescue = saved_on_error(
+        loop, lambda: all_logged(loop, replace(state, moving=moving), world, log), world, lambda: stage
+    )
     with rescue, located(**where, stage=lambda: stage), closing(_opened(loop, state)) as batches:
         for group in () if state.stop is not None else _groups(loop, state, batches, ahead):
             if loop.silent:
@@ -55,21 +57,21 @@ def trained(loop: Loop, state: LoopState, world: World) -> Trained:
             yield Moment(state, moving)
             held = released(held, moving)
             _queued(loop, moving, logs)
+            log = log if plan.log_every is None else noted(loop, state, moving, logs, log)
             if not loop.silent and "after_step" in loop.listened:
                 moving = yield from told_after(loop, state, moving, group, logs, world, at)
-            if plan.log_every is not None:
-                moving, clock = yield from _logged(loop, state, moving, world, due, clock)
             moving = _looked_at(loop, state, moving, len(logs))
+            if log.due:
+                moving, log = yield from written(loop, state, moving, world, log, loop.in_flight)
             taken = 0
             if moving.requests.validate or world.writer is not None or plan.validate_every or world.asked() is not None:
-                stage, before = "checkpoint", time.perf_counter()
-                state = yield from _between(loop, replace(state, moving=moving), world, len(logs))
-                moving, held, spent = state.moving, (state.moving.train,), time.perf_counter() - before
-                clock, started = clock.later(spent), started + spent
+                stage = "checkpoint"
+                state, log, spent = yield from _between(loop, replace(state, moving=moving), world, log, len(logs))
+                moving, held, started = state.moving, (state.moving.train,), started + spent
             if moving.requests.stop is not None:
                 break
             stage = "data"
-        return (yield from _finished(loop, replace(state, moving=moving), world, due, clock, started))
+        return (yield from _finished(loop, replace(state, moving=moving), world, log, started))
 
 
 def grouped(batches: Iterable[Batch], count: int, ahead: list[Batch]) -> Iterator[tuple[Batch, ...]]:
@@ -144,26 +146,49 @@ def _is_whole(loop: Loop, state: LoopState) -> bool:
     return not cut or state.moving.sums.batches == plan.train.size
 
 
-def _finished(loop: Loop, state: LoopState, world: World, due: list[Pending], clock: Clock, started: float) -> Trained:
+def _finished(loop: Loop, state: LoopState, world: World, log: Log, started: float) -> Trained:
     """Read all that is queued, and log what is due; return what `trained` does."""
     whole, seconds = _is_whole(loop, state), time.perf_counter() - started
     if not state.moving.sums.batches and state.stop is not None:
         return state, None, whole, seconds
     if loop.plan.sync == "epoch":
         mx.eval(state.moving.train.arrays)
-    moving, _ = yield from _logged(loop, state, state.moving, world, due, clock, last=True)
+    moving, _ = yield from written(loop, state, state.moving, world, log, 0)
     state, means = means_so_far(loop, replace(state, moving=moving))
     return judged_parameters(loop, state), means, whole, seconds
 
 
-def _between(loop: Loop, state: LoopState, world: World, taken: int) -> Moments:
-    """Between two steps, do what a signal or a hook has asked or the plan says, and write what is due."""
-    state, every = heard(state, world), loop.plan.validate_every
-    if every is not None and state.steps // every > (state.steps - taken) // every:
+def _between(
+    loop: Loop, state: LoopState, world: World, log: Log, taken: int
+) -> Generator[Moment, None, tuple[LoopState, Log, float]]:
+    """Between two steps, do what a signal or a hook has asked or the plan says, and write what is due.
+
+    Steps that are to be logged are logged before, so that a checkpoint holds what hooks know of them. Return the state,
+    the log, and the seconds that this took.
+    """
+    before, plan, policy = time.perf_counter(), loop.plan, None if world.writer is None else world.writer.policy
+    state = heard(state, world)
+    if plan.validate_every is not None and _passes(state.steps, taken, plan.validate_every):
         state = state.asking(validate=True)
+    requests = state.moving.requests
+    saves = policy is not None and (requests.save or requests.interrupted or policy.due_at(state.steps, taken))
+    if log.due and (requests.validate or saves):
+        moving, log = yield from written(loop, state, state.moving, world, log, 0)
+        state = replace(state, moving=moving)
     if state.moving.requests.validate:
         state = yield from validated_now(loop, state, world, state.epoch)
-    return (yield from save_after_step(loop, state, world, taken))
+    state = yield from save_after_step(loop, state, world, taken)
+    spent = time.perf_counter() - before
+    return state, log.later(spent), spent
+
+
+def _passes(step: int, taken: int, every: int) -> bool:
+    """Tell whether a multiple of `every` is among the last steps that were taken.
+
+    >>> _passes(8, 1, 4), _passes(9, 1, 4), _passes(9, 2, 4)
+    (True, False, True)
+    """
+    return step // every > (step - taken) // every
 
 
 def _queued(loop: Loop, moving: Moving, logs: tuple[Logged, ...]) -> None:
@@ -182,21 +207,3 @@ def _looked_at(loop: Loop, state: LoopState, moving: Moving, fresh: int) -> Movi
     if oldest_is_finite(sums, in_flight, fresh) and sums.queued < READ_AT_ONCE:
         return moving
     return read_all_but(loop, state, moving, in_flight)
-
-
-def _logged(
-    loop: Loop, state: LoopState, moving: Moving, world: World, due: list[Pending], clock: Clock, last: bool = False
-) -> Generator[Moment, None, tuple[Moving, Clock]]:
-    """Note the newest step where it is to be logged, and log those that are no longer in flight."""
-    every, step = loop.plan.log_every, state.opened + moving.sums.updates
-    if every is None:
-        return moving, clock
-    if not last and step % every == 0:
-        due.append(pending(moving.sums, moving.train, step, state.epoch))
-    while due and (last or (loop.in_flight is not None and due[0].step <= step - loop.in_flight)):
-        moving = read_all_but(loop, state, moving, step - due[0].step)
-        row, clock = logged(due.pop(0), moving.sums, clock, loop.trainer.task)
-        world.logged.append(row)
-        state = yield from told(loop, replace(state, moving=moving), world, "after_log", row=row)
-        moving = state.moving
-    return moving, clock

@@ -13,7 +13,7 @@ from ..core._types import Array, Batch, Loss, Params, State, Tree
 from ..core.backend import in_use
 from ..nn._layer import Layer
 from ..optim._optimizer import Optimizer
-from ..optim._state import finite, finite_or_unchanged, skip_count, skips
+from ..optim._state import finite, finite_or_unchanged, skip_count, skips, stages
 from ..task._folds import Metric, fold
 from ..tree._casting import widened
 from ..tree._paths import merge, norm, partition
@@ -39,8 +39,8 @@ class Computation:
     dtype: Any = None
     through: tuple[Verb, ...] = ()
     """The verbs that make the pass of a step from the plain one, the first nearest to the loss."""
-    norm: bool = False
-    """Whether the norm of the gradients is logged."""
+    measure: bool = False
+    """Whether the norm of the gradients and the learning rate are logged."""
     parameter_bytes: int = 0
     """The size of the model, 0 for a step that is not compiled."""
 
@@ -91,7 +91,7 @@ class Computation:
         """
         logs, memory, grads = done.logs, done.opt_state["metrics"], done.grads
         kept, rest = self.split(params)
-        if self.norm:
+        if self.measure:
             logs = {**logs, "grad_norm": norm(grads)}
         if skips(done.opt_state["optimizer"]):
             buffers = finite_or_unchanged(done.rest, rest)
@@ -114,8 +114,8 @@ class Computation:
     def step(self, params: Params, opt_state: State, batch: Batch) -> tuple[Params, State, Logged]:
         """Compute a whole step: `(params, opt_state, (logs, weights, examples))`."""
         done = self.gradients(params, opt_state, batch)
-        logged = done.logs, done.weights, example_count(batch)
-        return *self.update(params, done.opt_state, done.grads, done.rest), logged
+        params, opt_state = self.update(params, done.opt_state, done.grads, done.rest)
+        return params, opt_state, (self._measured(done.logs, opt_state), done.weights, example_count(batch))
 
     def first_pass(self, params: Params, opt_state: State, batch: Batch) -> Pass:
         """Compute the first pass of an update over several batches; its weights are arrays, which retrace nothing."""
@@ -132,7 +132,13 @@ class Computation:
     def close(self, params: Params, done: Pass, metrics: State) -> tuple[Params, State, State, State]:
         """Update on the mean of several passes: `(params, opt_state, logs, weights)`; `metrics` are those before."""
         done = self.finished(done, params, metrics)
-        return *self.update(params, done.opt_state, done.grads, done.rest), done.logs, done.weights
+        params, opt_state = self.update(params, done.opt_state, done.grads, done.rest)
+        return params, opt_state, self._measured(done.logs, opt_state), done.weights
+
+    def _measured(self, logs: State, opt_state: State) -> State:
+        """Return the logs of a step with the learning rate of the first optimiser that has one, where it is wanted."""
+        rates = [stage["learning_rate"] for _, stage in stages(opt_state["optimizer"]) if "learning_rate" in stage]
+        return {**logs, "learning_rate": rates[0] * 1.0} if self.measure and rates else logs
 
 
 def fold_output(metrics: tuple[Metric, ...], memory: State, forward: Bound, batch: Batch) -> State:

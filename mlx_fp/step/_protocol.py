@@ -12,7 +12,7 @@ from ._carried import Carried, Logged
 from ._rows import example_count
 from .passes import Pass
 
-__all__ = ["FullStep", "Step", "full_step"]
+__all__ = ["FullStep", "Step", "check_uses", "full_step"]
 
 
 @runtime_checkable
@@ -101,17 +101,18 @@ class _Simple:
             logged.append((logs, dict.fromkeys(logs, count), count))
         return Carried((params, opt_state)), tuple(logged)
 
-    def accumulated(self, params: Params, opt_state: State, batches: Sequence[Batch]) -> tuple[Params, State, Logged]:
-        raise TypeError(f"accumulate needs a step with `accumulated`, and {self.step!r} has none")
+    def accumulated(self, *args: Any) -> Any:
+        raise NotImplementedError  # `check_uses` has refused it
 
-    def accumulated_gradients(self, params: Params, opt_state: State, batches: Sequence[Batch]) -> Pass:
-        raise TypeError(f"accumulate needs a step with `accumulated`, and {self.step!r} has none")
+    accumulated_gradients = gradients = update = accumulated
 
-    def gradients(self, params: Params, opt_state: State, batch: Batch) -> Pass:
-        raise TypeError(f"hooks of after_backward need a step with `gradients` and `update`; {self.step!r} has none")
 
-    def update(self, params: Params, opt_state: State, grads: Tree, rest: Params) -> tuple[Params, State]:
-        raise TypeError(f"hooks of after_backward need a step with `gradients` and `update`; {self.step!r} has none")
+def check_uses(step: FullStep, *, accumulates: bool, halves: bool) -> None:
+    """Raise TypeError where a run wants more of a step than it has."""
+    if isinstance(step, _Simple) and accumulates:
+        raise TypeError(f"accumulate needs a step with `accumulated`, and {step.step!r} has none")
+    if isinstance(step, _Simple) and halves:
+        raise TypeError(f"hooks of after_backward need a step with `gradients` and `update`; {step.step!r} has none")
 
 
 def full_step(step: Any) -> FullStep:

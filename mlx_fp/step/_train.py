@@ -188,7 +188,7 @@ def train_step(
     parts: int = 1,
     streams: int = 1,
     through: Sequence[Verb] = (),
-    norm: bool = False,
+    measure: bool = False,
 ) -> TrainStep:
     """Make a training step of a model, a loss and an optimiser.
 
@@ -210,7 +210,7 @@ def train_step(
             within `fp.cpu.tuned(streams=…)`; `fit` does.
         through: verbs of `fp.passes`, which make the pass of a step from the plain one; the first is nearest to the
             loss.
-        norm: whether `logs` hold the norm of the gradients before clipping, as `grad_norm`.
+        measure: whether `logs` hold the norm of the gradients before clipping, as `grad_norm`, and `learning_rate`.
 
     >>> from mlx_fp import nn, optim
     >>> step = train_step(nn.linear(1, 1), lambda model, x, y: nn.losses.mse_loss(model(x), y), optim.sgd(0.1))
@@ -227,7 +227,7 @@ def train_step(
     folds, chosen = _folds.checked(metrics), select(trainable)
     size = sum(leaf.nbytes for leaf in leaves(shapes(model))) if compile is not False else 0
     short = [verb(count) for verb, count in ((abreast, streams), (in_parts, parts)) if count > 1]
-    work = Computation(model, loss, optimizer, folds, chosen, dtype, (*short, *through), norm, size)
+    work = Computation(model, loss, optimizer, folds, chosen, dtype, (*short, *through), measure, size)
 
     def build(fn: Callable[..., Any], *names: str) -> Compiled:
         title = f"train_step({model.name})"

@@ -116,12 +116,11 @@ def joined(one: Pass, other: Pass) -> Pass:
     Gradients narrower than float32 become float32. Arrays of no floating type, which are counters, and arrays that are
     the same object in both, are those of the first.
     """
-    shares = {name: _share(one.weights[name], other.weights[name]) for name in one.weights}
-    share = shares["loss"]
-    weights = {name: one.weights[name] + other.weights[name] for name in one.weights}
-    logs = {
-        name: _mean_of(value, one.weights[name], other.logs[name], other.weights[name], shares[name])
-        for name, value in one.logs.items()
+    share = _share(one.weights["loss"], other.weights["loss"])
+    both = one.logs.keys() & other.logs.keys()
+    weights = {**one.weights, **other.weights} | {name: one.weights[name] + other.weights[name] for name in both}
+    logs = {**one.logs, **other.logs} | {
+        name: _mean_of(one.logs[name], one.weights[name], other.logs[name], other.weights[name]) for name in both
     }
     grads = utils.tree_map(lambda a, b: _mixed(a, b, share), widened(one.grads), widened(other.grads))
     rest = utils.tree_map(lambda a, b: _mixed(a, b, share), one.rest, other.rest)
@@ -143,8 +142,9 @@ def _mixed(a: Any, b: Any, share: Any) -> Any:
     return mixed
 
 
-def _mean_of(a: Array, weight: Any, b: Array, other: Any, share: Any) -> Array:
+def _mean_of(a: Array, weight: Any, b: Array, other: Any) -> Array:
     """Mix two means of which one may be NaN because nothing counts in it."""
+    share = _share(weight, other)
     if isinstance(weight, mx.array) or isinstance(other, mx.array):
         a = mx.where(mx.array(weight) > 0, a, b)
         b = mx.where(mx.array(other) > 0, b, a)

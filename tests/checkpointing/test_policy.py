@@ -197,7 +197,7 @@ def test_what_is_not_finite_is_not_written(tmp_path, caplog):
     spoil = fp.on("after_step", lambda e: fp.Replace(params={"weight": mx.full((2, 3), mx.nan), "bias": mx.zeros(2)}))
     fit(spoil, fp.checkpoints(tmp_path / "{epoch}"), nonfinite="keep", epochs=1)
     assert visible(tmp_path) == []
-    assert "not finite after step 2: no checkpoint is made of them" in caplog.text
+    assert "not finite after step 2: no checkpoint is made of that" in caplog.text
     late = fp.on("after_epoch", lambda e: fp.Replace(params={"weight": mx.full((2, 3), mx.nan), "bias": mx.zeros(2)}))
     with pytest.raises(FloatingPointError, match="not finite after step 2"):
         fit(late, fp.checkpoints(tmp_path / "{epoch}"))
