@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Generator
 from contextlib import closing
 from itertools import islice
 from typing import NamedTuple
 
 from ..core._mlx import mx
-from ..core._types import Batch, Params, State
+from ..core._types import Array, Batch, Params, State
 from ..data import Cursor, Dataset
 from ..step._evaluate import EvalStep
 from ..step._rows import example_count
@@ -24,9 +25,9 @@ from ._totals import (
     add,
     check_names,
     close,
-    oldest_is_finite,
     read,
     reserved_names,
+    wait_for_oldest,
 )
 
 __all__ = ["Evaluated", "evaluated", "names_in_logs"]
@@ -52,7 +53,7 @@ def evaluated(
 ) -> Generator[Evaluated, None, Means]:
     """Evaluate every batch of the data; yield each before it counts, and return the means."""
     state, sums = step.init(), Sums(read=Read(counted=Series() if callable(reduce) else None))
-    reserved = reserved_names(step.metrics)
+    reserved, flight = reserved_names(step.metrics), deque[Array]()
     with closing(data.open(Cursor(epoch), kind=kind)) as batches:
         for batch in batches:
             state, logs, weights = step.weighted(params, state, batch)
@@ -62,7 +63,8 @@ def evaluated(
                 check_names(logs, reserved)
             sums = add(sums, logs, weights, example_count(batch))
             if in_flight is not None:
-                oldest_is_finite(sums, in_flight)  # which waits for it
+                flight.append(logs["loss"])
+                wait_for_oldest(flight, in_flight)
                 sums = read(sums, keep=False, leave=in_flight) if sums.queued >= READ_AT_ONCE else sums
         sums = read(sums, keep=False)
         return close(sums, data, values(step.metrics, state), reduce)

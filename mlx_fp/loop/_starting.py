@@ -78,7 +78,7 @@ def _new(trainer: Trainer, plan: Plan) -> tuple[Loop, LoopState]:
     monitor = watched(task, trainer.monitor, list(plan.validation), lambda: names_in_logs(evaluate, params, plan.train))
     in_flight = IN_FLIGHT * plan.steps_per_call if sync else None
     rates: Mapping[str, float] = FrozenDict(learning_rates(opt_state))
-    silent = listened.isdisjoint(STEP_EVENTS)
+    silent = listened.isdisjoint(STEP_EVENTS - {"after_step"})
     odd = frozenset(odd_leaves(flat(params)))
     loop = Loop(trainer, plan, step, evaluate, monitor, hooks, listeners, listened, rates, in_flight, odd, silent, sync)
     sums = Sums(read=Read(counted=Series() if callable(plan.reduce) else None))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import isfinite, nan
 from typing import Any, NamedTuple
 
 from ..core._errors import unknown
 from ..core._frozen import FrozenDict
-from ..core._types import State
+from ..core._types import Array, State
 from ..data import Dataset
 from ..task._folds import Metric
 from ._report import Row, StepRow
@@ -30,10 +31,10 @@ __all__ = [
     "entries_of",
     "is_empty",
     "next_epoch",
-    "oldest_is_finite",
     "queue_of",
     "read",
     "reserved_names",
+    "wait_for_oldest",
 ]
 
 Reducer = str | Callable[[list[float]], float]
@@ -143,24 +144,16 @@ def add(sums: Sums, logs: State, weights: State, count: int, batches: int = 1) -
     return Sums(seen + batches, updates + 1, rows + count, queued + 1, queue, read)
 
 
-def oldest_is_finite(sums: Sums, in_flight: int, fresh: int = 1) -> bool:
-    """Wait for the losses that are no longer in flight, `fresh` of which were so before; tell whether all are finite.
+def wait_for_oldest(flight: deque[Array], in_flight: int) -> bool:
+    """Take the losses that are too many out of those in flight, and wait for them; tell whether all are finite.
 
-    >>> sums = add(Sums(), {"loss": mx.array(float("nan"))}, {"loss": 1}, 1)
-    >>> sums = add(sums, {"loss": mx.array(0.5)}, {"loss": 1}, 1)
-    >>> oldest_is_finite(sums, 2), oldest_is_finite(sums, 1), oldest_is_finite(sums, 0)
-    (True, False, True)
+    >>> flight = deque([mx.array(float("nan")), mx.array(0.5)])
+    >>> wait_for_oldest(flight, 2), wait_for_oldest(flight, 1), len(flight)
+    (True, False, 1)
     """
-    cell, finite = sums.queue, True
-    for _ in range(in_flight):
-        if cell is None:
-            return True
-        cell = cell[0]
-    for _ in range(fresh):
-        if cell is None:
-            break
-        cell, (logs, *_) = cell
-        finite = isfinite(logs["loss"].item()) and finite
+    finite = True
+    while len(flight) > in_flight:
+        finite = isfinite(float(flight.popleft().item())) and finite  # type: ignore[arg-type]
     return finite
 
 
@@ -191,7 +184,8 @@ def read(sums: Sums, *, keep: bool, leave: int = 0, leave_out: Callable[[Entry, 
         for name, weight in weights.items():
             number = weight if isinstance(weight, (int, float)) else weight.item()
             if number:  # a mean over nothing is NaN
-                totals[name] = totals.get(name, 0.0) + logs[name].item() * number
+                mean = loss if name == "loss" else logs[name].item()
+                totals[name] = totals.get(name, 0.0) + mean * number
                 weighed[name] = weighed.get(name, 0.0) + number
     done = Read(
         FrozenDict({name: (totals[name], weighed[name]) for name in totals}),

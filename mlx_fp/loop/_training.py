@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -11,7 +12,7 @@ from typing import Any
 
 from ..core._errors import located
 from ..core._mlx import mx
-from ..core._types import Batch
+from ..core._types import Array, Batch
 from ..step._carried import Carried, Logged
 from ..task._folds import start
 from ..tree._paths import leaves
@@ -21,7 +22,7 @@ from ._settling import judged_parameters, read_all_but
 from ._state import Loop, LoopState, Moment, Moving, World
 from ._stepping import advanced, released, stepped, told_after
 from ._telling import heard
-from ._totals import READ_AT_ONCE, Means, check_names, oldest_is_finite, reserved_names
+from ._totals import READ_AT_ONCE, Means, check_names, reserved_names, wait_for_oldest
 from ._validation import means_so_far, validated_now
 
 __all__ = ["grouped", "trained"]
@@ -36,7 +37,7 @@ def trained(loop: Loop, state: LoopState, world: World) -> Trained:
     state = _begun(loop, state)
     moving = state.moving
     held: tuple[Carried, ...] = (opened, moving.train)  # callers hold these to the end of the epoch
-    log, started = Log.start(moving.sums), time.perf_counter()
+    log, flight, started = Log.start(moving.sums), deque[Array](), time.perf_counter()
 
     def at(name: str) -> None:
         nonlocal stage
@@ -58,9 +59,9 @@ def trained(loop: Loop, state: LoopState, world: World) -> Trained:
             held = released(held, moving)
             _queued(loop, moving, logs)
             log = log if plan.log_every is None else noted(loop, state, moving, logs, log)
-            if not loop.silent and "after_step" in loop.listened:
+            if "after_step" in loop.listened:
                 moving = yield from told_after(loop, state, moving, group, logs, world, at)
-            moving = _looked_at(loop, state, moving, len(logs))
+            moving = _looked_at(loop, state, moving, logs, flight)
             if log.due:
                 moving, log = yield from written(loop, state, moving, world, log, loop.in_flight)
             taken = 0
@@ -199,11 +200,13 @@ def _queued(loop: Loop, moving: Moving, logs: tuple[Logged, ...]) -> None:
         loop.sync(moving.train.arrays, logs)
 
 
-def _looked_at(loop: Loop, state: LoopState, moving: Moving, fresh: int) -> Moving:
+def _looked_at(loop: Loop, state: LoopState, moving: Moving, logs: tuple[Logged, ...], flight: deque[Array]) -> Moving:
     """Wait for the steps that are no longer in flight, and read them where it is time, or one has no finite loss."""
-    sums, in_flight = moving.sums, loop.in_flight
+    in_flight = loop.in_flight
     if in_flight is None:
         return moving
-    if oldest_is_finite(sums, in_flight, fresh) and sums.queued < READ_AT_ONCE:
+    for each, *_ in logs:
+        flight.append(each["loss"])
+    if wait_for_oldest(flight, in_flight) and moving.sums.queued < READ_AT_ONCE:
         return moving
     return read_all_but(loop, state, moving, in_flight)

@@ -96,19 +96,21 @@ def test_at_most_so_many_logs_wait_to_be_read(sync, most, monkeypatch):
 
 @pytest.mark.parametrize(("options", "behind"), [({}, 2), ({"sync": "step"}, 2), ({"steps_per_call": 3}, 6)])
 def test_each_log_is_looked_at_as_soon_as_it_is_no_longer_in_flight(options, behind, monkeypatch):
-    looked, steps = [], []
-    plain = _training.oldest_is_finite
+    waiting, left = [], []
+    plain = _training.wait_for_oldest
 
-    def watched(sums, in_flight, fresh):
-        looked.append((sums.updates, in_flight, fresh))
-        return plain(sums, in_flight, fresh)
-
-    monkeypatch.setattr(_training, "oldest_is_finite", watched)
-    fp.fit(TRAIN, quiet=True, **options)(fp.trainer(MODEL, fp.classification()))
-    for updates, in_flight, fresh in looked:
+    def watched(flight, in_flight):
         assert in_flight == behind
-        steps += range(updates - fresh, updates)
-    assert steps == list(range(5)), "each step is looked at once"
+        waiting.append(len(flight))
+        finite = plain(flight, in_flight)
+        left.append(len(flight))
+        return finite
+
+    monkeypatch.setattr(_training, "wait_for_oldest", watched)
+    fp.fit(data.repeat(3)(TRAIN), quiet=True, **options)(fp.trainer(MODEL, fp.classification()))
+    assert max(left) == behind
+    new = [now - before for now, before in zip(waiting, [0, *left], strict=False)]
+    assert sum(new) == 15, "each step is looked at once"
 
 
 @pytest.mark.parametrize(("sync", "waits"), [("step", True), ("async", False)])
