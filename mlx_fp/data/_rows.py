@@ -13,6 +13,7 @@ from ._cursor import CONTEXT, Pass, blame, close, mapped
 from ._dataset import Operation, same
 from ._random import row_key, seeded
 from ._stack import unstack
+from ._tables import refuse_table
 
 __all__ = ["bind_context", "each", "enumerate", "filter", "flat_map", "map", "tap", "unbatch"]
 
@@ -159,6 +160,7 @@ def _flat(f: Callable[[Any], Iterable[Any]], rows: Iterator[Any], now: Pass, lab
     try:
         for row in rows:
             made = f(row)
+            refuse_table(label, made, iterated=True)
             try:
                 yield from made
             finally:

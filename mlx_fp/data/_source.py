@@ -12,6 +12,7 @@ from ._cursor import Pass, blame, close, replayed
 from ._dataset import Dataset, Source
 from ._lazy import evaluated
 from ._stack import is_array, stack
+from ._tables import refuse_table
 from ._view import View
 
 __all__ = ["arrays", "as_dataset", "source", "stream"]
@@ -21,7 +22,8 @@ def source(sequence: Any) -> Dataset:
     """Return the dataset of the rows of anything with `__len__` and `__getitem__`.
 
     An mlx array, and those in a list or tuple of rows, are evaluated here. Raise TypeError for a one-shot iterator, a
-    mapping, or anything else without both.
+    mapping, anything else without both, and a table of pandas', polars' or pyarrow's, which a number does not index by
+    row; the message says how to get its rows.
 
     >>> list(source(["a", "b"]))
     ['a', 'b']
@@ -30,6 +32,7 @@ def source(sequence: Any) -> Dataset:
     TypeError: source cannot take a generator, read once and gone: write stream(lambda: a fresh one)
     """
     _refuse_iterator("source", sequence)
+    refuse_table("source", sequence)
     kind = type(sequence).__name__
     if isinstance(sequence, Mapping):
         raise TypeError(f"source takes rows, not a {kind}: for a dict of columns write arrays(**columns)")
@@ -142,7 +145,8 @@ def _gather(what: str, column: Any) -> Callable[[memoryview], Any]:
     """Return how to gather from a column, numpy's or mlx's, what it is."""
     _refuse_iterator("arrays", column)
     if not is_array(column, "numpy", "ndarray") and not is_array(column, "mlx.core", "array"):
-        raise TypeError(f"{what} of arrays must be a numpy or an mlx array; got {type(column).__name__}")
+        how = "give its .to_numpy()" if hasattr(column, "to_numpy") else "numpy.asarray makes one of a list"
+        raise TypeError(f"{what} of arrays must be a numpy or an mlx array; got {type(column).__name__}: {how}")
     refuse_mask(f"{what} of arrays", column)
     if not column.ndim:
         raise ValueError(f"{what} of arrays has no rows: its shape is ()")
@@ -170,6 +174,9 @@ def _mlx_gather(column: Any) -> Callable[[memoryview], Any]:
 def _iterator(given: Any, label: str) -> Iterator[Any]:
     if not hasattr(given, "__iter__"):
         raise TypeError(f"the factory of {label} returns an iterable; it gave {given!r}")
+    if isinstance(given, Mapping):
+        raise TypeError(f"the factory of {label} returns rows, not a {type(given).__name__}, which gives its keys")
+    refuse_table(f"the factory of {label}", given, iterated=True)
     return iter(given)
 
 
