@@ -154,10 +154,14 @@ def _follow(what: str, name: str, path: tuple[str | int, ...], batch: Any) -> An
     value = batch
     for step in path:
         try:
+            if isinstance(step, int) and hasattr(value, "shape"):
+                raise IndexError  # it would be a row of the array
             value = value[step]
         except (KeyError, IndexError, TypeError, ValueError):
             told = "" if value is batch else f" in {describe(value)}"
-            raise ValueError(f"{what} finds no {step!r} for {name!r}{told}: the batch is {describe(batch)}") from None
+            hint = "; a column of an array is a function, lambda batch: batch[:, 0]" if hasattr(value, "shape") else ""
+            where = f"{what} finds no {step!r} for {name!r}{told}"
+            raise ValueError(f"{where}: the batch is {describe(batch)}{hint}") from None
     return value
 
 

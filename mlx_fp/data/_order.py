@@ -128,9 +128,9 @@ def batch(n: int, *, drop_last: bool = False, stack: Callable[[list[Any]], Any] 
     """Join every `n` items into one batch, the last ones too when they are fewer, unless `drop_last`.
 
     Columns of `arrays` are gathered, `(b, ...)` each; rows are stacked by `data.stack`, or by another function of a
-    list of rows: `stack=list` leaves them as they are, to be padded. A list inside a row is taken for a container
-    and joined place by place, so `{"ids": [1, 2, 3]}` gives three arrays `(b,)`: make it an array before, `np.array`,
-    or pad. ValueError unless `n` is an integer of at least 1.
+    list of rows: `stack=list` leaves them as they are, to be padded. A list of numbers inside a row is an array, so
+    rows of `{"ids": [1, 2, 3]}` give one `(b, 3)`; where lengths differ, pad them. ValueError unless `n` is an integer
+    of at least 1.
 
     >>> from toolz import pipe
     >>> from mlx_fp import data
