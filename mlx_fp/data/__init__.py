@@ -8,7 +8,7 @@
 """
 
 from ._collate import bind, collate
-from ._combine import cache, concat, interleave, mix, repeat, zip
+from ._combine import cache, concat, repeat, zip
 from ._cursor import Cursor
 from ._dataset import Dataset, Operation, Source
 from ._order import batch, shard, shuffle, skip, take, window
@@ -19,6 +19,7 @@ from ._schema import schema
 from ._source import arrays, as_dataset, source, stream
 from ._splits import Splits, split, splits
 from ._stack import stack, unstack
+from ._turns import interleave, mix
 
 __all__ = [
     "Cursor",
