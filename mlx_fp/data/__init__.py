@@ -7,13 +7,14 @@
 ([1, 9, 25, 49, 81], [1, 9])
 """
 
+from ._bucket import bucket
 from ._collate import bind, collate
 from ._combine import cache, concat, repeat, zip
 from ._cursor import Cursor
 from ._dataset import Dataset, Operation, Source
 from ._order import batch, shard, shuffle, skip, take, window
+from ._pad import pad
 from ._prefetch import prefetch
-from ._ragged import bucket, pad
 from ._rows import enumerate, filter, flat_map, map, tap, unbatch
 from ._schema import schema
 from ._source import arrays, as_dataset, source, stream

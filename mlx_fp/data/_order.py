@@ -138,6 +138,8 @@ def batch(n: int, *, drop_last: bool = False, stack: Callable[[list[Any]], Any] 
     [['a', 'b'], ['c', 'd'], ['e']]
     """
     size = natural(n, "the n of batch(n)", least=1)
+    if not callable(stack):
+        raise TypeError(f"the stack of batch is a function of a list of rows, as in stack=list; got {stack!r}")
     extra = f"{', drop_last=True' if drop_last else ''}{'' if stack is stacked else f', stack={name_of(stack)}'}"
     label = f"batch({size}{extra})"
 

@@ -84,6 +84,8 @@ def enumerate(start: int = 0) -> Operation:
     >>> list(pipe(data.source("ab"), data.enumerate()))
     [(0, 'a'), (1, 'b')]
     """
+    if not hasattr(start, "__index__"):
+        raise TypeError(f"the start of enumerate is an integer; got {start!r}")
     label = f"enumerate({start})" if start else "enumerate()"
     numbers = lambda rows, now: builtins.enumerate(rows, start + now.start)  # noqa: E731
     return Operation(label, numbers, size=lambda size: size, seek=same)

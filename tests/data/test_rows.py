@@ -405,3 +405,9 @@ def test_an_error_of_a_batch_of_rows_notes_it():
     with pytest.raises(ValueError, match="cannot stack row: row 0 has shape") as error:
         list(data.batch(2)(ragged))
     assert error.value.__notes__ == ["at operation=batch(2), split=train, epoch=0, index=1"]
+
+
+@pytest.mark.parametrize("start", ["a", 1.5, None])
+def test_a_start_of_enumerate_that_is_no_integer_is_refused_when_built(start):
+    with pytest.raises(TypeError, match="the start of enumerate is an integer; got"):
+        data.enumerate(start)
