@@ -9,9 +9,10 @@ from dataclasses import replace
 from itertools import count
 from typing import Any
 
-from ._cursor import Cursor, Pass, close, natural
+from ._cursor import Pass, close, natural
 from ._dataset import Dataset, Operation, Source
 from ._lazy import evaluated
+from ._owned import owned
 from ._source import as_dataset
 from ._view import join, side_by_side
 
@@ -86,7 +87,8 @@ def zip(*datasets: Any, **by_name: Any) -> Dataset:
 def cache() -> Operation:
     """Keep the items of epoch 0 of what comes before in memory, and hand those out in every epoch.
 
-    They are read as they are needed, MLX arrays evaluated, and kept once an epoch was read to its end.
+    They are read as they are needed, MLX arrays evaluated, and kept once an epoch was read to its end. Each is handed
+    out as a copy, which may be changed in place; objects that are no containers and no arrays are shared.
 
     >>> from toolz import pipe
     >>> from mlx_fp import data
@@ -145,7 +147,7 @@ def _one_after_another(turns: Any, now: Pass, endless: bool = False) -> Generato
             left -= size
             continue
         start = seen = left if size else 0
-        with closing(dataset.open(Cursor(at.epoch, start), kind=at.kind)) as rows:
+        with closing(dataset.read(replace(at, start=start))) as rows:
             for row in rows:
                 seen += 1
                 if seen > left:
@@ -157,7 +159,7 @@ def _one_after_another(turns: Any, now: Pass, endless: bool = False) -> Generato
 
 def _zipped(parts: Sequence[Dataset], now: Pass, together: Callable[[Any], Any]) -> Generator[Any, None, None]:
     with ExitStack() as opened:
-        readers = [part.open(Cursor(now.epoch, now.start), kind=now.kind) for part in parts]
+        readers = [part.read(now) for part in parts]
         for reader in readers:
             opened.callback(close, reader)
         yield from map(together, builtins.zip(*readers, strict=False))
@@ -168,14 +170,14 @@ def _cached(dataset: Dataset) -> Callable[[Pass], Iterator[Any]]:
 
     def rows(now: Pass) -> Iterator[Any]:
         if kept:
-            yield from kept[0][now.start :]
+            yield from map(owned, kept[0][now.start :])
             return
         read: list[Any] = []
-        with closing(dataset.open(Cursor(0), kind=now.kind)) as source:
+        with closing(dataset.read(replace(now, epoch=0, start=0, owned=False))) as source:
             for item in source:
                 read.append(evaluated(item))
                 if len(read) > now.start:
-                    yield item
+                    yield owned(item)
         kept[:] = [read]
 
     return rows

@@ -40,7 +40,7 @@ def shuffle(*, seed: int, window: int | None = None) -> Operation:
     if window is not None:
         held = natural(window, "the window of shuffle", least=1)
         label = f"shuffle(seed={seed}, window={held})"
-        return Operation(label, lambda rows, now: _mixed_up(rows, held, seed, now), size=lambda size: size)
+        return Operation(label, lambda rows, now: _mixed_up(rows, held, seed, now), size=lambda size: size, calls=False)
     return Operation(
         f"shuffle(seed={seed})",
         on_order=lambda order, now: gather(order, permutation(seed, now.epoch, len(order))),
@@ -68,6 +68,7 @@ def take(n: int | Callable[..., int]) -> Operation:
         on_order=lambda order, now: order[: count(now)],
         size=lambda size: None if callable(n) else min(size, n),
         seek=same,
+        calls=False,
     )
 
 
@@ -86,6 +87,7 @@ def skip(n: int | Callable[..., int]) -> Operation:
         on_order=lambda order, now: order[count(now) :],
         size=lambda size: None if callable(n) else max(size - n, 0),
         seek=lambda index, now: index + count(now),
+        calls=False,
     )
 
 
@@ -121,6 +123,7 @@ def shard(index: int, count: int, *, drop_last: bool = False) -> Operation:
         on_order=lambda order, now: order[index : end(len(order)) : all_of],
         size=lambda size: len(range(index, end(size), all_of)),
         seek=lambda i, now: index + i * all_of,
+        calls=False,
     )
 
 
@@ -159,6 +162,7 @@ def batch(n: int, *, drop_last: bool = False, stack: Callable[[list[Any]], Any] 
         else None,
         size=count,
         seek=lambda index, now: index * size,
+        calls=stack not in (stacked, list),
     )
 
 
@@ -185,6 +189,7 @@ def window(n: int, *, step: int = 1) -> Operation:
         on_order=lambda order, now: Groups(order, starts(len(order)), size),
         size=lambda items: len(starts(items)),
         seek=lambda index, now: index * stride,
+        calls=False,
     )
 
 

@@ -75,7 +75,7 @@ def pad(
             rows = [{**_dict(row), lengths: next(_lengths(row), 0)} for row in rows]
         return _padded(rows, filling, fills, "row")
 
-    return each(f"pad({label}, side='left')" if filling.left else f"pad({label})", lambda now: padded)
+    return each(f"pad({label}, side='left')" if filling.left else f"pad({label})", lambda now: padded, calls=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,7 +73,7 @@ def unbatch() -> Operation:
     >>> list(pipe(data.source([1, 2, 3]), data.map(lambda n: {"n": n}), data.batch(2), data.unbatch()))[2]
     {'n': array(3, dtype=int32)}
     """
-    return Operation("unbatch()", lambda rows, now: _flat(unstack, rows, now, "unbatch()"))
+    return Operation("unbatch()", lambda rows, now: _flat(unstack, rows, now, "unbatch()"), calls=False)
 
 
 def enumerate(start: int = 0) -> Operation:
@@ -88,7 +88,7 @@ def enumerate(start: int = 0) -> Operation:
         raise TypeError(f"the start of enumerate is an integer; got {start!r}")
     label = f"enumerate({start})" if start else "enumerate()"
     numbers = lambda rows, now: builtins.enumerate(rows, start + now.start)  # noqa: E731
-    return Operation(label, numbers, size=lambda size: size, seek=same)
+    return Operation(label, numbers, size=lambda size: size, seek=same, calls=False)
 
 
 def tap(f: Callable[..., Any]) -> Operation:
@@ -110,14 +110,15 @@ def tap(f: Callable[..., Any]) -> Operation:
     return each(label, bind)
 
 
-def each(label: str, bind: Callable[[Pass], Callable[[Any], Any]]) -> Operation:
-    """Make an operation of what makes of a pass a function of one item.
+def each(label: str, bind: Callable[[Pass], Callable[[Any], Any]], *, calls: bool = True) -> Operation:
+    """Make an operation of what makes of a pass a function of one item; see `Operation` for `calls`.
 
     >>> from mlx_fp import data
     >>> list(each("double", lambda now: lambda n: 2 * n)(data.source([1, 2])))
     [2, 4]
     """
-    return Operation(label, lambda rows, now: mapped(bind(now), rows, now, label), size=lambda size: size, seek=same)
+    on_rows = lambda rows, now: mapped(bind(now), rows, now, label)  # noqa: E731
+    return Operation(label, on_rows, size=lambda size: size, seek=same, calls=calls)
 
 
 def bind_context(call: Named, now: Pass, seed: int | None = None) -> Callable[[Any], Any]:

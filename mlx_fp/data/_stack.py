@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from ..core._errors import refuse_mask
 
-__all__ = ["alike", "describe", "is_array", "is_numbers", "stack", "unstack"]
+__all__ = ["alike", "describe", "is_array", "is_array_type", "is_numbers", "stack", "unstack"]
 
 _NUMBERS = (bool, int, float)
 _WORDS: dict[str, Callable[[Any], str]] = {
@@ -49,6 +49,15 @@ def is_array(value: object, module: str, name: str) -> bool:
     False
     """
     return isinstance(value, getattr(sys.modules.get(module), name, ()))
+
+
+def is_array_type(kind: type, module: str, name: str) -> bool:
+    """Return whether a class is one of a module that may not be installed, or is made of it.
+
+    >>> is_array_type(list, "numpy", "ndarray")
+    False
+    """
+    return issubclass(kind, getattr(sys.modules.get(module), name, ()))
 
 
 def is_numbers(value: object) -> bool:

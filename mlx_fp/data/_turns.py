@@ -11,7 +11,7 @@ from math import isfinite
 from typing import Any, Protocol
 
 from ._combine import labels, parts_of, total
-from ._cursor import Cursor, Pass, close, replayed
+from ._cursor import Pass, close, replayed
 from ._dataset import Dataset, Source
 from ._random import draws, seeded
 
@@ -139,8 +139,7 @@ def _in_turn(
             return
         given[i] += 1
     with ExitStack() as opened:
-        places = [Cursor(now.epoch, start) for start in given]
-        readers = [part.open(at, kind=now.kind) for part, at in zip(parts, places, strict=True)]
+        readers = [part.read(replace(now, start=start)) for part, start in zip(parts, given, strict=True)]
         for reader in readers:
             opened.callback(close, reader)
         while (i := turns.next()) is not None:

@@ -299,7 +299,9 @@ def test_what_is_no_batch_cannot_be_taken_apart(batch, message):
 def test_tap_sees_every_item_and_changes_none():
     seen = []
     rows = [{"x": 1}, {"x": 2}]
-    assert all(a is b for a, b in zip(pipe(data.source(rows), data.tap(seen.append)), rows, strict=True))
+    passed = list(pipe(data.source(rows), data.tap(seen.append)))
+    assert all(a is b for a, b in zip(passed, seen, strict=True))
+    assert passed == rows
     assert seen == rows
 
 
