@@ -16,6 +16,7 @@ from ._order import batch, shard, shuffle, skip, take, window
 from ._pad import pad
 from ._prefetch import prefetch
 from ._rows import enumerate, filter, flat_map, map, tap, unbatch
+from ._sample import sample
 from ._schema import schema
 from ._source import arrays, as_dataset, source, stream
 from ._splits import Splits, split, splits
@@ -45,6 +46,7 @@ __all__ = [
     "pad",
     "prefetch",
     "repeat",
+    "sample",
     "schema",
     "shard",
     "shuffle",
