@@ -21,6 +21,7 @@ __all__ = ["bind_context", "each", "enumerate", "filter", "flat_map", "map", "ta
 def map(f: Callable[..., Any], *, key: int | None = None) -> Operation:
     """Replace each item by `f(item)`; `f` also gets `index=`, `epoch=` and `kind=` if it names them.
 
+    `f` may change the item in place: dicts, lists, tuples and arrays that a source or a cache keeps come as copies.
     With a seed as `key`, `f` must name `key` too: a random key of the row's own, a pure function of
     `(seed, epoch, index)`. Raise TypeError when `f` requires anything else.
 

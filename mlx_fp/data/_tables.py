@@ -13,6 +13,9 @@ _CALLS = {
 }
 """What gives rows, by an attribute that tells the kind of table."""
 
+_FORMATS = ("arrow", "pandas", "polars")
+"""The formats of a Hugging Face dataset whose rows are tables."""
+
 
 def refuse_table(what: str, given: Any, *, iterated: bool = False) -> None:
     """Raise TypeError for a table or a labelled column, and say how to get its rows by position.
@@ -26,6 +29,9 @@ def refuse_table(what: str, given: Any, *, iterated: bool = False) -> None:
     Traceback (most recent call last):
     TypeError: source takes rows by position, and a Frame is no such sequence: write table.to_dicts()
     """
+    form = getattr(given, "format", None)
+    if isinstance(form, dict) and form.get("type") in _FORMATS:  # a Hugging Face dataset
+        raise TypeError(f"{what}: rows in the format {form['type']!r} are tables: write .with_format(None)")
     remedy = _remedy(given, iterated)
     if remedy:
         kind = type(given).__name__

@@ -132,6 +132,20 @@ def test_the_scalars_of_an_arrow_array_are_no_numbers_and_are_refused():
         assert [row[0] for row in data.arrays(np.asarray(column))] == [1, 2]
 
 
+@pytest.mark.parametrize("name", ["arrow", "pandas"])
+def test_a_dataset_whose_rows_are_tables_is_refused_and_its_plain_rows_are_taken(name):
+    pytest.importorskip(name.replace("arrow", "pyarrow"))
+    datasets = pytest.importorskip("datasets")
+    given = datasets.Dataset.from_list([{"ids": [1, 2], "y": 0}, {"ids": [3, 4], "y": 1}]).with_format(name)
+    with pytest.raises(
+        TypeError, match=f"source: rows in the format '{name}' are tables: write .with_format\\(None\\)"
+    ):
+        data.source(given)
+    (batch,) = pipe(data.source(given.with_format(None)), data.shuffle(seed=0), data.batch(2))
+    assert sorted(batch["ids"].tolist()) == [[1, 2], [3, 4]]
+    assert batch["y"].shape == (2,)
+
+
 def test_sequences_that_are_indexed_by_position_pass():
     pd = pytest.importorskip("pandas")
     assert list(data.source(pd.Index([3, 4]))) == [3, 4]
