@@ -7,18 +7,21 @@
 ([1, 9, 25, 49, 81], [1, 9])
 """
 
+from ._bucket import bucket
 from ._collate import bind, collate
-from ._combine import cache, concat, interleave, mix, repeat, zip
+from ._combine import cache, concat, repeat, zip
 from ._cursor import Cursor
 from ._dataset import Dataset, Operation, Source
 from ._order import batch, shard, shuffle, skip, take, window
+from ._pad import pad
 from ._prefetch import prefetch
-from ._ragged import bucket, pad
 from ._rows import enumerate, filter, flat_map, map, tap, unbatch
+from ._sample import sample
 from ._schema import schema
 from ._source import arrays, as_dataset, source, stream
 from ._splits import Splits, split, splits
 from ._stack import stack, unstack
+from ._turns import interleave, mix
 
 __all__ = [
     "Cursor",
@@ -43,6 +46,7 @@ __all__ = [
     "pad",
     "prefetch",
     "repeat",
+    "sample",
     "schema",
     "shard",
     "shuffle",

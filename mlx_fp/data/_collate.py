@@ -52,7 +52,7 @@ def collate(spec: str | Mapping[str, Selector] | Callable[..., Any]) -> Operatio
         call = _function(spec)
         return each(f"collate({name_of(spec)})", lambda now: _on_batch(call, now))
     if spec == "auto":
-        return each("collate('auto')", lambda now: _automatic)
+        return each("collate('auto')", lambda now: _automatic, calls=False)
     if isinstance(spec, str):
         if spec not in NAMED:
             raise ValueError(unknown("collate", spec, [*NAMED, "auto"]))
@@ -86,7 +86,7 @@ def bind(to: Mapping[str, Selector] | Callable[..., Any]) -> Operation:
     names = {p.name: p.default is Parameter.empty for p in parameters}
     if not names:
         raise TypeError(f"bind takes a loss with parameters of the batch's after the model; {name_of(to)!r} has none")
-    return each(f"bind({name_of(to)})", lambda now: lambda batch: bound(batch, names, name_of(to)))
+    return each(f"bind({name_of(to)})", lambda now: lambda batch: bound(batch, names, name_of(to)), calls=False)
 
 
 def bound(batch: Any, names: Mapping[str, bool], loss: str) -> dict[str, Any]:
@@ -135,7 +135,7 @@ def _selecting(what: str, label: str, spec: Mapping[str, Selector]) -> Operation
         gets = {name: get(now) for name, get in getters.items()}
         return lambda batch: {name: get(batch) for name, get in gets.items()}
 
-    return each(f"{what}({label})", selects)
+    return each(f"{what}({label})", selects, calls=any(map(callable, spec.values())))
 
 
 def _getter(what: str, name: str, selector: Selector) -> Callable[[Pass], Callable[[Any], Any]]:
@@ -154,10 +154,14 @@ def _follow(what: str, name: str, path: tuple[str | int, ...], batch: Any) -> An
     value = batch
     for step in path:
         try:
+            if isinstance(step, int) and hasattr(value, "shape"):
+                raise IndexError  # it would be a row of the array
             value = value[step]
         except (KeyError, IndexError, TypeError, ValueError):
             told = "" if value is batch else f" in {describe(value)}"
-            raise ValueError(f"{what} finds no {step!r} for {name!r}{told}: the batch is {describe(batch)}") from None
+            hint = "; a column of an array is a function, lambda batch: batch[:, 0]" if hasattr(value, "shape") else ""
+            where = f"{what} finds no {step!r} for {name!r}{told}"
+            raise ValueError(f"{where}: the batch is {describe(batch)}{hint}") from None
     return value
 
 

@@ -9,17 +9,14 @@ from dataclasses import replace
 from itertools import count
 from typing import Any
 
-from ._cursor import Cursor, Pass, close, natural, replayed
+from ._cursor import Pass, close, natural
 from ._dataset import Dataset, Operation, Source
 from ._lazy import evaluated
-from ._random import draws, seeded
+from ._owned import owned
 from ._source import as_dataset
 from ._view import join, side_by_side
 
-__all__ = ["cache", "concat", "interleave", "mix", "repeat", "zip"]
-
-Turns = Callable[[list[int]], int]
-"""Says whose turn it is, of the numbers of the datasets that have items left."""
+__all__ = ["cache", "concat", "labels", "parts_of", "repeat", "total", "zip"]
 
 
 def concat(*datasets: Any) -> Dataset:
@@ -30,8 +27,8 @@ def concat(*datasets: Any) -> Dataset:
     >>> list(concat(["a", "b"], ["c"]))
     ['a', 'b', 'c']
     """
-    parts = _parts("concat", datasets)
-    return _joined(f"concat({_labels(parts)})", parts, lambda now: builtins.zip(parts, [now] * len(parts), strict=True))
+    parts = parts_of("concat", datasets)
+    return _joined(f"concat({labels(parts)})", parts, lambda now: builtins.zip(parts, [now] * len(parts), strict=True))
 
 
 def repeat(n: int | None = None) -> Operation:
@@ -72,76 +69,26 @@ def zip(*datasets: Any, **by_name: Any) -> Dataset:
     """
     if bool(datasets) == bool(by_name):
         raise TypeError("zip takes datasets, all by position or all by name")
-    parts = _parts("zip", [*datasets, *by_name.values()])
+    parts = parts_of("zip", [*datasets, *by_name.values()])
     sizes = [part.size for part in parts]
     known = [size for size in sizes if size is not None]
     if len(set(known)) > 1:
         raise ValueError(f"the datasets of zip have different lengths, {', '.join(map(str, known))}: take(n) of them")
     names = tuple(by_name)
     together = (lambda items: dict(builtins.zip(names, items, strict=True))) if names else tuple
-    label = f"zip({_labels(parts, names)})"
+    label = f"zip({labels(parts, names)})"
     if all(part.indexed for part in parts):
         return Dataset(
-            Source(label, _sum(sizes, min), view=lambda now: side_by_side([p.view(now) for p in parts], together))
+            Source(label, total(sizes, min), view=lambda now: side_by_side([p.view(now) for p in parts], together))
         )
-    return Dataset(Source(label, _sum(sizes, min), rows=lambda now: _zipped(parts, now, together)))
-
-
-def interleave(*datasets: Any) -> Dataset:
-    """Return the dataset of one item of each dataset after the other, until all have ended.
-
-    >>> list(interleave("abc", "xy"))
-    ['a', 'x', 'b', 'y', 'c']
-    """
-    parts = _parts("interleave", datasets)
-
-    def turns(now: Pass) -> Turns:
-        at = -1
-
-        def turn(left: list[int]) -> int:
-            nonlocal at
-            at = next((i for i in left if i > at), left[0])
-            return at
-
-        return turn
-
-    return _merged(f"interleave({_labels(parts)})", parts, turns)
-
-
-def mix(*datasets: Any, weights: Sequence[float], seed: int) -> Dataset:
-    """Return the dataset of items drawn from the datasets in proportion to `weights`, until all have ended.
-
-    Each dataset's items come in its own order; whose turn it is, is a pure function of `(seed, epoch)`. Raise
-    ValueError unless there is a positive weight for each dataset.
-
-    >>> "".join(mix("abcdef", "xyz", weights=(2, 1), seed=7))
-    'abcxdeyzf'
-    """
-    parts = _parts("mix", datasets)
-    seeded(seed, "mix")
-    if len(weights) != len(parts) or not all(weight > 0 for weight in weights):
-        raise ValueError(f"mix takes a positive weight for each of {len(parts)} datasets; got {tuple(weights)}")
-
-    def turns(now: Pass) -> Turns:
-        draw = draws(seed, now.epoch).random
-
-        def turn(left: list[int]) -> int:
-            rest = draw() * sum(weights[i] for i in left)
-            for i in left:
-                rest -= weights[i]
-                if rest < 0:
-                    return i
-            return left[-1]
-
-        return turn
-
-    return _merged(f"mix({_labels(parts)}, weights={tuple(weights)}, seed={seed})", parts, turns)
+    return Dataset(Source(label, total(sizes, min), rows=lambda now: _zipped(parts, now, together)))
 
 
 def cache() -> Operation:
     """Keep the items of epoch 0 of what comes before in memory, and hand those out in every epoch.
 
-    They are read as they are needed, MLX arrays evaluated, and kept once an epoch was read to its end.
+    They are read as they are needed, MLX arrays evaluated, and kept once an epoch was read to its end. Each is handed
+    out as a copy, which may be changed in place; objects that are no containers and no arrays are shared.
 
     >>> from toolz import pipe
     >>> from mlx_fp import data
@@ -154,23 +101,38 @@ def cache() -> Operation:
     return Operation("cache()", whole=lambda dataset: Source("cache()", dataset.size, rows=_cached(dataset)))
 
 
-def _parts(what: str, datasets: Sequence[Any]) -> list[Dataset]:
+def parts_of(what: str, datasets: Sequence[Any]) -> list[Dataset]:
+    """Return what a verb joins as datasets; ValueError where there are none.
+
+    >>> parts_of("concat", ["ab", [1, 2]])
+    [source(str of 2), source(list of 2)]
+    """
     if not datasets:
         raise ValueError(f"{what} needs at least one dataset")
     return [as_dataset(dataset) for dataset in datasets]
 
 
-def _labels(parts: Sequence[Dataset], names: Sequence[str] = ()) -> str:
+def labels(parts: Sequence[Dataset], names: Sequence[str] = ()) -> str:
+    """Return the datasets in words, by name where they have names.
+
+    >>> labels(parts_of("zip", ["ab", "xy"]), ["a", "b"])
+    'a=source(str of 2), b=source(str of 2)'
+    """
     shown = [f"{name}={part!r}" for name, part in builtins.zip(names, parts, strict=False)]
     return ", ".join(shown or map(repr, parts))
 
 
-def _sum(sizes: Sequence[int | None], of: Callable[[Any], int] = sum) -> int | None:
+def total(sizes: Sequence[int | None], of: Callable[[Any], int] = sum) -> int | None:
+    """Return the sum of sizes, or another fold of them; None where one is not known.
+
+    >>> total([2, 3]), total([2, 3], min), total([2, None])
+    (5, 2, None)
+    """
     return None if None in sizes else of(sizes)
 
 
 def _joined(label: str, parts: Sequence[Dataset], turns: Callable[[Pass], Any]) -> Dataset:
-    size = _sum([part.size for part in parts])
+    size = total([part.size for part in parts])
     if all(part.indexed for part in parts):
         return Dataset(Source(label, size, view=lambda now: join([part.view(at) for part, at in turns(now)])))
     return Dataset(Source(label, size, rows=lambda now: _one_after_another(turns(now), now)))
@@ -185,7 +147,7 @@ def _one_after_another(turns: Any, now: Pass, endless: bool = False) -> Generato
             left -= size
             continue
         start = seen = left if size else 0
-        with closing(dataset.open(Cursor(at.epoch, start), kind=at.kind)) as rows:
+        with closing(dataset.read(replace(at, start=start))) as rows:
             for row in rows:
                 seen += 1
                 if seen > left:
@@ -197,47 +159,10 @@ def _one_after_another(turns: Any, now: Pass, endless: bool = False) -> Generato
 
 def _zipped(parts: Sequence[Dataset], now: Pass, together: Callable[[Any], Any]) -> Generator[Any, None, None]:
     with ExitStack() as opened:
-        readers = [part.open(Cursor(now.epoch, now.start), kind=now.kind) for part in parts]
+        readers = [part.read(now) for part in parts]
         for reader in readers:
             opened.callback(close, reader)
         yield from map(together, builtins.zip(*readers, strict=False))
-
-
-def _merged(label: str, parts: Sequence[Dataset], turns: Callable[[Pass], Turns]) -> Dataset:
-    sizes = [part.size for part in parts]
-    known = None not in sizes
-
-    def rows(now: Pass) -> Iterator[Any]:
-        if known:
-            return _in_turn(parts, now, turns(now), sizes)
-        return replayed(_in_turn(parts, replace(now, start=0), turns(now), sizes), now, label)
-
-    return Dataset(Source(label, _sum(sizes), rows=rows))
-
-
-def _in_turn(
-    parts: Sequence[Dataset], now: Pass, turn: Turns, sizes: Sequence[int | None]
-) -> Generator[Any, None, None]:
-    """Hand out items as their turn comes; up to the pass's start only count them, which takes their sizes."""
-    left, given = list(range(len(parts))), [0] * len(parts)
-    for _ in range(now.start):
-        while left and given[i := turn(left)] == sizes[i]:
-            left.remove(i)
-        if not left:
-            return
-        given[i] += 1
-    with ExitStack() as opened:
-        places = [Cursor(now.epoch, start) for start in given]
-        readers = [part.open(at, kind=now.kind) for part, at in builtins.zip(parts, places, strict=True)]
-        for reader in readers:
-            opened.callback(close, reader)
-        while left:
-            i = turn(left)
-            for item in readers[i]:
-                yield item
-                break
-            else:
-                left.remove(i)
 
 
 def _cached(dataset: Dataset) -> Callable[[Pass], Iterator[Any]]:
@@ -245,14 +170,14 @@ def _cached(dataset: Dataset) -> Callable[[Pass], Iterator[Any]]:
 
     def rows(now: Pass) -> Iterator[Any]:
         if kept:
-            yield from kept[0][now.start :]
+            yield from map(owned, kept[0][now.start :])
             return
         read: list[Any] = []
-        with closing(dataset.open(Cursor(0), kind=now.kind)) as source:
+        with closing(dataset.read(replace(now, epoch=0, start=0, owned=False))) as source:
             for item in source:
                 read.append(evaluated(item))
                 if len(read) > now.start:
-                    yield item
+                    yield owned(item)
         kept[:] = [read]
 
     return rows

@@ -44,6 +44,8 @@ class Pass:
     epoch: int
     kind: str
     start: int = 0
+    owned: bool = False
+    """Whether items go to functions of the user's, which may change them in place: then no source keeps them."""
 
 
 def mapped(f: Callable[[Any], Any], rows: Any, now: Pass, label: str) -> Iterator[Any]:

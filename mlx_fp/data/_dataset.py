@@ -45,7 +45,8 @@ class Operation:
     Without `on_order` it starts the row part of the pipe; without `on_rows` it must come before that part.
     `seek(index, now)` says which item in the item `index` out begins at; there `on_rows` is given rows from that item
     on, and `now.start` is `index`. Without `seek` it reads from the first item, and what was handed out is read again.
-    `whole` makes a new source of the dataset instead.
+    `whole` makes a new source of the dataset instead. Where `calls` is true, sources give it items of its own, which
+    it may change in place.
 
     >>> from mlx_fp.data import source
     >>> twice = Operation("twice", on_rows=lambda rows, now: (2 * row for row in rows), seek=same)
@@ -61,6 +62,8 @@ class Operation:
     whole: Callable[[Dataset], Source] | None = None
     needs: str = ""
     """What to do where indices are needed and rows come."""
+    calls: bool = True
+    """Whether a function of the user's gets the items, which it may change in place."""
 
     def __call__(self, dataset: Dataset) -> Dataset:
         """Return the dataset with this operation after its others."""
@@ -147,7 +150,11 @@ class Dataset:
         """
         if not isinstance(cursor, Cursor):
             raise TypeError(f"open takes a Cursor(epoch, index); got {cursor!r}")
-        return _read(self, Pass(cursor.epoch, kind, cursor.index))
+        return self.read(Pass(cursor.epoch, kind, cursor.index))
+
+    def read(self, now: Pass) -> Generator[Any, None, None]:
+        """Return an iterator over the items of a pass from its start on; see `open`."""
+        return _read(self, now)
 
     def view(self, now: Pass) -> View:
         """Return the items of a pass by number; only where `indexed`."""
@@ -169,6 +176,8 @@ def _view(source: Source, operations: tuple[Operation, ...], now: Pass) -> View:
 def _read(dataset: Dataset, now: Pass) -> Generator[Any, None, None]:
     """Open each part at the item that the part after it begins with, and hand out what the last one gives."""
     indexed, rest = dataset.parts
+    if any(operation.calls for operation in rest):
+        now = replace(now, owned=True)
     passes = _passes(rest, now)
     with ExitStack() as opened:
         rows = _first(dataset.source, indexed, passes[0])

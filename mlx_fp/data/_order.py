@@ -40,7 +40,7 @@ def shuffle(*, seed: int, window: int | None = None) -> Operation:
     if window is not None:
         held = natural(window, "the window of shuffle", least=1)
         label = f"shuffle(seed={seed}, window={held})"
-        return Operation(label, lambda rows, now: _mixed_up(rows, held, seed, now), size=lambda size: size)
+        return Operation(label, lambda rows, now: _mixed_up(rows, held, seed, now), size=lambda size: size, calls=False)
     return Operation(
         f"shuffle(seed={seed})",
         on_order=lambda order, now: gather(order, permutation(seed, now.epoch, len(order))),
@@ -68,6 +68,7 @@ def take(n: int | Callable[..., int]) -> Operation:
         on_order=lambda order, now: order[: count(now)],
         size=lambda size: None if callable(n) else min(size, n),
         seek=same,
+        calls=False,
     )
 
 
@@ -86,6 +87,7 @@ def skip(n: int | Callable[..., int]) -> Operation:
         on_order=lambda order, now: order[count(now) :],
         size=lambda size: None if callable(n) else max(size - n, 0),
         seek=lambda index, now: index + count(now),
+        calls=False,
     )
 
 
@@ -121,6 +123,7 @@ def shard(index: int, count: int, *, drop_last: bool = False) -> Operation:
         on_order=lambda order, now: order[index : end(len(order)) : all_of],
         size=lambda size: len(range(index, end(size), all_of)),
         seek=lambda i, now: index + i * all_of,
+        calls=False,
     )
 
 
@@ -128,9 +131,9 @@ def batch(n: int, *, drop_last: bool = False, stack: Callable[[list[Any]], Any] 
     """Join every `n` items into one batch, the last ones too when they are fewer, unless `drop_last`.
 
     Columns of `arrays` are gathered, `(b, ...)` each; rows are stacked by `data.stack`, or by another function of a
-    list of rows: `stack=list` leaves them as they are, to be padded. A list inside a row is taken for a container
-    and joined place by place, so `{"ids": [1, 2, 3]}` gives three arrays `(b,)`: make it an array before, `np.array`,
-    or pad. ValueError unless `n` is an integer of at least 1.
+    list of rows: `stack=list` leaves them as they are, to be padded. A list of numbers inside a row is an array, so
+    rows of `{"ids": [1, 2, 3]}` give one `(b, 3)`; where lengths differ, pad them. ValueError unless `n` is an integer
+    of at least 1.
 
     >>> from toolz import pipe
     >>> from mlx_fp import data
@@ -138,6 +141,8 @@ def batch(n: int, *, drop_last: bool = False, stack: Callable[[list[Any]], Any] 
     [['a', 'b'], ['c', 'd'], ['e']]
     """
     size = natural(n, "the n of batch(n)", least=1)
+    if not callable(stack):
+        raise TypeError(f"the stack of batch is a function of a list of rows, as in stack=list; got {stack!r}")
     extra = f"{', drop_last=True' if drop_last else ''}{'' if stack is stacked else f', stack={name_of(stack)}'}"
     label = f"batch({size}{extra})"
 
@@ -157,6 +162,7 @@ def batch(n: int, *, drop_last: bool = False, stack: Callable[[list[Any]], Any] 
         else None,
         size=count,
         seek=lambda index, now: index * size,
+        calls=stack not in (stacked, list),
     )
 
 
@@ -183,6 +189,7 @@ def window(n: int, *, step: int = 1) -> Operation:
         on_order=lambda order, now: Groups(order, starts(len(order)), size),
         size=lambda items: len(starts(items)),
         seek=lambda index, now: index * stride,
+        calls=False,
     )
 
 

@@ -88,7 +88,7 @@ def prefetch(n: int = 2) -> Operation:
     def on_rows(rows: Iterator[Any], now: Pass) -> Iterator[Any]:
         return _prefetched(mapped(evaluated, rows, now, label), ahead)
 
-    return Operation(label, on_rows, size=lambda size: size, seek=same)
+    return Operation(label, on_rows, size=lambda size: size, seek=same, calls=False)
 
 
 def _prefetched(rows: Iterator[Any], ahead: int) -> Generator[Any, None, None]:

@@ -23,13 +23,15 @@ def seeded(seed: int, what: str) -> int:
     return seed
 
 
-def draws(seed: int, epoch: int) -> Random:
+def draws(seed: int, epoch: int, stream: int = 0) -> Random:
     """Return Python's generator for an epoch; its `random()` is the same in every version of Python.
+
+    Generators of different streams have nothing in common.
 
     >>> draws(7, 0).random() == draws(7, 0).random() != draws(7, 1).random()
     True
     """
-    return Random((seed << 64) | epoch)
+    return Random((stream << 96) | (seed << 64) | epoch)
 
 
 def row_key(seed: int, epoch: int, index: int) -> Any:

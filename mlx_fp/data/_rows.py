@@ -13,6 +13,7 @@ from ._cursor import CONTEXT, Pass, blame, close, mapped
 from ._dataset import Operation, same
 from ._random import row_key, seeded
 from ._stack import unstack
+from ._tables import refuse_table
 
 __all__ = ["bind_context", "each", "enumerate", "filter", "flat_map", "map", "tap", "unbatch"]
 
@@ -20,6 +21,7 @@ __all__ = ["bind_context", "each", "enumerate", "filter", "flat_map", "map", "ta
 def map(f: Callable[..., Any], *, key: int | None = None) -> Operation:
     """Replace each item by `f(item)`; `f` also gets `index=`, `epoch=` and `kind=` if it names them.
 
+    `f` may change the item in place: dicts, lists, tuples and arrays that a source or a cache keeps come as copies.
     With a seed as `key`, `f` must name `key` too: a random key of the row's own, a pure function of
     `(seed, epoch, index)`. Raise TypeError when `f` requires anything else.
 
@@ -72,7 +74,7 @@ def unbatch() -> Operation:
     >>> list(pipe(data.source([1, 2, 3]), data.map(lambda n: {"n": n}), data.batch(2), data.unbatch()))[2]
     {'n': array(3, dtype=int32)}
     """
-    return Operation("unbatch()", lambda rows, now: _flat(unstack, rows, now, "unbatch()"))
+    return Operation("unbatch()", lambda rows, now: _flat(unstack, rows, now, "unbatch()"), calls=False)
 
 
 def enumerate(start: int = 0) -> Operation:
@@ -83,9 +85,11 @@ def enumerate(start: int = 0) -> Operation:
     >>> list(pipe(data.source("ab"), data.enumerate()))
     [(0, 'a'), (1, 'b')]
     """
+    if not hasattr(start, "__index__"):
+        raise TypeError(f"the start of enumerate is an integer; got {start!r}")
     label = f"enumerate({start})" if start else "enumerate()"
     numbers = lambda rows, now: builtins.enumerate(rows, start + now.start)  # noqa: E731
-    return Operation(label, numbers, size=lambda size: size, seek=same)
+    return Operation(label, numbers, size=lambda size: size, seek=same, calls=False)
 
 
 def tap(f: Callable[..., Any]) -> Operation:
@@ -107,14 +111,15 @@ def tap(f: Callable[..., Any]) -> Operation:
     return each(label, bind)
 
 
-def each(label: str, bind: Callable[[Pass], Callable[[Any], Any]]) -> Operation:
-    """Make an operation of what makes of a pass a function of one item.
+def each(label: str, bind: Callable[[Pass], Callable[[Any], Any]], *, calls: bool = True) -> Operation:
+    """Make an operation of what makes of a pass a function of one item; see `Operation` for `calls`.
 
     >>> from mlx_fp import data
     >>> list(each("double", lambda now: lambda n: 2 * n)(data.source([1, 2])))
     [2, 4]
     """
-    return Operation(label, lambda rows, now: mapped(bind(now), rows, now, label), size=lambda size: size, seek=same)
+    on_rows = lambda rows, now: mapped(bind(now), rows, now, label)  # noqa: E731
+    return Operation(label, on_rows, size=lambda size: size, seek=same, calls=calls)
 
 
 def bind_context(call: Named, now: Pass, seed: int | None = None) -> Callable[[Any], Any]:
@@ -159,6 +164,7 @@ def _flat(f: Callable[[Any], Iterable[Any]], rows: Iterator[Any], now: Pass, lab
     try:
         for row in rows:
             made = f(row)
+            refuse_table(label, made, iterated=True)
             try:
                 yield from made
             finally:

@@ -44,7 +44,7 @@ def schema(*columns: Any, **by_name: Any) -> Operation:
             _check(str(key), value, *expected[key])
         return batch
 
-    return each(label, lambda now: check)
+    return each(label, lambda now: check, calls=False)
 
 
 def _column(what: str, spec: Any) -> tuple[str | None, int | tuple[int | None, ...] | None]:

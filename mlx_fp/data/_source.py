@@ -11,7 +11,9 @@ from ..core._signature import name_of, named
 from ._cursor import Pass, blame, close, replayed
 from ._dataset import Dataset, Source
 from ._lazy import evaluated
+from ._owned import owned, unshared
 from ._stack import is_array, stack
+from ._tables import refuse_table
 from ._view import View
 
 __all__ = ["arrays", "as_dataset", "source", "stream"]
@@ -21,7 +23,8 @@ def source(sequence: Any) -> Dataset:
     """Return the dataset of the rows of anything with `__len__` and `__getitem__`.
 
     An mlx array, and those in a list or tuple of rows, are evaluated here. Raise TypeError for a one-shot iterator, a
-    mapping, or anything else without both.
+    mapping, anything else without both, and a table of pandas', polars' or pyarrow's, which a number does not index by
+    row; the message says how to get its rows.
 
     >>> list(source(["a", "b"]))
     ['a', 'b']
@@ -30,6 +33,7 @@ def source(sequence: Any) -> Dataset:
     TypeError: source cannot take a generator, read once and gone: write stream(lambda: a fresh one)
     """
     _refuse_iterator("source", sequence)
+    refuse_table("source", sequence)
     kind = type(sequence).__name__
     if isinstance(sequence, Mapping):
         raise TypeError(f"source takes rows, not a {kind}: for a dict of columns write arrays(**columns)")
@@ -38,8 +42,8 @@ def source(sequence: Any) -> Dataset:
             f"source takes what has __len__ and __getitem__, not a {kind}: write stream(lambda: a fresh one)"
         )
     size = len(evaluated(sequence))  # what is lazy cannot be read in another thread
-    view = View(range(size), _picking(sequence), sequence.__getitem__)
-    return Dataset(Source(f"source({kind} of {size})", size, view=lambda now: view))
+    shared, own = _views(sequence, size)
+    return Dataset(Source(f"source({kind} of {size})", size, view=lambda now: own if now.owned else shared))
 
 
 def arrays(*columns: Any, **by_name: Any) -> Dataset:
@@ -47,8 +51,8 @@ def arrays(*columns: Any, **by_name: Any) -> Dataset:
 
     Columns are numpy arrays (memory-mapped ones too) or mlx arrays, `(n, ...)`, and come out as what they
     are: a row has `(...)`, a batch `(b, ...)`, made by one gather per column. A batch that was not shuffled
-    is a slice, in numpy a view: do not write to it. Raise ValueError where the lengths differ, TypeError for
-    anything else, numpy's masked arrays among it.
+    is a slice, in numpy a view that cannot be written to; functions of `map` and the like get copies. Raise
+    ValueError where the lengths differ, TypeError for anything else, numpy's masked arrays among it.
 
     >>> import mlx.core as mx
     >>> digits = arrays(x=mx.zeros((5, 8, 8)), y=mx.arange(5))
@@ -71,19 +75,8 @@ def arrays(*columns: Any, **by_name: Any) -> Dataset:
     shapes = ", ".join(f"{key}={column.shape}" if by_name else f"{column.shape}" for key, column in given.items())
 
     together = _naming(tuple(by_name)) if by_name else tuple
-
-    def pick(at: Any) -> Any:
-        if isinstance(at, memoryview):
-            return together([gather(at) for gather in gathers])
-        if isinstance(at, range):
-            at = slice(at.start, at.stop, at.step)
-        elif not isinstance(at, int):
-            return stack([pick(i) for i in at])
-        return together([column[at] for column in given.values()])
-
-    size = next(iter(sizes.values()))
-    view = View(range(size), pick)
-    return Dataset(Source(f"arrays({shapes})", size, view=lambda now: view))
+    shared, own = _column_views(list(given.values()), gathers, together)
+    return Dataset(Source(f"arrays({shapes})", len(shared), view=lambda now: own if now.owned else shared))
 
 
 def stream(factory: Callable[..., Any]) -> Dataset:
@@ -124,6 +117,19 @@ def _naming(names: tuple[str, ...]) -> Callable[[list[Any]], Any]:
     return lambda items: dict(zip(names, items, strict=True))
 
 
+def _views(sequence: Any, size: int) -> tuple[View, View]:
+    """Return the rows of a sequence as they are, and as copies."""
+    row, pick = sequence.__getitem__, _picking(sequence)
+
+    def own_row(at: int) -> Any:
+        return owned(row(at))
+
+    def own(at: Any) -> Any:
+        return own_row(at) if isinstance(at, int) else unshared(pick(at))
+
+    return View(range(size), pick, row), View(range(size), own, own_row)
+
+
 def _picking(sequence: Any) -> Callable[[Any], Any]:
     """Return how to read an index of a sequence, or of a group of them a batch: at once where it knows how."""
     row, many = sequence.__getitem__, getattr(sequence, "__getitems__", None)  # Hugging Face's and torch's name
@@ -138,11 +144,39 @@ def _picking(sequence: Any) -> Callable[[Any], Any]:
     return pick
 
 
+def _column_views(
+    columns: list[Any], gathers: list[Callable[[memoryview], Any]], together: Callable[[list[Any]], Any]
+) -> tuple[View, View]:
+    """Return the rows of columns as what numpy has views of, not to be written to, and as copies."""
+
+    def picking(part: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def pick(at: Any) -> Any:
+            if isinstance(at, memoryview):
+                return together([gather(at) for gather in gathers])
+            if isinstance(at, range):
+                at = slice(at.start, at.stop, at.step)
+            elif not isinstance(at, int):
+                return stack([pick(i) for i in at])
+            return together([part(column[at]) for column in columns])
+
+        return pick
+
+    order = range(len(columns[0]))
+    return View(order, picking(_read_only)), View(order, picking(owned))
+
+
+def _read_only(part: Any) -> Any:
+    if is_array(part, "numpy", "ndarray"):
+        part.setflags(write=False)
+    return part
+
+
 def _gather(what: str, column: Any) -> Callable[[memoryview], Any]:
     """Return how to gather from a column, numpy's or mlx's, what it is."""
     _refuse_iterator("arrays", column)
     if not is_array(column, "numpy", "ndarray") and not is_array(column, "mlx.core", "array"):
-        raise TypeError(f"{what} of arrays must be a numpy or an mlx array; got {type(column).__name__}")
+        how = "give its .to_numpy()" if hasattr(column, "to_numpy") else "numpy.asarray makes one of a list"
+        raise TypeError(f"{what} of arrays must be a numpy or an mlx array; got {type(column).__name__}: {how}")
     refuse_mask(f"{what} of arrays", column)
     if not column.ndim:
         raise ValueError(f"{what} of arrays has no rows: its shape is ()")
@@ -170,6 +204,9 @@ def _mlx_gather(column: Any) -> Callable[[memoryview], Any]:
 def _iterator(given: Any, label: str) -> Iterator[Any]:
     if not hasattr(given, "__iter__"):
         raise TypeError(f"the factory of {label} returns an iterable; it gave {given!r}")
+    if isinstance(given, Mapping):
+        raise TypeError(f"the factory of {label} returns rows, not a {type(given).__name__}, which gives its keys")
+    refuse_table(f"the factory of {label}", given, iterated=True)
     return iter(given)
 
 
@@ -179,7 +216,7 @@ def _streamed(call: Callable[..., Any], now: Pass, label: str) -> Iterator[Any]:
     try:
         rows = _iterator(call(epoch=now.epoch, kind=now.kind), label)
         for row in rows:
-            yield row
+            yield owned(row) if now.owned else row
             index += 1
     except Exception as error:
         blame(error, label, now, index)

@@ -9,7 +9,7 @@ from typing import Any
 
 from toolz import pipe
 
-from ._cursor import Cursor, Pass
+from ._cursor import Pass
 from ._dataset import Dataset, Operation, Source
 from ._random import draws, permutation, seeded
 from ._rows import filter
@@ -114,7 +114,7 @@ def _of_indices(dataset: Dataset, start: float, end: float, seed: int) -> Datase
         return first, last
 
     def view(now: Pass) -> View:
-        whole = dataset.view(Pass(0, "train"))
+        whole = dataset.view(replace(now, epoch=0, kind="train"))
         first, last = bounds(len(whole))
         return replace(whole, order=gather(whole.order, permutation(seed, 0, len(whole))[first:last]))
 
@@ -127,7 +127,7 @@ def _of_rows(dataset: Dataset, start: float, end: float, seed: int) -> Dataset:
         return start <= draws(seed, index).random() < end
 
     drawn = filter(inside)(dataset)
-    source = Source(_label(start, end, seed), rows=lambda now: drawn.open(Cursor(0, now.start)))
+    source = Source(_label(start, end, seed), rows=lambda now: drawn.read(replace(now, epoch=0, kind="train")))
     return Operation(source.label, whole=lambda _: source)(dataset)
 
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from ..core._errors import refuse_mask
 
-__all__ = ["alike", "describe", "is_array", "stack", "unstack"]
+__all__ = ["alike", "describe", "is_array", "is_array_type", "is_numbers", "stack", "unstack"]
 
 _NUMBERS = (bool, int, float)
 _WORDS: dict[str, Callable[[Any], str]] = {
@@ -20,15 +20,18 @@ _WORDS: dict[str, Callable[[Any], str]] = {
 
 
 def stack(rows: Sequence[Any]) -> Any:
-    """Stack rows along a new first axis: dicts per key, tuples and lists per position, nested at will.
+    """Stack rows along a new first axis: dicts per key, tuples per position, nested at will.
 
     `b` arrays of shape `(...)` become one of `(b, ...)`, mlx by `mx.stack`, others by `np.stack`. Python
-    numbers become an mlx array of bool, int32 (int64 where one needs it) or float32. Anything else, such as
-    strings, stays a list. Raise ValueError, naming the key or position, where rows differ in type, keys,
-    length or shape, and TypeError for masked arrays.
+    numbers become an mlx array of bool, int32 (int64 where one needs it) or float32. A list of `n` numbers is a
+    value, and `b` of them an array `(b, n)`, lists of such lists an array of more axes; any other list is stacked
+    per position. Anything else, such as strings, stays a list. Raise ValueError, naming the key or position,
+    where rows differ in type, keys, length or shape, and TypeError for masked arrays.
 
     >>> stack([{"x": 1.5, "word": "one"}, {"x": 2.5, "word": "two"}])
     {'x': array([1.5, 2.5], dtype=float32), 'word': ['one', 'two']}
+    >>> stack([([1.0, 2.0], 0), ([3.0, 4.0], 1)])[0].tolist()
+    [[1.0, 2.0], [3.0, 4.0]]
     >>> import mlx.core as mx
     >>> stack([(mx.zeros((2, 2)), 1), (mx.zeros((2, 3)), 2)])
     Traceback (most recent call last):
@@ -46,6 +49,28 @@ def is_array(value: object, module: str, name: str) -> bool:
     False
     """
     return isinstance(value, getattr(sys.modules.get(module), name, ()))
+
+
+def is_array_type(kind: type, module: str, name: str) -> bool:
+    """Return whether a class is one of a module that may not be installed, or is made of it.
+
+    >>> is_array_type(list, "numpy", "ndarray")
+    False
+    """
+    return issubclass(kind, getattr(sys.modules.get(module), name, ()))
+
+
+def is_numbers(value: object) -> bool:
+    """Return whether a value is a list of numbers, or of such lists: an array as Python writes it.
+
+    >>> is_numbers([1, 2.5]), is_numbers([[1], [2]]), is_numbers([1, "a"]), is_numbers((1, 2))
+    (True, True, False, False)
+    """
+    if not isinstance(value, list):
+        return False
+    if value and isinstance(value[0], list):
+        return all(map(is_numbers, value))
+    return all(map(_is_number, value))
 
 
 def alike(values: list[Any], at: str, what: str, trait: Callable[[Any], Any]) -> None:
@@ -102,6 +127,8 @@ def _tree(values: list[Any], at: str) -> Any:
         alike(values, at, "type", type)
         what, trait = ("keys", dict.keys) if isinstance(first, dict) else ("length", len)
         alike(values, at, what, trait)
+    if isinstance(first, list) and is_numbers(first):
+        return _numbers(values, at)
     if isinstance(first, dict):
         return {key: _tree(_column(values, key, at), f"{at}[{key!r}]") for key in first}
     columns = [_tree(list(column), f"{at}[{i}]") for i, column in enumerate(zip(*values, strict=True))]
@@ -135,6 +162,38 @@ def _by(first: Any) -> Callable[[list[Any]], Any]:
     from ..core._mlx import mx
 
     return mx.array if isinstance(first, _NUMBERS) else mx.stack
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, _NUMBERS) or (is_array(value, "numpy", "generic") and value.dtype.kind in "biuf")
+
+
+def _numbers(values: list[Any], at: str) -> Any:
+    """Make one array of lists of numbers, mlx's of Python's numbers and numpy's of its own."""
+    from ..core._mlx import mx
+
+    try:
+        return mx.array(values)
+    except (TypeError, ValueError, RuntimeError):  # say where and why
+        _same_lengths(values, at)
+    if any(isinstance(one, int) and not -(2**63) <= one < 2**63 for value in values for one in value):
+        raise ValueError(f"cannot stack {at}: a number in it does not fit into int64")
+    import numpy as np
+
+    return np.array(values)
+
+
+def _same_lengths(values: list[Any], at: str) -> None:
+    """Raise ValueError unless the values are numbers, or lists of them of one length at every depth."""
+    alike(values, at, "type", lambda value: _NUMBERS if _is_number(value) else type(value))
+    if not isinstance(values[0], list):
+        return
+    alike(values, at, "length", len)
+    for i, places in enumerate(zip(*values, strict=True)):
+        _same_lengths(list(places), f"{at}[{i}]")
+    lengths = [len(one) for one in values[0] if isinstance(one, list)]
+    if len(set(lengths)) > 1:
+        raise ValueError(f"cannot stack {at}: it is a list of lists of lengths {lengths}; make it a tuple, or pad them")
 
 
 def _rows(columns: Any, batch: Any) -> list[tuple[Any, ...]]:

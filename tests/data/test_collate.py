@@ -394,3 +394,12 @@ def test_a_key_that_would_fill_two_parameters_is_named():
 
     with pytest.raises(ValueError, match="bind: 'x' fills several parameters of 'loss'; the batch is {x: int}"):
         list(data.bind(loss)(data.source([{"x": 1}])))
+
+
+@pytest.mark.parametrize(
+    "verb", [data.collate({"x": 0, "y": 1}), data.collate("xy"), data.bind({"x": 0, "y": 1})], ids=repr
+)
+@pytest.mark.parametrize("rows", [[[1.0, 2.0], [3.0, 4.0]], np.ones((2, 2), np.float32)], ids=["lists", "numpy"])
+def test_an_index_into_an_array_is_a_row_and_no_column(verb, rows):
+    with pytest.raises(ValueError, match=r"finds no 0 for 'x': the batch is float32 \(2, 2\); a column of an array"):
+        next(iter(pipe(data.source(rows), data.batch(2), verb)))

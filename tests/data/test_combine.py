@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from itertools import chain, islice
+from random import Random
+from time import perf_counter
 
 import mlx.core as mx
 import numpy as np
@@ -263,6 +265,57 @@ def test_every_item_of_a_mix_comes_once_in_the_order_of_its_part():
 def test_bad_weights_are_refused_when_built(weights):
     with pytest.raises(ValueError, match="mix takes a positive weight for each of 2 datasets; got"):
         data.mix("ab", "xy", weights=weights, seed=0)
+
+
+@pytest.mark.parametrize("weights", [1, None, ("a", "b"), {"ab": 1, "xy": 2}, (1, None)], ids=repr)
+def test_weights_that_are_no_numbers_are_refused_when_built(weights):
+    with pytest.raises(TypeError, match="mix takes a positive weight for each of 2 datasets; got"):
+        data.mix("ab", "xy", weights=weights, seed=0)
+
+
+def test_weights_that_have_no_finite_sum_are_refused_when_built():
+    for weights in ((1, math.inf), (1e308, 1e308)):
+        with pytest.raises(ValueError, match="mix takes a positive weight"):
+            data.mix("ab", "xy", weights=weights, seed=0)
+
+
+def in_turn(sizes, weights, seed, epoch):
+    """Whose turn it is, as the definition says: the weights of those that are left, one after the other."""
+    draw, left, given, found = Random((seed << 64) | epoch).random, list(range(len(sizes))), [0] * len(sizes), []
+    while left:
+        rest = draw() * sum(weights[i] for i in left)
+        i = next((i for i in left if (rest := rest - weights[i]) < 0), left[-1])
+        if given[i] == sizes[i]:
+            left.remove(i)
+        else:
+            given[i] += 1
+            found.append(i)
+    return found
+
+
+@pytest.mark.parametrize("many", [1, 2, 3, 7, 64, 100])
+def test_the_order_of_a_mix_is_that_of_its_definition(many):
+    sizes = [1 + 7 * i % 11 for i in range(many)]
+    for weights in ([1 + i % 5 for i in range(many)], [0.1 + 0.7 * i % 1.3 for i in range(many)]):
+        mixed = data.mix(*[[i] * size for i, size in enumerate(sizes)], weights=weights, seed=3)
+        for epoch in (0, 2):
+            expected = in_turn(sizes, weights, 3, epoch)
+            assert read(mixed, epoch) == expected
+            assert list(mixed.open(Cursor(epoch, 5))) == expected[5:]
+
+
+@pytest.mark.parametrize("join", [data.interleave, lambda *parts: data.mix(*parts, weights=[1.0] * len(parts), seed=1)])
+def test_a_turn_among_many_datasets_costs_about_as_much_as_among_few(join):
+    def cost(many):
+        dataset = join(*[range(10**6)] * many)
+        spent = []
+        for _ in range(3):
+            begun = perf_counter()
+            assert len(list(islice(dataset, 20_000))) == 20_000
+            spent.append(perf_counter() - begun)
+        return min(spent)
+
+    assert cost(1000) < 12 * cost(10)  # three or four; forty where it grows with their number
 
 
 def test_a_bad_seed_of_mix_is_refused_when_built():

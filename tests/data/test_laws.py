@@ -48,6 +48,13 @@ def length(row):
     return len(row["t"])
 
 
+def sampled(dataset, seed, n):
+    """Items drawn by weight where their number is known."""
+    if not dataset.size:
+        return dataset
+    return data.sample([1 + i % 3 for i in range(dataset.size)], seed=seed, n=n)(dataset)
+
+
 def loss(model, tokens, target): ...
 
 
@@ -61,6 +68,7 @@ RAGGED = (  # one after another, as many as are drawn
     data.unbatch(),
 )
 INDEXED = st.one_of(
+    st.builds(lambda seed, n: lambda dataset: sampled(dataset, seed, n), SEEDS, st.sampled_from([None, 7, 40])),
     st.builds(lambda seed: data.shuffle(seed=seed), SEEDS),
     st.builds(data.take, COUNTS),
     st.builds(data.skip, st.integers(0, 8)),

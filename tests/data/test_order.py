@@ -460,3 +460,9 @@ def test_lists_of_rows_keep_len_drop_last_and_their_place():
 def test_a_bad_batch_is_refused_at_once(n):
     with pytest.raises(ValueError, match=r"the n of batch\(n\) must be an integer of at least 1; got"):
         data.batch(n)
+
+
+@pytest.mark.parametrize("stack", [3, None, "list"])
+def test_a_stack_that_is_no_function_is_refused_when_built(stack):
+    with pytest.raises(TypeError, match="the stack of batch is a function of a list of rows, as in stack=list; got"):
+        data.batch(2, stack=stack)

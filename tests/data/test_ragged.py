@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import namedtuple
 from itertools import islice
 
@@ -40,29 +41,33 @@ def length(row):
 
 def test_a_bucket_holds_lengths_up_to_and_with_its_boundary():
     rows = data.source(["a", "bb", "ccc", "dddd", "eeeee", "ffffffff"])
-    lists = read(pipe(rows, data.bucket(len, boundaries=(2, 4), batch_size=9)))
+    lists = read(pipe(rows, data.bucket(len, boundaries=(2, 4), batch_size=2)))
     assert lists == [["a", "bb"], ["ccc", "dddd"], ["eeeee", "ffffffff"]]
 
 
-def test_a_list_is_handed_out_when_it_is_full_and_the_rest_at_the_end():
+def test_a_list_is_handed_out_when_it_is_full_and_the_rest_joined_at_the_end():
     rows = data.source(["a", "long", "b", "longer", "c", "longest"])
     assert read(pipe(rows, data.bucket(len, boundaries=[1], batch_size=2))) == [
         ["a", "b"],
         ["long", "longer"],
-        ["c"],
-        ["longest"],
+        ["c", "longest"],
     ]
     whole = data.bucket(len, boundaries=[1], batch_size=2, drop_last=True)
     assert read(whole(rows)) == [["a", "b"], ["long", "longer"]]
 
 
 @given(st.lists(st.text(max_size=9)), st.integers(1, 4))
-def test_every_row_is_in_one_bucket_with_rows_of_like_length(words, size):
-    lists = read(pipe(data.source(words), data.bucket(len, boundaries=(0, 3, 6), batch_size=size)))
+def test_every_row_comes_once_in_full_lists_of_like_length_but_for_what_is_left_at_the_end(words, size):
+    bucket = data.bucket(len, boundaries=(0, 3, 6), batch_size=size)
+    lists = read(pipe(data.source(words), bucket))
     assert sorted(word for words in lists for word in words) == sorted(words)
-    for words in lists:
-        assert 1 <= len(words) <= size
+    assert all(len(words) == size for words in lists[:-1])
+    whole = read(pipe(data.source(words), data.bucket(len, boundaries=(0, 3, 6), batch_size=size, drop_last=True)))
+    assert lists[: len(whole)] == whole
+    for words in whole:
         assert len({(len(word) > 0) + (len(word) > 3) + (len(word) > 6) for word in words}) == 1
+    left = [word for words in lists[len(whole) :] for word in words]
+    assert len(left) <= 4 * (size - 1)
 
 
 def test_no_row_is_read_after_the_one_that_fills_a_list():
@@ -78,9 +83,15 @@ def test_the_length_may_depend_on_the_place():
     assert read(by_place(data.source("abcd")), 1) == [["b", "c"], ["a", "d"]]
 
 
-@pytest.mark.parametrize("boundaries", [(), (2, 2), (3, 1), [1, 5, 4]])
+@pytest.mark.parametrize("boundaries", [(), (2, 2), (3, 1), [1, 5, 4], (1, float("nan"))])
 def test_boundaries_that_do_not_rise_are_refused_at_once(boundaries):
     with pytest.raises(ValueError, match="the boundaries of bucket must rise; got"):
+        data.bucket(len, boundaries=boundaries, batch_size=2)
+
+
+@pytest.mark.parametrize("boundaries", [8, None, ("a", "b"), "ab"])
+def test_boundaries_that_are_no_numbers_are_refused_at_once(boundaries):
+    with pytest.raises(TypeError, match=r"the boundaries of bucket are lengths that rise, as in \(8, 16\); got"):
         data.bucket(len, boundaries=boundaries, batch_size=2)
 
 
@@ -310,6 +321,81 @@ def test_bad_lengths_are_refused_at_once(options):
         data.pad(**options)
 
 
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_the_left_side_is_filled(make):
+    batch = padded([{"x": make([1, 2, 3])}, {"x": make([4])}], side="left", multiple_of=4, value=9, lengths="n")
+    assert batch["x"].tolist() == [[9, 1, 2, 3], [9, 9, 9, 4]]
+    assert batch["n"].tolist() == [3, 1]
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_each_column_has_a_value_of_its_own(make, side):
+    rows = [
+        {"input_ids": make([1, 2]), "labels": make([3, 4]), "mask": [True, True], "id": 0},
+        {"input_ids": make([5]), "labels": make([6]), "mask": [True], "id": 1},
+    ]
+    batch = padded(rows, value={"labels": -100, "input_ids": 7}, side=side)
+    turn = (lambda row: row[::-1]) if side == "left" else list
+    assert batch["input_ids"].tolist() == [[1, 2], turn([5, 7])]
+    assert batch["labels"].tolist() == [[3, 4], turn([6, -100])]
+    assert batch["mask"].tolist() == [[True, True], turn([True, False])]
+    assert batch["id"].tolist() == [0, 1]
+
+
+def test_values_by_column_reach_nested_columns_and_those_of_tuples():
+    nested = padded([{"a": {"x": [1, 2], "y": [1]}}, {"a": {"x": [3], "y": []}}], value={"x": 9})
+    assert (nested["a"]["x"].tolist(), nested["a"]["y"].tolist()) == ([[1, 2], [3, 9]], [[1], [0]])
+    below = padded([{"a": {"x": [1, 2]}}, {"a": {"x": [3]}}], value={"a": 9})
+    assert below["a"]["x"].tolist() == [[1, 2], [3, 9]]
+    pair = padded([([1, 2], [1]), ([3], [1, 2])], value={1: -1})
+    assert [part.tolist() for part in pair] == [[[1, 2], [3, 0]], [[1, -1], [1, 2]]]
+
+
+def test_a_value_for_a_column_that_the_rows_lack_is_named():
+    with pytest.raises(ValueError, match=r"unknown column of pad\(value=…\) 'label': did you mean 'labels'\?") as error:
+        padded([{"x": [1, 2], "labels": [1]}], value={"label": -100})
+    assert error.value.__notes__ == ["at operation=pad(multiple_of=1), split=train, epoch=0, index=0"]
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_lists_of_lists_of_numbers_are_padded_along_their_first_axis(side):
+    batch = padded([[[1, 2], [3, 4]], [[5, 6]], []], value=-1, side=side)
+    rest = [[-1, -1], [5, 6]]
+    assert batch.tolist() == [[[1, 2], [3, 4]], rest if side == "left" else rest[::-1], [[-1, -1], [-1, -1]]]
+    with pytest.raises(ValueError, match="cannot stack row"):
+        padded([[[1, 2]], [1, 2]])
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"value": "x"}, TypeError, "the value of pad is a number, or a dict of one for each column; got 'x'"),
+        ({"value": None}, TypeError, "the value of pad is a number"),
+        ({"value": [0]}, TypeError, "the value of pad is a number"),
+        (
+            {"value": {"labels": "x"}},
+            TypeError,
+            "a number for each column, as in {'labels': -100}; got 'x' for 'labels'",
+        ),
+        ({"value": {("a", "b"): 0}}, TypeError, "a number for each column"),
+        ({"to": 8}, TypeError, r"to of pad are the lengths there are, as in to=\(8, 16\); got 8: write to=\(8,\)"),
+        ({"to": "8"}, ValueError, "a length of pad.* must be an integer of at least 1; got '8'"),
+        ({"multiple_of": "8"}, ValueError, "the multiple_of of pad must be an integer of at least 1; got '8'"),
+        ({"side": "lefft"}, ValueError, "unknown side of pad 'lefft': did you mean 'left'"),
+        ({"side": 1}, ValueError, "unknown side of pad '1'"),
+        ({"lengths": True}, TypeError, "lengths of pad is the key of a column, as in lengths='n'; got True"),
+    ],
+)
+def test_bad_options_of_pad_are_refused_when_it_is_built(options, error, message):
+    with pytest.raises(error, match=message):
+        data.pad(**options)
+
+
+def test_pad_says_its_side():
+    assert repr(data.pad(to=(4,), side="left")) == "pad(to=(4,), side='left')"
+
+
 # few shapes, few traces
 
 
@@ -367,6 +453,28 @@ def test_fit_trains_on_buckets():
         fp.trainer(MODEL, loss), fp.with_optimizer(optim.adam(0.1)), fp.fit(train, epochs=20, seed=1, quiet=True)
     )
     assert report.rows[-1].epoch_loss < report.rows[0].epoch_loss / 4
+
+
+def test_validation_on_buckets_keeps_its_leftovers_without_a_warning():
+    """Three lengths and leftovers of each: one shape more than lengths, and every row counts once."""
+    lengths = [n for n, many in ((3, 5), (7, 6), (11, 7)) for _ in range(many)]
+    valid = pipe(
+        sentences(lengths),
+        data.bucket(length, boundaries=(4, 8), batch_size=4),
+        data.pad(to=(4, 8, 12), lengths="n"),
+    )
+    model = nn.sequential(nn.embedding(32, 4), nn.linear(4, 32))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        report = pipe(
+            fp.trainer(model, loss),
+            fp.with_optimizer(optim.sgd(0.1)),
+            fp.fit(valid, validation=valid, epochs=2, quiet=True),
+        )
+    shapes = [batch["tokens"].shape for batch in valid]
+    assert shapes == [(4, 4), (4, 8), (4, 12), (4, 12), (2, 12)]
+    assert sorted(i for batch in valid for i in batch["label"].tolist()) == list(range(18))
+    assert len(report.rows) == 2
 
 
 def test_a_stream_is_padded_as_it_comes():

@@ -299,7 +299,9 @@ def test_what_is_no_batch_cannot_be_taken_apart(batch, message):
 def test_tap_sees_every_item_and_changes_none():
     seen = []
     rows = [{"x": 1}, {"x": 2}]
-    assert all(a is b for a, b in zip(pipe(data.source(rows), data.tap(seen.append)), rows, strict=True))
+    passed = list(pipe(data.source(rows), data.tap(seen.append)))
+    assert all(a is b for a, b in zip(passed, seen, strict=True))
+    assert passed == rows
     assert seen == rows
 
 
@@ -405,3 +407,9 @@ def test_an_error_of_a_batch_of_rows_notes_it():
     with pytest.raises(ValueError, match="cannot stack row: row 0 has shape") as error:
         list(data.batch(2)(ragged))
     assert error.value.__notes__ == ["at operation=batch(2), split=train, epoch=0, index=1"]
+
+
+@pytest.mark.parametrize("start", ["a", 1.5, None])
+def test_a_start_of_enumerate_that_is_no_integer_is_refused_when_built(start):
+    with pytest.raises(TypeError, match="the start of enumerate is an integer; got"):
+        data.enumerate(start)

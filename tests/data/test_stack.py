@@ -7,9 +7,12 @@ from collections import OrderedDict, namedtuple
 import mlx.core as mx
 import numpy as np
 import pytest
+from helpers import plain
 from hypothesis import given
 from hypothesis import strategies as st
+from toolz import pipe
 
+from mlx_fp import data
 from mlx_fp.data import stack
 
 Pair = namedtuple("Pair", "x y")
@@ -55,14 +58,86 @@ def test_structure_and_the_order_of_keys_are_the_first_row_s():
     pair = stack([Pair(1, 2), Pair(3, 4)])
     assert isinstance(pair, Pair)
     assert (pair.x.tolist(), pair.y.tolist()) == ([1, 3], [2, 4])
-    assert isinstance(stack([[1, 2]]), list)
+    assert isinstance(stack([["a", 2]]), list)
 
 
-def test_a_list_in_a_row_is_a_container_and_an_array_is_not():
-    batch = stack([{"ids": [1, 2, 3]}, {"ids": [4, 5, 6]}])
-    assert [place.tolist() for place in batch["ids"]] == [[1, 4], [2, 5], [3, 6]]
-    batch = stack([{"ids": np.array([1, 2, 3])}, {"ids": np.array([4, 5, 6])}])
-    assert batch["ids"].tolist() == [[1, 2, 3], [4, 5, 6]]
+NUMBERS = [
+    ([([1.0, 2.0], 0), ([3.0, 4.0], 1)], 0, [[1.0, 2.0], [3.0, 4.0]], mx.float32),
+    ([{"input_ids": [1, 2, 3]}, {"input_ids": [4, 5, 6]}], "input_ids", [[1, 2, 3], [4, 5, 6]], mx.int32),
+    ([{"x": [[1, 2], [3, 4]]}, {"x": [[5, 6], [7, 8]]}], "x", [[[1, 2], [3, 4]], [[5, 6], [7, 8]]], mx.int32),
+    ([{"x": [True, False]}, {"x": [True, True]}], "x", [[True, False], [True, True]], mx.bool_),
+    ([{"x": [1, 2]}, {"x": [3, 4.5]}], "x", [[1.0, 2.0], [3.0, 4.5]], mx.float32),
+    ([{"x": [2**31]}, {"x": [1]}], "x", [[2**31], [1]], mx.int64),
+    ([{"x": []}, {"x": []}], "x", [[], []], mx.float32),
+    ([{"a": {"x": [1, 2]}}], "a", {"x": [[1, 2]]}, None),
+]
+
+
+@pytest.mark.parametrize(("rows", "column", "values", "dtype"), NUMBERS)
+def test_a_list_of_numbers_in_a_row_is_an_array(rows, column, values, dtype):
+    found = stack(rows)[column]
+    if dtype is None:
+        assert plain(found) == values
+    else:
+        assert (found.tolist(), found.dtype) == (values, dtype)
+        assert isinstance(found, mx.array)
+
+
+def test_rows_that_are_lists_of_numbers_are_one_array():
+    assert stack([[1.0, 2.0], [3.0, 4.0]]).tolist() == [[1.0, 2.0], [3.0, 4.0]]
+    assert data.unstack(stack([[1.0, 2.0], [3.0, 4.0]]))[1].tolist() == [3.0, 4.0]
+
+
+def test_numbers_of_numpys_in_lists_are_an_array_of_numpys():
+    found = stack([{"x": [np.float32(1), np.float32(2)]}, {"x": [np.float32(3), np.float32(4)]}])["x"]
+    assert isinstance(found, np.ndarray)
+    assert (found.tolist(), found.dtype) == ([[1, 2], [3, 4]], np.float32)
+
+
+def test_lists_of_other_things_are_containers():
+    words, arrays, pair = stack([(["a", "b"], [np.zeros(2), 1], (1, [2]))] * 2)
+    assert words == [["a", "a"], ["b", "b"]]
+    assert [place.shape for place in arrays] == [(2, 2), (2,)]
+    assert [place.tolist() for place in pair] == [[1, 1], [[2], [2]]]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (
+            [{"input_ids": [1, 2]}, {"input_ids": [3, 4]}, {"input_ids": [5]}],
+            "row['input_ids']: row 0 has length 2, row 2 has length 1; pad them, see data.pad",
+        ),
+        (
+            [([1.0, 2.0], 0), ([3.0], 1)],
+            "row[0]: row 0 has length 2, row 1 has length 1; pad them, see data.pad",
+        ),
+        (
+            [{"x": [[1, 2], [3, 4]]}, {"x": [[1, 2], [3]]}],
+            "row['x'][1]: row 0 has length 2, row 1 has length 1; pad them, see data.pad",
+        ),
+        (
+            [{"x": [[1, 2], [3]]}, {"x": [[1, 2], [3]]}],
+            "row['x']: it is a list of lists of lengths [2, 1]; make it a tuple, or pad them",
+        ),
+        ([{"x": [1, 2]}, {"x": [1, None]}], "row['x'][1]: row 0 has type int, row 1 has type NoneType"),
+        ([{"x": [1, 2]}, {"x": [1, [2]]}], "row['x'][1]: row 0 has type int, row 1 has type list"),
+        ([{"x": [1, 2]}, {"x": (1, 2)}], "row['x']: row 0 has type list, row 1 has type tuple"),
+        ([{"x": [1, 2**63]}], "row['x']: a number in it does not fit into int64"),
+    ],
+)
+def test_lists_of_numbers_that_make_no_array_are_named(rows, message):
+    with pytest.raises(ValueError) as error:  # noqa: PT011
+        stack(rows)
+    assert str(error.value) == f"cannot stack {message}"
+
+
+@pytest.mark.parametrize("batch", [data.batch(2), data.batch(2, stack=data.stack), data.window(2)], ids=repr)
+def test_every_verb_that_joins_rows_makes_arrays_of_lists(batch):
+    rows = [{"input_ids": [1, 2, 3], "label": 0}, {"input_ids": [4, 5, 6], "label": 1}]
+    for source in (data.source(rows), data.stream(lambda: iter(rows))):
+        (found,) = pipe(source, batch)
+        assert plain(found) == {"input_ids": [[1, 2, 3], [4, 5, 6]], "label": [0, 1]}
 
 
 def test_anything_else_stays_a_list():
