@@ -20,6 +20,7 @@ from ..core._types import Params
 from ..core.backend import in_use
 from ..tree._paths import flat, fresh
 from ..tree._select import Select, select, within
+from ._bounds import guarded_classes
 from ._layer import Apply, Layer, Trainable, check_given, layer
 from ._module import NO_SUBSTITUTES, Module, fill, hidden, parameters, read, refuse_functions_of_modules, structure
 
@@ -141,14 +142,18 @@ def as_layer(entry: Any, where: str) -> Layer:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Run:
-    """The computation of a lifted module; `still` is its structure, `paths` are those of its parameters."""
+    """The computation of a lifted module.
+
+    `still` is its structure, `paths` are those of its parameters, `guards` the classes that replace others in it.
+    """
 
     still: mlx_nn.Module
     paths: frozenset[str]
+    guards: Mapping[type, type]
     method: str = "__call__"
 
     def __call__(self, params: Params, xs: tuple[Any, ...], kw: dict[str, Any], train: bool) -> tuple[Any, Params]:
-        module = self.bound(params, train, in_use().substitutes if train else NO_SUBSTITUTES)
+        module = self.bound(params, train, {**self.guards, **(in_use().substitutes if train else NO_SUBSTITUTES)})
         return getattr(module, self.method)(*xs, **kw), read(module, params)
 
     def bound(self, params: Params, train: bool, classes: Mapping[type, type] = NO_SUBSTITUTES) -> mlx_nn.Module:
@@ -210,7 +215,7 @@ def _freeze_rest(module: mlx_nn.Module, params: Params, target: Layer) -> mlx_nn
 
 def _lifted(still: mlx_nn.Module, make: Callable[[], Params]) -> Layer:
     mx.eval(hidden(still))
-    run = _Run(still, frozenset(flat(parameters(still))))
+    run = _Run(still, frozenset(flat(parameters(still))), guarded_classes(still))
     made = layer(make, run, trainable=_trainable(still), name=type(still).__name__)
     return replace(made, wide=_wide_leaves(still))
 
