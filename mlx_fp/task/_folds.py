@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from ..core._errors import unknown
 from ..core._mlx import mx
 from ..core._signature import spread
 from ..core._types import Array, Batch, State, Tree
 
-__all__ = ["Metric", "checked", "fold", "start", "values"]
+__all__ = ["Metric", "check_mode", "checked", "fold", "start", "values"]
+
+_MODES = ("min", "max")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +36,23 @@ class Metric:
     """Makes of the memories of two parts of the data that of both: `merge(one, other) -> memory`. All metrics of
     `mlx_fp.metrics` have one."""
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise TypeError(f"the name of a metric is a text; got {self.name!r}")
+        for part in ("init", "update", "value", "merge"):
+            given = getattr(self, part)
+            if not (callable(given) or (part == "merge" and given is None)):
+                raise TypeError(f"{part} of metric {self.name!r} is a function; got {given!r}")
+        check_mode(self.mode)
+
     def __repr__(self) -> str:
         return self.name
+
+
+def check_mode(mode: Any) -> None:
+    """Raise ValueError for a mode that is neither "min" nor "max"."""
+    if mode not in _MODES:
+        raise ValueError(unknown("mode", str(mode), _MODES))
 
 
 def checked(metrics: Sequence[Metric]) -> tuple[Metric, ...]:

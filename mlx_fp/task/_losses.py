@@ -7,7 +7,7 @@ from typing import Any
 from ..core._mlx import mx
 from ..core._types import Array
 from ..nn import losses
-from ._labels import as_column, as_labels, as_targets, kept, within
+from ._labels import as_column, as_targets, kept, labels_of
 from ._mean import Mean, mean
 
 __all__ = ["as_class_weights", "check_batch", "entropy", "squared_error"]
@@ -64,16 +64,11 @@ def entropy(logits: Array, y: Array, mask: Array | None, ignore: int | None, cla
             f"class_weights have a weight for each class of logits {logits.shape}, ({classes},); "
             f"they are {class_weights.shape}"
         )
-    if y.ndim < logits.ndim and not mx.issubdtype(y.dtype, mx.integer):
-        raise TypeError(f"cross entropy needs integer labels; y is {y.dtype} {y.shape}: y.astype(mx.int32)")
-    labels = as_labels(logits, y)
-    counts = kept(labels, mask, ignore)
+    labels, counts, sound = labels_of(logits, y, mask, ignore)
     if y.ndim == logits.ndim:
         return mean(_soft_entropy(logits, y, class_weights), where=counts)
-    labels = labels if counts is None else mx.where(counts, labels, 0)
-    safe = within(logits, labels)
-    each = losses.cross_entropy(logits, safe) * mx.where(mx.any(safe != labels.astype(mx.int64)), mx.nan, 1.0)
-    return mean(each, where=counts, weights=None if class_weights is None else class_weights[safe])
+    each = losses.cross_entropy(logits, labels) * mx.where(sound, 1.0, mx.nan)
+    return mean(each, where=counts, weights=None if class_weights is None else class_weights[labels])
 
 
 def squared_error(output: Array, y: Array, mask: Array | None) -> Mean:

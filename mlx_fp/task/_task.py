@@ -10,7 +10,8 @@ from ..core._frozen import freeze_field
 from ..core._signature import name_of
 from ..core._types import Array, Batch, Forward, Loss
 from ..data._collate import bound
-from ._folds import Metric, checked
+from ._folds import Metric, check_mode, checked
+from ._labels import check_ignore
 from ._losses import as_class_weights, check_batch, entropy, squared_error
 from ._mean import Mean
 from .metrics import accuracy, mae, mse, perplexity, r2, token_accuracy
@@ -36,6 +37,11 @@ class Task:
     """The name of what the weight of its loss counts, such as "tokens"."""
 
     def __post_init__(self) -> None:
+        if not callable(self.loss):
+            raise TypeError(f"the loss of a task is a function of the model and a batch; got {self.loss!r}")
+        object.__setattr__(self, "metrics", checked(self.metrics))
+        if self.mode is not None:
+            check_mode(self.mode)
         freeze_field(self, "collate")
 
     def __repr__(self) -> str:
@@ -79,6 +85,7 @@ def classification(
     """
     if loss is not None and class_weights is not None:
         raise ValueError("class_weights are for the cross entropy, which `loss` replaces: give one of the two")
+    check_ignore(ignore)
     weights = None if class_weights is None else as_class_weights(class_weights)
 
     def cross_entropy(forward: Forward, x: Any, y: Array, mask: Array | None = None) -> Mean:
@@ -133,6 +140,7 @@ def language_modeling(
     >>> language_modeling()
     language_modeling(perplexity, token_accuracy)
     """
+    check_ignore(ignore)
 
     def cross_entropy(forward: Forward, x: Any, y: Array, mask: Array | None = None) -> Mean:
         check_batch(x, y)

@@ -13,10 +13,8 @@ import mlx_fp as fp
 from mlx_fp import metrics, nn, optim
 from mlx_fp.task._folds import values
 
-MAKERS = {
-    name: partial(getattr(metrics, name), *((2,) if name in ("top_k", "precision", "recall", "f1") else ()))
-    for name in metrics.__all__
-}
+ARGUMENTS = {"top_k": (2,), "precision": (3,), "recall": (3,), "f1": (3,)}
+MAKERS = {name: partial(getattr(metrics, name), *ARGUMENTS.get(name, ())) for name in metrics.__all__}
 NUMBERS = ("mse", "mae", "r2")
 
 
