@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, TypeVar, Unpack
 
 from ..core._errors import located
+from ..core._options import FLAG, check_options
 from ..core._types import Params
 from ..core.backend import device_backend
 from ..data import Splits, as_dataset
@@ -46,6 +47,7 @@ def fit(train: Any, *, quiet: bool = False, **options: Unpack[Options]) -> Calla
     >>> len(report.rows), report.rows[-1].steps
     (3, 12)
     """
+    check_options("fit", {"quiet": quiet}, {"quiet": FLAG})
     asked = plan(train, (), options)
 
     def run(target: Trainer) -> Report:

@@ -10,6 +10,7 @@ from typing import Any, TypedDict
 from ..core._errors import is_count, unknown
 from ..core._frozen import FrozenDict
 from ..core._mlx import mx
+from ..core._options import FLAG, check_options
 from ..core._types import Array, Params
 from ..core.backend import device_backend
 from ..data import Dataset, Splits, as_dataset, collate
@@ -24,6 +25,8 @@ _NONFINITE = ("raise", "skip", "stop", "keep")
 _SYNCS = ("async", "step", "epoch", "none")
 _COUNTS = {"epochs": 0, "steps": 0, "validate_every": 1, "log_every": 1, "accumulate": 1, "steps_per_call": 1}
 """The options that are counts, and the least of each."""
+
+_FLAGS = dict.fromkeys(("keep_losses", "keep_best", "averaged"), FLAG)
 
 SYNC: dict[str, Callable[..., Any]] = {"async": mx.async_eval, "step": mx.eval}
 """What is done with the results of a step, by the name of a `sync`; nothing for the other names."""
@@ -148,6 +151,7 @@ def plan(train: Any, only: Iterable[str], options: Options) -> Plan:
     if isinstance(train, Splits):
         train, given = train.train, {"validation": train.validation, **given}
     _check_counts(given)
+    check_options("a run", given, _FLAGS)
     for name, known in (("sync", _SYNCS), ("nonfinite", _NONFINITE)):
         if name in given and given[name] not in known:
             raise ValueError(unknown(name, str(given[name]), known))

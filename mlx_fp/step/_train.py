@@ -9,6 +9,8 @@ from typing import Any
 from ..compile import rng
 from ..compile._compiled import Compiled, compiled
 from ..core._mlx import mx
+from ..core._options import FLAG
+from ..core._options import check_options as check_flags
 from ..core._types import Array, Batch, Loss, Params, State, Tree
 from ..core.backend import device_backend, on_device
 from ..nn._layer import Layer, check_given, shapes
@@ -224,6 +226,7 @@ def train_step(
     check_parts(model, loss)
     checked(optimizer, "a step")
     check_options(compile, dtype, parts=parts, streams=streams)
+    check_flags("train_step", {"norm": norm}, {"norm": FLAG})
     folds, chosen = _folds.checked(metrics), select(trainable)
     size = sum(leaf.nbytes for leaf in leaves(shapes(model))) if compile is not False else 0
     short = [verb(count) for verb, count in ((abreast, streams), (in_parts, parts)) if count > 1]
