@@ -8,17 +8,18 @@ from typing import Any, TypeVar
 
 from ..compile import rng
 from ..compile._compiled import compiled
-from ..core._errors import nearest
 from ..core._mlx import mx
 from ..core._types import Array, Params
-from ..tree._paths import alike, flat, paths
+from ..tree._paths import alike, flat
 from ..tree._select import Select, everything, nothing, parted, select, within
+from ..tree._strict import must_match
 
 __all__ = [
     "Layer",
     "Run",
     "Trainable",
     "check_given",
+    "check_spec",
     "freeze",
     "frozen",
     "init",
@@ -194,24 +195,27 @@ def predictor(params: Params, *, compile: bool = False) -> Callable[[Layer], Cal
     return bound
 
 
-def freeze(spec: Any = None, *, strict: bool = False) -> Callable[[R], R]:
+def freeze(spec: Any = None, *, strict: bool = True) -> Callable[[R], R]:
     """Keep the leaves that `spec` chooses from training: no gradient, no optimiser memory, no update.
 
-    Takes a Layer, or a record with a `model`, a trainer say. With `strict=True`, a KeyError names the spec and
-    the nearest paths when it chooses nothing. A step already built is not changed: build another.
+    Takes a Layer, or a record with a `model`, a trainer say. A KeyError names the nearest paths where the spec, or a
+    part of it, chooses nothing; `strict=False` allows it. A step already built is not changed: build another.
 
     >>> from toolz import pipe
-    >>> from mlx_fp import nn
+    >>> from mlx_fp import nn, paths
     >>> model = pipe(nn.sequential(encoder=nn.linear(3, 3), head=nn.linear(3, 2)), freeze("encoder"))
     >>> paths(model.trainable(nn.shapes(model)))(nn.shapes(model))
     ('head.weight', 'head.bias')
     """
-    return _ruled(select(spec), False, strict)
+    return _ruled(select(spec, strict=strict), False)
 
 
-def unfreeze(spec: Any = None, *, strict: bool = False) -> Callable[[R], R]:
-    """Let the leaves that `spec` chooses train again; buffers only when the spec names their very path."""
-    return _ruled(select(spec), True, strict)
+def unfreeze(spec: Any = None, *, strict: bool = True) -> Callable[[R], R]:
+    """Let the leaves that `spec` chooses train again; buffers only when the spec names their very path.
+
+    Options as in `freeze`.
+    """
+    return _ruled(select(spec, strict=strict), True)
 
 
 def frozen(target: Layer) -> Layer:
@@ -229,28 +233,22 @@ def _shape(leaf: Any) -> Any:
     return getattr(leaf, "shape", type(leaf).__name__)
 
 
-def _ruled(chosen: Select, trains: bool, strict: bool) -> Callable[[R], R]:
+def _ruled(chosen: Select, trains: bool) -> Callable[[R], R]:
     def ruled(target: Any) -> Any:
         if not isinstance(target, Layer):
             if not isinstance(getattr(target, "model", None), Layer):
                 raise TypeError(f"freeze and unfreeze take a Layer or a record with one; got {type(target).__name__}")
             return replace(target, model=ruled(target.model))
-        if strict:
-            _must_match(chosen, target)
+        check_spec(chosen, target)
         return replace(target, trainable=target.trainable.with_rule(chosen, trains))
 
     return ruled
 
 
-def _must_match(chosen: Select, target: Layer) -> None:
-    params = shapes(target)
-    known = paths()(params)
-    for path in sorted(chosen.named):
-        if not paths(path)(params):
-            close = nearest(path, known) or known[:3]
-            raise KeyError(f"{path!r} matches no parameter of {target.name}; nearest: {', '.join(close) or 'none'}")
-    if not paths(chosen)(params):
-        raise KeyError(f"{chosen!r} matches no parameter of {target.name}; nearest: {', '.join(known[:3]) or 'none'}")
+def check_spec(chosen: Select, target: Layer) -> None:
+    """Raise KeyError, with the nearest paths, for a spec that chooses no parameter of a layer."""
+    if chosen is not everything:
+        must_match(chosen, flat(shapes(target)).items(), f"parameter of {target.name}")
 
 
 def _drawn(target: Layer, label: str = "", indent: str = "") -> str:

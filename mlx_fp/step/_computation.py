@@ -16,7 +16,7 @@ from ..optim._optimizer import Optimizer
 from ..optim._state import finite, skips
 from ..task._folds import Metric, fold
 from ..tree._casting import widened
-from ..tree._paths import merge, norm, partition
+from ..tree._paths import divided, merge, norm
 from ..tree._select import Select
 from ._bound_model import Bound, losses, output
 from ._carried import Logged
@@ -141,7 +141,7 @@ def split_trainable(model: Layer, chosen: Select | None, params: Params) -> tupl
     (['weight'], ['bias'])
     """
     trainable = model.trainable(params)
-    return partition(trainable if chosen is None else trainable & chosen)(params)
+    return divided(trainable if chosen is None else trainable & chosen)(params)
 
 
 def restore_buffers_unless(sound: Array, weight: Select, rest: Params, before: Params) -> Params:

@@ -13,7 +13,7 @@ from ..core._options import FLAG
 from ..core._options import check_options as check_flags
 from ..core._types import Array, Batch, Loss, Params, State, Tree
 from ..core.backend import device_backend, on_device
-from ..nn._layer import Layer, check_given, shapes
+from ..nn._layer import Layer, check_given, check_spec, shapes
 from ..optim._optimizer import Optimizer, checked
 from ..task import _folds
 from ..task._folds import Metric
@@ -203,7 +203,8 @@ def train_step(
         model: the Layer to train.
         loss: a function of the model and a batch.
         optimizer: makes updates of gradients.
-        trainable: a spec that narrows which parameters train, of those that the model lets train.
+        trainable: a spec that narrows which parameters train, of those that the model lets train; KeyError where it
+            matches none, unless it is a `select(spec, strict=False)`.
         metrics: folds over the model's outputs, computed inside the step.
         compile: False runs the step uncompiled; a mapping holds options of `mx.compile`.
         dtype: a floating type to compute in, such as `mx.bfloat16`. Parameters and updates keep their own.
@@ -228,6 +229,7 @@ def train_step(
     check_options(compile, dtype, parts=parts, streams=streams)
     check_flags("train_step", {"norm": norm}, {"norm": FLAG})
     folds, chosen = _folds.checked(metrics), select(trainable)
+    check_spec(chosen, model)
     size = sum(leaf.nbytes for leaf in leaves(shapes(model))) if compile is not False else 0
     short = [verb(count) for verb, count in ((abreast, streams), (in_parts, parts)) if count > 1]
     work = Computation(model, loss, optimizer, folds, chosen, dtype, (*short, *through), norm, size)
