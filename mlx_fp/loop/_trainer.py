@@ -133,9 +133,10 @@ def monitor(
     Each validation is judged; a figure of training is judged at the end of each epoch.
 
     The best evaluation is the one with the least, or with `mode="max"` the most of it; without `mode` it is as the
-    metric of that name says, `"min"` where there is none. One that is better by no more than `min_delta` is not better,
-    and one that is not finite never is. Early stopping, plateaus and checkpoints go by it. ValueError, with candidates,
-    for another mode, and when the run starts for a figure that there is not.
+    metric of that name says, `"min"` for a loss and for a function. A figure that the loss reports needs a mode.
+    One that is better by no more than `min_delta` is not better, and one that is not finite never is. Early stopping,
+    plateaus and checkpoints go by it. ValueError, with candidates, for another mode, and when the run starts for a
+    figure that there is not.
 
     >>> from mlx_fp import classification, nn
     >>> pipe(trainer(nn.linear(4, 2), classification()), monitor("val_accuracy", mode="max")).monitor.mode

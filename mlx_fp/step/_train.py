@@ -69,7 +69,7 @@ class TrainStep:
             batches: one or more batches, of any sizes. Only the activations of one are in memory at a time.
 
         >>> from mlx_fp import nn, optim
-        >>> step = train_step(nn.linear(2, 1), lambda model, x: model(x).mean(), optim.sgd(0.1))
+        >>> step = train_step(nn.rms_norm(2), lambda model, x: model(x).mean(), optim.sgd(0.1))
         >>> params, opt_state = step.init(0)
         >>> step.accumulate(params, opt_state, [mx.zeros((4, 2)), mx.zeros((3, 2))])[2]["loss"].item()
         0.0
@@ -126,8 +126,7 @@ class TrainStep:
             check_given(model, params)
         kept, _ = self.computation.split(params)
         check_trainable(kept)
-        optimizer = self.computation.optimizer.init(kept)
-        opt_state = {"key": keys[1], "optimizer": optimizer, "metrics": _folds.start(self.metrics)}
+        opt_state = {"key": keys[1], **self.computation.start(kept)}
         mx.eval(params, opt_state)
         return params, opt_state
 

@@ -54,7 +54,7 @@ def in_parts(count: int) -> Verb:
         count: how many parts; fewer where a part would have a single row.
 
     >>> from mlx_fp import nn, optim, train_step
-    >>> step = train_step(nn.linear(2, 1), lambda model, x: model(x).mean(), optim.sgd(0.1), through=[in_parts(2)])
+    >>> step = train_step(nn.rms_norm(2), lambda model, x: model(x).mean(), optim.sgd(0.1), through=[in_parts(2)])
     >>> step(*step.init(0), mx.zeros((4, 2)))[2]["loss"].item()
     0.0
     """
