@@ -22,7 +22,17 @@ from ..tree._paths import flat, fresh
 from ..tree._select import Select, select, within
 from ._bounds import guarded_classes
 from ._layer import Apply, Layer, Trainable, check_given, layer
-from ._module import NO_SUBSTITUTES, Module, fill, hidden, parameters, read, refuse_functions_of_modules, structure
+from ._module import (
+    NO_SUBSTITUTES,
+    Module,
+    fill,
+    hidden,
+    parameters,
+    read,
+    refuse_functions_of_modules,
+    refuse_tied_arrays,
+    structure,
+)
 
 __all__ = ["as_layer", "fn", "lift", "lower", "method", "split"]
 
@@ -50,6 +60,7 @@ def lift(target: Any, *args: Any, **kwargs: Any) -> Layer:
     if not isinstance(made, Module):
         raise TypeError(f"{name_of(target)} made {type(made).__name__}, neither a Layer nor an mlx.nn.Module")
     refuse_functions_of_modules(made)
+    refuse_tied_arrays(made)
     return _lifted(made, lambda: parameters(target(*args, **kwargs)))
 
 
@@ -66,6 +77,7 @@ def split(module: mlx_nn.Module) -> tuple[Layer, Params]:
     if not isinstance(module, Module):
         raise TypeError(f"split takes an mlx.nn.Module; got {type(module).__name__}")
     refuse_functions_of_modules(module)
+    refuse_tied_arrays(module)
     still = structure(module)
     params = parameters(module)
     return _lifted(still, lambda: fresh(params)), fresh(params)
