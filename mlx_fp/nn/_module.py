@@ -54,7 +54,7 @@ def refuse_tied_arrays(module: mlx_nn.Module) -> None:
     for path, leaf in flat(_own_arrays(module)).items():
         if (other := first.setdefault(id(leaf), path)) != path:
             raise ValueError(
-                f"{type(module).__name__}: {other} and {path} are one array, and the first update would make two of it. "
+                f"{type(module).__name__}: {other} and {path} are one array, and the first update would part them. "
                 "To tie them, let the module itself stand in both places, as in `self.head = self.embed` with "
                 "`self.head.as_linear(x)`, or compute with the one array; for two arrays, assign a copy, `mx.array(w)`"
             )

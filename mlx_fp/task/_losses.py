@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ..core._mlx import mx
-from ..core._types import Array
+from ..core._types import Array, Forward
 from ..nn import losses
 from ._labels import as_column, as_targets, kept, labels_of
 from ._mean import Mean, mean
 
-__all__ = ["as_class_weights", "check_batch", "entropy", "squared_error"]
+__all__ = ["as_class_weights", "check_batch", "entropy", "output_of", "squared_error"]
 
 
 def as_class_weights(given: Any) -> Array:
@@ -47,6 +48,23 @@ def check_batch(x: Any, y: Array) -> None:
             f"x is {', '.join(map(str, shapes))} and y is {y.shape}, and a batch has as many rows, along the first "
             "axis, in both: a step takes batches, not rows: data.batch(n)"
         )
+
+
+def output_of(forward: Forward, x: Any, y: Any, inputs: Mapping[str, Any]) -> Any:
+    """Run the model on `x`, or, where the batch has none, on its inputs by their names; `...` stands for none.
+
+    >>> output_of(lambda a, b: a + b, ..., mx.zeros((2,)), {"a": mx.ones((2,)), "b": mx.ones((2,))}).tolist()
+    [2.0, 2.0]
+    """
+    if y is ...:
+        raise ValueError("a task compares what the model returns with a target, and the batch has no y")
+    if x is ... and not inputs:
+        raise ValueError("the batch has a target y, and no x or other inputs")
+    if x is not ... and inputs:
+        rest = ", ".join(inputs)
+        raise TypeError(f"the model takes x, and the batch has further columns, {rest}: data.collate leaves them out")
+    check_batch(inputs if x is ... else x, y)
+    return forward(**inputs) if x is ... else forward(x)
 
 
 def entropy(logits: Array, y: Array, mask: Array | None, ignore: int | None, class_weights: Array | None) -> Mean:
