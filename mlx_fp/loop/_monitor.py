@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..core._errors import unknown
+from ..task._folds import is_scalar
 from ._report import Row
 
 if TYPE_CHECKING:
@@ -126,6 +127,9 @@ def watched(task: Task, given: Monitor | None, sets: Sequence[str], reported: Ca
     if given is None:
         given = Monitor(_usual_name(task, sets), task.mode)
     metrics = [m.name for m in task.metrics]
+    tables = [m.name for m in task.metrics if given.metric is None and m.name == _metric_name(given.name, sets)]
+    if any(not is_scalar(m) for m in task.metrics if m.name in tables):
+        raise ValueError(f"monitor {given.name!r} is no single number, so that none of it is the best")
     if given.metric is not None or given.name in _figures(metrics, sets):
         modes = {m.name: m.mode for m in task.metrics}
         return replace(given, mode=given.mode or modes.get(_metric_name(given.name, sets), "min"))

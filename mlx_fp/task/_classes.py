@@ -12,7 +12,7 @@ from ._labels import check_ignore, labels_of, predicted
 from ._losses import entropy
 from ._running import added, as_figure, averaged, check_count, metric, no_mean, nothing, number, or_nan, or_unknown
 
-__all__ = ["accuracy", "check_classes", "f1", "perplexity", "precision", "recall", "token_accuracy", "top_k"]
+__all__ = ["accuracy", "check_classes", "f1", "hits", "perplexity", "precision", "recall", "token_accuracy", "top_k"]
 
 
 def accuracy(
@@ -188,6 +188,12 @@ def _hits(name: str, columns: Columns, hit: Callable[[Array, Array], Array], ign
         found = hit(logits, labels)
         count = nothing() + labels.size if counts is None else number(counts)
         return {"hits": or_unknown(sound, number(found if counts is None else found & counts)), "count": count}
+
+    return hits(name, columns, measure)
+
+
+def hits(name: str, columns: Columns, measure: Callable[[Array, Array, Array | None], Tree]) -> Metric:
+    """Make the metric of a share, of which `measure` counts the hits and all that count."""
 
     def init() -> Tree:
         return {"hits": nothing(), "count": nothing()}
