@@ -83,6 +83,9 @@ ONLY_HERE = {
         "reading": "reads what a wrapper keeps",
         "scale_rates": "changes every learning rate in a state",
         "skip_nonfinite": "a verb",
+        "one_cycle": "a schedule with its warm-up",
+        "warmup_cosine": "a schedule with its warm-up",
+        "wsd": "a schedule with its warm-up",
     },
 }
 

@@ -34,7 +34,7 @@ def number(
     >>> number(0, below=1).words, number(0, below=1).holds(1.0), number(0).holds(math.nan), number(0).holds("a")
     ('a finite number of at least 0 and below 1', False, False, False)
     """
-    named = {"of at least": least, "above": above, "of at most": most, "below": below}
+    named = {"of at least": least, "above": above, "at most": most, "below": below}
     bounds = " and ".join(f"{words} {bound:g}" for words, bound in named.items() if math.isfinite(bound))
 
     def holds(value: Any) -> bool:

@@ -23,7 +23,7 @@ from ._signals import graceful_stop
 from ._starting import started
 from ._state import World
 from ._summary import report_of
-from ._trainer import Trainer
+from ._trainer import Trainer, checked_trainer
 
 __all__ = ["evaluate", "events", "fit"]
 
@@ -52,7 +52,7 @@ def fit(train: Any, *, quiet: bool = False, **options: Unpack[Options]) -> Calla
 
     def run(target: Trainer) -> Report:
         shown = progress(quiet=quiet)
-        loop, state, writer = started(target, replace(asked, wanted=shown.events))
+        loop, state, writer = started(checked_trainer(target, "fit"), replace(asked, wanted=shown.events))
         with graceful_stop() as signals, shown(loop.plan, state) as show:
             world = World(writer, signals.asked, signals.undisturbed)
             stream = drive(loop, state, world)
@@ -79,7 +79,7 @@ def events(
     asked = plan(train, only, options)
 
     def stream(target: Trainer) -> Generator[Event, None, None]:
-        loop, state, writer = started(target, asked)
+        loop, state, writer = started(checked_trainer(target, "events"), asked)
         moments = drive(loop, state, World(writer))
         del state
         yield from moments
@@ -108,7 +108,7 @@ def evaluate(
     data = as_dataset(test)
 
     def evaluated_on(target: Trainer) -> dict[str, float]:
-        task = target.task
+        task = checked_trainer(target, "evaluate").task
         check_given(target.model, params)
         step = eval_step(target.model, task.loss, metrics=task.metrics, compile=compile, dtype=dtype, streams=streams)
         tuned = device_backend().tuned(0, streams)

@@ -23,6 +23,7 @@ from ._report import Row
 __all__ = [
     "Trainer",
     "Verb",
+    "checked_trainer",
     "checkpoints",
     "monitor",
     "on",
@@ -63,6 +64,14 @@ def trainer(model: Any, task: Any, *, optimizer: Optimizer | None = None) -> Tra
     """
     made = Trainer(as_layer(model, "a trainer's model"), as_task(task), adamw(1e-3))
     return made if optimizer is None else with_optimizer(optimizer)(made)
+
+
+def checked_trainer(target: Any, taker: str) -> Trainer:
+    """Return a trainer as it is; TypeError with the remedy for anything else."""
+    if not isinstance(target, Trainer):
+        hint = ": fp.trainer(model, task) makes one of a model" if isinstance(target, Layer) or callable(target) else ""
+        raise TypeError(f"{taker} takes a trainer; got {type(target).__name__}{hint}")
+    return target
 
 
 def with_optimizer(optimizer: Optimizer) -> Verb:

@@ -15,7 +15,7 @@ import mlx.nn as mlx_nn
 from ..compile import rng
 from ..core._errors import unknown
 from ..core._mlx import mx
-from ..core._signature import arguments, name_of, signature_of
+from ..core._signature import arguments, check_types, name_of, signature_of
 from ..core._types import Params
 from ..core.backend import in_use
 from ..tree._paths import flat, fresh
@@ -53,7 +53,9 @@ def lift(target: Any, *args: Any, **kwargs: Any) -> Layer:
         return target if isinstance(target, Layer) else split(target)[0]
     if not callable(target):
         raise TypeError(f"lift takes a module class, a module, a Layer or a function; got {target!r}")
-    arguments(target, args, kwargs)
+    given = arguments(target, args, kwargs)
+    if getattr(target, "__module__", "").startswith("mlx.nn."):
+        check_types(target, given)
     made = rng.run(0, lambda: target(*args, **kwargs))[0]
     if isinstance(made, Layer):
         return made

@@ -13,7 +13,8 @@ from ..core._options import FLAG
 from ..core._options import check_options as check_flags
 from ..core._types import Array, Batch, Loss, Params, State, Tree
 from ..core.backend import device_backend, on_device
-from ..nn._layer import Layer, check_given, check_spec, shapes
+from ..nn._freeze import check_spec
+from ..nn._layer import Layer, check_given, shapes
 from ..optim._optimizer import Optimizer, checked
 from ..task import _folds
 from ..task._folds import Metric
