@@ -176,3 +176,24 @@ def test_a_reducer_that_returns_none_names_itself():
 
     with pytest.raises(TypeError, match="reducer 'forgotten' returns a number for a list of losses; it returned None"):
         fp.fit([X], reduce=forgotten, quiet=True)(fp.trainer(MODEL, mean))
+
+
+# values that a hook changes
+
+
+def test_a_python_number_stays_at_its_first_value_and_a_buffer_that_a_hook_replaces_does_not():
+    strength = {"now": 1.0}
+    model = nn.define(lambda m, x: x.mean() * m.scale, scale=nn.param((), init=1.0), strength=nn.buffer((), init=1.0))
+
+    def loss(model, x):
+        return model(x), {"python": mx.array(strength["now"]), "buffer": model.params["strength"]}
+
+    def halve(event):
+        strength["now"] /= 2
+        before = event.state.params["strength"].item()
+        return fp.Replace(params=fp.swap("strength", before / 2)(event.state.params))
+
+    target = pipe(fp.trainer(model, loss), fp.on("after_epoch", halve))
+    report = pipe(target, fp.fit([X], epochs=3, quiet=True))
+    assert [row.python for row in report.rows] == [1.0, 1.0, 1.0]
+    assert [row.buffer for row in report.rows] == [1.0, 0.5, 0.25]
