@@ -83,6 +83,9 @@ ONLY_HERE = {
         "reading": "reads what a wrapper keeps",
         "scale_rates": "changes every learning rate in a state",
         "skip_nonfinite": "a verb",
+        "one_cycle": "a schedule with its warm-up",
+        "warmup_cosine": "a schedule with its warm-up",
+        "wsd": "a schedule with its warm-up",
     },
 }
 
@@ -151,13 +154,28 @@ def test_no_difference_is_listed_that_is_none():
     assert all(reason for table in (*WITHOUT_COUNTERPART.values(), *ONLY_HERE.values()) for reason in table.values())
 
 
-def test_losses_initialisers_and_schedules_are_mlx_s_own():
+def test_losses_and_initialisers_are_mlx_s_own():
     for module in (mlx_losses, mlx_init):
         for name in surface(module):
-            if name != "cross_entropy":  # ours takes a faster form where kernels are native; tests/nn/test_plain.py
+            if name not in ("cross_entropy", "nll_loss"):  # ours keep labels within bounds; tests/nn/test_bounds.py
                 assert getattr(OURS[module], name) is getattr(module, name)
-    for name in ("cosine_decay", "exponential_decay", "join_schedules", "linear_schedule", "step_decay"):
-        assert getattr(optim, name) is getattr(mlx_optimizers, name)
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("cosine_decay", (0.1, 10)),
+        ("exponential_decay", (0.1, 0.9)),
+        ("linear_schedule", (0.0, 0.1, 5)),
+        ("step_decay", (0.1, 0.5, 3)),
+        ("join_schedules", ([mlx_optimizers.linear_schedule(0.0, 0.1, 5), mlx_optimizers.cosine_decay(0.1, 10)], [5])),
+    ],
+)
+def test_schedules_give_mlx_s_own_rates(name, args):
+    ours, theirs = getattr(optim, name)(*args), getattr(mlx_optimizers, name)(*args)
+    assert inspect.signature(getattr(optim, name)) == inspect.signature(getattr(mlx_optimizers, name))
+    for step in range(20):
+        assert mx.array_equal(mx.array(ours(mx.array(step))), mx.array(theirs(mx.array(step))))
 
 
 # --- The layers ------------------------------------------------------------------------------------------------------

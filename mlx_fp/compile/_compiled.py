@@ -6,6 +6,8 @@ import threading
 import warnings
 from collections.abc import Callable, Container, Mapping, Sequence
 from functools import cache
+from pathlib import Path
+from traceback import extract_tb
 from typing import Any
 
 from ..core._errors import unknown
@@ -18,6 +20,15 @@ __all__ = ["Compiled", "available", "compiled"]
 
 _MANY = 5
 """The trace at which a function counts as one that keeps retracing."""
+
+_EVALUATED = (
+    "Attempting to eval an array during function transformations",
+    "Attempting to eval an array without a primitive",
+)
+"""What MLX says of a value that is read while a function is traced."""
+
+_OWN = {"mlx", "mlx_fp", "toolz", "functools.py"}
+"""Folders and files whose frames are none of a user's."""
 
 _finding = threading.Lock()
 
@@ -133,7 +144,12 @@ class Compiled:
         self._changes += before != self._latest  # MLX traces for each thread anew: that is no change
         if self._changes == _MANY and before != self._latest:
             warnings.warn(_keeps_retracing(self._title, before, self._latest), RuntimeWarning, stacklevel=4)
-        return self._fn(*args)
+        try:
+            return self._fn(*args)
+        except (ValueError, RuntimeError) as error:
+            if not any(words in str(error) for words in _EVALUATED):
+                raise
+            raise ValueError(_reads_values(self._title, error)) from error
 
 
 class _Variant:
@@ -152,6 +168,17 @@ class _Variant:
             return [self.layouts.index(layout), *arrays(result)]
 
         self.run = mx.compile(traced, **options)
+
+
+def _reads_values(title: str, error: Exception) -> str:
+    """Say which function reads the value of an array while it is traced, and what to do."""
+    outside = [frame for frame in extract_tb(error.__traceback__) if not _OWN.intersection(Path(frame.filename).parts)]
+    frame = outside[-1] if outside else None
+    where = f"{frame.name!r}, line {frame.lineno} of {frame.filename}," if frame else "a function"
+    return (
+        f"{where} reads the value of an array, and there is none while the compiled {title} is traced: `if`, `min`, "
+        "`float`, `print` and numpy need one. Compute with mx.where, mx.minimum, … instead, or run with compile=False"
+    )
 
 
 def _keeps_retracing(title: str, before: Mapping[str, str], now: Mapping[str, str]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from ._errors import nearest, unknown
 
-__all__ = ["Named", "arguments", "name_of", "named", "signature_of", "spread"]
+__all__ = ["Named", "arguments", "check_types", "name_of", "named", "signature_of", "spread"]
 
 _POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -101,6 +101,21 @@ def arguments(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, 
         if p.kind is Parameter.VAR_KEYWORD:
             found |= found.pop(p.name)
     return found
+
+
+def check_types(fn: Callable[..., Any], given: Mapping[str, Any]) -> None:
+    """Raise TypeError for a value that is no int, or no number, where the annotation of its parameter says so.
+
+    >>> def made(dims: int): ...
+    >>> check_types(made, {"dims": "4"})
+    Traceback (most recent call last):
+    TypeError: dims of made is an int; got '4'
+    """
+    for p in signature_of(fn) or ():
+        value, whole, real = given.get(p.name, 0), p.annotation in (int, "int"), p.annotation in (float, "float")
+        lacks = (whole and not hasattr(value, "__index__")) or (real and not hasattr(value, "__float__"))
+        if lacks and value is not p.default:
+            raise TypeError(f"{p.name} of {name_of(fn)} is {'an int' if whole else 'a number'}; got {value!r}")
 
 
 def spread(fn: Callable[..., Any], first: Any, batch: Any, what: str = "loss") -> Any:

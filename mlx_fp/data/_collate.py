@@ -177,6 +177,15 @@ def _automatic(batch: Any) -> dict[str, Any]:
     return {"x": batch}
 
 
+def fills(name: str, batch: Mapping[str, Any], taken: Sequence[str] = ()) -> list[str]:
+    """Return the keys of a batch that may fill a parameter of a loss, whose others are `taken`.
+
+    >>> fills("x", {"input": 1, "label": 2}), fills("x", {"a": 1, "b": 2})
+    (['input'], [])
+    """
+    return _fills(name, dict.fromkeys((name, *taken), True), batch)
+
+
 def _fills(name: str, names: Mapping[str, bool], batch: Mapping[str, Any]) -> list[str]:
     """Return the keys that may fill a name: its own, or else its aliases that are no other parameter's name."""
     if name in batch:

@@ -78,6 +78,10 @@ def sweep(
     {'optimizer.learning_rate': 0.1}
     """
 
+    if not isinstance(grid, Mapping):
+        kind = type(grid).__name__
+        raise TypeError(f'sweep takes a dict of values by path, {{"optimizer.learning_rate": [0.1, 0.01]}}; got {kind}')
+
     def swept(target: Experiment) -> Sweep:
         given: Any = {"nonfinite": "stop", **options}  # one trial that is lost ends no sweep
         cases: list[FrozenDict[str, Any]] = [

@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any, TypeVar, Unpack
 
 from ..core._errors import located
+from ..core._options import FLAG, check_options
 from ..core._types import Params
 from ..core.backend import device_backend
 from ..data import Splits, as_dataset
@@ -21,7 +22,7 @@ from ._signals import graceful_stop
 from ._starting import started
 from ._state import World
 from ._summary import report_of
-from ._trainer import Trainer
+from ._trainer import Trainer, checked_trainer
 
 __all__ = ["evaluate", "events", "fit"]
 
@@ -45,12 +46,13 @@ def fit(train: Any, *, quiet: bool = False, **options: Unpack[Options]) -> Calla
     >>> len(report.rows), report.rows[-1].steps
     (3, 12)
     """
+    check_options("fit", {"quiet": quiet}, {"quiet": FLAG})
     checked_options(options)  # an error now and not when the run starts
     data = train if isinstance(train, Splits) else as_dataset(train)
 
     def run(target: Trainer) -> Report:
         shown = progress(quiet=quiet)
-        asked = plan(data, shown.events, merged(target.options, options))
+        asked = plan(data, shown.events, merged(checked_trainer(target, "fit").options, options))
         loop, state, writer = started(target, asked)
         with graceful_stop() as signals, shown(loop.plan, state) as show:
             world = World(writer, signals.asked, signals.undisturbed)
@@ -79,7 +81,8 @@ def events(
     checked_options(options)
 
     def stream(target: Trainer) -> Generator[Event, None, None]:
-        loop, state, writer = started(target, plan(train, only, merged(target.options, options)))
+        merged_options = merged(checked_trainer(target, "events").options, options)
+        loop, state, writer = started(target, plan(train, only, merged_options))
         moments = drive(loop, state, World(writer))
         del state
         yield from moments
@@ -108,7 +111,7 @@ def evaluate(
     data = as_dataset(test)
 
     def evaluated_on(target: Trainer) -> dict[str, float]:
-        task = target.task
+        task = checked_trainer(target, "evaluate").task
         check_given(target.model, params)
         step = eval_step(target.model, task.loss, metrics=task.metrics, compile=compile, dtype=dtype, streams=streams)
         tuned = device_backend().tuned(0, streams)

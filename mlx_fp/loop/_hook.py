@@ -7,7 +7,8 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from ..core._errors import is_count, note
+from ..core._errors import note
+from ..core._options import FLAG, FUNCTION, check_options, count, number, optional
 from ..core._signature import name_of
 from ._event import AfterBackward, Event, event_name, name_of_event
 from ._replacing import checked_tree
@@ -71,6 +72,9 @@ class Interrupt:
     signal: str
 
 
+_SCHEDULE = {"priority": number(), "every": count(1), "once": FLAG, "when": optional(FUNCTION)}
+"""The rules of when a hook runs."""
+
 Asked = Stop | Replace | Save | Validate
 """What a hook can ask of the loop."""
 
@@ -95,6 +99,11 @@ class Hook:
     when: Callable[[Any], bool] | None = None
     name: str = "hook"
 
+    def __post_init__(self) -> None:
+        if not callable(self.fn):
+            raise TypeError(f"a fold for {self.event!r} is a function (memory, event) -> ...; got {self.fn!r}")
+        check_options(f"a hook for {self.event!r}", {name: getattr(self, name) for name in _SCHEDULE}, _SCHEDULE)
+
     def __repr__(self) -> str:
         return f"on({self.event!r}, {self.name})"
 
@@ -117,8 +126,6 @@ def fold(
     >>> fold("after_epoch", 0, lambda count, event: (count + 1, Stop("two epochs") if count == 1 else None))
     on('after_epoch', <lambda>)
     """
-    if not is_count(every, least=1):
-        raise ValueError(f"every is a count of emissions, 1 or more; got {every!r}")
     return Hook(event_name(event), fn, init, priority, every, once, when, name or name_of(fn))
 
 
@@ -231,9 +238,8 @@ def _run(hook: Hook, state: HookState, event: Event) -> tuple[HookState, Directi
         raise TypeError(f"{hook!r}, a fold, returns (memory, directive); this is {result!r}")
     memory, directive = result
     if directive is not None and not isinstance(directive, Asked):
-        raise TypeError(
-            f"{hook!r} returned {directive!r}; a hook returns None, Stop(reason), Replace(…), Validate() or Save()"
-        )
+        kinds = "None, Stop(reason), Replace(…), Validate() or Save()"
+        raise TypeError(f"{hook!r} returned {directive!r}; a hook returns {kinds}")
     return HookState(memory, seen + 1, hook.once, ended), directive
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..core._errors import unknown
+from ..task._folds import is_scalar
 from ._report import Row
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ _MODES = ("min", "max")
 class Monitor:
     """A figure of a row by name, or a function of the row as `metric`; whether less or more of it is better.
 
-    Without `mode` it is as the metric of that name says, once a run knows its metrics, and "min" where there is none.
+    Without `mode` it is as the metric of that name says, once a run knows its metrics, and "min" for a loss and for a
+    function. A figure that the loss reports has no direction of its own: a run asks for the mode.
     The first value that is a number improves, then one that is better than the best by more than `min_delta`. NaN never
     does.
     """
@@ -43,9 +45,19 @@ class Monitor:
     def value(self, row: Row) -> float | None:
         """Return the watched value of a row, None where it has none."""
         if self.metric is not None:
-            return float(self.metric(row))
+            return self._figure(self.metric(row))
         found = getattr(row, self.name)
         return None if found is None else float(found)
+
+    def _figure(self, given: Any) -> float:
+        """Return what the function of the row gave as a number."""
+        try:
+            return float(given)
+        except (TypeError, ValueError):
+            kind = type(given).__name__ if given is not None else "None"
+            raise TypeError(
+                f"the function that monitor {self.name!r} watches returns a number for each row; it returned {kind}"
+            ) from None
 
     @property
     def watches_validation(self) -> bool:
@@ -108,7 +120,7 @@ def watched(
         training: the names of the metrics of training, those of the task by default.
 
     Raises:
-        ValueError: rows will have no such figure; with candidates.
+        ValueError: rows will have no such figure; with candidates. Or the loss reports it, and no mode is given.
 
     >>> from mlx_fp.task._task import classification
     >>> watched(classification(), None, [], list).name, watched(classification(), None, ["easy", "hard"], list).name
@@ -122,18 +134,24 @@ def watched(
         raise ValueError(f"a metric is called {reserved[0]!r}, as something else in a row is: give it another name")
     if given is None:
         given = Monitor(_usual_name(task, sets), task.mode)
-    modes = {m.name: m.mode for m in task.metrics}
-    given = replace(given, mode=given.mode or modes.get(_metric_name(given.name, sets), "min"))
-    if given.metric is not None:
-        return given
     metrics = [m.name for m in task.metrics]
     own = metrics if training is None else list(training)
-    if given.name not in _figures(own, metrics, sets):
-        more = reported()
-        own, metrics = own + more, metrics + more
+    tables = [m.name for m in task.metrics if given.metric is None and m.name == _metric_name(given.name, sets)]
+    if any(not is_scalar(m) for m in task.metrics if m.name in tables):
+        raise ValueError(f"monitor {given.name!r} is no single number, so that none of it is the best")
+    if given.metric is not None or given.name in _figures(own, metrics, sets):
+        modes = {m.name: m.mode for m in task.metrics}
+        return replace(given, mode=given.mode or modes.get(_metric_name(given.name, sets), "min"))
+    more = reported()
+    own, metrics = own + more, metrics + more
     if given.name not in _figures(own, metrics, sets):
         hint = "; there is no validation data" if given.name.startswith("val_") and not sets else ""
         raise ValueError(unknown("monitor", given.name, _figures(own, metrics, sets)) + hint)
+    if given.mode is None:
+        raise ValueError(
+            f"monitor {given.name!r} is a figure that the loss reports, and nothing says whether less or more of it is "
+            'better: give mode="min" or mode="max"'
+        )
     return given
 
 

@@ -10,10 +10,11 @@ from typing import Any, TypedDict
 from ..core._errors import is_count, unknown
 from ..core._frozen import FrozenDict
 from ..core._mlx import mx
+from ..core._options import FLAG, check_options
 from ..core._types import Array, Params
 from ..core.backend import device_backend
 from ..data import Dataset, Splits, as_dataset, collate
-from ..step._checks import check_options
+from ..step._checks import check_options as check_step_options
 from ..task._task import Task
 from ..tree._paths import size
 from ._event import event_name
@@ -28,6 +29,8 @@ _COUNTS = {**dict.fromkeys(_MAY_BE_NONE, 1), "epochs": 0, "steps": 0} | dict.fro
     ("accumulate", "steps_per_call", "parts", "streams"), 1
 )
 """The options that are counts, and the least of each."""
+
+_FLAGS = dict.fromkeys(("keep_losses", "keep_best", "averaged"), FLAG)
 
 SYNC: dict[str, Callable[..., Any]] = {"async": mx.async_eval, "step": mx.eval}
 """What is done with the results of a step, by the name of a `sync`; nothing for the other names."""
@@ -165,12 +168,13 @@ def checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
             raise TypeError(unknown("option", name, Options.__annotations__))
     given = dict(options)
     _check_counts(given)
+    check_options("a run", given, _FLAGS)
     for name, known in (("sync", _SYNCS), ("nonfinite", _NONFINITE)):
         if name in given and given[name] not in known:
             raise ValueError(unknown(name, str(given[name]), known))
     for name in ("reduce", "validation_reduce"):
         checked_reducer(given.get(name, "mean"), name)
-    check_options(given.get("compile", True), given.get("dtype"))
+    check_step_options(given.get("compile", True), given.get("dtype"))
     if "validation" in given:
         given["validation"] = _validation_sets(given["validation"])
     return given

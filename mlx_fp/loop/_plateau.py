@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..core._errors import is_count
+from ..core._options import check_options, count, number
 from ..optim import scale_rates
 from ..optim._rates import scheduled_rates
 from ._event import AfterEvaluation, BeforeFit
@@ -23,10 +23,8 @@ def plateau(factor: float = 0.1, *, patience: int = 10, least: float = 0.0) -> V
     >>> pipe(trainer(nn.linear(4, 2), classification()), plateau(0.5, patience=2)).hooks
     (on('before_fit', check), on('after_evaluation', plateau(0.5)))
     """
-    if not 0 < factor < 1:
-        raise ValueError(f"factor is a number between 0 and 1; got {factor!r}")
-    if not is_count(patience):
-        raise ValueError(f"patience is a count of evaluations, 0 or more; got {patience!r}")
+    given = {"factor": factor, "patience": patience, "least": least}
+    check_options("plateau", given, {"factor": number(above=0, below=1), "patience": count(0), "least": number(0)})
 
     def check(event: BeforeFit) -> None:
         optimizer, state = event.optimizer, event.state.opt_state.get("optimizer")

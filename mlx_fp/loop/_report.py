@@ -13,7 +13,7 @@ from ..core._frozen import freeze_field
 from ..core._text import table
 from ..core._types import Params, State
 
-__all__ = ["Evaluation", "Report", "Row", "StepRow", "best_checkpoint"]
+__all__ = ["Evaluation", "Report", "Row", "StepRow", "best_checkpoint", "scalars"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +27,10 @@ class Row:
     """Steps of the run so far."""
     epoch_loss: float
     """The mean loss over all that counts, or as `reduce` says."""
-    metrics: Mapping[str, float]
+    metrics: Mapping[str, Any]
+    """Each a number, or lists of numbers for a metric that is no scalar."""
     val_loss: float | None
-    val_metrics: Mapping[str, float]
+    val_metrics: Mapping[str, Any]
     validation_batches: int
     seconds: float
     monitor_value: float | None = None
@@ -50,20 +51,20 @@ class Row:
         timed = self.examples if self.timed is None else self.timed
         return timed / self.seconds if self.seconds else float("inf")
 
-    def __getattr__(self, name: str) -> float:
+    def __getattr__(self, name: str) -> Any:
         named = self.named()
         if name in named:
             return named[name]
         raise AttributeError(f"a row has no {name!r}; its metrics: {', '.join(named) or 'none'}")
 
-    def named(self) -> dict[str, float]:
+    def named(self) -> dict[str, Any]:
         """Name every metric, those of validation with `val_` in front."""
         return {**self.metrics} | {f"val_{name}": value for name, value in self.val_metrics.items()}
 
     def figures(self) -> dict[str, float]:
-        """Name the losses and metrics in the order in which they are shown."""
+        """Name the losses and metrics that are numbers, in the order in which they are shown."""
         held = {} if self.val_loss is None else {"val_loss": self.val_loss}
-        return {"loss": self.epoch_loss, **self.metrics, **held, **self.named()}
+        return scalars({"loss": self.epoch_loss, **self.metrics, **held, **self.named()})
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, metrics by name among them."""
@@ -82,7 +83,7 @@ class Evaluation:
     """Steps of the run so far."""
     val_loss: float | None
     """None without validation data, where training figures are judged, and with named sets."""
-    val_metrics: Mapping[str, float]
+    val_metrics: Mapping[str, Any]
     batches: int
     monitor_value: float | None = None
     """The value that was judged, None where the monitor watches a figure that this evaluation does not have."""
@@ -94,19 +95,19 @@ class Evaluation:
     def __post_init__(self) -> None:
         freeze_field(self, "val_metrics")
 
-    def __getattr__(self, name: str) -> float:
+    def __getattr__(self, name: str) -> Any:
         named = self.named()
         if name in named:
             return named[name]
         raise AttributeError(f"an evaluation has no {name!r}; its metrics: {', '.join(named) or 'none'}")
 
-    def named(self) -> dict[str, float]:
+    def named(self) -> dict[str, Any]:
         """Name every metric, with `val_` in front."""
         return {f"val_{name}": value for name, value in self.val_metrics.items()}
 
     def figures(self) -> dict[str, float]:
-        """Name the loss and the metrics in the order in which they are shown."""
-        return ({} if self.val_loss is None else {"val_loss": self.val_loss}) | self.named()
+        """Name the loss and the metrics that are numbers, in the order in which they are shown."""
+        return scalars(({} if self.val_loss is None else {"val_loss": self.val_loss}) | self.named())
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, metrics by name among them."""
@@ -207,7 +208,9 @@ class Report:
         if not self.rows:
             return "no epochs"
         names = merge(row.figures() for row in self.rows)  # an epoch that was cut has no figures of validation
-        return table([["epoch", *names, "seconds"], *(_cells(row, names) for row in self.rows)], left=0)
+        rows = table([["epoch", *names, "seconds"], *(_cells(row, names) for row in self.rows)], left=0)
+        last = self.rows[-1].named().items()
+        return "\n\n".join([rows, *(f"{name}\n{_told(one)}" for name, one in last if isinstance(one, (list, dict)))])
 
     def __repr__(self) -> str:
         return f"Report({self.epochs_ran} epochs, {self.rows[-1].steps if self.rows else 0} steps)"
@@ -223,6 +226,31 @@ def _cells(row: Row, names: Iterable[str]) -> list[str]:
     figures = row.figures()
     told = (f"{figures[name]:.4f}" if name in figures else "" for name in names)
     return [str(row.epoch), *told, f"{row.seconds:.2f}"]
+
+
+def scalars(figures: Mapping[str, Any]) -> dict[str, float]:
+    """Return the figures that are numbers.
+
+    >>> scalars({"accuracy": 0.5, "confusion": [[1.0, 0.0], [2.0, 1.0]]})
+    {'accuracy': 0.5}
+    """
+    return {name: value for name, value in figures.items() if not isinstance(value, (list, dict))}
+
+
+def _told(value: Any) -> str:
+    """Lay out a figure that is no single number: a matrix as a table, anything else by its lines.
+
+    >>> print(_told([[12.0, 0.5], [3.0, 1.0]]))
+      12  0.5
+       3    1
+    """
+    if isinstance(value, dict):
+        return "\n".join(f"  {name}: {one}" for name, one in value.items())
+    rows = value if value and isinstance(value[0], list) else [value]
+    if any(isinstance(cell, list) for row in rows for cell in row) or len({len(row) for row in rows}) > 1:
+        return f"  {value}"
+    lines = table([[f"{cell:.6g}" for cell in row] for row in rows], left=0)
+    return "\n".join(f"  {line}" for line in lines.split("\n"))
 
 
 def _finite(value: Any) -> Any:

@@ -40,6 +40,8 @@ def stop_on_divergence(*, every: int = 50, above: float = math.inf) -> Verb:
 
     Each reading waits for the device.
     """
+    if isinstance(above, bool) or not isinstance(above, (int, float)) or math.isnan(above):
+        raise ValueError(f"above is a number; got {above!r}")
 
     def watch(event: AfterStep) -> Any:
         loss = event.loss_value

@@ -25,6 +25,7 @@ from ._report import Row
 __all__ = [
     "Trainer",
     "Verb",
+    "checked_trainer",
     "checkpoints",
     "monitor",
     "on",
@@ -71,6 +72,14 @@ def trainer(model: Any, task: Any, *, optimizer: Optimizer | None = None) -> Tra
     """
     made = Trainer(as_layer(model, "a trainer's model"), as_task(task), adamw(1e-3))
     return made if optimizer is None else with_optimizer(optimizer)(made)
+
+
+def checked_trainer(target: Any, taker: str) -> Trainer:
+    """Return a trainer as it is; TypeError with the remedy for anything else."""
+    if not isinstance(target, Trainer):
+        hint = ": fp.trainer(model, task) makes one of a model" if isinstance(target, Layer) or callable(target) else ""
+        raise TypeError(f"{taker} takes a trainer; got {type(target).__name__}{hint}")
+    return target
 
 
 def with_optimizer(optimizer: Optimizer) -> Verb:
@@ -141,9 +150,10 @@ def monitor(
     Each validation is judged; a figure of training is judged at the end of each epoch.
 
     The best evaluation is the one with the least, or with `mode="max"` the most of it; without `mode` it is as the
-    metric of that name says, `"min"` where there is none. One that is better by no more than `min_delta` is not better,
-    and one that is not finite never is. Early stopping, plateaus and checkpoints go by it. ValueError, with candidates,
-    for another mode, and when the run starts for a figure that there is not.
+    metric of that name says, `"min"` for a loss and for a function. A figure that the loss reports needs a mode.
+    One that is better by no more than `min_delta` is not better, and one that is not finite never is. Early stopping,
+    plateaus and checkpoints go by it. ValueError, with candidates, for another mode, and when the run starts for a
+    figure that there is not.
 
     >>> from mlx_fp import classification, nn
     >>> pipe(trainer(nn.linear(4, 2), classification()), monitor("val_accuracy", mode="max")).monitor.mode

@@ -4,7 +4,8 @@ from ..core import _mlx as _door  # noqa: F401  says what to install where MLX i
 from . import initializers, losses
 from ._combine import add, branch, concat, repeat, residual, sequential, share, stack
 from ._define import buffer, define, param
-from ._layer import Layer, freeze, frozen, init, layer, predictor, shapes, unfreeze
+from ._freeze import freeze, frozen, unfreeze
+from ._layer import Layer, init, layer, predictor, shapes
 from ._lift import fn, lift, lower, method, split
 from ._mlx_layers import *  # noqa: F403
 from ._mlx_layers import __all__ as _layers

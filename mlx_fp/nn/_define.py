@@ -16,6 +16,7 @@ from . import initializers
 from ._combine import joined, part_name, run_part
 from ._layer import Layer, Trainable, layer
 from ._lift import as_layer
+from ._part import Part
 
 __all__ = ["Leaf", "View", "buffer", "define", "param"]
 
@@ -62,8 +63,9 @@ def buffer(shape: int | tuple[int, ...], *, init: Init = 0.0, dtype: Any = None)
 def define(forward: Callable[..., Any], **parts: Any) -> Layer:
     """Make a layer of a forward function over named parts: Layers, modules, callables, `param`s and `buffer`s.
 
-    `forward(m, *xs, **kw)` gets a frozen view: `m.proj(x)` runs a part, `m.scale` is an array, `m.train` the mode, and
-    `m.update(count=m.count + 1)` changes a buffer. An option is a parameter of the function that calls `define`.
+    `forward(m, *xs, **kw)` gets a frozen view: `m.proj(x)` runs a part, `m.proj.weight` and `m.scale` are arrays,
+    `m.train` the mode, and `m.update(count=m.count + 1)` changes a buffer. An option is a parameter of the function
+    that calls `define`.
 
     >>> from mlx_fp import nn
     >>> def affine(dims, *, bias=True):
@@ -128,12 +130,12 @@ class View:
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"a layer's parts are frozen; to change a buffer use m.update({name}=…)")
 
-    def _bound(self, name: str, part: Layer) -> Callable[..., Any]:
-        def run(*xs: Any, **kw: Any) -> Any:
-            y, self._params[name] = run_part(part, name, self._params[name], xs, kw, self._train)
+    def _bound(self, name: str, part: Layer) -> Part:
+        def run(layer: Layer, *xs: Any, **kw: Any) -> Any:
+            y, self._params[name] = run_part(layer, name, self._params[name], xs, kw, self._train)
             return y
 
-        return run
+        return Part(part, run, lambda: self._params[name])
 
 
 def _part(name: str, part: Any) -> Layer | Leaf:

@@ -4,34 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any
 
 from ..compile import rng
 from ..compile._compiled import compiled
-from ..core._errors import nearest
 from ..core._mlx import mx
 from ..core._types import Array, Params
-from ..tree._paths import alike, flat, paths
-from ..tree._select import Select, everything, nothing, parted, select, within
+from ..tree._paths import alike, flat
+from ..tree._select import Select, everything, nothing, parted, within
 
 __all__ = [
     "Layer",
     "Run",
     "Trainable",
     "check_given",
-    "freeze",
-    "frozen",
+    "checked",
     "init",
     "layer",
     "predictor",
     "shapes",
-    "unfreeze",
 ]
 
 Run = Callable[[Params, tuple[Any, ...], dict[str, Any], bool], tuple[Any, Params]]
 """`run(params, xs, kw, train) -> (y, params)`: a layer's own computation, on the random stream of the moment."""
-
-R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,13 +135,21 @@ def init(key: int | Array) -> Callable[[Layer], Params]:
     start = rng.key(key)
 
     def made(target: Layer) -> Params:
-        if not isinstance(target, Layer):
-            raise TypeError(f"init takes a Layer; got {type(target).__name__}: lift or split it")
-        params = target.init(start)
+        params = checked(target, "init").init(start)
         mx.eval(params)
         return params
 
     return made
+
+
+def checked(target: Any, taker: str) -> Layer:
+    """Return a Layer as it is; TypeError with the remedy for anything else."""
+    if isinstance(target, Layer):
+        return target
+    holds = isinstance(getattr(target, "model", None), Layer)
+    of_params = type(target) in (dict, list)
+    hint = "its .model" if holds else "the layer of these parameters" if of_params else "lift or split it"
+    raise TypeError(f"{taker} takes a Layer; got {type(target).__name__}: {hint}")
 
 
 def shapes(target: Layer) -> Params:
@@ -194,63 +197,8 @@ def predictor(params: Params, *, compile: bool = False) -> Callable[[Layer], Cal
     return bound
 
 
-def freeze(spec: Any = None, *, strict: bool = False) -> Callable[[R], R]:
-    """Keep the leaves that `spec` chooses from training: no gradient, no optimiser memory, no update.
-
-    Takes a Layer, or a record with a `model`, a trainer say. With `strict=True`, a KeyError names the spec and
-    the nearest paths when it chooses nothing. A step already built is not changed: build another.
-
-    >>> from toolz import pipe
-    >>> from mlx_fp import nn
-    >>> model = pipe(nn.sequential(encoder=nn.linear(3, 3), head=nn.linear(3, 2)), freeze("encoder"))
-    >>> paths(model.trainable(nn.shapes(model)))(nn.shapes(model))
-    ('head.weight', 'head.bias')
-    """
-    return _ruled(select(spec), False, strict)
-
-
-def unfreeze(spec: Any = None, *, strict: bool = False) -> Callable[[R], R]:
-    """Let the leaves that `spec` chooses train again; buffers only when the spec names their very path."""
-    return _ruled(select(spec), True, strict)
-
-
-def frozen(target: Layer) -> Layer:
-    """Freeze all of a layer and run it in evaluation mode always: no dropout, statistics left alone.
-
-    >>> from mlx_fp import nn
-    >>> frozen(nn.dropout(0.5)).apply({}, mx.ones((2,)), train=True)[0].tolist()
-    [1.0, 1.0]
-    """
-    still = replace(target, apply=Apply(lambda params, xs, kw, train: target.apply.run(params, xs, kw, False)))
-    return replace(freeze()(still), name=f"frozen({target.name})")
-
-
 def _shape(leaf: Any) -> Any:
     return getattr(leaf, "shape", type(leaf).__name__)
-
-
-def _ruled(chosen: Select, trains: bool, strict: bool) -> Callable[[R], R]:
-    def ruled(target: Any) -> Any:
-        if not isinstance(target, Layer):
-            if not isinstance(getattr(target, "model", None), Layer):
-                raise TypeError(f"freeze and unfreeze take a Layer or a record with one; got {type(target).__name__}")
-            return replace(target, model=ruled(target.model))
-        if strict:
-            _must_match(chosen, target)
-        return replace(target, trainable=target.trainable.with_rule(chosen, trains))
-
-    return ruled
-
-
-def _must_match(chosen: Select, target: Layer) -> None:
-    params = shapes(target)
-    known = paths()(params)
-    for path in sorted(chosen.named):
-        if not paths(path)(params):
-            close = nearest(path, known) or known[:3]
-            raise KeyError(f"{path!r} matches no parameter of {target.name}; nearest: {', '.join(close) or 'none'}")
-    if not paths(chosen)(params):
-        raise KeyError(f"{chosen!r} matches no parameter of {target.name}; nearest: {', '.join(known[:3]) or 'none'}")
 
 
 def _drawn(target: Layer, label: str = "", indent: str = "") -> str:

@@ -15,13 +15,24 @@ import mlx.nn as mlx_nn
 from ..compile import rng
 from ..core._errors import unknown
 from ..core._mlx import mx
-from ..core._signature import arguments, name_of, signature_of
+from ..core._signature import arguments, check_types, name_of, signature_of
 from ..core._types import Params
 from ..core.backend import in_use
 from ..tree._paths import flat, fresh
 from ..tree._select import Select, select, within
+from ._bounds import guarded_classes
 from ._layer import Apply, Layer, Trainable, check_given, layer
-from ._module import NO_SUBSTITUTES, Module, fill, hidden, parameters, read, refuse_functions_of_modules, structure
+from ._module import (
+    NO_SUBSTITUTES,
+    Module,
+    fill,
+    hidden,
+    parameters,
+    read,
+    refuse_functions_of_modules,
+    refuse_tied_arrays,
+    structure,
+)
 
 __all__ = ["as_layer", "fn", "lift", "lower", "method", "split"]
 
@@ -42,13 +53,16 @@ def lift(target: Any, *args: Any, **kwargs: Any) -> Layer:
         return target if isinstance(target, Layer) else split(target)[0]
     if not callable(target):
         raise TypeError(f"lift takes a module class, a module, a Layer or a function; got {target!r}")
-    arguments(target, args, kwargs)
+    given = arguments(target, args, kwargs)
+    if getattr(target, "__module__", "").startswith("mlx.nn."):
+        check_types(target, given)
     made = rng.run(0, lambda: target(*args, **kwargs))[0]
     if isinstance(made, Layer):
         return made
     if not isinstance(made, Module):
         raise TypeError(f"{name_of(target)} made {type(made).__name__}, neither a Layer nor an mlx.nn.Module")
     refuse_functions_of_modules(made)
+    refuse_tied_arrays(made)
     return _lifted(made, lambda: parameters(target(*args, **kwargs)))
 
 
@@ -65,6 +79,7 @@ def split(module: mlx_nn.Module) -> tuple[Layer, Params]:
     if not isinstance(module, Module):
         raise TypeError(f"split takes an mlx.nn.Module; got {type(module).__name__}")
     refuse_functions_of_modules(module)
+    refuse_tied_arrays(module)
     still = structure(module)
     params = parameters(module)
     return _lifted(still, lambda: fresh(params)), fresh(params)
@@ -141,14 +156,18 @@ def as_layer(entry: Any, where: str) -> Layer:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Run:
-    """The computation of a lifted module; `still` is its structure, `paths` are those of its parameters."""
+    """The computation of a lifted module.
+
+    `still` is its structure, `paths` are those of its parameters, `guards` the classes that replace others in it.
+    """
 
     still: mlx_nn.Module
     paths: frozenset[str]
+    guards: Mapping[type, type]
     method: str = "__call__"
 
     def __call__(self, params: Params, xs: tuple[Any, ...], kw: dict[str, Any], train: bool) -> tuple[Any, Params]:
-        module = self.bound(params, train, in_use().substitutes if train else NO_SUBSTITUTES)
+        module = self.bound(params, train, {**self.guards, **(in_use().substitutes if train else NO_SUBSTITUTES)})
         return getattr(module, self.method)(*xs, **kw), read(module, params)
 
     def bound(self, params: Params, train: bool, classes: Mapping[type, type] = NO_SUBSTITUTES) -> mlx_nn.Module:
@@ -210,7 +229,7 @@ def _freeze_rest(module: mlx_nn.Module, params: Params, target: Layer) -> mlx_nn
 
 def _lifted(still: mlx_nn.Module, make: Callable[[], Params]) -> Layer:
     mx.eval(hidden(still))
-    run = _Run(still, frozenset(flat(parameters(still))))
+    run = _Run(still, frozenset(flat(parameters(still))), guarded_classes(still))
     made = layer(make, run, trainable=_trainable(still), name=type(still).__name__)
     return replace(made, wide=_wide_leaves(still))
 

@@ -23,6 +23,7 @@ __all__ = [
     "parameters",
     "read",
     "refuse_functions_of_modules",
+    "refuse_tied_arrays",
     "structure",
 ]
 
@@ -37,10 +38,26 @@ def parameters(module: mlx_nn.Module) -> Params:
 
     A module that stands in several places has its parameters in the first place only.
     """
-    tree: Params = fresh(module.parameters())
+    return fresh(_own_arrays(module))
+
+
+def _own_arrays(module: mlx_nn.Module) -> Params:
+    tree: Params = module.parameters()
     for *above, last in _repeated(module, set()):
         reduce(getitem, above, tree)[last] = {}
     return tree
+
+
+def refuse_tied_arrays(module: mlx_nn.Module) -> None:
+    """Raise ValueError for an array that is two parameters: in MLX too the first update takes them apart."""
+    first: dict[int, str] = {}
+    for path, leaf in flat(_own_arrays(module)).items():
+        if (other := first.setdefault(id(leaf), path)) != path:
+            raise ValueError(
+                f"{type(module).__name__}: {other} and {path} are one array, and the first update would part them. "
+                "To tie them, let the module itself stand in both places, as in `self.head = self.embed` with "
+                "`self.head.as_linear(x)`, or compute with the one array; for two arrays, assign a copy, `mx.array(w)`"
+            )
 
 
 def _repeated(node: Any, seen: set[int]) -> Iterator[tuple[Any, ...]]:

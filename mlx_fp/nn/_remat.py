@@ -8,7 +8,7 @@ from typing import Any
 from ..compile import rng
 from ..core._mlx import mx, utils
 from ..core._types import Params
-from ..tree._paths import merge, partition
+from ..tree._paths import divided, merge
 from ._layer import Apply, Layer
 from ._lift import as_layer
 
@@ -32,13 +32,13 @@ def remat(entry: Any) -> Layer:
 
     def run(params: Params, xs: tuple[Any, ...], kw: dict[str, Any], train: bool) -> tuple[Any, Params]:
         may, trains = inner.trainable.leaves(params), inner.trainable(params)
-        kept, rest = partition(may | trains)(params)  # what has no gradient, quantised weights say, is closed over
+        kept, rest = divided(may | trains)(params)  # what has no gradient, quantised weights say, is closed over
         rest = tree_map(mx.stop_gradient, rest)
         arrays = {name: value for name, value in kw.items() if isinstance(value, (mx.array, dict, list, tuple))}
 
         def forward(kept: Params, xs: tuple[Any, ...], arrays: dict[str, Any]) -> tuple[Any, Params]:
             y, after = inner.apply.run(merge(kept, rest), xs, {**kw, **arrays}, train)
-            return y, partition(may | trains)(after)[1]
+            return y, divided(may | trains)(after)[1]
 
         y, after = rng.recomputed(forward, kept, xs, arrays)
         return y, merge(kept, after)

@@ -13,7 +13,7 @@ from ..core._types import Params
 from ..tree._paths import paths, size
 from ..tree._select import Select
 from ._combine import at
-from ._layer import Layer, shapes
+from ._layer import Layer, checked, shapes
 from ._module import Module
 
 __all__ = ["Row", "Summary", "summary"]
@@ -70,7 +70,7 @@ def summary(target: Layer) -> Summary:
     head      Linear  weight 2×8  bias 2     18         18
     total                                    58         58
     """
-    params = shapes(target)
+    params = shapes(checked(target, "summary"))
     trains = target.trainable(params)
     rows = tuple(_rows(target, params, "", trains))
     return Summary(rows, size(params), sum(row.trainable for row in rows))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from ..core._options import FLAG, check_options
 from ..core._types import Params
 from ..tree._casting import cast, first_floating, is_narrow, widened
 from ..tree._select import everything
@@ -31,6 +32,7 @@ def wide(entry: Any, *, narrow_outputs: bool = True) -> Layer:
     >>> norm.apply(nn.init(0)(norm), mx.ones((2, 4), mx.bfloat16))[0].dtype
     mlx.core.bfloat16
     """
+    check_options("wide", {"narrow_outputs": narrow_outputs}, {"narrow_outputs": FLAG})
     inner = as_layer(entry, "wide's layer")
 
     def run(params: Params, xs: tuple[Any, ...], kw: dict[str, Any], train: bool) -> tuple[Any, Params]:

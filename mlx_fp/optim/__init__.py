@@ -7,6 +7,7 @@ from ._groups import groups
 from ._mlx_optimizers import *  # noqa: F403
 from ._mlx_optimizers import __all__ as _optimizers
 from ._optimizer import Optimizer, lift
+from ._schedules import one_cycle, warmup_cosine, wsd
 from ._state import averaged, reading, scale_rates
 from ._wrap import clip_norm, clip_value, ema, skip_nonfinite
 
@@ -18,9 +19,12 @@ __all__ = [
     "ema",
     "groups",
     "lift",
+    "one_cycle",
     "reading",
     "scale_rates",
     "skip_nonfinite",
+    "warmup_cosine",
+    "wsd",
 ]
 __all__ += _optimizers
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from ..core._types import Params, State, Tree
 from ..core.backend import in_use
-from ..tree._paths import leaves, merge, partition, paths
+from ..tree._paths import divided, flat, leaves, merge, paths
 from ..tree._select import Select, select
+from ..tree._strict import must_match
 from ._optimizer import Optimizer
 
 __all__ = ["groups"]
@@ -20,8 +21,9 @@ def groups(*rules: tuple[Any, Optimizer]) -> Optimizer:
     """Give each parameter to the optimiser of the first rule that matches its path; a rule is `(spec, optimizer)`.
 
     The rules must be total: `init` raises ValueError naming the parameters that none matches; end with
-    `(everything, optimizer)` for the rest. A rule that gets no parameter is a RuntimeWarning. The state of rule i is
-    `groups.i`.
+    `(everything, optimizer)` for the rest. A spec that matches none of the parameters that train is a KeyError, with
+    the nearest, unless it is a `select(spec, strict=False)`; a rule whose parameters all went to those before it is a
+    RuntimeWarning. The state of rule i is `groups.i`.
 
     >>> from mlx_fp import optim
     >>> groups(("encoder", optim.sgd(1e-2)), (None, optim.adamw(1e-3)))
@@ -32,9 +34,11 @@ def groups(*rules: tuple[Any, Optimizer]) -> Optimizer:
         raise ValueError("groups needs at least one (spec, optimizer)")
 
     def init(params: Params) -> State:
+        for spec, _ in made:
+            must_match(spec, flat(params).items(), f"parameter that trains: {_HINT}")
         shares = _shares(made, params)
         for (spec, _), part in zip(made, shares, strict=True):
-            if not leaves(part):
+            if spec.strict and not leaves(part):
                 warnings.warn(f"{spec!r} of groups gets no parameter: {_HINT}", RuntimeWarning, stacklevel=3)
         return {"groups": [opt.init(part) for (_, opt), part in zip(made, shares, strict=True)]}
 
@@ -56,7 +60,7 @@ def _shares(rules: list[tuple[Select, Optimizer]], tree: Tree) -> list[Tree]:
     """Cut a tree into one part per rule, first match first."""
     parts = []
     for spec, _ in rules:
-        part, tree = partition(spec)(tree)
+        part, tree = divided(spec)(tree)
         parts.append(part)
     left = paths()(tree)
     if left:

@@ -1,18 +1,22 @@
 """Every optimiser of mlx.optimizers by its snake_case name, with its own arguments, and every schedule.
 
-A schedule is a function of the step, given in place of a rate. As in MLX, `adam` and `adamw` leave the bias of their
+A schedule is a function of the step, given in place of a rate. Options that no optimiser or schedule can have, such as
+a rate below 0 or NaN, are an error where they are given. As in MLX, `adam` and `adamw` leave the bias of their
 moments uncorrected unless `bias_correction=True`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ParamSpec
+from functools import wraps
+from typing import Any, ParamSpec
 
 import mlx.optimizers as mlx_optimizers
-from mlx.optimizers import cosine_decay, exponential_decay, join_schedules, linear_schedule, step_decay
 
+from ..core._options import check_options
+from ..core._signature import arguments
 from ._optimizer import Optimizer, lift
+from ._rules import SCHEDULES
 
 __all__ = [
     "adadelta",
@@ -34,6 +38,8 @@ __all__ = [
 
 P = ParamSpec("P")
 
+Schedule = Callable[..., Any]
+
 
 def _lifted(cls: Callable[P, mlx_optimizers.Optimizer]) -> Callable[P, Optimizer]:
     def make(*args: P.args, **kwargs: P.kwargs) -> Optimizer:
@@ -42,6 +48,15 @@ def _lifted(cls: Callable[P, mlx_optimizers.Optimizer]) -> Callable[P, Optimizer
     make.__doc__ = f"Make an Optimizer of `mlx.optimizers.{cls.__name__}`, with its arguments.\n\n{cls.__doc__}"
     make.__name__ = make.__qualname__ = cls.__name__
     make.__wrapped__ = cls  # type: ignore[attr-defined]  # its signature is the class's
+    return make
+
+
+def _checked(schedule: Callable[P, Schedule]) -> Callable[P, Schedule]:
+    @wraps(schedule)
+    def make(*args: P.args, **kwargs: P.kwargs) -> Schedule:
+        check_options(schedule.__name__, arguments(schedule, args, kwargs), SCHEDULES)
+        return schedule(*args, **kwargs)
+
     return make
 
 
@@ -55,3 +70,9 @@ lion = _lifted(mlx_optimizers.Lion)
 muon = _lifted(mlx_optimizers.Muon)
 rmsprop = _lifted(mlx_optimizers.RMSprop)
 sgd = _lifted(mlx_optimizers.SGD)
+
+cosine_decay = _checked(mlx_optimizers.cosine_decay)
+exponential_decay = _checked(mlx_optimizers.exponential_decay)
+join_schedules = _checked(mlx_optimizers.join_schedules)
+linear_schedule = _checked(mlx_optimizers.linear_schedule)
+step_decay = _checked(mlx_optimizers.step_decay)

@@ -11,10 +11,12 @@ import mlx.optimizers as mlx_optimizers
 from toolz import compose_left
 
 from ..core._mlx import mx, utils
+from ..core._options import check_options
 from ..core._signature import arguments, signature_of
 from ..core._types import Array, Params, State, Tree
 from ..core.backend import in_use
 from ..tree._paths import fresh
+from ._rules import OPTIMIZERS, RATE
 
 __all__ = ["Optimizer", "checked", "lift"]
 
@@ -48,7 +50,8 @@ def lift(target: Any, *args: Any, **kwargs: Any) -> Optimizer:
     The state is `{"step", "learning_rate", …, "memory"}`: hyper-parameters that MLX keeps as arrays, readable by path
     and changed by `mlx_fp.swap` without a retrace, and the memory of each parameter under the parameter's own path. So
     a parameter may be called `step`. New parameters and memory keep the dtypes of the old. The name says which options
-    differ from the class's defaults.
+    differ from the class's defaults. ValueError or TypeError for options that no optimiser can have, such as a rate
+    below 0.
 
     >>> opt = lift(mlx_optimizers.SGD, 0.5)
     >>> state = opt.init({"step": mx.array(1.0)})
@@ -63,6 +66,8 @@ def lift(target: Any, *args: Any, **kwargs: Any) -> Optimizer:
     hyper = {name: mx.array(value) for name, value in made.state.items() if not isinstance(value, (dict, list))}
     hyper |= {name: _rate(hyper[name]) for name in ("learning_rate", *made._schedulers) if name in hyper}
     mx.eval(hyper)
+    rates = {name: hyper[name] for name in ("learning_rate",) if name in hyper}
+    check_options(f"{type(made).__name__.lower()}, at its first step,", rates, {"learning_rate": RATE})
     apply = _elementwise if type(made) in _ELEMENTWISE else _leaf_by_leaf
 
     def init(params: Params) -> State:
@@ -97,10 +102,18 @@ def _made(target: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tupl
         made = target
     else:
         options = arguments(target, args, kwargs)
+        if getattr(target, "__module__", "") == mlx_optimizers.Optimizer.__module__:
+            check_options(target.__name__.lower(), _given(target, options), OPTIMIZERS)
         made = target(*args, **kwargs)
     if not isinstance(made, mlx_optimizers.Optimizer) or isinstance(made, mlx_optimizers.MultiOptimizer):
         raise TypeError(f"lift takes a single mlx optimiser; got {type(made).__name__}; for several use optim.groups")
     return made, _changes(target, options)
+
+
+def _given(target: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that are not the class's defaults."""
+    defaults = {p.name: p.default for p in signature_of(target) or ()}
+    return {name: value for name, value in options.items() if value is not defaults.get(name)}
 
 
 def _changes(target: Any, options: Mapping[str, Any]) -> str:

@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..core._mlx import mx, utils
+from ..core._options import check_options, number
 from ..core._types import Array, Params, State, Tree
 from ..tree._paths import flat, leaves
+from ._rules import RATE
 
 __all__ = ["averaged", "finite", "finite_or_unchanged", "reading", "scale_rates", "skip_count", "skips", "stages"]
 
@@ -49,16 +51,14 @@ def reading(name: str) -> Callable[[State], Any]:
 def scale_rates(factor: float, *, least: float = 0.0) -> Callable[[State], State]:
     """Multiply every learning rate in an optimiser's state, or a step's, by `factor`, down to `least`; lower ones stay.
 
-    ValueError for a factor that is not above 0.
+    ValueError for a factor that is not above 0, and for a `least` below 0.
 
     >>> from mlx_fp import optim
     >>> state = optim.clip_norm(1.0)(optim.sgd(0.5)).init({"w": mx.array(1.0)})
     >>> scale_rates(0.5)(state)["inner"]["learning_rate"].item()
     0.25
     """
-
-    if not factor > 0:
-        raise ValueError(f"factor is a number above 0; got {factor!r}")
+    check_options("scale_rates", {"factor": factor, "least": least}, {"factor": number(above=0), "least": RATE})
 
     def scaled(state: State) -> State:
         changed = dict(state)

@@ -12,7 +12,7 @@ from ..core._errors import is_count
 from ..core._mlx import mx, utils
 from ..core._types import Array, Params, State, Tree
 from ..core.backend import in_use
-from ._optimizer import Optimizer
+from ._optimizer import Optimizer, checked
 from ._state import finite
 
 __all__ = ["clip_norm", "clip_value", "ema", "skip_nonfinite"]
@@ -37,6 +37,8 @@ def clip_norm(max_norm: float) -> Verb:
     _positive("max_norm", max_norm)
 
     def wrapped(inner: Optimizer) -> Optimizer:
+        checked(inner, "clip_norm")
+
         def init(params: Params) -> State:
             return {"grad_norm": mx.array(0.0), "inner": inner.init(params)}
 
@@ -59,6 +61,8 @@ def clip_value(limit: float) -> Verb:
     _positive("limit", limit)
 
     def wrapped(inner: Optimizer) -> Optimizer:
+        checked(inner, "clip_value")
+
         def init(params: Params) -> State:
             return {"inner": inner.init(params)}
 
@@ -84,6 +88,8 @@ def skip_nonfinite(*, limit: int | None = None) -> Verb:
         raise ValueError(f"limit is a count of steps, 1 or more, or None; got {limit!r}")
 
     def wrapped(inner: Optimizer) -> Optimizer:
+        checked(inner, "skip_nonfinite")
+
         def init(params: Params) -> State:
             none = mx.array(0, mx.uint32)
             return {"skipped": none, "in_a_row": mx.array(0, mx.uint32), "inner": inner.init(params)}
@@ -114,6 +120,8 @@ def ema(decay: float) -> Verb:
         raise ValueError(f"decay is a number in [0, 1); got {decay!r}")
 
     def wrapped(inner: Optimizer) -> Optimizer:
+        checked(inner, "ema")
+
         def init(params: Params) -> State:
             return {"average": tree_map(lambda p: mx.array(p, _wide(p.dtype)), params), "inner": inner.init(params)}
 

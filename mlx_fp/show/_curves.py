@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..loop._report import Report
+from ..loop._report import Report, scalars
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,7 +58,7 @@ def _over_epochs(report: Report) -> tuple[dict[str, list[Point]], dict[str, list
         "train": [(row.epoch, row.epoch_loss) for row in rows],
         "validation": [(row.epoch, row.val_loss) for row in rows],
     }
-    return losses, _by_name((row.epoch, row.named()) for row in rows), "epoch"
+    return losses, _by_name((row.epoch, scalars(row.named())) for row in rows), "epoch"
 
 
 def _over_steps(report: Report) -> tuple[dict[str, list[Point]], dict[str, list[Point]], str]:
@@ -68,8 +68,8 @@ def _over_steps(report: Report) -> tuple[dict[str, list[Point]], dict[str, list[
         "train": train or [(row.steps, row.epoch_loss) for row in report.rows],
         "validation": [(each.step, each.val_loss) for each in evaluations],
     }
-    metrics = _by_name((row.steps, row.metrics) for row in report.rows)
-    return losses, metrics | _by_name((each.step, each.named()) for each in evaluations), "step"
+    metrics = _by_name((row.steps, scalars(row.metrics)) for row in report.rows)
+    return losses, metrics | _by_name((each.step, scalars(each.named())) for each in evaluations), "step"
 
 
 def _by_name(rows: Iterable[tuple[int, Mapping[str, float]]]) -> dict[str, list[Point]]:

@@ -11,6 +11,7 @@ from ..core._signature import spread
 from ..core._types import Array, Batch, Loss, Params, State
 from ..nn._layer import Layer
 from ..nn._lift import method
+from ..nn._part import part_at
 from ..task._mean import Mean
 from ..tree._casting import cast, is_narrow, widened
 from ..tree._paths import fresh
@@ -29,7 +30,8 @@ tree_map_with_path = utils.tree_map_with_path
 class Bound:
     """The model during one step; keeps the buffers that each call hands back, and the last output.
 
-    It has the other methods of a lifted module, too: `forward.encode(x)`, see `nn.method`. In another floating type,
+    It has the other methods of a lifted module, too: `forward.encode(x)`, see `nn.method`, and the named parts of a
+    composition: `forward.head(x)`. In another floating type,
     inputs and weights are cast; buffers are not, and the loss gets its batch as it came. Where that type is narrow, the
     weights of `nn.wide` parts are not cast, and the loss gets the model's floating outputs in float32.
     """
@@ -49,7 +51,8 @@ class Bound:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
-        return partial(self._run, method(self._model, name))
+        inside = dict(self._model.parts)
+        return partial(self._run, part_at(self._model, name) if name in inside else method(self._model, name))
 
     def _run(self, model: Layer, *xs: Any, **kw: Any) -> Any:
         trainable = self._model.trainable

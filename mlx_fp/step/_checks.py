@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..core._errors import is_count
 from ..core._mlx import mx
 from ..core._signature import name_of
-from ..core._types import Params
+from ..core._types import Params, State
 from ..nn._layer import Layer
 from ..tree._paths import flat
 
 _OF_ARRAYS = ("mlx.nn.losses", "mlx_fp.nn.losses")
 
-__all__ = ["check_options", "check_parts", "check_state", "check_trainable"]
+__all__ = [
+    "Layout",
+    "check_layout",
+    "check_memory",
+    "check_options",
+    "check_parts",
+    "check_state",
+    "check_trainable",
+    "layout",
+]
+
+Layout = frozenset[tuple[str, tuple[int, ...]]]
+"""The paths and shapes of a tree."""
 
 
 def check_state(opt_state: Any) -> None:
@@ -22,6 +34,35 @@ def check_state(opt_state: Any) -> None:
     if not isinstance(opt_state, dict) or not {"key", "optimizer", "metrics"} <= opt_state.keys():
         has = f"has {', '.join(opt_state) or 'nothing'}" if isinstance(opt_state, dict) else type(opt_state).__name__
         raise TypeError(f"a step takes the opt_state of its own init, with key, optimizer and metrics; this {has}")
+
+
+def layout(state: State) -> Layout:
+    """Return the paths and shapes of a state.
+
+    >>> sorted(layout({"step": mx.array(0), "memory": {"w": mx.zeros((2,))}}))
+    [('memory.w', (2,)), ('step', ())]
+    """
+    return frozenset((path, tuple(leaf.shape)) for path, leaf in flat(state).items())
+
+
+def check_layout(name: str, own: Layout, given: Layout) -> None:
+    """Refuse a state of another optimiser, or of other parameters, and list what either keeps."""
+    if own != given:
+        theirs, mine = (sorted(f"{path} {shape}" for path, shape in one) for one in (given - own, own - given))
+        more = [f"the state has {_listed(theirs)}, which {name} does not keep"] if theirs else []
+        less = [f"{name} keeps {_listed(mine)}, which the state does not have"] if mine else []
+        raise ValueError(f"the state is not that of this step's optimiser: {'; '.join(more + less)}")
+
+
+def check_memory(names: Iterable[str], given: State) -> None:
+    """Refuse the memory of other metrics, and list both."""
+    if set(names) != given.keys():
+        both = f"it folds {', '.join(names) or 'none'}, and the state has {', '.join(given) or 'none'}"
+        raise ValueError(f"the state is not that of this step's metrics: {both}")
+
+
+def _listed(words: list[str], most: int = 4) -> str:
+    return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
 
 
 def check_trainable(kept: Params) -> None:

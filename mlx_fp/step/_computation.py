@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from toolz import pipe
@@ -14,13 +14,13 @@ from ..core.backend import in_use
 from ..nn._layer import Layer
 from ..optim._optimizer import Optimizer
 from ..optim._state import finite, finite_or_unchanged, skip_count, skips, stages
-from ..task._folds import Metric, fold
+from ..task._folds import Metric, fold, start
 from ..tree._casting import widened
-from ..tree._paths import merge, norm, partition
+from ..tree._paths import divided, merge, norm
 from ..tree._select import Select
 from ._bound_model import Bound, losses, output
 from ._carried import Logged
-from ._checks import check_state
+from ._checks import Layout, check_layout, check_memory, check_state, layout
 from ._rows import example_count
 from .passes import Backward, Pass, Verb, joined
 
@@ -43,6 +43,14 @@ class Computation:
     """Whether the norm of the gradients and the learning rate are logged."""
     parameter_bytes: int = 0
     """The size of the model, 0 for a step that is not compiled."""
+    known: set[Layout] = field(default_factory=set, compare=False, repr=False)
+    """The layouts of the optimiser's state that have been checked, or that it has made itself."""
+
+    def start(self, kept: Params) -> State:
+        """Make the state of the optimiser, and of the metrics, before the first step."""
+        optimizer = self.optimizer.init(kept)
+        self.known.add(layout(optimizer))
+        return {"optimizer": optimizer, "metrics": start(self.metrics)}
 
     def split(self, params: Params) -> tuple[Params, Params]:
         """Divide parameters into those that train and the rest."""
@@ -76,7 +84,7 @@ class Computation:
 
     def whole_pass(self, params: Params, opt_state: State, batch: Batch) -> Pass:
         """Compute the pass of the step, through all its verbs."""
-        check_state(opt_state)
+        self._check(params, opt_state)
         backward: Backward = pipe(self.backward, *self.through)
         return backward(params, opt_state, batch)
 
@@ -108,8 +116,18 @@ class Computation:
         if skips(memory):
             goes = skip_count(memory) == skip_count(opt_state["optimizer"])
             rest = restore_buffers_unless(goes, self.model.trainable.leaves(params), rest, before)
+        self.known.add(layout(memory))
         memory = in_use().separate(memory, self.parameter_bytes)
         return merge(kept, rest), {**opt_state, "optimizer": memory}
+
+    def _check(self, params: Params, opt_state: State) -> None:
+        """Refuse a state of another step, which costs nothing once its layout is known."""
+        check_state(opt_state)
+        check_memory([m.name for m in self.metrics], opt_state["metrics"])
+        given = layout(opt_state["optimizer"])
+        if given not in self.known:
+            check_layout(self.optimizer.name, layout(self.optimizer.init(self.split(params)[0])), given)
+            self.known.add(given)
 
     def step(self, params: Params, opt_state: State, batch: Batch) -> tuple[Params, State, Logged]:
         """Compute a whole step: `(params, opt_state, (logs, weights, examples))`."""
@@ -156,7 +174,7 @@ def split_trainable(model: Layer, chosen: Select | None, params: Params) -> tupl
     (['weight'], ['bias'])
     """
     trainable = model.trainable(params)
-    return partition(trainable if chosen is None else trainable & chosen)(params)
+    return divided(trainable if chosen is None else trainable & chosen)(params)
 
 
 def restore_buffers_unless(sound: Array, weight: Select, rest: Params, before: Params) -> Params:

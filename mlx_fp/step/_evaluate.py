@@ -14,7 +14,7 @@ from ..core.backend import on_device
 from ..nn._layer import Layer
 from ..task._folds import Metric, checked, start
 from ._bound_model import Bound, losses
-from ._checks import check_options, check_parts
+from ._checks import check_memory, check_options, check_parts
 from ._computation import fold_output
 from .passes import Pass, abreast
 
@@ -80,6 +80,7 @@ def eval_step(
     backward = plain if streams == 1 else abreast(streams)(plain)
 
     def whole(params: Params, state: State, batch: Batch) -> tuple[State, State, State]:
+        check_memory([m.name for m in folds], state)
         done = backward(params, {"key": mx.array([0, 0], mx.uint32), "metrics": state}, batch)
         return done.opt_state["metrics"], done.logs, done.weights
 

@@ -9,8 +9,11 @@ from typing import Any
 from ..compile import rng
 from ..compile._compiled import Compiled, compiled
 from ..core._mlx import mx
+from ..core._options import FLAG
+from ..core._options import check_options as check_flags
 from ..core._types import Array, Batch, Loss, Params, State, Tree
 from ..core.backend import device_backend, on_device
+from ..nn._freeze import check_spec
 from ..nn._layer import Layer, check_given, shapes
 from ..optim._optimizer import Optimizer, checked
 from ..task import _folds
@@ -124,8 +127,7 @@ class TrainStep:
             check_given(model, params)
         kept, _ = self.computation.split(params)
         check_trainable(kept)
-        optimizer = self.computation.optimizer.init(kept)
-        opt_state = {"key": keys[1], "optimizer": optimizer, "metrics": _folds.start(self.metrics)}
+        opt_state = {"key": keys[1], **self.computation.start(kept)}
         mx.eval(params, opt_state)
         return params, opt_state
 
@@ -201,7 +203,8 @@ def train_step(
         model: the Layer to train.
         loss: a function of the model and a batch.
         optimizer: makes updates of gradients.
-        trainable: a spec that narrows which parameters train, of those that the model lets train.
+        trainable: a spec that narrows which parameters train, of those that the model lets train; KeyError where it
+            matches none, unless it is a `select(spec, strict=False)`.
         metrics: folds over the model's outputs, computed inside the step.
         compile: False runs the step uncompiled; a mapping holds options of `mx.compile`.
         dtype: a floating type to compute in, such as `mx.bfloat16`. Parameters and updates keep their own.
@@ -224,7 +227,9 @@ def train_step(
     check_parts(model, loss)
     checked(optimizer, "a step")
     check_options(compile, dtype, parts=parts, streams=streams)
+    check_flags("train_step", {"measure": measure}, {"measure": FLAG})
     folds, chosen = _folds.checked(metrics), select(trainable)
+    check_spec(chosen, model)
     size = sum(leaf.nbytes for leaf in leaves(shapes(model))) if compile is not False else 0
     short = [verb(count) for verb, count in ((abreast, streams), (in_parts, parts)) if count > 1]
     work = Computation(model, loss, optimizer, folds, chosen, dtype, (*short, *through), measure, size)

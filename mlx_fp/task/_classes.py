@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 from ..core._mlx import mx
 from ..core._types import Array, Tree
-from ..nn import losses
 from ._columns import Columns
 from ._folds import Metric
-from ._labels import as_labels, kept, predicted, within
-from ._running import added, averaged, check_count, mean_of, metric, no_mean, nothing, number, or_nan
+from ._labels import check_ignore, labels_of, predicted
+from ._losses import entropy
+from ._running import added, as_figure, averaged, check_count, metric, no_mean, nothing, number, or_nan, or_unknown
 
-__all__ = ["accuracy", "f1", "perplexity", "precision", "recall", "token_accuracy", "top_k"]
+__all__ = ["accuracy", "check_classes", "f1", "hits", "perplexity", "precision", "recall", "token_accuracy", "top_k"]
 
 
 def accuracy(
@@ -24,6 +24,8 @@ def accuracy(
     mask: str | int | None = "mask",
 ) -> Metric:
     """Say for which share of the labels, int `(n, …)`, the largest logit, of `(n, …, classes)`, is that of the label.
+
+    A label that counts and is not from 0 to classes - 1 makes it NaN, as it does the loss of a task.
 
     Args:
         name: its name in rows and reports.
@@ -45,9 +47,9 @@ def accuracy(
     1.0
     """
 
-    def largest(logits: Array, y: Array) -> Array:
+    def largest(logits: Array, labels: Array) -> Array:
         best, known = predicted(logits)
-        return (best == y) & known
+        return (best == labels) & known
 
     return _hits(name, Columns(output, target, mask), largest, ignore)
 
@@ -80,16 +82,19 @@ def top_k(
 ) -> Metric:
     """Say for which share of the labels the logit is among the `k` largest; a tie counts. Options as in `accuracy`.
 
+    ValueError in a step whose logits have fewer than `k` classes.
+
     >>> m = top_k(2)
     >>> m.name, m.value(m.update(m.init(), mx.array([[0.5, 0.3, 0.2]]), x=None, y=mx.array([1]))).item()
     ('top_2', 1.0)
     """
     check_count("k of top_k is a count of classes", k)
 
-    def among(logits: Array, y: Array) -> Array:
-        own = mx.take_along_axis(logits, within(logits, y)[..., None], axis=-1)
-        found = (~(logits <= own)).sum(axis=-1) < k  # NaN is no hit
-        return found & (within(logits, y) == y)  # nor is a label that is no class
+    def among(logits: Array, labels: Array) -> Array:
+        if k > logits.shape[-1]:
+            raise ValueError(f"top_k({k}) of {logits.shape[-1]} classes is always 1: k is at most their number")
+        own = mx.take_along_axis(logits, labels[..., None], axis=-1)
+        return (~(logits <= own)).sum(axis=-1) < k  # NaN is no hit
 
     return _hits(name or f"top_{k}", Columns(output, target, mask), among, ignore)
 
@@ -98,6 +103,7 @@ def precision(
     classes: int,
     name: str = "precision",
     *,
+    ignore: int | None = None,
     output: str | int | None = None,
     target: str | int = "y",
     mask: str | int | None = "mask",
@@ -105,33 +111,35 @@ def precision(
     """Average over classes the share of right ones among the predictions of a class (macro precision).
 
     As in scikit-learn with `zero_division=0`, the average is over the classes that were predicted or are labels.
-    Options as in `accuracy`.
+    `classes` is their number, 2 or more; ValueError in a step whose logits have another. Options as in `accuracy`.
 
     >>> m = precision(2)
     >>> m.value(m.update(m.init(), mx.array([[0.1, 0.9], [0.2, 0.8]]), x=None, y=mx.array([1, 0]))).item()
     0.25
     """
     columns = Columns(output, target, mask)
-    return _by_class(name, columns, classes, lambda right, predicted, labels: right / mx.maximum(predicted, 1))
+    return _by_class(name, columns, classes, ignore, lambda right, predicted, labels: right / mx.maximum(predicted, 1))
 
 
 def recall(
     classes: int,
     name: str = "recall",
     *,
+    ignore: int | None = None,
     output: str | int | None = None,
     target: str | int = "y",
     mask: str | int | None = "mask",
 ) -> Metric:
     """Average over classes the share of a class's labels that were predicted (macro recall); classes as `precision`."""
     columns = Columns(output, target, mask)
-    return _by_class(name, columns, classes, lambda right, predicted, labels: right / mx.maximum(labels, 1))
+    return _by_class(name, columns, classes, ignore, lambda right, predicted, labels: right / mx.maximum(labels, 1))
 
 
 def f1(
     classes: int,
     name: str = "f1",
     *,
+    ignore: int | None = None,
     output: str | int | None = None,
     target: str | int = "y",
     mask: str | int | None = "mask",
@@ -139,7 +147,7 @@ def f1(
     """Average over classes the harmonic mean of precision and recall (macro F1); classes as `precision`."""
     columns = Columns(output, target, mask)
     return _by_class(
-        name, columns, classes, lambda right, predicted, labels: 2 * right / mx.maximum(predicted + labels, 1)
+        name, columns, classes, ignore, lambda right, predicted, labels: 2 * right / mx.maximum(predicted + labels, 1)
     )
 
 
@@ -160,10 +168,11 @@ def perplexity(
     8.0
     """
 
+    check_ignore(ignore)
+
     def measure(logits: Array, y: Array, mask: Array | None) -> Tree:
-        counts = kept(y, mask, ignore)
-        safe = within(logits, y if counts is None else mx.where(counts, y, 0))
-        return mean_of(losses.cross_entropy(logits.astype(mx.float32), safe), counts)
+        total, weight = entropy(logits.astype(mx.float32), y, mask, ignore, None)
+        return {"mean": total / mx.maximum(weight, 1), "count": nothing() + weight.astype(mx.uint64)}
 
     def value(memory: Tree) -> Array:
         return or_nan(mx.exp(memory["mean"]), memory["count"])
@@ -172,38 +181,50 @@ def perplexity(
 
 
 def _hits(name: str, columns: Columns, hit: Callable[[Array, Array], Array], ignore: int | None) -> Metric:
+    check_ignore(ignore)
+
     def measure(logits: Array, y: Array, mask: Array | None) -> Tree:
-        y = as_labels(logits, y)
-        counts = kept(y, mask, ignore)
-        if counts is None:
-            return {"hits": number(hit(logits, y)), "count": nothing() + y.size}
-        return {"hits": number(hit(logits, mx.where(counts, y, 0)) & counts), "count": number(counts)}
+        labels, counts, sound = labels_of(logits, y, mask, ignore)
+        found = hit(logits, labels)
+        count = nothing() + labels.size if counts is None else number(counts)
+        return {"hits": or_unknown(sound, number(found if counts is None else found & counts)), "count": count}
+
+    return hits(name, columns, measure)
+
+
+def hits(name: str, columns: Columns, measure: Callable[[Array, Array, Array | None], Tree]) -> Metric:
+    """Make the metric of a share, of which `measure` counts the hits and all that count."""
 
     def init() -> Tree:
         return {"hits": nothing(), "count": nothing()}
 
     def value(memory: Tree) -> Array:
-        return or_nan(memory["hits"] / mx.maximum(memory["count"], 1), memory["count"])
+        return or_nan(as_figure(memory["hits"]) / mx.maximum(memory["count"], 1), memory["count"])
 
     return metric(name, columns, init=init, measure=measure, merge=added, value=value, mode="max")
 
 
-def _by_class(name: str, columns: Columns, classes: int, score: Callable[[Array, Array, Array], Array]) -> Metric:
-    check_count(f"{name} takes the number of classes", classes)
+def _by_class(
+    name: str, columns: Columns, classes: int, ignore: int | None, score: Callable[[Array, Array, Array], Array]
+) -> Metric:
+    check_count(f"{name} takes the number of classes", classes, 2)
+    check_ignore(ignore)
     counted = ("right", "predicted", "labels")
 
     def measure(logits: Array, y: Array, mask: Array | None) -> Tree:
-        y, each = as_labels(logits, y), mx.arange(classes)
+        y, counts, sound = labels_of(logits, y, mask, ignore)
+        check_classes(name, classes, logits)
         best, known = predicted(logits)
+        each = mx.arange(classes)
         chosen, labels = (best[..., None] == each) & known[..., None], y[..., None] == each
-        if (counts := kept(y, mask, None)) is not None:
+        if counts is not None:
             chosen, labels = chosen & counts[..., None], labels & counts[..., None]
-        found = (chosen & labels, chosen, labels)
-        return {key: number(one.reshape(-1, classes), axis=0) for key, one in zip(counted, found, strict=True)}
+        found = zip(counted, (chosen & labels, chosen, labels), strict=True)
+        return {key: or_unknown(sound, number(one.reshape(-1, classes), axis=0)) for key, one in found}
 
     def value(memory: Tree) -> Array:
-        right, predicted, labels = (memory[key].astype(mx.float32) for key in counted)
-        there = predicted + labels > 0
+        right, predicted, labels = (as_figure(memory[key]) for key in counted)
+        there = predicted + labels != 0
         mean = mx.where(there, score(right, predicted, labels), 0.0).sum() / mx.maximum(there.sum(), 1)
         return or_nan(mean, there.sum())
 
@@ -211,3 +232,11 @@ def _by_class(name: str, columns: Columns, classes: int, score: Callable[[Array,
         return {key: nothing(classes) for key in counted}
 
     return metric(name, columns, init=init, measure=measure, merge=added, value=value, mode="max")
+
+
+def check_classes(name: str, classes: int, logits: Array) -> None:
+    """Raise ValueError for logits of another number of classes than a metric was made for."""
+    if logits.shape[-1] != classes:
+        raise ValueError(
+            f"metric {name!r} is made for {classes} classes, and the logits {logits.shape} have {logits.shape[-1]}"
+        )

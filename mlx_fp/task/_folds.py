@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from ..core._errors import unknown
 from ..core._mlx import mx
 from ..core._signature import spread
-from ..core._types import Array, Batch, State, Tree
+from ..core._types import Batch, State, Tree
 
-__all__ = ["Metric", "checked", "fold", "start", "values"]
+__all__ = ["Metric", "check_mode", "checked", "fold", "is_scalar", "start", "values"]
+
+_MODES = ("min", "max")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,21 +23,37 @@ class Metric:
 
     Memory is a tree of arrays. `update` gets what the model returned last and the batch, a dict by name, a tuple or
     list by position, as the loss does, and must count examples so that batches of any size weigh right. The value over
-    nothing is NaN.
+    nothing is NaN. A value may be a tree of arrays, which a row holds as lists: a report shows it as a table, and no
+    monitor can watch it.
     """
 
     name: str
     init: Callable[[], Tree]
     update: Callable[..., Tree]
-    value: Callable[[Tree], Array]
+    value: Callable[[Tree], Tree]
     mode: str = "min"
     """Whether less of it is better, or `"max"`: what a monitor of it takes."""
     merge: Callable[[Tree, Tree], Tree] | None = None
     """Makes of the memories of two parts of the data that of both: `merge(one, other) -> memory`. All metrics of
     `mlx_fp.metrics` have one."""
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise TypeError(f"the name of a metric is a text; got {self.name!r}")
+        for part in ("init", "update", "value", "merge"):
+            given = getattr(self, part)
+            if not (callable(given) or (part == "merge" and given is None)):
+                raise TypeError(f"{part} of metric {self.name!r} is a function; got {given!r}")
+        check_mode(self.mode)
+
     def __repr__(self) -> str:
         return self.name
+
+
+def check_mode(mode: Any) -> None:
+    """Raise ValueError for a mode that is neither "min" nor "max"."""
+    if mode not in _MODES:
+        raise ValueError(unknown("mode", str(mode), _MODES))
 
 
 def checked(metrics: Sequence[Metric]) -> tuple[Metric, ...]:
@@ -58,17 +77,38 @@ def fold(metrics: Sequence[Metric], memory: State, output: Any, batch: Batch) ->
     """Take a batch into the memory of each metric. ValueError when the loss did not call the model."""
     if metrics and output is None:
         raise ValueError("metrics are computed of what the model returns, and the loss did not call it")
-    return {m.name: spread(_update(m, memory[m.name]), output, batch, "metric") for m in metrics}
+    after = {m.name: spread(_update(m, memory[m.name]), output, batch, "metric") for m in metrics}
+    for name, new in after.items():
+        if new is None and memory[name] is not None:
+            raise TypeError(f"update of metric {name!r} returned None: it returns the memory after the batch")
+    return after
 
 
-def values(metrics: Sequence[Metric], memory: State) -> dict[str, float]:
-    """Read the value of each metric, as floats."""
+def values(metrics: Sequence[Metric], memory: State) -> dict[str, Any]:
+    """Read the value of each metric: a float, or lists and dicts of floats for one that is no scalar."""
     read = {m.name: m.value(memory[m.name]) for m in metrics}
-    mx.eval(read)
-    odd = [f"{name} {tuple(value.shape)}" for name, value in read.items() if getattr(value, "size", 1) != 1]
-    if odd:
-        raise ValueError(f"the value of a metric is a scalar; these are arrays: {', '.join(odd)}")
-    return {name: float(value) for name, value in read.items()}
+    mx.eval([value for value in read.values() if value is not None])
+    return {name: _plain(name, value) for name, value in read.items()}
+
+
+def is_scalar(m: Metric) -> bool:
+    """Tell whether the value of a metric is a single number, by that over nothing."""
+    value = m.value(m.init())
+    return not isinstance(value, (dict, list, tuple)) and getattr(value, "size", 1) == 1
+
+
+def _plain(name: str, value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(name, one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(name, one) for one in value]
+    if isinstance(value, mx.array) and value.size != 1:
+        return _plain(name, value.tolist())
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        kind = "None" if value is None else type(value).__name__
+        raise TypeError(f"value of metric {name!r} returned {kind}: it returns a scalar, or a tree of arrays") from None
 
 
 def _update(m: Metric, memory: Tree) -> Callable[..., Tree]:

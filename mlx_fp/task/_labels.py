@@ -2,16 +2,43 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 from ..core._mlx import mx
 from ..core._types import Array
 
-__all__ = ["as_column", "as_labels", "as_targets", "kept", "predicted", "within"]
+__all__ = ["Labels", "as_column", "as_labels", "as_targets", "check_ignore", "kept", "labels_of", "predicted", "within"]
+
+
+class Labels(NamedTuple):
+    """The labels of a batch, fit to gather with."""
+
+    classes: Array
+    """Which class each is, int32, 0 to classes - 1."""
+    counts: Array | None
+    """Which of them count, bool; None for all."""
+    sound: Array
+    """Whether all that count were classes, a bool scalar."""
+
+
+def labels_of(logits: Array, y: Array, mask: Array | None, ignore: int | None) -> Labels:
+    """Take the labels of logits, see `as_labels` and `kept`. A label that counts and is no class is not sound.
+
+    >>> [labels_of(mx.zeros((2, 3)), mx.array([1, -100]), None, ignore).sound.item() for ignore in (None, -100)]
+    [False, True]
+    """
+    labels = as_labels(logits, y)
+    counts = kept(labels, mask, ignore)
+    classes = within(logits, labels)
+    odd = mx.any(mx.isnan(y), axis=-1) if y.ndim == logits.ndim else classes != labels.astype(mx.int64)
+    return Labels(classes, counts, ~mx.any(odd if counts is None else odd & counts))
 
 
 def as_labels(logits: Array, y: Array) -> Array:
     """Take labels that are probabilities, one-hot say, `(n, …, classes)`, as the likeliest class, int `(n, …)`.
 
-    ValueError for logits of a single class, and for labels that are of neither shape.
+    ValueError for logits of a single class, and for labels that are of neither shape. TypeError for classes that are no
+    integers.
 
     >>> as_labels(mx.zeros((2, 3)), mx.array([[0.0, 1.0, 0.0], [0.2, 0.1, 0.7]])).tolist()
     [1, 2]
@@ -22,6 +49,10 @@ def as_labels(logits: Array, y: Array) -> Array:
         return mx.argmax(y, axis=-1)
     if y.shape != logits.shape[:-1]:
         raise ValueError(f"labels of logits {logits.shape} are {logits.shape[:-1]}, or as the logits; y is {y.shape}")
+    if y.dtype == mx.bool_:
+        return y.astype(mx.int32)
+    if not mx.issubdtype(y.dtype, mx.integer):
+        raise TypeError(f"classes need integer labels; y is {y.dtype} {y.shape}: y.astype(mx.int32)")
     return y
 
 
@@ -38,6 +69,12 @@ def kept(y: Array, mask: Array | None, ignore: int | None) -> Array | None:
         raise ValueError(f"a mask has a place for each label or target, {y.shape}; it is {mask.shape}")
     mask = mx.broadcast_to(mask, y.shape)
     return mask != 0 if known is None else known & (mask != 0)
+
+
+def check_ignore(ignore: Any) -> None:
+    """Raise TypeError for what is no label."""
+    if ignore is not None and (isinstance(ignore, bool) or not hasattr(ignore, "__index__")):
+        raise TypeError(f"ignore is a label, an int; got {ignore!r}")
 
 
 def as_column(output: Array, y: Array) -> Array:

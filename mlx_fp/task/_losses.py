@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ..core._mlx import mx
-from ..core._types import Array
+from ..core._types import Array, Forward
 from ..nn import losses
-from ._labels import as_column, as_labels, as_targets, kept, within
+from ._labels import as_column, as_targets, kept, labels_of
 from ._mean import Mean, mean
 
-__all__ = ["as_class_weights", "check_batch", "entropy", "squared_error"]
+__all__ = ["as_class_weights", "check_batch", "entropy", "output_of", "squared_error"]
 
 
 def as_class_weights(given: Any) -> Array:
@@ -49,6 +50,23 @@ def check_batch(x: Any, y: Array) -> None:
         )
 
 
+def output_of(forward: Forward, x: Any, y: Any, inputs: Mapping[str, Any]) -> Any:
+    """Run the model on `x`, or, where the batch has none, on its inputs by their names; `...` stands for none.
+
+    >>> output_of(lambda a, b: a + b, ..., mx.zeros((2,)), {"a": mx.ones((2,)), "b": mx.ones((2,))}).tolist()
+    [2.0, 2.0]
+    """
+    if y is ...:
+        raise ValueError("a task compares what the model returns with a target, and the batch has no y")
+    if x is ... and not inputs:
+        raise ValueError("the batch has a target y, and no x or other inputs")
+    if x is not ... and inputs:
+        rest = ", ".join(inputs)
+        raise TypeError(f"the model takes x, and the batch has further columns, {rest}: data.collate leaves them out")
+    check_batch(inputs if x is ... else x, y)
+    return forward(**inputs) if x is ... else forward(x)
+
+
 def entropy(logits: Array, y: Array, mask: Array | None, ignore: int | None, class_weights: Array | None) -> Mean:
     """Return the cross entropy as a mean over the labels that count, each weighing as its class.
 
@@ -64,16 +82,11 @@ def entropy(logits: Array, y: Array, mask: Array | None, ignore: int | None, cla
             f"class_weights have a weight for each class of logits {logits.shape}, ({classes},); "
             f"they are {class_weights.shape}"
         )
-    if y.ndim < logits.ndim and not mx.issubdtype(y.dtype, mx.integer):
-        raise TypeError(f"cross entropy needs integer labels; y is {y.dtype} {y.shape}: y.astype(mx.int32)")
-    labels = as_labels(logits, y)
-    counts = kept(labels, mask, ignore)
+    labels, counts, sound = labels_of(logits, y, mask, ignore)
     if y.ndim == logits.ndim:
         return mean(_soft_entropy(logits, y, class_weights), where=counts)
-    labels = labels if counts is None else mx.where(counts, labels, 0)
-    safe = within(logits, labels)
-    each = losses.cross_entropy(logits, safe) * mx.where(mx.any(safe != labels.astype(mx.int64)), mx.nan, 1.0)
-    return mean(each, where=counts, weights=None if class_weights is None else class_weights[safe])
+    each = losses.cross_entropy(logits, labels) * mx.where(sound, 1.0, mx.nan)
+    return mean(each, where=counts, weights=None if class_weights is None else class_weights[labels])
 
 
 def squared_error(output: Array, y: Array, mask: Array | None) -> Mean:

@@ -12,6 +12,7 @@ from ._folds import Metric
 
 __all__ = [
     "added",
+    "as_figure",
     "averaged",
     "check_count",
     "mean_of",
@@ -20,12 +21,16 @@ __all__ = [
     "nothing",
     "number",
     "or_nan",
+    "or_unknown",
     "shares",
     "towards",
 ]
 
 _COUNT = mx.uint64
 """The dtype of counters; one of 32 bits would start anew after 4 billion tokens."""
+
+_UNKNOWN = 2**63 - 1
+"""The counter of something that cannot be counted, as NaN is among floats."""
 
 
 def metric(
@@ -53,10 +58,10 @@ def metric(
     return Metric(name, init, update, value, mode, merge)
 
 
-def check_count(what: str, given: int) -> None:
-    """Raise ValueError for what is no int of 1 or more."""
-    if not is_count(given, least=1):
-        raise ValueError(f"{what}, 1 or more; got {given!r}")
+def check_count(what: str, given: int, least: int = 1) -> None:
+    """Raise ValueError for what is no int of `least` or more."""
+    if not is_count(given, least=least):
+        raise ValueError(f"{what}, {least} or more; got {given!r}")
 
 
 def nothing(*shape: int) -> Array:
@@ -74,12 +79,30 @@ def number(counts: Array, axis: int | None = None) -> Array:
 
 
 def added(one: Tree, other: Tree) -> Tree:
-    """Merge two dicts of counters.
+    """Merge two dicts of counters; the sum with an unknown one is unknown.
 
-    >>> added({"hits": mx.array(1)}, {"hits": mx.array(2)})
-    {'hits': array(3, dtype=int32)}
+    >>> added({"hits": nothing() + 1}, {"hits": nothing() + 2})
+    {'hits': array(3, dtype=uint64)}
     """
-    return {key: one[key] + other[key] for key in one}
+    return {key: or_unknown(_known(one[key]) & _known(other[key]), one[key] + other[key]) for key in one}
+
+
+def or_unknown(known: Array, count: Array) -> Array:
+    """Return a counter, unknown where it is not known."""
+    return mx.where(known, count, mx.array(_UNKNOWN, _COUNT))
+
+
+def as_figure(count: Array) -> Array:
+    """Return a counter as float32, NaN where it is unknown.
+
+    >>> as_figure(or_unknown(mx.array([True, False]), nothing() + 3)).tolist()
+    [3.0, nan]
+    """
+    return mx.where(_known(count), count.astype(mx.float32), mx.nan)
+
+
+def _known(count: Array) -> Array:
+    return count != mx.array(_UNKNOWN, _COUNT)
 
 
 def no_mean() -> Tree:

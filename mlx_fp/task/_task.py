@@ -9,9 +9,10 @@ from typing import Any
 from ..core._frozen import freeze_field
 from ..core._signature import name_of
 from ..core._types import Array, Batch, Forward, Loss
-from ..data._collate import bound
-from ._folds import Metric, checked
-from ._losses import as_class_weights, check_batch, entropy, squared_error
+from ..data._collate import bound, fills
+from ._folds import Metric, check_mode, checked
+from ._labels import check_ignore
+from ._losses import as_class_weights, entropy, output_of, squared_error
 from ._mean import Mean
 from .metrics import accuracy, mae, mse, perplexity, r2, token_accuracy
 
@@ -36,6 +37,11 @@ class Task:
     """The name of what the weight of its loss counts, such as "tokens"."""
 
     def __post_init__(self) -> None:
+        if not callable(self.loss):
+            raise TypeError(f"the loss of a task is a function of the model and a batch; got {self.loss!r}")
+        object.__setattr__(self, "metrics", checked(self.metrics))
+        if self.mode is not None:
+            check_mode(self.mode)
         freeze_field(self, "collate")
 
     def __repr__(self) -> str:
@@ -54,10 +60,10 @@ def classification(
 ) -> Task:
     """Tell classes apart: logits `(n, …, classes)` against labels `y`, int `(n, …)`; cross entropy and accuracy.
 
-    Batches are pairs `(x, y)`, or dicts with `x` and `y`, or with names that stand for them, see `data.bind`. Labels do
-    not count where a third column `mask` is 0. Labels may be probabilities, in the shape of the logits. A label that
-    counts and is not from 0 to classes - 1 makes the loss NaN, which ends a run: MLX would read and write out of
-    bounds.
+    Batches are pairs `(x, y)`, or dicts with `x` and `y`, or with names that stand for them, see `data.bind`. Where no
+    column stands for `x`, the model takes all but `y` and `mask` by name. Labels do not count where a third column
+    `mask` is 0. Labels may be probabilities, in the shape of the logits. A label that counts and is not from 0 to
+    classes - 1 makes the loss NaN, which ends a run: MLX would read and write out of bounds.
 
     Args:
         ignore: a label that counts neither in the loss nor in the accuracy.
@@ -79,11 +85,11 @@ def classification(
     """
     if loss is not None and class_weights is not None:
         raise ValueError("class_weights are for the cross entropy, which `loss` replaces: give one of the two")
+    check_ignore(ignore)
     weights = None if class_weights is None else as_class_weights(class_weights)
 
-    def cross_entropy(forward: Forward, x: Any, y: Array, mask: Array | None = None) -> Mean:
-        check_batch(x, y)
-        return entropy(forward(x), y, mask, ignore, weights)
+    def cross_entropy(forward: Forward, x: Any = ..., y: Any = ..., mask: Array | None = None, **inputs: Any) -> Mean:
+        return entropy(output_of(forward, x, y, inputs), y, mask, ignore, weights)
 
     folds = (accuracy(ignore=ignore),) if metrics is None else checked(metrics)
     watched = monitor or _usual("val_accuracy", folds)
@@ -107,9 +113,10 @@ def regression(
     regression(mse, mae, r2)
     """
 
-    def mean_squared_error(forward: Forward, x: Any, y: Array, mask: Array | None = None) -> Mean:
-        check_batch(x, y)
-        return squared_error(forward(x), y, mask)
+    def mean_squared_error(
+        forward: Forward, x: Any = ..., y: Any = ..., mask: Array | None = None, **inputs: Any
+    ) -> Mean:
+        return squared_error(output_of(forward, x, y, inputs), y, mask)
 
     folds = (mse(), mae(), r2()) if metrics is None else checked(metrics)
     return Task("regression", loss or mean_squared_error, folds, monitor or "val_loss", mode, collate or _xy)
@@ -133,10 +140,10 @@ def language_modeling(
     >>> language_modeling()
     language_modeling(perplexity, token_accuracy)
     """
+    check_ignore(ignore)
 
-    def cross_entropy(forward: Forward, x: Any, y: Array, mask: Array | None = None) -> Mean:
-        check_batch(x, y)
-        return entropy(forward(x), y, mask, ignore, None)
+    def cross_entropy(forward: Forward, x: Any = ..., y: Any = ..., mask: Array | None = None, **inputs: Any) -> Mean:
+        return entropy(output_of(forward, x, y, inputs), y, mask, ignore, None)
 
     folds = (perplexity(ignore=ignore), token_accuracy(ignore=ignore)) if metrics is None else checked(metrics)
     watched = monitor or _usual("val_perplexity", folds)
@@ -164,9 +171,18 @@ def _usual(name: str, metrics: Sequence[Metric]) -> str:
 
 
 def _xy(batch: Batch) -> Batch:
-    """Leave pairs and dicts with x and y as they are; name those of other dicts that stand for them."""
+    """Leave pairs and dicts with x and y as they are; name those of other dicts that stand for them.
+
+    Where nothing stands for x, all columns but target and mask are inputs under their own names.
+
+    >>> _xy({"question": 1, "context": 2, "label": 3})
+    {'y': 3, 'question': 1, 'context': 2}
+    """
     if not isinstance(batch, dict) or ("x" in batch and "y" in batch):
         return batch
+    if not fills("x", batch, taken=("y",)) and len(batch) > 1 + ("mask" in batch):
+        found = bound(batch, {"y": True}, "a target y")
+        return {**found, **{key: value for key, value in batch.items() if value is not found["y"]}}
     known = bound(batch, {"x": True, "y": True}, "a loss of x and y")
     taken = [key for key in batch if any(batch[key] is value for value in known.values())]
     return {**known, **{key: value for key, value in batch.items() if key not in taken}}

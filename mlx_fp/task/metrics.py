@@ -7,14 +7,19 @@ may be probabilities, of which the likeliest class counts. Logits that are NaN p
 
 from __future__ import annotations
 
+from ._binary import auroc, binary_accuracy, confusion, multilabel_accuracy
 from ._classes import accuracy, f1, perplexity, precision, recall, token_accuracy, top_k
 from ._regression import mae, mse, r2
 
 __all__ = [
     "accuracy",
+    "auroc",
+    "binary_accuracy",
+    "confusion",
     "f1",
     "mae",
     "mse",
+    "multilabel_accuracy",
     "perplexity",
     "precision",
     "r2",

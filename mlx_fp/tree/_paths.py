@@ -12,9 +12,23 @@ from typing import Any
 from ..core._errors import nearest
 from ..core._mlx import mx, utils
 from ..core._types import Array, Tree
-from ._select import select
+from ._select import Select, select
+from ._strict import must_match
 
-__all__ = ["alike", "flat", "fresh", "leaves", "merge", "norm", "partition", "paths", "restore_like", "size", "swap"]
+__all__ = [
+    "alike",
+    "divided",
+    "flat",
+    "fresh",
+    "leaves",
+    "merge",
+    "norm",
+    "partition",
+    "paths",
+    "restore_like",
+    "size",
+    "swap",
+]
 
 tree_flatten, tree_map, tree_map_with_path = utils.tree_flatten, utils.tree_map, utils.tree_map_with_path
 
@@ -22,11 +36,23 @@ tree_flatten, tree_map, tree_map_with_path = utils.tree_flatten, utils.tree_map,
 def partition(spec: Any) -> Callable[[Tree], tuple[Tree, Tree]]:
     """Split a tree into `(kept, rest)`: the leaves that `spec` chooses and the others, holes between them.
 
+    KeyError, with the nearest, for a path in the spec that is not there, unless it is a `select(spec, strict=False)`.
+
     >>> kept, rest = partition("a")({"a": 1, "b": [2, 3]})
     >>> kept, rest
     ({'a': 1, 'b': [{}, {}]}, {'a': {}, 'b': [2, 3]})
     """
     chosen = select(spec)
+
+    def split(tree: Tree) -> tuple[Tree, Tree]:
+        must_match(chosen, _named(tree), "leaf", paths_only=True)
+        return divided(chosen)(tree)
+
+    return split
+
+
+def divided(chosen: Select) -> Callable[[Tree], tuple[Tree, Tree]]:
+    """Split a tree as `partition` does, by a spec that may choose nothing."""
 
     def split(tree: Tree) -> tuple[Tree, Tree]:
         kept = tree_map_with_path(lambda path, leaf: leaf if chosen(path, leaf) else {}, tree, path="")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 __all__ = ["Select", "everything", "matching", "ndim", "nothing", "parted", "select", "under", "within"]
@@ -14,6 +14,8 @@ __all__ = ["Select", "everything", "matching", "ndim", "nothing", "parted", "sel
 @dataclass(frozen=True, slots=True)
 class Select:
     """A predicate over `(path, leaf)`; combine with `&`, `|` and `~`. `named` holds the paths that it spells out.
+
+    `parts` are those that `joint`, one of `&`, `|` and `~`, makes it of. One that is not `strict` may choose nothing.
 
     >>> rule = under("encoder") & ~matching(r"bias$")
     >>> rule
@@ -24,8 +26,10 @@ class Select:
 
     match: Callable[[str, Any], bool]
     text: str
-    atom: bool = True
+    joint: str = ""
+    parts: tuple[Select, ...] = ()
     named: frozenset[str] = frozenset()
+    strict: bool = True
 
     def __call__(self, path: str, leaf: Any = None) -> bool:
         """Tell whether the leaf at `path` is chosen."""
@@ -34,22 +38,22 @@ class Select:
     def __and__(self, other: Select) -> Select:
         if not isinstance(other, Select):
             return NotImplemented
-        return Select(lambda p, x: self(p, x) and other(p, x), f"{self._term()} & {other._term()}", False)
+        return Select(lambda p, x: self(p, x) and other(p, x), f"{self._term()} & {other._term()}", "&", (self, other))
 
     def __or__(self, other: Select) -> Select:
         if not isinstance(other, Select):
             return NotImplemented
         text = f"{self._term()} | {other._term()}"
-        return Select(lambda p, x: self(p, x) or other(p, x), text, False, self.named | other.named)
+        return Select(lambda p, x: self(p, x) or other(p, x), text, "|", (self, other), self.named | other.named)
 
     def __invert__(self) -> Select:
-        return Select(lambda p, x: not self(p, x), f"~{self._term()}")
+        return Select(lambda p, x: not self(p, x), f"~{self._term()}", "~", (self,))
 
     def __repr__(self) -> str:
         return self.text
 
     def _term(self) -> str:
-        return self.text if self.atom else f"({self.text})"
+        return f"({self.text})" if self.joint in ("&", "|") else self.text
 
 
 everything = Select(lambda path, leaf: True, "everything")
@@ -114,18 +118,30 @@ def parted(parts: Mapping[str, Select]) -> Select:
         return rule(path, leaf)
 
     text = " | ".join(map(repr, rules.values()))
-    return Select(match, text, len(rules) < 2, frozenset().union(*(rule.named for rule in rules.values())))
+    named = frozenset().union(*(rule.named for rule in rules.values()))
+    return Select(match, text, "|" if len(rules) > 1 else "", named=named)
 
 
-def select(spec: Any = None) -> Select:
+def select(spec: Any = None, *, strict: bool = True) -> Select:
     """Make a Select of a spec.
 
     `None` is everything; a str an exact path or the subtree under it; an `re.Pattern` a search over the path; a
     list, tuple or set any of them; a callable takes `(path)` or `(path, leaf)`. Anything else is a TypeError.
 
+    Args:
+        spec: the spec.
+        strict: whether `freeze`, `groups` and others that take it raise KeyError where it, or a path in it, is not
+            there.
+
     >>> select(["encoder", re.compile("bias$")])
     under('encoder') | matching('bias$')
     """
+    if not isinstance(strict, bool):
+        raise TypeError(f"strict of select is True or False; got {strict!r}")
+    return _selected(spec) if strict else replace(_selected(spec), strict=False)
+
+
+def _selected(spec: Any) -> Select:
     match spec:
         case None:
             return everything
@@ -146,14 +162,14 @@ def select(spec: Any = None) -> Select:
 
 
 def _any_of(specs: Any) -> Select:
-    parts = [select(s) for s in (sorted(specs, key=str) if isinstance(specs, (set, frozenset)) else specs)]
+    parts = [_selected(s) for s in (sorted(specs, key=str) if isinstance(specs, (set, frozenset)) else specs)]
     if not parts:
         return nothing
     if len(parts) == 1:
         return parts[0]
     text = " | ".join(part._term() for part in parts)
     spelled = frozenset[str]().union(*(part.named for part in parts))
-    return Select(lambda p, x: any(part(p, x) for part in parts), text, False, spelled)
+    return Select(lambda p, x: any(part(p, x) for part in parts), text, "|", tuple(parts), spelled)
 
 
 def _predicate(fn: Callable[..., Any]) -> Select:

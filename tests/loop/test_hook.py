@@ -1,5 +1,7 @@
 """Hooks are folds; their schedule has one implementation."""
 
+import re
+
 import mlx.core as mx
 import pytest
 from toolz import pipe
@@ -226,3 +228,23 @@ def test_later_hooks_of_an_event_see_what_earlier_ones_replaced():
     report = fit(look, put)
     assert seen[-1] == start["weight"].tolist() == report.params["weight"].tolist()
     assert seen[-2] != seen[-1]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "words"),
+    [
+        ({"once": 3}, "once of a hook for 'before_epoch' is True or False; got 3"),
+        ({"priority": "a"}, "priority of a hook for 'before_epoch' is a finite number; got 'a'"),
+        ({"priority": float("nan")}, "priority of a hook for 'before_epoch' is a finite number; got nan"),
+        ({"when": 5}, "when of a hook for 'before_epoch' is a function, or None; got 5"),
+    ],
+)
+def test_a_wrong_schedule_fails_when_the_hook_is_made(schedule, words):
+    for make in (fp.hook, fp.on, lambda event, fn, **kw: fp.fold(event, 0, fn, **kw)):
+        with pytest.raises((TypeError, ValueError), match=re.escape(words)):
+            make("before_epoch", print, **schedule)
+
+
+def test_a_fold_of_no_function_fails_when_it_is_made():
+    with pytest.raises(TypeError, match=r"a fold for 'before_epoch' is a function .*got 5"):
+        fp.fold("before_epoch", 0, 5)

@@ -140,7 +140,7 @@ def test_what_the_loss_reports_can_be_watched(name, held):
     def loss(model, x):
         return x.mean(), {"spread": x.max() * 2}
 
-    report = run([3.0, 1.0], fp.monitor(name), validation=[5.0, 4.0] if held else None, task=loss)
+    report = run([3.0, 1.0], fp.monitor(name, mode="min"), validation=[5.0, 4.0] if held else None, task=loss)
     assert (report.best_value, report.best_epoch) == (8.0 if held else 2.0, 1)
 
 
@@ -152,7 +152,29 @@ def test_asking_the_loss_what_it_reports_changes_no_bit():
         found = run([3.0, 1.0], *verbs, task=loss).params
         return {path: leaf.tolist() for path, leaf in fp.flat(found).items()}
 
-    assert params(fp.monitor("spread")) == params()
+    assert params(fp.monitor("spread", mode="max")) == params()
+
+
+@pytest.mark.parametrize("name", ["acc", "val_acc", "val_hard_acc"])
+def test_a_figure_of_the_loss_has_no_direction_until_a_mode_gives_it_one(name):
+    def loss(model, x):
+        return model(x).mean(), {"acc": x.mean()}
+
+    sets = {"hard": [mx.ones((2, 3))]} if "hard" in name else [mx.ones((2, 3))]
+    run = fp.fit([mx.ones((2, 3))], validation=sets, quiet=True)
+    target = fp.trainer(nn.linear(3, 1), loss)
+    words = f'monitor \'{name}\' is a figure that the loss reports.*mode="min" or mode="max"'
+    with pytest.raises(ValueError, match=words):
+        run(pipe(target, fp.monitor(name)))
+    with pytest.raises(ValueError, match=words):
+        run(fp.trainer(nn.linear(3, 1), fp.Task("own", loss, monitor=name.replace("hard_", ""))))
+    assert run(pipe(target, fp.monitor(name, mode="max"))).monitor_mode == "max"
+
+
+@pytest.mark.parametrize(("given", "kind"), [(None, "None"), ({"a": 1}, "dict"), ("good", "str")])
+def test_a_function_of_the_row_that_returns_no_number_is_an_error(given, kind):
+    with pytest.raises(TypeError, match=f"monitor 'mine' watches returns a number for each row; it returned {kind}"):
+        run([1.0], fp.monitor("mine", metric=lambda row: given))
 
 
 def test_the_task_says_what_to_watch_where_nothing_else_does():

@@ -8,7 +8,7 @@ from helpers import batch_mean
 from toolz import pipe
 
 import mlx_fp as fp
-from mlx_fp import data, nn
+from mlx_fp import data, nn, optim
 
 
 def batch(count, value):
@@ -186,3 +186,16 @@ def test_one_fit_trains_any_number_of_trainers_alike():
     first, second = once(TARGET), once(pipe(TARGET, fp.on("after_epoch", lambda e: None)))
     assert first.losses == second.losses
     assert mx.array_equal(first.params["weight"], second.params["weight"])
+
+
+@pytest.mark.parametrize("name", ["keep_losses", "keep_best", "averaged", "quiet"])
+def test_flags_are_true_or_false(name):
+    with pytest.raises(TypeError, match=f"{name} of .* is True or False; got 'no'"):
+        fp.fit([1], **{name: "no"})
+
+
+def test_flags_of_steps_and_parts_are_true_or_false():
+    with pytest.raises(TypeError, match="norm of train_step is True or False; got 1"):
+        fp.train_step(nn.linear(2, 1), lambda model, x: model(x).mean(), optim.sgd(0.1), norm=1)
+    with pytest.raises(TypeError, match="narrow_outputs of wide is True or False; got 'yes'"):
+        nn.wide(nn.linear(2, 1), narrow_outputs="yes")

@@ -251,7 +251,7 @@ def test_freezing_and_trainable_both_hold():
 
 def test_when_nothing_trains_init_says_so():
     for step in (
-        fp.train_step(small_net(), mse, optim.sgd(0.1), trainable="haed"),
+        fp.train_step(small_net(), mse, optim.sgd(0.1), trainable=fp.nothing),
         fp.train_step(pipe(small_net(), fp.freeze()), mse, optim.sgd(0.1)),
         fp.train_step(nn.dropout(0.5), mse, optim.sgd(0.1)),
     ):

@@ -215,11 +215,6 @@ def test_ties_are_in_favour_of_top_k_and_nan_is_not():
     assert folded(metrics.top_k(2), [(mx.array([[math.nan, 0.1, 0.9]]), {"y": mx.array([2])})]) == 1.0
 
 
-def test_a_label_that_is_no_class_is_no_hit():
-    logits, y = mx.zeros((4, 3)), mx.array([-1, 3, 0, 2])
-    assert folded(metrics.top_k(3), [(logits, {"y": y})]) == 0.5
-
-
 def test_top_k_leaves_out_what_is_ignored():
     logits = mx.eye(3)[mx.array([0, 1])]
     assert folded(metrics.top_k(1, ignore=-1), [(logits, {"y": mx.array([0, -1])})]) == 1.0
@@ -427,5 +422,5 @@ def test_every_metric_has_its_name_and_takes_another():
 @pytest.mark.parametrize("count", [0, -1, 1.5, True, "2"])
 def test_counts_that_are_none_are_refused_at_once(count):
     for make in (metrics.top_k, metrics.precision, metrics.recall, metrics.f1, lambda n: metrics.r2(outputs=n)):
-        with pytest.raises(ValueError, match="1 or more"):
+        with pytest.raises(ValueError, match=r"[12] or more"):
             make(count)

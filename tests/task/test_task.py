@@ -3,6 +3,7 @@
 import math
 
 import mlx.core as mx
+import mlx.nn
 import numpy as np
 import pytest
 from toolz import pipe
@@ -339,3 +340,51 @@ def test_a_bad_label_is_skipped_with_its_step():
     without = fp.fit(batches[1:], nonfinite="skip", seed=1, quiet=True)(target)
     assert mx.array_equal(skipped.params["weight"], without.params["weight"]).item()
     assert skipped.rows[0].accuracy == without.rows[0].accuracy
+
+
+# models of several inputs
+
+
+class Two(mlx.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.left, self.right = mlx.nn.Linear(3, 2), mlx.nn.Linear(4, 2)
+
+    def __call__(self, a, b):
+        return self.left(a) + self.right(b)
+
+
+@pytest.mark.parametrize("order", [("a", "b", "y", "mask"), ("mask", "y", "b", "a"), ("a", "b", "label", "mask")])
+def test_a_model_of_two_inputs_takes_its_columns_by_name(order):
+    draw = np.random.default_rng(0)
+    a, b = draw.normal(size=(8, 3)).astype(np.float32), draw.normal(size=(8, 4)).astype(np.float32)
+    y, mask = draw.integers(0, 2, 8), np.array([1] * 6 + [0] * 2)
+    columns = {"a": a, "b": b, "y": y, "label": y, "mask": mask}
+    rows = pipe(data.arrays(**{name: columns[name] for name in order}), data.batch(4))
+    target = fp.trainer(nn.lift(Two), fp.classification(metrics=[fp.accuracy(), fp.metrics.f1(2)]))
+    report = pipe(target, fp.fit(rows, validation=rows, epochs=2, quiet=True))
+    logits = nn.predictor(report.params)(nn.lift(Two))(a[:6], b[:6])
+    assert report.rows[-1].val_accuracy == pytest.approx((np.argmax(np.array(logits), -1) == y[:6]).mean())
+    wanted = nn.losses.cross_entropy(logits, mx.array(y[:6])).mean().item()
+    assert report.rows[-1].val_loss == pytest.approx(wanted, rel=1e-5)
+    assert pipe(target, fp.evaluate(rows, params=report.params))["loss"] == pytest.approx(wanted, rel=1e-5)
+
+
+def test_regression_of_two_inputs_takes_them_by_name_too():
+    class Sum(mlx.nn.Module):
+        def __call__(self, a, b):
+            return a + b
+
+    batch = {"a": mx.array([1.0, 2.0]), "b": mx.array([1.0, 1.0]), "target": mx.array([2.0, 5.0])}
+    figures = pipe(fp.trainer(nn.lift(Sum), fp.regression()), fp.evaluate([batch], params={}))
+    assert (figures["loss"], figures["mae"]) == (2.0, 1.0)
+
+
+def test_a_batch_without_a_target_or_inputs_says_so():
+    loss, one = fp.classification().loss, mx.zeros((2,), mx.int32)
+    with pytest.raises(ValueError, match="the batch has no y"):
+        loss(lambda x: x, mx.zeros((2, 3)))
+    with pytest.raises(ValueError, match="no x or other inputs"):
+        loss(lambda x: x, y=one)
+    with pytest.raises(TypeError, match="takes x, and the batch has further columns, id: data.collate"):
+        loss(lambda x: x, x=mx.zeros((2, 3)), y=one, id=one)
