@@ -147,7 +147,7 @@ def base(folder, suffix):
     """A checkpoint of about a megabyte, with the state of a run beside the parameters."""
     params = {f"layer{i}": {"weight": mx.random.normal((128, 128)), "bias": mx.zeros((128,))} for i in range(5)}
     state = {"m": params, "v": params, "step": mx.array(7, mx.uint64)}
-    return fp.save(folder / f"a{suffix}", params, opt_state=state, metadata={"epoch": 3, "rows": [{"a": 0.5}] * 20})
+    return fp.save(folder / f"a{suffix}", opt_state=state, metadata={"epoch": 3, "rows": [{"a": 0.5}] * 20})(params)
 
 
 def header_of(content):

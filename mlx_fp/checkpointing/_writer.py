@@ -71,9 +71,14 @@ class Writer:
         """Tell whether the newest checkpoint is of this step and cursor, and of this end."""
         return (self.step, self._cursor, self.ended) == (step, cursor, ended)
 
-    def start(self, path: Path, params: Any, opt_state: Any, told: dict[str, Any], ended: str | None) -> None:
-        """Begin to write a checkpoint, of the bytes as they are now; `done` gives what came of it."""
-        write = prepared(path, params, opt_state=opt_state, metadata=told)
+    def start(
+        self, path: Path, params: Any, opt_state: Any, told: dict[str, Any], ended: str | None, kept: Any = None
+    ) -> None:
+        """Begin to write a checkpoint, of the bytes as they are now, with the parameters that `kept` chooses.
+
+        `done` gives what came of it.
+        """
+        write = prepared(path, params, opt_state=opt_state, metadata=told, select=kept)
         self.step, self._cursor, self.ended = told["step"], Cursor(**told["cursor"]), ended
 
         def work() -> Written:

@@ -116,7 +116,7 @@ def test_retention_reads_each_header_once_and_that_of_a_new_file_under_an_old_na
 
 
 def test_retention_leaves_files_of_others_alone(tmp_path):
-    fp.save(tmp_path / "weights", {"a": mx.array(1)})
+    fp.save(tmp_path / "weights")({"a": mx.array(1)})
     (tmp_path / "notes.safetensors").write_text("mine")
     fit(fp.checkpoints(tmp_path / "other-{epoch}", keep_last=1), watched([1.0, 2.0, 3.0, 4.0, 5.0]))
     theirs = visible(tmp_path)

@@ -60,14 +60,14 @@ KINDS = ["1-d", "2-d", "0-d", "empty", "transposed", "strided", "broadcast"]
 def test_every_dtype_and_stride_comes_back_bit_for_bit(name, suffix, tmp_path):
     with mx.stream(mx.cpu):
         tree = {kind: made(DTYPES[name], kind) for kind in KINDS}
-        assert same(fp.load(fp.save(tmp_path / f"a{suffix}", tree)).params, tree)
+        assert same(fp.load(fp.save(tmp_path / f"a{suffix}")(tree)).params, tree)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_odd_bits_come_back(suffix, tmp_path):
     bits = mx.array([0x7FC00001, 0xFF800001, 0x80000000, 0x00000001, 0x7F800000], mx.uint32)
     tree = {"f32": bits.view(mx.float32), "bf16": mx.array([0x7FC1, 0x8000], mx.uint16).view(mx.bfloat16)}
-    assert same(fp.load(fp.save(tmp_path / f"a{suffix}", tree)).params, tree)
+    assert same(fp.load(fp.save(tmp_path / f"a{suffix}")(tree)).params, tree)
 
 
 KEYS = st.one_of(st.text(max_size=6), st.sampled_from(["a.b", "0", "a", "__metadata__", "", "ä", "\0", "file", "a/b"]))
@@ -94,7 +94,7 @@ TREES = st.recursive(
 @settings(max_examples=80, deadline=None)
 @given(TREES, TREES, st.sampled_from(SUFFIXES))
 def test_any_tree_comes_back_as_it_was(tmp_path_factory, params, state, suffix):
-    path = fp.save(tmp_path_factory.mktemp("any") / f"a{suffix}", params, opt_state=state)
+    path = fp.save(tmp_path_factory.mktemp("any") / f"a{suffix}", opt_state=state)(params)
     back = fp.load(path)
     assert same(back.params, params)
     assert same(back.opt_state, state)
@@ -102,7 +102,7 @@ def test_any_tree_comes_back_as_it_was(tmp_path_factory, params, state, suffix):
 
 def test_metadata_come_back_with_their_odd_numbers(tmp_path):
     told = {"epoch": 3, "best": float("nan"), "cursor": [1, 2], "name": "x", "none": None, "big": 2**63}
-    back = fp.load(fp.save(tmp_path / "a", {}, metadata=told)).metadata
+    back = fp.load(fp.save(tmp_path / "a", metadata=told)({})).metadata
     assert same(dict(back), told)
 
 
@@ -110,7 +110,7 @@ def test_other_tools_read_the_parameters(tmp_path):
     model = nn.sequential(nn.linear(3, 4), nn.batch_norm(4), nn.linear(4, 2))
     params = nn.init(0)(model)
     state = optim.adam(1e-3).init(params)
-    path = fp.save(tmp_path / "a", params, opt_state=state)
+    path = fp.save(tmp_path / "a", opt_state=state)(params)
     with safe_open(path, framework="np") as file:
         assert file.metadata()["format"] == "mlx_fp"
         for name, array in fp.flat(params).items():
@@ -123,27 +123,27 @@ def test_other_tools_read_the_parameters(tmp_path):
 
 
 def test_a_name_without_a_suffix_is_a_safetensors_file_and_is_found_first(tmp_path):
-    fp.save(tmp_path / "run.npz", {"a": mx.array(1)})
+    fp.save(tmp_path / "run.npz")({"a": mx.array(1)})
     assert fp.load(tmp_path / "run").params["a"].item() == 1
-    assert fp.save(tmp_path / "run", {"a": mx.array(2)}).name == "run.safetensors"
+    assert fp.save(tmp_path / "run")({"a": mx.array(2)}).name == "run.safetensors"
     assert fp.load(tmp_path / "run").params["a"].item() == 2
-    assert fp.save(tmp_path / "ep-0.25", {}).name == "ep-0.25.safetensors"
+    assert fp.save(tmp_path / "ep-0.25")({}).name == "ep-0.25.safetensors"
     with pytest.raises(FileNotFoundError, match=r"none.safetensors or .*none.npz"):
         fp.load(tmp_path / "none")
     with pytest.raises(ValueError, match=r"ends in .safetensors or .npz; got 'a.pkl'"):
-        fp.save(tmp_path / "a.pkl", {})
+        fp.save(tmp_path / "a.pkl")({})
 
 
 @pytest.mark.parametrize("odd", [object(), np.ones(2), {1.5: mx.array(1)}, b"bytes", {3}])
 def test_what_cannot_be_kept_is_refused_before_anything_is_written(odd, tmp_path):
     with pytest.raises(TypeError, match=r"x"):
-        fp.save(tmp_path / "deep" / "a", {"x": odd})
+        fp.save(tmp_path / "deep" / "a")({"x": odd})
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_was_loaded_owes_nothing_to_the_file(tmp_path):
     for suffix in SUFFIXES:
-        path = fp.save(tmp_path / f"a{suffix}", {"a": mx.arange(1000)})
+        path = fp.save(tmp_path / f"a{suffix}")({"a": mx.arange(1000)})
         back = fp.load(path).params
         path.write_bytes(b"\0" * path.stat().st_size)
         path.unlink()
@@ -173,7 +173,7 @@ def damaged(content, draw):
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_no_damage_is_loaded_in_silence(suffix, tmp_path):
     tree = {"weight": mx.random.normal((8, 8)), "bias": mx.zeros((8,)), "deep": [{"a": mx.array(1.0)}]}
-    path = fp.save(tmp_path / f"a{suffix}", tree, opt_state={"step": mx.array(7)}, metadata={"epoch": 3})
+    path = fp.save(tmp_path / f"a{suffix}", opt_state={"step": mx.array(7)}, metadata={"epoch": 3})(tree)
     content, draw, silent = path.read_bytes(), random.Random(0), 0
     before = fp.load(path)
     for _ in range(400):
@@ -246,7 +246,7 @@ import numpy, mlx.core as mx, mlx_fp as fp
 fp.save, fp.load
 sys.modules["pickle"].loads = sys.modules["pickle"].load = sys.modules["pickle"].dumps = lambda *a, **k: 1 / 0
 for suffix in (".safetensors", ".npz"):
-    path = fp.save({str(tmp_path)!r} + "/a" + suffix, {{"a": mx.arange(3)}})
+    path = fp.save({str(tmp_path)!r} + "/a" + suffix)({{"a": mx.arange(3)}})
     print(fp.load(path).params["a"].tolist())
 """
     assert run_python(code, timeout=60).split("\n")[:2] == ["[0, 1, 2]"] * 2
@@ -256,7 +256,7 @@ def test_a_newer_schema_is_refused_by_its_number(tmp_path, monkeypatch):
     from mlx_fp.store import _checkpoint as checkpoint
 
     monkeypatch.setattr(checkpoint, "SCHEMA", 99)
-    paths = [fp.save(tmp_path / f"a{suffix}", {"a": mx.array(1)}) for suffix in SUFFIXES]
+    paths = [fp.save(tmp_path / f"a{suffix}")({"a": mx.array(1)}) for suffix in SUFFIXES]
     monkeypatch.undo()
     for path in paths:
         with pytest.raises(CheckpointError, match="its schema is 99, and this version of mlx_fp reads 1"):
@@ -264,12 +264,12 @@ def test_a_newer_schema_is_refused_by_its_number(tmp_path, monkeypatch):
 
 
 def test_a_save_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
-    path = fp.save(tmp_path / "a", {"a": mx.array(1)})
+    path = fp.save(tmp_path / "a")({"a": mx.array(1)})
     for name in ("fsync", "replace"):
         with monkeypatch.context() as patch:
             patch.setattr(os, name, lambda *a, **k: (_ for _ in ()).throw(OSError(28, "No space left on device")))
             with pytest.raises(OSError, match="No space left") as caught:
-                fp.save(path, {"a": mx.array(2)})
+                fp.save(path)({"a": mx.array(2)})
             assert caught.value.errno == 28
             assert caught.value.filename == str(path)
     assert fp.load(path).params["a"].item() == 1
@@ -279,7 +279,7 @@ def test_a_save_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkey
 def test_two_thousand_loads_hold_no_files(tmp_path):
     import resource
 
-    path = fp.save(tmp_path / "a", {"a": mx.arange(3)})
+    path = fp.save(tmp_path / "a")({"a": mx.arange(3)})
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
     try:
@@ -291,11 +291,11 @@ def test_two_thousand_loads_hold_no_files(tmp_path):
 
 
 def test_a_reader_never_sees_a_torn_file_while_one_writes(tmp_path):
-    path = fp.save(tmp_path / "a", {"a": mx.zeros((20_000,)), "n": mx.array(0)})
+    path = fp.save(tmp_path / "a")({"a": mx.zeros((20_000,)), "n": mx.array(0)})
     code = f"""
 import mlx.core as mx, mlx_fp as fp
 for n in range(1, 60):
-    fp.save({str(path)!r}, {{"a": mx.full((20_000,), n), "n": mx.array(n)}})
+    fp.save({str(path)!r})({{"a": mx.full((20_000,), n), "n": mx.array(n)}})
 """
     writer = subprocess.Popen([sys.executable, "-c", code], env=child_env())
     seen = []
