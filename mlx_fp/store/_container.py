@@ -25,6 +25,9 @@ LONGEST_HEADER = 100_000_000
 MOST_TENSORS = 100_000
 """Tensors in a file; each has a header entry, which takes longer to read than the bytes of a small tensor."""
 
+_QUOTES, _MORE_QUOTES = 10, 100
+"""Quotes in the header entry of a tensor, and those of the metadata and more."""
+
 _NAMES = {name: str(dtype).rpartition(".")[2] for name, dtype in DTYPES.items()}
 """The names that the package takes for dtypes."""
 
@@ -117,6 +120,8 @@ def _decoded(text: bytes) -> str:
         raise ValueError("its header is no JSON object")
     if text.count(b'"data_offsets"') > MOST_TENSORS:
         raise ValueError(f"its header has more than {MOST_TENSORS:,} tensors, and that is the limit")
+    if text.count(b'"') - text.count(b'\\"') > _QUOTES * MOST_TENSORS + _MORE_QUOTES:
+        raise ValueError(f"its header has more names than {MOST_TENSORS:,} tensors have, and that is the limit")
     if text.isascii():
         return text.decode("ascii")
     if re.search(rb"[\x80-\xff]{1025}", text):
