@@ -120,6 +120,22 @@ def test_a_bundle_takes_copies():
     assert made["settings"] == {"seed": 0}
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda path, made: fp.save_bundle(path, made),
+        lambda path, made: fp.save_bundle(made, path),
+        lambda path, made: fp.save_bundle(made)(path),
+        lambda path, made: fp.save_bundle(path)(path),
+        lambda path, made: fp.save_bundle(path, checkpoint=None)(None),
+    ],
+)
+def test_arguments_in_another_order_are_an_error_with_the_remedy(call, tmp_path):
+    with pytest.raises(TypeError, match=r"save_bundle\(path\)\(report\): the path comes first, and the report last"):
+        call(tmp_path / "run.json", {"rows": []})
+    assert list(tmp_path.iterdir()) == []
+
+
 # the checkpoint
 
 

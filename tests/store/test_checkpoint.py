@@ -259,8 +259,84 @@ def test_a_newer_schema_is_refused_by_its_number(tmp_path, monkeypatch):
     paths = [fp.save(tmp_path / f"a{suffix}")({"a": mx.array(1)}) for suffix in SUFFIXES]
     monkeypatch.undo()
     for path in paths:
-        with pytest.raises(CheckpointError, match="its schema is 99, and this version of mlx_fp reads 1"):
+        with pytest.raises(CheckpointError, match="its schema is 99, and this version of mlx_fp reads 1, 2"):
             fp.load(path)
+
+
+# the order of arguments, and what is left out
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda path: fp.save(path, {"a": mx.array(1)}),
+        lambda path: fp.save(path, {"a": mx.array(1)}, opt_state={}),
+        lambda path: fp.save({"a": mx.array(1)}),
+        lambda path: fp.save({"a": mx.array(1)}, path),
+    ],
+)
+def test_the_old_order_of_arguments_is_an_error_with_the_remedy(call, tmp_path):
+    with pytest.raises(TypeError, match=r"save\(path\)\(params\): the parameters come last, in a call of their own"):
+        call(tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_definition_saves_several_trees_one_after_the_other(tmp_path):
+    write = fp.save(tmp_path / "a", metadata={"epoch": 3})
+    for n in range(2):
+        assert fp.load(write({"a": mx.array(n)})).params["a"].item() == n
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_what_is_not_selected_is_left_out_and_named(suffix, tmp_path):
+    params = {"body": [{"weight": mx.ones((100, 100))}, {}], "head": {"weight": mx.ones((2,)), "bias": mx.zeros(2)}}
+    path = fp.save(tmp_path / f"a{suffix}", select=fp.under("head"))(params)
+    assert path.stat().st_size < 4_000
+    held = fp.load(path)
+    assert held.left_out == ("body.0.weight",)
+    assert list(fp.flat(held.params)) == ["head.weight", "head.bias"]
+    whole = fp.merge(held.params, fp.partition(list(held.left_out))(params)[0])
+    assert same(whole, params)
+    assert fp.load(fp.save(path)(params)).left_out == ()
+
+
+def test_a_path_that_begins_with_a_tilde_is_in_the_home_of_the_user(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert fp.save("~/runs/a")({"a": mx.array(1)}) == tmp_path / "runs" / "a.safetensors"
+    assert fp.load("~/runs/a").path == tmp_path / "runs" / "a.safetensors"
+    path = fp.save_bundle("~/run.json", checkpoint="~/runs/a.safetensors")({"rows": []})
+    assert path == tmp_path / "run.json"
+    assert fp.read_bundle("~/run.json")["checkpoint"]["path"] == "runs/a.safetensors"
+    assert fp.read_bundle("~/run.json")["folder"] == str(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ["run.json", "runs"]
+
+
+@pytest.mark.parametrize("name", ["x.pkl", "x", "x.pt"])
+def test_a_file_that_is_there_and_of_another_kind_is_said_to_be_so(name, tmp_path):
+    (tmp_path / name).write_bytes(b"anything")
+    with pytest.raises(
+        CheckpointError, match=rf"{name} is no checkpoint: the name of one ends in .safetensors or .npz"
+    ):
+        fp.load(tmp_path / name)
+    fp.save(tmp_path / f"{name}.npz")({"a": mx.array(1)})
+    assert fp.load(tmp_path / name).params["a"].item() == 1
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_file_that_the_system_cannot_read_is_no_damaged_one(suffix, tmp_path, monkeypatch):
+    from pathlib import Path
+
+    path = fp.save(tmp_path / f"a{suffix}")({"a": mx.array(1)})
+
+    def broken(self, *args, **options):
+        raise OSError(5, "Input/output error", str(self))
+
+    monkeypatch.setattr(Path, "open", broken)
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        fp.load(path)
+    assert not isinstance(caught.value, CheckpointError)
 
 
 def test_a_save_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):

@@ -117,6 +117,15 @@ def test_what_is_wrong_is_refused_though_the_digest_is_right(name, tmp_path):
         fp.load(path)
 
 
+def test_what_is_wrong_is_said(tmp_path):
+    path = forged(tmp_path / "a.safetensors", {"a": entry(0, 4), "b": entry(4, 8, "F8_E4M3")}, bytes(8), PLACES)
+    with pytest.raises(CheckpointError, match="tensor 'b' in its header has the unknown dtype 'F8_E4M3'"):
+        fp.load(path)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(CheckpointError, match="its header should have .* bytes, more than there are"):
+        fp.load(path)
+
+
 def test_metadata_of_more_than_a_checkpoint_has_are_refused(tmp_path):
     def more(made):
         return json.dumps({**made, "__metadata__": {**made["__metadata__"], "sha256 ": "0"}})
