@@ -17,6 +17,8 @@ __all__ = ["filled", "trained_only"]
 
 _WORDS = {1: mx.uint8, 2: mx.uint16}
 
+_ODD, _OTHER_ODD = 2_654_435_761, 2_246_822_519
+
 
 def trained_only(loop: Loop, params: Params, recorded: Mapping[str, Any]) -> tuple[Select, dict[str, Any]]:
     """Return what to keep of the parameters, buffers among it, and a record that knows what is left out by its bits."""
@@ -58,11 +60,15 @@ def _frozen(loop: Loop, params: Params) -> dict[str, Array]:
 
 
 def _mark(leaf: Array) -> Array:
-    """Return a number that tells the bits of an array from others: each word by its place, modulo 2**32.
+    """Return a number that tells the bits of an array from others: a sum of its words, each mixed with its place.
 
-    >>> _mark(mx.array([1, 2])).item(), _mark(mx.array([2, 1])).item()
-    (7, 5)
+    Mixing is one to one, so that one other word always makes another sum.
+
+    >>> _mark(mx.array([1, 2])).item() == _mark(mx.array([2, 1])).item()
+    False
     """
     parts = mx.view(leaf.reshape(-1), mx.float32) if leaf.dtype == mx.complex64 else leaf.reshape(-1)
     words = mx.view(parts, _WORDS.get(parts.dtype.size, mx.uint32)).astype(mx.uint32)
-    return mx.sum(words * (2 * mx.arange(words.size, dtype=mx.uint32) + 1))
+    odd, other = mx.array(_ODD, mx.uint32), mx.array(_OTHER_ODD, mx.uint32)
+    mixed = (words ^ (mx.arange(words.size, dtype=mx.uint32) * odd)) * other
+    return mx.sum((mixed ^ (mixed >> 15)) * odd)

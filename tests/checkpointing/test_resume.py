@@ -283,6 +283,45 @@ def test_a_file_of_parameters_alone_is_no_run(tmp_path):
         fit(trainer(), resume=path)
 
 
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ({"epoch": 1}, r"resume takes a bundle, as read_bundle gives it, or the path of one; got a dict of 'epoch'"),
+        ({}, "got a dict of nothing"),
+        (fp.bundle({"rows": []}), r"write it with save_bundle\(path, checkpoint=…\)\(report\)"),
+        (3, "resume is a path, 'latest', 'best', a checkpoint, a bundle or a function; got 3"),
+    ],
+)
+def test_what_is_nothing_to_go_on_from_is_an_error_with_the_remedy(source, words):
+    with pytest.raises((TypeError, CheckpointError), match=words):
+        fit(trainer(), resume=source)
+
+
+def test_a_file_of_another_kind_is_said_to_be_so(tmp_path):
+    (tmp_path / "x.pkl").write_bytes(b"anything")
+    with pytest.raises(CheckpointError, match=r"x\.pkl is no checkpoint: the name of one ends in"):
+        fit(trainer(), resume=tmp_path / "x.pkl")
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".npz"])
+def test_a_file_that_the_system_fails_to_read_once_is_an_error_with_its_path(alone, tmp_path, suffix, monkeypatch):
+    policy = fp.checkpoints(tmp_path / ("ep-{epoch}" + suffix))
+    pipe(trainer(policy), fp.fit(TRAIN, validation=HELD, epochs=1, seed=9, quiet=True))
+    opened, failed = Path.open, []
+
+    def broken(self, *args, **options):
+        if self.suffix == suffix and not failed:
+            failed.append(self)
+            raise OSError(5, "Input/output error")
+        return opened(self, *args, **options)
+
+    monkeypatch.setattr(Path, "open", broken)
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        fit(trainer(policy), resume="latest")
+    assert caught.value.filename == str(tmp_path / f"ep-0{suffix}")
+    assert_same_run(fit(trainer(policy), resume="latest"), alone)
+
+
 def test_a_bundle_with_another_checkpoint_is_refused(tmp_path):
     report = fit(trainer(fp.checkpoints(tmp_path / "ep-{epoch}")))
     bundle = fp.save_bundle(tmp_path / "run.json", checkpoint=report.checkpoints[-1])(report)
