@@ -147,7 +147,7 @@ def base(folder, suffix):
     """A checkpoint of about a megabyte, with the state of a run beside the parameters."""
     params = {f"layer{i}": {"weight": mx.random.normal((128, 128)), "bias": mx.zeros((128,))} for i in range(5)}
     state = {"m": params, "v": params, "step": mx.array(7, mx.uint64)}
-    return fp.save(folder / f"a{suffix}", params, opt_state=state, metadata={"epoch": 3, "rows": [{"a": 0.5}] * 20})
+    return fp.save(folder / f"a{suffix}", opt_state=state, metadata={"epoch": 3, "rows": [{"a": 0.5}] * 20})(params)
 
 
 def header_of(content):
@@ -155,18 +155,33 @@ def header_of(content):
     return json.loads(content[8 : 8 + length]), content[8 + length :]
 
 
-def sealed(text, payload=b""):
+def sealed(entries, payload=b""):
     """A file with a header whose digest is right, so that only what it says is wrong."""
-    blank = b'"sha256":"' + b"0" * 64
-    head = len(text).to_bytes(8, "little") + text
-    found = hashlib.sha256(head + payload).hexdigest().encode()
-    return head.replace(blank, b'"sha256":"' + found) + payload
+    told = entries["__metadata__"]
+    told["sha256"] = "0" * 64 if told["schema"] == "1" else digest_of(entries, payload)
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    content = len(text).to_bytes(8, "little") + text + payload
+    if told["schema"] != "1":
+        return content
+    return content.replace(b"0" * 64, hashlib.sha256(content).hexdigest().encode(), 1)
+
+
+def digest_of(entries, payload):
+    """The digest of schema 2, of what can be digested."""
+    told = entries["__metadata__"]
+    found = hashlib.sha256(f"mlx_fp {told['schema']}\n{told['manifest']}\n".encode())
+    for name, entry in sorted(entries.items()):
+        if name == "__metadata__":
+            continue
+        with suppress(TypeError, ValueError):
+            part = hashlib.sha256(payload[slice(*entry["data_offsets"])]).hexdigest()
+            found.update(json.dumps([name, entry["dtype"], entry["shape"], part]).encode())
+    return found.hexdigest()
 
 
 def rewritten(content, draw):
     """A safetensors file with one thing wrong in its header, sealed again."""
     entries, payload = header_of(content)
-    entries["__metadata__"]["sha256"] = "0" * 64
     name = draw.choice([name for name in entries if name != "__metadata__"])
     big = draw.choice([-1, 2**31, 2**32 + 4, 2**62, 2**64, 10**30, 1.5, None, "1", True])
     kind = draw.choice(["dtype", "shape", "offset", "name", "gone", "schema", "manifest"])
@@ -181,7 +196,7 @@ def rewritten(content, draw):
     elif kind == "gone":
         del entries[name]
     elif kind == "schema":
-        entries["__metadata__"]["schema"] = draw.choice(["2", "", "x", "-1", "1e9", "9" * 5000])
+        entries["__metadata__"]["schema"] = draw.choice(["1", "3", "", "x", "-1", "1e9", "9" * 5000])
     else:
         entries["__metadata__"]["manifest"] = draw.choice(
             [
@@ -195,7 +210,7 @@ def rewritten(content, draw):
                 "1e999",
             ]
         )
-    return sealed(json.dumps(entries, separators=(",", ":")).encode(), payload)
+    return sealed(entries, payload)
 
 
 def headless(content, draw):

@@ -46,7 +46,7 @@ def test_a_million_parameters_with_adam(benchmark, tmp_path, suffix):
     path = tmp_path / f"a{suffix}"
 
     def save():
-        fp.save(path, params, opt_state=state, metadata={"epoch": 3})
+        fp.save(path, opt_state=state, metadata={"epoch": 3})(params)
 
     def load():
         fp.load(path)
@@ -67,7 +67,7 @@ def test_500_megabytes_saved(benchmark, tmp_path):
     ways = {
         "mlx": lambda: mx.save_safetensors(str(tmp_path / "plain.safetensors"), arrays),
         "mlx+flush": lambda: flushed(tmp_path / "flushed.safetensors", arrays),
-        "ours": lambda: fp.save(tmp_path / "ours.safetensors", params),
+        "ours": lambda: fp.save(tmp_path / "ours.safetensors")(params),
     }
     note(benchmark, alternating(ways), "mlx")
     benchmark.pedantic(ways["ours"], rounds=1)
@@ -76,7 +76,7 @@ def test_500_megabytes_saved(benchmark, tmp_path):
 def test_500_megabytes_loaded(benchmark, tmp_path):
     """Against MLX's own reader, evaluated, from files in the page cache."""
     params = model(125)
-    fp.save(tmp_path / "ours.safetensors", params)
+    fp.save(tmp_path / "ours.safetensors")(params)
     mx.save_safetensors(str(tmp_path / "plain.safetensors"), fp.flat(params))
     del params
     ways = {
@@ -108,7 +108,7 @@ def test_4_kilobytes_saved(benchmark, tmp_path):
     ways = {
         "mlx": lambda: mx.save_safetensors(str(tmp_path / "plain.safetensors"), params),
         "mlx+flush": lambda: flushed(tmp_path / "flushed.safetensors", params),
-        "ours": lambda: fp.save(tmp_path / "ours.safetensors", params),
+        "ours": lambda: fp.save(tmp_path / "ours.safetensors")(params),
     }
     note(benchmark, paired(ways, turns=50, calls=4), "mlx")
     benchmark.pedantic(ways["ours"], rounds=20)

@@ -55,11 +55,11 @@ def files(folder: Path) -> list[str]:
 
 def round_trip(report: fp.Report, folder: Path) -> bool:
     """Parameters go by file into a module of mlx.nn, and come back."""
-    path = fp.save(folder / "weights", report.params)
+    path = fp.save(folder / "weights")(report.params)
     module = mlx.nn.Sequential(mlx.nn.Linear(2, 16), mlx.nn.Tanh(), mlx.nn.Dropout(0.1), mlx.nn.Linear(16, 2))
     module.load_weights(str(path))
     params = module.parameters()
-    path = fp.save(folder / "from_module", params)
+    path = fp.save(folder / "from_module")(params)
     back = fp.restore_like(report.params, fp.flat(fp.load(path).params))
     equal = same(back, report.params)
     print(f"{', '.join(fp.flat(back))} through a file, mlx.nn.Sequential and a file: the same bits: {equal}")
@@ -91,7 +91,7 @@ def kept(report: fp.Report, folder: Path) -> bool:
 
 def bundled(report: fp.Report, folder: Path) -> bool:
     """Everything about a run in one JSON file, which names its checkpoint by path and digest."""
-    path = fp.save_bundle(folder / "run.json", report, checkpoint=report.checkpoints[-1], settings={"seed": 0})
+    path = fp.save_bundle(folder / "run.json", checkpoint=report.checkpoints[-1], settings={"seed": 0})(report)
     read = fp.read_bundle(path)
     again = trained(folder, resume=path)
     print(f"{path.name} has {len(read['report']['rows'])} rows and names {read['checkpoint']['path']};", end=" ")

@@ -51,7 +51,7 @@ def main() -> fp.Sweep:
     report = fp.run(quiet=True)(best)
     test = fp.evaluate(best.splits, params=report.params)(best.trainer)
     path = Path(tempfile.mkdtemp()) / "digits.json"
-    fp.save_bundle(path, report, settings=fp.settings(best), user={"test": test})
+    fp.save_bundle(path, settings=fp.settings(best), user={"test": test})(report)
     print(f"\n{best}\ntest accuracy {fp.read_bundle(path)['user']['test']['accuracy']:.3f}; bundle in {path}")
     return found
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from ..core._errors import is_count, unknown
 from ..core._signature import name_of, named
-from ..store._checkpoint import suffixed
+from ..core._user_path import user_path
+from ..store._checkpoint import OTHERS, suffixed
 
 __all__ = ["FIELDS", "Policy", "as_template"]
 
@@ -55,6 +56,7 @@ class Policy:
     keep_last: int | None = None
     keep_best: int = 1
     background: bool = False
+    trainable_only: bool = False
 
     def __post_init__(self) -> None:
         for name in ("every", "every_steps", "keep_last", "keep_best"):
@@ -66,6 +68,7 @@ class Policy:
                 "checkpoints are written after epochs, after steps, or for the best; none of them is asked for"
             )
         _ = self.folder
+        suffixed(_render(self.path, _SAMPLE))
         if self.keep_last is not None:
             _check_several(self)
 
@@ -119,7 +122,7 @@ class Policy:
         """Return plain values."""
         plain = {
             name: getattr(self, name)
-            for name in ("best", "every", "every_steps", "keep_last", "keep_best", "background")
+            for name in ("best", "every", "every_steps", "keep_last", "keep_best", "background", "trainable_only")
         }
         return {"path": self.path if isinstance(self.path, str) else name_of(self.path), **plain}
 
@@ -141,9 +144,10 @@ def as_template(path: Any) -> str:
     """
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"the path of checkpoints is a text or a function; got {path!r}")
-    text = os.fspath(path)
-    if not isinstance(text, str) or not text:
-        raise ValueError(f"the path of checkpoints is a text; got {text!r}")
+    given = os.fspath(path)
+    if not isinstance(given, str) or not given:
+        raise ValueError(f"the path of checkpoints is a text; got {given!r}")
+    text = os.fspath(user_path(given)) if given.startswith("~") else given
     for _, field, spec, _ in string.Formatter().parse(text):
         if field is None:
             continue
@@ -175,4 +179,7 @@ def _render(path: str | Callable[..., Any], values: Mapping[str, Any]) -> Path:
     made = named(path, offers=FIELDS, values=0, what="checkpoint path")(**values)
     if not isinstance(made, (str, os.PathLike)) or not os.fspath(made):
         raise TypeError(f"the function {name_of(path)!r} gives the path of a checkpoint, a text; it gave {made!r}")
-    return Path(made)
+    if user_path(made).suffix in OTHERS:
+        told = "a checkpoint ends in .safetensors or .npz"
+        raise ValueError(f"the function {name_of(path)!r} gives the path of a checkpoint: {told}; it gave {made!r}")
+    return user_path(made)

@@ -10,9 +10,11 @@ from typing import Any
 
 from ..core._errors import CheckpointError
 from ..core._signature import named
-from ..store._bundle import is_bundle, read_bundle
-from ..store._checkpoint import Checkpoint, is_foreign, load, peek
+from ..core._user_path import user_path
+from ..store._bundle import SCHEMA, is_bundle, read_bundle
+from ..store._checkpoint import Checkpoint, load, peek
 from ..store._files import digest
+from ..store._safetensors import is_foreign
 from ._policy import Policy
 from ._retention import File, best_of, of_line, owned
 from ._writer import Writer
@@ -42,15 +44,19 @@ def resolved(source: Any, trainer: Any, monitor: str, writer: Writer | None) -> 
         return _of_policy(source, writer), source
     if not isinstance(source, (str, os.PathLike)):
         raise TypeError(f"resume is a path, 'latest', 'best', a checkpoint, a bundle or a function; got {source!r}")
-    if Path(source).suffix == ".json" or is_bundle(source):  # by its name, too, where it is damaged or not there
-        return _of_bundle(read_bundle(source), Path(source).parent), "bundle"
-    return load(source), "path"
+    path = user_path(source)
+    if path.suffix == ".json" or is_bundle(path):  # by its name, too, where it is damaged or not there
+        return _of_bundle(read_bundle(path), path.parent), "bundle"
+    return load(path), "path"
 
 
 def _of_bundle(bundle: Mapping[str, Any], folder: Path) -> Checkpoint:
+    if bundle.get("schema") != SCHEMA:
+        keys = ", ".join(map(repr, bundle)) or "nothing"
+        raise TypeError(f"resume takes a bundle, as read_bundle gives it, or the path of one; got a dict of {keys}")
     told = bundle.get("checkpoint")
     if not told:
-        raise CheckpointError("the bundle names no checkpoint to resume from")
+        raise CheckpointError("the bundle names no checkpoint: write it with save_bundle(path, checkpoint=…)(report)")
     path = folder / told["path"]
     if digest(path) != told["sha256"]:
         raise CheckpointError(f"{path} is not the checkpoint that the bundle names: its SHA-256 is another")

@@ -84,7 +84,13 @@ def _read(paths: list[Path], seen: Seen) -> list[tuple[Path, dict[str, Any] | No
 
 
 def _known(path: Path) -> dict[str, Any] | None:
-    told = peek(path)
+    """Return what a file is known by; OSError, with the path, where the system fails to read it."""
+    try:
+        told = peek(path)
+    except PermissionError:  # the file of another user, to a path function that may name any
+        return None
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, os.fspath(path)) from error
     return {name: told.get(name) for name in _INDEXED} if told is not None and is_sound(told) else None
 
 

@@ -80,9 +80,14 @@ class Writer:
         """Tell whether the newest checkpoint holds this of the run."""
         return self._held == held
 
-    def start(self, path: Path, params: Any, opt_state: Any, told: dict[str, Any], held: Held) -> None:
-        """Begin to write a checkpoint, of the bytes as they are now; `done` gives what came of it."""
-        write = prepared(path, params, opt_state=opt_state, metadata=told)
+    def start(
+        self, path: Path, params: Any, opt_state: Any, told: dict[str, Any], held: Held, kept: Any = None
+    ) -> None:
+        """Begin to write a checkpoint, of the bytes as they are now, with the parameters that `kept` chooses.
+
+        `done` gives what came of it.
+        """
+        write = prepared(path, params, opt_state=opt_state, metadata=told, select=kept)
         self.step, self._held = held.step, held
 
         def work() -> Written:

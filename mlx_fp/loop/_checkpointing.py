@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from itertools import chain
 from typing import TypeVar
 
 from ..checkpointing._writer import Writer
+from ._frozen import trained_only
 from ._record import record
 from ._report import Evaluation, Row, best_checkpoint
 from ._settling import not_finite, settled
 from ._state import Loop, LoopState, Moment, Moments, World
 from ._telling import told
 
-__all__ = ["save_after_epoch", "save_after_step", "save_despite", "save_final", "save_partial_epoch", "saved_on_error"]
+__all__ = [
+    "save_after_epoch",
+    "save_after_step",
+    "save_despite",
+    "save_final",
+    "save_partial_epoch",
+    "saved_on_error",
+    "without_files",
+]
 
 R = TypeVar("R", Row, Evaluation)
 
@@ -126,7 +135,10 @@ def _saved(loop: Loop, state: LoopState, world: World) -> Moments:
         yield Moment(state, state.moving)
         train = state.moving.train
         recorded |= {name: [asdict(row) for row in getattr(state, name)] for name in ("rows", "evaluations")}
-        writer.start(path, train.params, train.opt_state, recorded, state.held)
+        kept = None
+        if writer.policy.trainable_only:
+            kept, recorded = trained_only(loop, train.params, recorded)
+        writer.start(path, train.params, train.opt_state, recorded, state.held, kept)
         wait = not writer.policy.background or state.moving.requests.interrupted
         return (yield from _written(loop, state, world, wait=wait))
 
@@ -149,6 +161,17 @@ def _with_checkpoint(state: LoopState, path: str) -> LoopState:
     return replace(state, rows=_naming(state.rows, path, not state.cursor.index), evaluations=evaluations)
 
 
+def without_files(state: LoopState, gone: Collection[str]) -> LoopState:
+    """Return the state in which no row names one of these files."""
+    if not gone:
+        return state
+
+    def named(rows: tuple[R, ...]) -> tuple[R, ...]:
+        return tuple(replace(row, checkpoint=None) if row.checkpoint in gone else row for row in rows)
+
+    return replace(state, rows=named(state.rows), evaluations=named(state.evaluations))
+
+
 def _naming(rows: Sequence[R], path: str, last: bool) -> tuple[R, ...]:
     """Return rows of which none has the path but, with `last`, the last one."""
     others: list[R] = [replace(row, checkpoint=None) if row.checkpoint == path else row for row in rows]
@@ -164,5 +187,6 @@ def _written(loop: Loop, state: LoopState, world: World, wait: bool) -> Moments:
     if done is None:
         return state
     path, metadata, deleted = done
+    state = without_files(state, set(deleted) - {str(path)})
     fields = {name: metadata[name] for name in ("epoch", "step", "monitor_value", "improved")}
     return (yield from told(loop, state, world, "after_checkpoint", path=str(path), deleted=deleted, **fields))

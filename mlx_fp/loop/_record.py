@@ -16,6 +16,7 @@ from ..store._bundle import environment
 from ..store._checkpoint import Checkpoint
 from ..tree._flattening import as_arrays
 from ..tree._paths import flat, restore_like
+from ._frozen import filled
 from ._hook import HookState, Stop, hook_keys
 from ._monitor import Standing
 from ._report import Evaluation, Row
@@ -100,9 +101,10 @@ def resumed(loop: Loop, start: LoopState, checkpoint: Checkpoint) -> LoopState:
         raise CheckpointError(f"{path} holds parameters, and nothing of a run to go on with: give them as params=")
     _same_monitor(loop, checkpoint)
     _warn_of_differences(loop, checkpoint)
-    params = _like("parameters", train.params, checkpoint.params, path)
+    given, best = filled(checkpoint, train.params)
+    params = _like("parameters", train.params, given, path)
     opt_state = _like("optimiser state", train.opt_state, checkpoint.opt_state, path)
-    state = restored(loop, metadata, params, opt_state)
+    state = restored(loop, {**metadata, "best_params": best}, params, opt_state)
     return state.asking(stop=None, interrupted=False, diverged=False)  # those ended the process that wrote it
 
 

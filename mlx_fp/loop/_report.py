@@ -39,6 +39,7 @@ class Row:
     stale: int = 0
     """Evaluations since the best one."""
     checkpoint: str | None = None
+    """The file of the state after the epoch; None where there is none, or no longer."""
     timed: int | None = None
     """The examples that `seconds` timed, None for all: fewer where another process had begun the epoch."""
 
@@ -174,6 +175,7 @@ class Report:
     resume_from: str | None
     resumed_from_epoch: int | None
     checkpoints: tuple[str, ...]
+    """The files that this process wrote and has not deleted since, the newest last."""
     policy: Mapping[str, Any] | None
     params: Params = field(repr=False)
     opt_state: State = field(repr=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from ..checkpointing._resume import resolved
@@ -19,6 +20,7 @@ from ..step._evaluate import eval_step
 from ..step._protocol import FullStep, check_uses, full_step
 from ..step._train import train_step
 from ..tree._paths import flat
+from ._checkpointing import without_files
 from ._evaluation import names_in_logs
 from ._event import STEP_EVENTS
 from ._hook import Hook, Stop, hook_states
@@ -48,6 +50,8 @@ def started(trainer: Trainer, plan: Plan) -> tuple[Loop, LoopState, Writer | Non
     if found is None:
         return loop, replace(state, lineage=Lineage(new_run(files))), writer
     state = resumed(loop, state, found)
+    named = {row.checkpoint for row in state.rows} | {each.checkpoint for each in state.evaluations}
+    state = without_files(state, {name for name in named if name is not None and not Path(name).exists()})
     if not is_newest(found.path, files):
         branches = {**state.lineage.branches, state.lineage.run: state.steps}
         state = replace(state, lineage=Lineage(new_run(files), branches))

@@ -172,17 +172,24 @@ def checkpoints(
     keep_last: int | None = None,
     keep_best: int = 1,
     background: bool = False,
+    trainable_only: bool = False,
 ) -> Verb:
     """Write checkpoints: after every `every`-th epoch, every `every_steps` steps, and with `best` each best evaluation.
 
-    `path` is a template of `epoch next_epoch step monitor monitor_name epoch_loss improved` with format specs, as
-    `"runs/a/ep-{epoch:03}.safetensors"`, or a function of what it names of those. Without `keep_last` all files stay;
-    with it the last so many, the `keep_best` best ones by the monitor, and the one that the run was resumed from. A
-    checkpoint is written after all hooks, whatever their priority. With `background` a thread writes, one at a time,
-    while training goes on: a failure comes out at the next step, and `fit` returns when the last is on disk.
+    A checkpoint is written after all hooks, whatever their priority.
 
-    Bad options, and a path that could not be made, or that would be one for checkpoints that are all to be kept, are a
-    ValueError here.
+    Args:
+        path: a template of `epoch next_epoch step monitor monitor_name epoch_loss improved` with format specs, as
+            `"runs/a/ep-{epoch:03}.safetensors"`, or a function of what it names of those.
+        keep_last: without it all files stay; with it the last so many, the `keep_best` best ones by the monitor, and
+            the one that the run was resumed from.
+        background: a thread writes, one at a time, while training goes on; a failure comes out at the next step, and
+            `fit` returns when the last is on disk.
+        trainable_only: leave frozen weights out of the files. A run that goes on takes them from `params=`, or from the
+            model's `init` where the seed gives the same.
+
+    Raises:
+        ValueError: bad options, a path that could not be made, or one for checkpoints that are all to be kept.
 
     >>> from mlx_fp import classification, nn
     >>> pipe(trainer(nn.linear(4, 2), classification()), checkpoints("runs/ep-{epoch}", keep_last=3)).policy.folder
@@ -192,7 +199,7 @@ def checkpoints(
     ValueError: unknown field 'epohc': did you mean 'epoch'? known: epoch, next_epoch, step, monitor, ...
     """
     template = path if callable(path) else as_template(path)
-    policy = Policy(template, best, every, every_steps, keep_last, keep_best, background)
+    policy = Policy(template, best, every, every_steps, keep_last, keep_best, background, trainable_only)
     return lambda target: replace(target, policy=policy)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..core._user_path import user_path
 from ..loop._report import Report, scalars
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def curves(report: Report, path: str | os.PathLike[str], *, title: str = "") -> 
 
     Args:
         report: of a run with one epoch or more, or a part of one.
-        path: where to write; its ending says the format.
+        path: where to write; its ending says the format. `~` is the home of the user.
         title: stands above the picture.
 
     Raises:
@@ -41,7 +42,7 @@ def curves(report: Report, path: str | os.PathLike[str], *, title: str = "") -> 
     for name, points in metrics.items():
         _draw(axes[-1], unit, name, points)
     figure.suptitle(title)
-    target = Path(path)
+    target = user_path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(target, dpi=120)
     return target

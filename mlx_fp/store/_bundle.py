@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from ..core._signature import name_of
+from ..core._user_path import user_path
 from ._files import digest, write_whole
 
 __all__ = ["SCHEMA", "bundle", "is_bundle", "read_bundle", "save_bundle"]
@@ -19,6 +20,8 @@ SCHEMA = "mlx_fp.bundle/1"
 """The kind and version of the file."""
 
 PARTS = {"report": dict, "settings": dict, "environment": dict, "user": dict}
+
+_ORDER = "save_bundle(path)(report): the path comes first, and the report last, in a call of its own"
 
 _ODD = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}
 
@@ -43,31 +46,51 @@ def bundle(report: Any, *, settings: Mapping[str, Any] | None = None, user: Mapp
 
 def save_bundle(
     path: str | os.PathLike[str],
-    report: Any,
-    *,
+    *misplaced: Any,
     checkpoint: str | os.PathLike[str] | None = None,
     settings: Mapping[str, Any] | None = None,
     user: Mapping[str, Any] | None = None,
-) -> Path:
-    """Write a bundle; `checkpoint` is referred to by its path from there and its SHA-256. Folders are made.
+) -> Callable[[Any], Path]:
+    """Say where and with what a report is bundled; `save_bundle(path)(report)` writes the file, and returns where.
 
-    TypeError, naming the place, for values that JSON has no form for. Numbers that are not finite survive.
+    Folders are made. Numbers that are not finite survive.
+
+    Args:
+        path: where to write; `~` is the home of the user.
+        checkpoint: is referred to by its path from there and its SHA-256.
+        settings: what the run was made of, such as `fp.settings(experiment)`.
+        user: plain values of your own.
+
+    Raises:
+        TypeError: a value is one that JSON has no form for, the error names the place; or path and report are swapped.
 
     >>> import tempfile
-    >>> path = save_bundle(Path(tempfile.mkdtemp()) / "run.json", {"rows": [], "best_value": float("inf")})
+    >>> path = save_bundle(Path(tempfile.mkdtemp()) / "run.json")({"rows": [], "best_value": float("inf")})
     >>> read_bundle(path)["report"]
     {'rows': [], 'best_value': inf}
     """
-    made = bundle(report, settings=settings, user=user)
-    if checkpoint is not None:
-        made["checkpoint"] = {"path": _relative(Path(checkpoint), Path(path)), "sha256": digest(checkpoint)}
-    return write_whole(path, json.dumps(_plain(made, "bundle"), indent=2, allow_nan=False).encode())
+    if misplaced or not isinstance(path, (str, os.PathLike)):
+        got = "two values" if misplaced else type(path).__name__
+        raise TypeError(f"{_ORDER}; got {got} in its first call")
+    target = user_path(path)
+
+    def saved(report: Any) -> Path:
+        if not isinstance(report, Mapping) and not hasattr(report, "to_dict"):
+            raise TypeError(f"{_ORDER}; got {report!r:.80} in its second call")
+        made = bundle(report, settings=settings, user=user)
+        if checkpoint is not None:
+            file = user_path(checkpoint)
+            made["checkpoint"] = {"path": _relative(file, target), "sha256": digest(file)}
+        return write_whole(target, json.dumps(_plain(made, "bundle"), indent=2, allow_nan=False).encode())
+
+    return saved
 
 
 def read_bundle(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a bundle. ValueError, naming the file and the fault, for one that is none or of a newer schema."""
+    source = user_path(path)
     try:
-        read = json.loads(Path(path).read_bytes())
+        read = json.loads(source.read_bytes())
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{os.fspath(path)} is no run bundle: {error}") from None
     if not isinstance(read, dict) or read.get("schema") != SCHEMA:
@@ -81,19 +104,20 @@ def read_bundle(path: str | os.PathLike[str]) -> dict[str, Any]:
         isinstance(checkpoint, dict) and all(isinstance(checkpoint.get(key), str) for key in ("path", "sha256"))
     ):
         raise ValueError(f"{os.fspath(path)} is a run bundle whose checkpoint has no path and SHA-256")
-    return {"checkpoint": None, **_numbers(read), "folder": str(Path(path).parent)}
+    return {"checkpoint": None, **_numbers(read), "folder": str(source.parent)}
 
 
 def is_bundle(path: str | os.PathLike[str]) -> bool:
     """Say whether a file is there and begins as JSON does, whatever its name; what is wrong with it `read_bundle` says.
 
     >>> import tempfile
-    >>> is_bundle(save_bundle(Path(tempfile.mkdtemp()) / "run.bundle", {"rows": []})), is_bundle("gone.json")
+    >>> is_bundle(save_bundle(Path(tempfile.mkdtemp()) / "run.bundle")({"rows": []})), is_bundle("gone.json")
     (True, False)
     """
-    if not Path(path).is_file():
+    source = user_path(path)
+    if not source.is_file():
         return False
-    with open(path, "rb") as file:
+    with source.open("rb") as file:
         start = file.read(64)
     return start.lstrip().startswith(b"{") and b"\0" not in start  # a container may begin so, and has zeros there
 

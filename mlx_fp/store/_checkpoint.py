@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from itertools import cycle
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, BinaryIO
+from typing import Any
 
 from ..core._errors import CheckpointError
 from ..core._types import Array, Params, State
-from ._container import LONGEST_HEADER, header, metadata_of, unpack
+from ..core._user_path import user_path
+from ..tree._paths import flat, partition
 from ._files import write_whole
 from ._manifest import rebuild, take_down
-from ._tensors import Tensor, as_array, as_tensor
+from ._safetensors import peek_safetensors, read_safetensors, write_safetensors
+from ._schemas import SCHEMA, migrated
+from ._tensors import as_tensor
 
-__all__ = ["SCHEMA", "SUFFIXES", "Checkpoint", "found", "is_foreign", "load", "peek", "prepared", "save", "suffixed"]
-
-SCHEMA = 1
-"""The version of what is in the file."""
+__all__ = ["SUFFIXES", "Checkpoint", "found", "load", "peek", "prepared", "save", "suffixed"]
 
 PREFIX = "__mlx_fp__"
 """In front of the names of arrays that are no parameters."""
@@ -32,22 +28,21 @@ PREFIX = "__mlx_fp__"
 SUFFIXES = (".safetensors", ".npz")
 """What a checkpoint may end in."""
 
+_REMEDY = "Weights that mlx.load reads can be given as params=; anything else, convert to safetensors"
+
 OTHERS = frozenset({".bin", ".ckpt", ".gguf", ".h5", ".json", ".npy", ".pickle", ".pkl", ".pt", ".pth", ".zip"})
 """What other kinds of files end in."""
-
-_BLANK = "0" * 64
-_LONG, _AHEAD = 1 << 20, 1
-"""Bytes of a tensor that is worth a thread's while; tensors that may be read before their digest is made."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What a file held: parameters, state, and a dict of plain values."""
+    """What a file held: parameters, state, a dict of plain values, and the paths of parameters that were left out."""
 
     params: Params = field(repr=False)
     opt_state: State | None = field(repr=False)
     metadata: Mapping[str, Any]
     path: Path | None = None
+    left_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "metadata", MappingProxyType(dict(self.metadata)))
@@ -55,73 +50,87 @@ class Checkpoint:
 
 def save(
     path: str | os.PathLike[str],
-    params: Params,
-    *,
+    *misplaced: Any,
     opt_state: Any = None,
     metadata: Mapping[str, Any] | None = None,
-) -> Path:
-    """Write a checkpoint, whole or not at all, and return where; folders are made.
+    select: Any = None,
+) -> Callable[[Params], Path]:
+    """Say where and how parameters are saved; `save(path)(params)` writes a checkpoint, and returns where.
 
-    The suffix is `.safetensors`, also where none is given, or `.npz`. Parameters stand under their own paths:
+    The file is written whole or not at all; folders are made. Parameters stand under their own paths:
     `mlx.nn.Module.load_weights(path, strict=False)` reads them. Any dtype and shape comes back bit for bit. The call
-    returns when the file is on disk. `metadata`, and what is no array in the trees, must be numbers, texts, None, or
-    lists and dicts of them: TypeError, naming the place, before anything is written.
+    returns when the file is on disk.
+
+    Args:
+        path: the suffix is `.safetensors`, also where none is given, or `.npz`. `~` is the home of the user.
+        opt_state: a tree to be kept beside the parameters.
+        metadata: numbers, texts, arrays, None, or lists and dicts of them.
+        select: which parameters the file holds; the paths of the others are listed in `load(path).left_out`.
+
+    Raises:
+        TypeError: the trees or `metadata` have a leaf that cannot be kept; nothing is written.
+        ValueError: the suffix is that of another kind of file, or there is more than a file has room for.
+        OSError: the file could not be written; the old one is intact.
 
     >>> import tempfile
-    >>> path = save(os.path.join(tempfile.mkdtemp(), "a"), {"weight": mx.ones((2,))}, metadata={"epoch": 3})
+    >>> path = save(os.path.join(tempfile.mkdtemp(), "a"), metadata={"epoch": 3})({"weight": mx.ones((2,))})
     >>> load(path).params, dict(load(path).metadata)
     ({'weight': array([1, 1], dtype=float32)}, {'epoch': 3})
     """
-    return prepared(path, params, opt_state=opt_state, metadata=metadata)()
+    if misplaced or not isinstance(path, (str, os.PathLike)):
+        got = "two values" if misplaced else type(path).__name__
+        raise TypeError(f"save(path)(params): the parameters come last, in a call of their own; got {got} in its first")
+    target = suffixed(user_path(path))
+    return lambda params: prepared(target, params, opt_state=opt_state, metadata=metadata, select=select)()
 
 
 def prepared(
-    path: str | os.PathLike[str],
+    path: Path,
     params: Params,
     *,
     opt_state: Any = None,
     metadata: Mapping[str, Any] | None = None,
+    select: Any = None,
 ) -> Callable[[], Path]:
     """Do all of `save` but the writing, and return what writes; a thread may call it, for it evaluates nothing.
 
     >>> import tempfile
-    >>> write = prepared(os.path.join(tempfile.mkdtemp(), "a"), {"weight": mx.ones((2,))})
+    >>> write = prepared(Path(tempfile.mkdtemp()) / "a", {"weight": mx.ones((2,))})
     >>> write().name
     'a.safetensors'
     """
-    target = suffixed(Path(path))
-    arrays: dict[str, Array] = {}
+    target, arrays = suffixed(path), dict[str, Array]()
+    held, others = (params, {}) if select is None else partition(select)(params)
     manifest = {
-        "params": take_down(params, arrays),
+        "params": take_down(held, arrays),
         "opt_state": take_down(opt_state, arrays, f"{PREFIX}.opt_state"),
         "metadata": take_down(dict(metadata or {}), arrays, f"{PREFIX}.metadata"),
+        "left_out": list(flat(others)),
     }
     tensors = {name: as_tensor(array) for name, array in arrays.items()}
-    told = json.dumps(manifest, allow_nan=False)
+    told, write = json.dumps(manifest, allow_nan=False), write_safetensors
     if target.suffix == ".npz":
-        from ._npz import write_npz
-
-        return lambda: write_whole(target, lambda file: write_npz(file, tensors, told, SCHEMA))
-    return lambda: write_whole(target, lambda file: _write(file, tensors, told))
+        from ._npz import write_npz as write
+    return lambda: write_whole(target, lambda beside: write(beside, tensors, told, SCHEMA))
 
 
 def load(path: str | os.PathLike[str]) -> Checkpoint:
-    """Read a checkpoint; without a suffix `.safetensors` is looked for, then `.npz`.
+    """Read a checkpoint; without a suffix `.safetensors` is looked for, then `.npz`. `~` is the home of the user.
 
-    Every byte is checked against the digest in the file before any array is handed out. CheckpointError, naming the
-    file and the fault, for one that is damaged, or none, or of a newer schema; FileNotFoundError where there is none.
+    Every byte is checked against the digest in the file before any array is handed out. A file of an older schema is
+    read, too.
+
+    Raises:
+        CheckpointError: the file is damaged, or none, or of a newer schema; the error names the file and the fault.
+        FileNotFoundError: there is none.
     """
     source = found(path)
     try:
+        read = read_safetensors
         if source.suffix == ".npz":
-            from ._npz import read_npz
-
-            arrays, told, schema = read_npz(source)
-        else:
-            arrays, told, schema = _read(source)
-        if schema != SCHEMA:
-            raise ValueError(f"its schema is {schema}, and this version of mlx_fp reads {SCHEMA}")
-        return _rebuilt(arrays, json.loads(told), source)
+            from ._npz import read_npz as read
+        arrays, told, schema = read(source)
+        return _rebuilt(arrays, migrated(json.loads(told), schema), source)
     except (ValueError, RecursionError, KeyError, TypeError, OverflowError) as error:
         fault = "it is nested too deep" if isinstance(error, RecursionError) else error
         raise CheckpointError(f"{source} is no checkpoint that can be read: {fault}") from None
@@ -143,35 +152,18 @@ def suffixed(path: Path) -> Path:
 def peek(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     """Return the metadata of a checkpoint without reading its arrays or checking its bytes; None if it is none.
 
-    Arrays among the metadata are left out.
+    Arrays among the metadata are left out. OSError where the file cannot be read.
     """
     source = Path(path)
     try:
+        read = peek_safetensors
         if source.suffix == ".npz":
-            from ._npz import peek_npz
-
-            told = peek_npz(source)
-        else:
-            told = _head(source).get("manifest", "")
+            from ._npz import peek_npz as read
+        told = read(source)
         found = rebuild(json.loads(told)["metadata"], _left_out)
         return found if isinstance(found, dict) else None
-    except (ValueError, RecursionError, KeyError, TypeError, OSError):
+    except (ValueError, RecursionError, KeyError, TypeError):
         return None
-
-
-def is_foreign(path: str | os.PathLike[str]) -> bool:
-    """Tell whether a safetensors file has a sound header, and nothing in it of a checkpoint."""
-    try:
-        return "manifest" not in _head(Path(path))
-    except (ValueError, OSError):
-        return False
-
-
-def _head(path: Path) -> dict[str, str]:
-    """Read the metadata in the header of a safetensors file, and nothing else of it."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        return metadata_of(file.read(min(length, LONGEST_HEADER)))
 
 
 def _left_out(name: str) -> Any:
@@ -179,76 +171,26 @@ def _left_out(name: str) -> Any:
 
 
 def found(path: str | os.PathLike[str]) -> Path:
-    """Return the file of a checkpoint named without its suffix. FileNotFoundError, naming what was looked for."""
-    source = Path(path)
+    """Return the file of a checkpoint named without its suffix.
+
+    FileNotFoundError, naming what was looked for; CheckpointError for a file of another kind.
+    """
+    source = user_path(path)
     tried = [source] if source.suffix in SUFFIXES else [source.with_name(source.name + s) for s in SUFFIXES]
     for one in tried:
         if one.is_file():
             return one
+    if source.is_file():
+        raise CheckpointError(f"{source} is no checkpoint: the name of one ends in .safetensors or .npz. {_REMEDY}")
     raise FileNotFoundError(f"there is no checkpoint {' or '.join(map(str, tried))}")
-
-
-def _write(file: BinaryIO, tensors: Mapping[str, Tensor], told: str) -> None:
-    """Write the container, digesting its bytes meanwhile in a thread, and then the digest in its place."""
-    metadata = {"format": "mlx_fp", "schema": str(SCHEMA), "sha256": _BLANK, "manifest": told}
-    head = header(tensors, metadata)
-    parts: list[Any] = [head, *(tensor.data for tensor in tensors.values())]
-    with ThreadPoolExecutor(1) as aside:
-        digest = aside.submit(_digest, parts)
-        for part in parts:
-            file.write(part)
-        found = digest.result()
-    file.seek(_place(head, _BLANK))
-    file.write(found.encode())
-
-
-def _read(source: Path) -> tuple[dict[str, Array], str, int]:
-    """Read tensor by tensor, digesting the long ones meanwhile in a thread; nothing comes out before all is right."""
-    with source.open("rb") as file, ThreadPoolExecutor(1) as aside:
-        head, slots, metadata = unpack(file)
-        if metadata.get("format") != "mlx_fp":
-            raise ValueError("it has tensors, but mlx_fp did not write it; for weights alone use mx.load")
-        at = _place(head, metadata["sha256"])
-        digest, arrays = hashlib.sha256(), {}
-        pending: deque[Future[None]] = deque()
-        for part in (head[:at], _BLANK.encode(), memoryview(head)[at + 64 :]):
-            digest.update(part)
-        longest = max((size for _, _, size in slots.values()), default=0)
-        buffers = cycle([memoryview(bytearray(longest)) for _ in range(min(_AHEAD + 1, len(slots)))])
-        for name, (dtype, shape, size) in slots.items():
-            data = next(buffers)[:size]
-            if file.readinto(data) != size:
-                raise ValueError("it changed while it was read")
-            if pending or size >= _LONG:
-                pending.append(aside.submit(digest.update, data))
-            else:
-                digest.update(data)
-            arrays[name] = as_array(Tensor(dtype, shape, data))
-            while pending and (len(pending) > _AHEAD or pending[0].done()):
-                pending.popleft().result()
-    if digest.hexdigest() != metadata["sha256"]:
-        raise ValueError("it is damaged: its digest is another")
-    return arrays, metadata["manifest"], int(metadata["schema"])
-
-
-def _place(head: bytes, digest: str) -> int:
-    """Return where the digest stands in a header."""
-    mark = f'"sha256":"{digest}"'.encode()
-    if len(digest) != 64 or head.count(mark) != 1:
-        raise ValueError("its digest is not where it should be")
-    return head.index(mark) + len(b'"sha256":"')
-
-
-def _digest(parts: Iterable[Any]) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
-    return digest.hexdigest()
 
 
 def _rebuilt(left: dict[str, Array], manifest: Any, source: Path) -> Checkpoint:
     """Build trees of arrays; each array must have its place."""
-    trees = {part: rebuild(manifest[part], left.pop) for part in manifest}
+    trees = {part: rebuild(manifest[part], left.pop) for part in ("params", "opt_state", "metadata")}
     if left:
         raise ValueError(f"its manifest has no place for {next(iter(left))!r}")
-    return Checkpoint(trees["params"], trees["opt_state"], trees["metadata"], source)
+    left_out = manifest["left_out"]
+    if not isinstance(left_out, list) or not all(isinstance(path, str) for path in left_out):
+        raise ValueError("its manifest has no list of the paths that were left out")
+    return Checkpoint(trees["params"], trees["opt_state"], trees["metadata"], source, tuple(left_out))

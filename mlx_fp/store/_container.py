@@ -1,71 +1,139 @@
-"""The safetensors container, written and read by the letter: a header of JSON, then the bytes of each tensor in turn.
+"""The safetensors container: the package `safetensors` writes and reads it, after a strict check of the header.
 
-Format: https://huggingface.co/docs/safetensors. The header is written by hand, because a checkpoint is written straight
-from the arrays' memory, and read by hand, because MLX's reader trusts shapes and offsets that it should not.
+Format: https://huggingface.co/docs/safetensors. The check refuses headers that the package would take: a key that
+stands twice, metadata that are no texts, dtypes that MLX does not have, more tensors than can be read in a second.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
-from collections.abc import Iterator, Mapping
+import os
+import re
+from collections.abc import Mapping
 from io import SEEK_END
-from math import prod
+from pathlib import Path
 from typing import Any, BinaryIO
 
-from ._tensors import WIDTHS, Tensor
+from ._tensors import DTYPES, WIDTHS, Tensor
 
-__all__ = ["LONGEST_HEADER", "Slot", "header", "metadata_of", "unpack"]
+__all__ = ["LONGEST_HEADER", "MOST_TENSORS", "check_room", "read_header", "read_tensors", "write_container"]
 
 LONGEST_HEADER = 100_000_000
-"""Bytes; the limit of safetensors itself."""
+"""Bytes of a header; the limit of safetensors itself."""
 
-Slot = tuple[str, tuple[int, ...], int]
-"""The dtype, the shape, and the number of bytes of a tensor."""
+MOST_TENSORS = 100_000
+"""Tensors in a file; each has a header entry, which takes longer to read than the bytes of a small tensor."""
+
+_QUOTES, _MORE_QUOTES = 10, 100
+"""Quotes in the header entry of a tensor, and those of the metadata and more."""
+
+_NAMES = {name: str(dtype).rpartition(".")[2] for name, dtype in DTYPES.items()}
+"""The names that the package takes for dtypes."""
 
 
-def header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """Return what stands before the bytes of the tensors: the length of the header, and the header.
+def check_room(tensors: Mapping[str, Tensor], told: str) -> None:
+    """Refuse what a header has no room for: ValueError, with the limit.
 
-    >>> header({}, {"a": "b"})[8:]
-    b'{"__metadata__":{"a":"b"}}      '
+    >>> check_room({}, " " * LONGEST_HEADER)
+    Traceback (most recent call last):
+    ValueError: a checkpoint describes its trees in at most 100,000,000 bytes; these take 100,000,000 and more
     """
-    entries: dict[str, Any] = {"__metadata__": dict(metadata)}
-    at = 0
-    for name, tensor in tensors.items():
-        end = at + len(tensor.data)
-        entries[name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [at, end]}
-        at = end
-    text = json.dumps(entries, separators=(",", ":"), allow_nan=False).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
+    if len(tensors) > MOST_TENSORS:
+        raise ValueError(f"a checkpoint holds at most {MOST_TENSORS:,} arrays; got {len(tensors):,}: stack small ones")
+    size = len(told) + told.count('"') + told.count("\\") + sum(len(name) for name in tensors) + 200 * len(tensors)
+    if size >= LONGEST_HEADER:
+        raise ValueError(
+            f"a checkpoint describes its trees in at most {LONGEST_HEADER:,} bytes; these take {size:,} and more"
+        )
 
 
-def unpack(file: BinaryIO) -> tuple[bytes, dict[str, Slot], dict[str, str]]:
-    """Read a header: its bytes, what tensors follow in turn, and the metadata. ValueError, saying what is wrong.
+def write_container(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a file straight from the tensors' memory. OSError where the system fails."""
+    from safetensors import SafetensorError, TensorSpec, serialize_file
+
+    specs = {
+        name: TensorSpec(
+            dtype=_NAMES[tensor.dtype], shape=tensor.shape, data_ptr=_address(tensor.data), data_len=len(tensor.data)
+        )
+        for name, tensor in tensors.items()
+    }
+    try:
+        serialize_file(specs, path, dict(metadata))
+    except SafetensorError as error:
+        raise _as_os_error(error, path) from None
+
+
+def read_header(file: BinaryIO) -> dict[str, str]:
+    """Return the metadata in a header that is strictly one. ValueError, saying what is wrong.
 
     >>> from io import BytesIO
-    >>> content = header({"x": Tensor("U8", (2,), memoryview(b"ab"))}, {"a": "b"}) + b"ab"
-    >>> unpack(BytesIO(content))[1:]
-    ({'x': ('U8', (2,), 2)}, {'a': 'b'})
+    >>> read_header(BytesIO((28).to_bytes(8, "little") + b'{"__metadata__":{"a":"b"}}  '))
+    {'a': 'b'}
     """
     size = file.seek(0, SEEK_END)
     file.seek(0)
     if size < 8:
         raise ValueError("it is shorter than a header")
     length = int.from_bytes(file.read(8), "little")
-    if length > min(size - 8, LONGEST_HEADER):
+    if length > size - 8:
         raise ValueError(f"its header should have {length} bytes, more than there are")
-    text = _decoded(file.read(length))
-    entries = _entries(text)
-    metadata = _metadata(entries)
-    entries.pop("__metadata__", None)
-    head = length.to_bytes(8, "little") + text.encode()
-    return head, dict(_slots(entries, size - 8 - length)), metadata
+    if length > LONGEST_HEADER:
+        raise ValueError(f"its header has {length} bytes, and the limit is {LONGEST_HEADER}")
+    entries = _entries(_decoded(file.read(length)))
+    metadata = entries.pop("__metadata__", None) or {}  # MLX writes null where there is none
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise ValueError("the metadata in its header are no texts by name")
+    for name, entry in entries.items():
+        _check(name, entry)
+    return metadata
+
+
+def read_tensors(content: bytes) -> dict[str, Tensor]:
+    """Return the tensors of a whole file whose header is checked. ValueError where they are not where it says.
+
+    >>> read_tensors((26).to_bytes(8, "little") + b'{"__metadata__":{"a":"b"}}')
+    {}
+    """
+    from safetensors import SafetensorError, deserialize
+
+    try:
+        parts = deserialize(content)  # type: ignore[no-untyped-call]
+    except SafetensorError as error:
+        raise ValueError(f"its bytes are not those of its header: {error}") from None
+    return {name: Tensor(part["dtype"], tuple(part["shape"]), memoryview(part["data"])) for name, part in parts}
+
+
+def _address(data: memoryview) -> int:
+    return ctypes.addressof(ctypes.c_char.from_buffer(data)) if len(data) else 0
+
+
+def _as_os_error(error: Exception, path: Path) -> Exception:
+    """Return the error of the system that the package tells of in words."""
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    return error if number is None else OSError(int(number[1]), os.strerror(int(number[1])), os.fspath(path))
+
+
+def _decoded(text: bytes) -> str:
+    """Decode a header, with JSON's escapes for what is no ASCII: wide characters would take four times the memory."""
+    if not text.startswith(b"{"):
+        raise ValueError("its header is no JSON object")
+    if text.count(b'"data_offsets"') > MOST_TENSORS:
+        raise ValueError(f"its header has more than {MOST_TENSORS:,} tensors, and that is the limit")
+    if text.count(b'"') - text.count(b'\\"') > _QUOTES * MOST_TENSORS + _MORE_QUOTES:
+        raise ValueError(f"its header has more names than {MOST_TENSORS:,} tensors have, and that is the limit")
+    if text.isascii():
+        return text.decode("ascii")
+    if re.search(rb"[\x80-\xff]{1025}", text):
+        raise ValueError("its header has a name longer than any that mlx_fp writes")
+    return re.sub(rb"[\x80-\xff]+", _escaped, text).decode("ascii")
+
+
+def _escaped(found: re.Match[bytes]) -> bytes:
+    return json.dumps(found[0].decode())[1:-1].encode()
 
 
 def _entries(text: str) -> dict[str, Any]:
-    if not text.startswith("{"):
-        raise ValueError("its header is no JSON object")
     try:
         entries = json.loads(text, object_pairs_hook=_unique)
     except RecursionError:
@@ -77,13 +145,6 @@ def _entries(text: str) -> dict[str, Any]:
     return entries
 
 
-def _decoded(text: bytes) -> str:
-    """Decode what `header` wrote, and nothing that would take more memory as a text than as bytes."""
-    if not text.isascii():
-        raise ValueError("its header is no JSON in ASCII, as mlx_fp writes it")
-    return text.decode("ascii")
-
-
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
@@ -91,52 +152,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def metadata_of(text: bytes) -> dict[str, str]:
-    """Return the metadata in a header. ValueError for what is none.
-
-    >>> metadata_of(b'{"__metadata__": {"a": "b"}}')
-    {'a': 'b'}
-    """
-    return _metadata(_entries(_decoded(text)))
-
-
-def _metadata(entries: dict[str, Any]) -> dict[str, str]:
-    metadata = entries.get("__metadata__") or {}  # MLX writes null where there is none
-    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise ValueError("its metadata are no texts by name")
-    return metadata
-
-
-def _slots(entries: dict[str, Any], payload: int) -> Iterator[tuple[str, Slot]]:
-    """Yield each tensor's place; together they must cover the payload, without a gap or an overlap."""
-    at = 0
-    for name, entry in sorted(entries.items(), key=_start):
-        start, end, dtype, shape = _checked(name, entry)
-        if start != at or end > payload:
-            raise ValueError(f"the bytes of tensor {name!r} are not where they should be")
-        if prod(shape) * WIDTHS[dtype] != end - start:
-            raise ValueError(f"tensor {name!r} has {end - start} bytes, not those of {dtype} {shape}")
-        yield name, (dtype, shape, end - start)
-        at = end
-    if at != payload:
-        raise ValueError(f"{payload - at} bytes belong to no tensor")
-
-
-def _start(item: tuple[str, Any]) -> tuple[int, int]:
-    start, end, _, _ = _checked(*item)
-    return start, end
-
-
-def _checked(name: str, entry: Any) -> tuple[int, int, str, tuple[int, ...]]:
+def _check(name: str, entry: Any) -> None:
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
-        raise ValueError(f"tensor {name!r} has no dtype, shape and offsets")
-    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if dtype not in WIDTHS:
-        raise ValueError(f"tensor {name!r} has the unknown dtype {dtype!r}")
-    if not _are_counts(shape) or not _are_counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise ValueError(f"tensor {name!r} has a shape or offsets that are none")
-    return offsets[0], offsets[1], dtype, tuple(shape)
-
-
-def _are_counts(numbers: Any) -> bool:
-    return isinstance(numbers, list) and all(type(number) is int and 0 <= number < 2**63 for number in numbers)
+        raise ValueError(f"tensor {name!r} in its header has no dtype, shape and offsets")
+    if not isinstance(entry["dtype"], str) or entry["dtype"] not in WIDTHS:
+        raise ValueError(f"tensor {name!r} in its header has the unknown dtype {entry['dtype']!r}")

@@ -5,23 +5,26 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-from collections.abc import Callable
-from contextlib import suppress
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from ._file_lock import LOCKS, hold, holding
+from ..core._user_path import user_path
+from ._file_lock import LOCKS, hold
 
-__all__ = ["TEMPORARY", "digest", "make_folder", "sweep", "write_whole"]
+__all__ = ["TEMPORARY", "begun", "digest", "make_folder", "sweep", "write_whole"]
 
 TEMPORARY = ".mlx_fp-tmp"
-"""What the names of files that are being written end in."""
+"""What the names of folders end in, in which a file is being written."""
 
 
-def write_whole(path: str | os.PathLike[str], content: bytes | Callable[[BinaryIO], None]) -> Path:
-    """Write a file beside its place, flush it to disk, and put it there; folders are made.
+def write_whole(path: str | os.PathLike[str], content: bytes | Callable[[Path], None]) -> Path:
+    """Write a file in a folder of its own beside its place, flush it to disk, and put it there; folders are made.
 
-    The content may be a function that writes it to a file.
+    The content may be a function that makes a file at the path that it is given, by whatever means.
 
     At every instant `path` holds the whole old file or the whole new one. A failing write is an OSError with the path;
     the old file is intact, and nothing is left beside it. What a killed writer of the same file left half-written is
@@ -32,28 +35,28 @@ def write_whole(path: str | os.PathLike[str], content: bytes | Callable[[BinaryI
     >>> write_whole(os.path.join(folder, "deep", "a.txt"), b"one").read_bytes()
     b'one'
     """
-    target = Path(path)
+    target = user_path(path)
     make_folder(target.parent)
     try:
         if LOCKS:
             sweep(target.parent, target.name)
-        beside, file = _begun(target)
-        with holding(file):
-            try:
-                with file:
-                    content(file) if callable(content) else file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(beside, target)
-            except BaseException:
-                beside.unlink(missing_ok=True)
-                raise
+        with _beside(target) as beside:
+            new = beside / "new"
+            content(new) if callable(content) else _write(new, content)
+            _flush(new, stat.S_IMODE(beside.stat().st_mode) & 0o666)
+            os.replace(new, target)
         _flush_folder(target.parent)
     except OSError as error:
         if error.errno is None or error.filename == os.fspath(target):
             raise
         raise type(error)(error.errno, error.strerror, os.fspath(target)) from error
     return target
+
+
+def begun(path: Path) -> BinaryIO:
+    """Make a file that is not there, and open it for writing."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    return os.fdopen(os.open(path, flags, 0o666), "wb")
 
 
 def make_folder(folder: Path) -> None:
@@ -77,7 +80,7 @@ def sweep(folder: Path, name: str = "") -> None:
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
     >>> left = folder / f".a.txt.0123abcd{TEMPORARY}"
-    >>> left.touch()
+    >>> left.mkdir()
     >>> sweep(folder, "b.txt"), left.exists()
     (None, True)
     >>> sweep(folder, "a.txt"), left.exists()
@@ -98,8 +101,57 @@ def digest(path: str | os.PathLike[str]) -> str:
     ...     digest(file.name)[:8]
     'e3b0c442'
     """
-    with open(path, "rb") as file:
+    with open(user_path(path), "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _beside(target: Path) -> Iterator[Path]:
+    """Within, have a folder beside the target that no sweep deletes; at the end it is gone."""
+    beside, held = _taken(target)
+    try:
+        yield beside
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)  # what stays is deleted by the next writer of the file
+        if held is not None:
+            os.close(held)
+
+
+def _taken(target: Path) -> tuple[Path, int | None]:
+    """Make a folder beside the target, and hold it; another one, where a sweep was faster."""
+    while True:
+        beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}{TEMPORARY}")
+        os.mkdir(beside)
+        if not LOCKS:
+            return beside, None
+        try:
+            held = os.open(beside, os.O_RDONLY)
+        except FileNotFoundError:
+            continue
+        except BaseException:
+            beside.rmdir()
+            raise
+        with suppress(OSError):  # a file system without locks, where no sweep can delete it either
+            hold(held, wait=True)
+        if beside.exists():
+            return beside, held
+        os.close(held)
+
+
+def _write(path: Path, content: bytes) -> None:
+    with begun(path) as file:
+        file.write(content)
+
+
+def _flush(path: Path, mode: int) -> None:
+    """Bring a file to disk, with the permissions of any new file, whoever made it."""
+    if LOCKS:
+        os.chmod(path, mode)
+    number = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 def _flush_folder(folder: Path) -> None:
@@ -115,24 +167,14 @@ def _flush_folder(folder: Path) -> None:
         os.close(number)
 
 
-def _begun(target: Path) -> tuple[Path, BinaryIO]:
-    """Make a file beside the target, and hold it; another one, where a sweep was faster."""
-    while True:
-        beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}{TEMPORARY}")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-        file = os.fdopen(os.open(beside, flags, 0o666), "wb")
-        with suppress(OSError):  # a file system without locks, where no sweep can delete it either
-            hold(file, wait=True)
-        if beside.exists():
-            return beside, file
-        file.close()
-
-
 def _delete_dead(left: Path) -> None:
-    """Delete a file that no writer holds; OSError for one that a writer does."""
+    """Delete a folder, or a file of an earlier version, that no writer holds; OSError for one that a writer does."""
     if not LOCKS:
-        left.unlink()
+        shutil.rmtree(left.rename(left.with_name(f"{left.name}{TEMPORARY}")))  # fails where a file in it is open
         return
-    with left.open("rb+") as file:
-        hold(file)
-        left.unlink()
+    held = os.open(left, os.O_RDONLY)
+    try:
+        hold(held)
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
+    finally:
+        os.close(held)

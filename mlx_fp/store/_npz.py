@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..core._types import Array
+from ._files import begun
+from ._schemas import check_schema
 from ._tensors import WIDTHS, Tensor, as_array
 
 __all__ = ["peek_npz", "read_npz", "write_npz"]
@@ -30,7 +34,7 @@ _NUMPY = {
 _MANIFEST, _INFO = "__mlx_fp__.manifest", "__mlx_fp__.info"
 
 
-def write_npz(file: BinaryIO, tensors: Mapping[str, Tensor], told: str, schema: int) -> None:
+def write_npz(path: Path, tensors: Mapping[str, Tensor], told: str, schema: int) -> None:
     """Write tensors as members of their names, and the manifest and the digest of all as members of bytes.
 
     Members have the names of the tensors, with what a zip file could not hold escaped.
@@ -40,7 +44,7 @@ def write_npz(file: BinaryIO, tensors: Mapping[str, Tensor], told: str, schema: 
     names = {name: f"t{i}" if _is_odd(name) else name for i, name in enumerate(tensors)}
     entries = [[tensor.dtype, names[name], name] for name, tensor in tensors.items()]
     info = json.dumps({"schema": schema, "sha256": _digest(tensors, told), "tensors": entries})
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as members:
+    with begun(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as members:
         texts = {_MANIFEST: told, _INFO: info}
         for name, text in texts.items():
             _put(members, name, np.frombuffer(text.encode(), np.uint8))
@@ -51,26 +55,33 @@ def write_npz(file: BinaryIO, tensors: Mapping[str, Tensor], told: str, schema: 
 def read_npz(source: Path) -> tuple[dict[str, Array], str, int]:
     """Return the arrays, the manifest and the schema. ValueError for anything odd."""
     with source.open("rb") as file:
-        try:
+        with _faults():
             return _read(file)
-        except Exception as error:  # zip files and numpy's headers can be wrong in many ways
-            raise ValueError(f"it is damaged: {error}") from None
 
 
 def peek_npz(source: Path) -> str:
     """Return the manifest alone."""
     with source.open("rb") as file:
-        try:
-            with _opened(file) as archive:
-                return _text(archive, _MANIFEST)
-        except Exception as error:
-            raise ValueError(f"it is damaged: {error}") from None
+        with _faults(), _opened(file) as archive:
+            return _text(archive, _MANIFEST)
+
+
+@contextmanager
+def _faults() -> Iterator[None]:
+    """Within, all that is wrong is a ValueError; zip files and numpy's headers can be wrong in many ways."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # zipfile seeks before the start
+            raise
+        raise ValueError(f"it is damaged: {error}") from None
 
 
 def _read(file: BinaryIO) -> tuple[dict[str, Array], str, int]:
     """Read tensor by tensor; nothing comes out before all is right."""
     with _opened(file) as archive:
         told, info = _text(archive, _MANIFEST), json.loads(_text(archive, _INFO))
+        check_schema(int(info["schema"]))
         digest, arrays = hashlib.sha256(told.encode()), {}
         for dtype, member, name in info["tensors"]:
             tensor = _tensor(archive, dtype, member, name)

@@ -4,9 +4,9 @@
 
     PYTHONPATH=.:tests python tests/checkpointing/test_golden_run.py
 
-which never writes over a file: `cut-3.safetensors` after 3 of the 4 steps of the run below, within its second epoch,
-and `ended-3.npz` where a hook ends a smaller one. For another form of what a run keeps, raise the number, and pin the
-new files beside the old ones. (Files of numbers 1 and 2 were never released.)
+which never writes over a file: `cut-N.safetensors` after 3 of the 4 steps of the run below, within its second epoch,
+and `ended-N.npz` where a hook ends a smaller one. For another form of what a run keeps, raise the number, and pin the
+new files beside the old ones. (Files of numbers 1 and 2 were never released; those of 4 are of schema 2.)
 """
 
 from __future__ import annotations
@@ -27,11 +27,15 @@ import mlx_fp as fp
 from mlx_fp import data, nn, optim
 from mlx_fp.loop import _record as snapshot
 
+NUMBER = 4
 FOLDER = Path(__file__).parent / "golden" / "runs"
 FILES = {
     "cut-3.safetensors": "a8159c24c355ff4cb86f692f9858514eda0966cffa624118391879bbbccb0f79",
+    "cut-4.safetensors": "7d4a9f182eaa337df104842d2dbf9c47825129744236fdd7a8833730d1df3fde",
     "ended-3.npz": "99f26a052ee8bc8451d11cb6826eb7e290d4538b36700f8fb1b27c6cad616574",
+    "ended-4.npz": "102254650c79c073adca0ca0c1d6a523b4603955259624c83bdf77e065abf405",
 }
+NUMBERS = (3, NUMBER)
 VERSIONS = {
     "mlx_fp": "0.1.0",
     "mlx": "0.32.4",
@@ -103,8 +107,9 @@ def test_every_golden_run_is_pinned():
     assert sorted(path.name for path in FOLDER.iterdir()) == sorted(FILES)
 
 
-def test_a_golden_run_holds_what_it_stood_at():
-    told = fp.load(FOLDER / "cut-3").metadata
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_golden_run_holds_what_it_stood_at(number):
+    told = fp.load(FOLDER / f"cut-{number}").metadata
     assert told["cursor"] == {"epoch": 1, "index": 2}
     assert (told["epoch"], told["next_epoch"], told["step"], told["completed"]) == (1, 1, 3, 1)
     assert (told["monitor_name"], told["monitor_mode"], told["improved"], told["user"]) == (
@@ -128,13 +133,14 @@ def test_a_golden_run_holds_what_it_stood_at():
     assert told["run"].isdigit()
 
 
-def test_from_a_golden_run_another_goes_on(caplog):
-    held, seen, taken = fp.load(FOLDER / "cut-3"), [], []
+@pytest.mark.parametrize("number", NUMBERS)
+def test_from_a_golden_run_another_goes_on(number, caplog):
+    held, seen, taken = fp.load(FOLDER / f"cut-{number}"), [], []
     hooks = (
         fp.on("before_fit", lambda event: seen.append((event.state, event.start_epoch))),
         fp.on("after_step", lambda event: taken.append((event.epoch, event.step))),
     )
-    again, alone = fit(trainer(*hooks), resume=FOLDER / "cut-3", **CUT), fit(trainer(), **CUT)
+    again, alone = fit(trainer(*hooks), resume=FOLDER / f"cut-{number}", **CUT), fit(trainer(), **CUT)
     ((state, epoch),) = seen
     assert_same_bits(state.params, held.params)
     assert_same_bits(state.opt_state, held.opt_state)
@@ -154,20 +160,22 @@ def test_from_a_golden_run_another_goes_on(caplog):
     assert_close(held.metadata["best_params"], first.best_params, rtol=1e-3, atol=1e-5)
 
 
-def test_a_golden_run_is_the_latest_in_its_folder_and_its_hooks_know_what_they_knew(tmp_path, monkeypatch):
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_golden_run_is_the_latest_in_its_folder_and_its_hooks_know_what_they_knew(number, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run").mkdir()
-    shutil.copy(FOLDER / "cut-3.safetensors", tmp_path / "run" / "s-3.safetensors")
+    shutil.copy(FOLDER / f"cut-{number}.safetensors", tmp_path / "run" / "s-3.safetensors")
     report = fit(cut(), resume="latest", epochs=4, **CUT)
     assert Path(report.resume_from) == Path("run/s-3.safetensors")
     last = fp.load(report.checkpoints[-1]).metadata
     assert (last["step"], last["hooks"]["after_step count 1"]["memory"]["pair"][0]) == (8, 8)
     assert last["hooks"]["before_step <lambda> 1"]["seen"] == 8
-    assert last["run"] == fp.load(FOLDER / "cut-3").metadata["run"]
+    assert last["run"] == fp.load(FOLDER / f"cut-{number}").metadata["run"]
 
 
-def test_a_golden_run_that_a_hook_ended_has_ended():
-    held, taken = fp.load(FOLDER / "ended-3.npz"), []
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_golden_run_that_a_hook_ended_has_ended(number):
+    held, taken = fp.load(FOLDER / f"ended-{number}.npz"), []
     target = fp.on("after_step", lambda event: taken.append(event.step))(replace(ended(), policy=None))
     report = fit(target, resume=held, epochs=4)
     assert (report.stop_reason, report.epochs_completed, taken) == ("enough", 2, [])
@@ -180,8 +188,8 @@ def main():
     snapshot.environment = lambda: VERSIONS
     os.chdir(tempfile.mkdtemp())
     for target, options, made, name in (
-        (cut(), CUT, "s-3.safetensors", "cut-3.safetensors"),
-        (ended(), {}, "ep-1.npz", "ended-3.npz"),
+        (cut(), CUT, "s-3.safetensors", f"cut-{NUMBER}.safetensors"),
+        (ended(), {}, "ep-1.npz", f"ended-{NUMBER}.npz"),
     ):
         if (FOLDER / name).exists():
             raise FileExistsError(f"{name} is there, and golden files are never written again")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import mlx.core as mx
 import pytest
@@ -116,7 +117,7 @@ def test_retention_reads_each_header_once_and_that_of_a_new_file_under_an_old_na
 
 
 def test_retention_leaves_files_of_others_alone(tmp_path):
-    fp.save(tmp_path / "weights", {"a": mx.array(1)})
+    fp.save(tmp_path / "weights")({"a": mx.array(1)})
     (tmp_path / "notes.safetensors").write_text("mine")
     fit(fp.checkpoints(tmp_path / "other-{epoch}", keep_last=1), watched([1.0, 2.0, 3.0, 4.0, 5.0]))
     theirs = visible(tmp_path)
@@ -145,6 +146,36 @@ def test_after_checkpoint_tells_of_it_after_all_other_hooks(tmp_path):
     assert told == ["hook", first, "hook", second, "hook", third]
 
 
+@pytest.mark.parametrize("background", [False, True])
+def test_rows_name_no_file_that_is_deleted(tmp_path, background):
+    """Epochs 0 and 1 go as later ones come; 2 is the best."""
+    deleted = []
+    given = watched([3.0, 2.0, 1.0, 4.0, 5.0, 6.0])
+    report = fit(
+        given,
+        fp.checkpoints(tmp_path / "{epoch}", keep_last=2, background=background),
+        fp.on("after_checkpoint", lambda e: deleted.extend(e.deleted)),
+        epochs=6,
+    )
+    there = {str(path) for path in tmp_path.glob("*.safetensors")}
+    assert [row.checkpoint and Path(row.checkpoint).stem for row in report.rows] == [None, None, "2", None, "4", "5"]
+    assert {each.checkpoint for each in report.evaluations} == there | {None}
+    assert set(report.checkpoints) == there
+    assert report.best_checkpoint == str(tmp_path / "2.safetensors")
+    assert len(deleted) == 3
+
+
+def test_rows_of_a_resumed_run_name_no_file_that_is_gone(tmp_path):
+    given = watched([3.0, 2.0, 1.0, 4.0, 5.0, 6.0, 7.0])
+    policy = fp.checkpoints(tmp_path / "{epoch}", keep_last=2)
+    fit(given, policy, epochs=5)
+    report = fit(given, policy, epochs=6, resume="latest")
+    named = [row.checkpoint and Path(row.checkpoint).stem for row in report.rows]
+    assert named == [None, None, "2", None, "4", "5"]
+    (tmp_path / "2.safetensors").unlink()
+    assert fit(given, policy, epochs=7, resume="latest").rows[2].checkpoint is None
+
+
 def test_a_hook_may_ask_for_a_checkpoint(tmp_path):
     ask = fp.on("after_step", lambda e: fp.Save() if e.step == 2 else None)
     fit(ask, fp.checkpoints(tmp_path / "{step}", every=100))
@@ -162,6 +193,11 @@ def test_a_hook_may_ask_for_a_checkpoint(tmp_path):
         ("a/{epoch:999999999}", "too wide"),
         ("a/{monitor:.{step}f}", "too wide, or made of other fields"),
         ("", "is a text"),
+        ("a/ep-{epoch}.bin", r"ends in .safetensors or .npz; got 'ep-1.bin'"),
+        (
+            lambda epoch: f"a/{epoch}.pt",
+            r"the function '<lambda>' gives the path of a checkpoint: .*; it gave 'a/1.pt'",
+        ),
     ],
 )
 def test_a_bad_template_is_refused_when_it_is_given(path, words):
@@ -179,6 +215,30 @@ def test_bad_options_are_refused_when_they_are_given(tmp_path):
         fp.checkpoints(lambda loss: "a")
     with pytest.raises(TypeError, match="it gave 3"):
         fp.checkpoints(lambda: 3)
+
+
+def test_a_path_function_that_comes_to_another_suffix_is_named(tmp_path):
+    late = fp.checkpoints(lambda epoch: f"{tmp_path}/{epoch}" + (".bin" if epoch == 2 else ""))
+    with pytest.raises(ValueError, match=r"the function '<lambda>' gives .* ends in .safetensors or .npz; it gave"):
+        fit(late)
+    assert visible(tmp_path) == ["0.safetensors", "1.safetensors"]
+
+
+def test_paths_that_begin_with_a_tilde_are_in_the_home_of_the_user(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    report = fit(fp.checkpoints("~/a/{epoch}", keep_last=1), epochs=2)
+    assert report.checkpoints[-1] == str(tmp_path / "a" / "1.safetensors")
+    assert fit(fp.checkpoints(lambda epoch: f"~/b/{epoch}"), epochs=1).checkpoints == (
+        str(tmp_path / "b/0.safetensors"),
+    )
+    fp.save_bundle("~/a/run.json", checkpoint="~/a/1.safetensors")(report)
+    for source in ("~/a/1", "~/a/1.safetensors", "~/a/run.json", "latest"):
+        again = fit(fp.checkpoints("~/a/{epoch}"), resume=source, epochs=2)
+        assert (again.start_epoch, again.resume_from) == (2, str(tmp_path / "a" / "1.safetensors"))
+    assert visible(tmp_path / "elsewhere") == []
 
 
 def test_no_file_leaves_the_folder(tmp_path):

@@ -133,7 +133,7 @@ def half(tmp_path_factory):
     folder = tmp_path_factory.mktemp("half")
     first = pipe(saving(folder), fp.fit(TRAIN, validation=HELD, epochs=2, seed=9, quiet=True))
     assert first.checkpoints == (str(folder / "ep-0.safetensors"), str(folder / "ep-1.safetensors"))
-    fp.save_bundle(folder / "run.json", first, checkpoint=first.checkpoints[-1])
+    fp.save_bundle(folder / "run.json", checkpoint=first.checkpoints[-1])(first)
     return folder
 
 
@@ -278,14 +278,53 @@ def test_a_rate_is_changed_on_purpose_by_a_hook_before_the_run_goes_on(tmp_path)
 
 
 def test_a_file_of_parameters_alone_is_no_run(tmp_path):
-    path = fp.save(tmp_path / "weights", nn.init(0)(MODEL))
+    path = fp.save(tmp_path / "weights")(nn.init(0)(MODEL))
     with pytest.raises(CheckpointError, match="give them as params="):
         fit(trainer(), resume=path)
 
 
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ({"epoch": 1}, r"resume takes a bundle, as read_bundle gives it, or the path of one; got a dict of 'epoch'"),
+        ({}, "got a dict of nothing"),
+        (fp.bundle({"rows": []}), r"write it with save_bundle\(path, checkpoint=…\)\(report\)"),
+        (3, "resume is a path, 'latest', 'best', a checkpoint, a bundle or a function; got 3"),
+    ],
+)
+def test_what_is_nothing_to_go_on_from_is_an_error_with_the_remedy(source, words):
+    with pytest.raises((TypeError, CheckpointError), match=words):
+        fit(trainer(), resume=source)
+
+
+def test_a_file_of_another_kind_is_said_to_be_so(tmp_path):
+    (tmp_path / "x.pkl").write_bytes(b"anything")
+    with pytest.raises(CheckpointError, match=r"x\.pkl is no checkpoint: the name of one ends in"):
+        fit(trainer(), resume=tmp_path / "x.pkl")
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".npz"])
+def test_a_file_that_the_system_fails_to_read_once_is_an_error_with_its_path(alone, tmp_path, suffix, monkeypatch):
+    policy = fp.checkpoints(tmp_path / ("ep-{epoch}" + suffix))
+    pipe(trainer(policy), fp.fit(TRAIN, validation=HELD, epochs=1, seed=9, quiet=True))
+    opened, failed = Path.open, []
+
+    def broken(self, *args, **options):
+        if self.suffix == suffix and not failed:
+            failed.append(self)
+            raise OSError(5, "Input/output error")
+        return opened(self, *args, **options)
+
+    monkeypatch.setattr(Path, "open", broken)
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        fit(trainer(policy), resume="latest")
+    assert caught.value.filename == str(tmp_path / f"ep-0{suffix}")
+    assert_same_run(fit(trainer(policy), resume="latest"), alone)
+
+
 def test_a_bundle_with_another_checkpoint_is_refused(tmp_path):
     report = fit(trainer(fp.checkpoints(tmp_path / "ep-{epoch}")))
-    bundle = fp.save_bundle(tmp_path / "run.json", report, checkpoint=report.checkpoints[-1])
+    bundle = fp.save_bundle(tmp_path / "run.json", checkpoint=report.checkpoints[-1])(report)
     Path(report.checkpoints[-1]).write_bytes(Path(report.checkpoints[0]).read_bytes())
     with pytest.raises(CheckpointError, match="its SHA-256 is another"):
         fit(trainer(), resume=bundle)
@@ -298,7 +337,7 @@ from test_resume import fit, trainer
 import mlx_fp as fp
 policy = fp.checkpoints({folder!r} + "/s-{{step}}", every_steps=1, every=None, keep_last=2)
 report = fit(trainer(policy), resume="latest")
-fp.save({folder!r} + "/../end", report.params, opt_state=report.opt_state)
+fp.save({folder!r} + "/../end", opt_state=report.opt_state)(report.params)
 """
 
 
@@ -391,7 +430,7 @@ def test_other_data_and_other_hooks_are_warned_of(tmp_path, caplog):
 
 def test_other_peoples_files_are_neither_counted_nor_deleted(alone, tmp_path):
     (tmp_path / "other").mkdir()
-    fp.save(tmp_path / "other" / "final", {"a": mx.array(1)})
+    fp.save(tmp_path / "other" / "final")({"a": mx.array(1)})
     (tmp_path / ".draft.tmp").write_text("mine")
     policy = fp.checkpoints(tmp_path / "ep-{epoch}", keep_last=1)
     assert_same_run(fit(trainer(policy), resume="latest"), alone)
@@ -407,5 +446,5 @@ def test_fields_may_name_folders(tmp_path):
 def test_a_bundle_that_was_read_knows_its_folder(alone, tmp_path):
     target = trainer(fp.checkpoints(tmp_path / "a" / "ep-{epoch}"))
     first = pipe(target, fp.fit(TRAIN, validation=HELD, epochs=2, seed=9, quiet=True))
-    path = fp.save_bundle(tmp_path / "b" / "run.json", first, checkpoint=first.checkpoints[-1])
+    path = fp.save_bundle(tmp_path / "b" / "run.json", checkpoint=first.checkpoints[-1])(first)
     assert_same_run(fit(target, resume=fp.read_bundle(path)), alone)

@@ -280,7 +280,7 @@ def test_the_test_split_of_an_experiment_evaluates():
 
 def test_a_bundle_holds_the_settings_of_an_experiment(tmp_path):
     target = fp.override({"optimizer.learning_rate": 0.5})(made(model=network))
-    path = fp.save_bundle(tmp_path / "run.json", run(target), settings=fp.settings(target))
+    path = fp.save_bundle(tmp_path / "run.json", settings=fp.settings(target))(run(target))
     read = fp.read_bundle(path)
     assert read["settings"]["optimizer.learning_rate"] == 0.5
     again = fp.override(read["settings"])(made(model=network))

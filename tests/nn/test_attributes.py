@@ -68,7 +68,7 @@ def test_it_trains_as_in_mlx_and_its_file_loads_there(names, tmp_path):
     module = plainly(nn.lower(model, nn.init(0)(model)), entropy, IDS)
     assert mx.allclose(nn.predictor(params)(model)(IDS), module(IDS), rtol=1e-5, atol=1e-6)
     loaded = Tied(names)
-    loaded.load_weights(str(fp.save(tmp_path / "w", params)), strict=False)
+    loaded.load_weights(str(fp.save(tmp_path / "w")(params)), strict=False)
     assert mx.array_equal(loaded(IDS), nn.predictor(params)(model)(IDS))
     assert loaded[names[0]] is loaded[names[1]]
 

@@ -45,6 +45,15 @@ def test_curves_writes_a_picture_and_makes_the_folder(tmp_path, validation):
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
+def test_curves_may_go_to_the_home_of_the_user(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    rows = [Row(0, 1, 8, 1, 1.0, {}, None, {}, 0, 1.0)]
+    assert curves(report(rows), "~/c.png") == tmp_path / "c.png"
+    assert (tmp_path / "c.png").exists()
+
+
 def test_curves_of_a_run_of_steps_stand_over_steps():
     import mlx.core as mx
 

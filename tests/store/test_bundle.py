@@ -55,7 +55,7 @@ def written(path, **changes):
 
 def test_a_report_comes_back(tmp_path):
     made = report()
-    path = fp.save_bundle(tmp_path / "deep" / "run.json", made, settings={"seed": 0}, user={"note": "first"})
+    path = fp.save_bundle(tmp_path / "deep" / "run.json", settings={"seed": 0}, user={"note": "first"})(made)
     read = fp.read_bundle(path)
     assert read["report"] == made.to_dict()
     assert (read["settings"], read["user"], read["checkpoint"]) == ({"seed": 0}, {"note": "first"}, None)
@@ -64,13 +64,13 @@ def test_a_report_comes_back(tmp_path):
 
 @given(st.dictionaries(st.text(max_size=5), PLAIN, max_size=4))
 def test_any_plain_values_come_back(folder, user):
-    read = fp.read_bundle(fp.save_bundle(folder / "run.json", {"rows": []}, user=user))
+    read = fp.read_bundle(fp.save_bundle(folder / "run.json", user=user)({"rows": []}))
     assert repr(read["user"]) == repr(user)  # as nan is not equal to itself
 
 
 def test_numbers_that_are_not_finite_survive_and_the_file_is_strict_json(tmp_path):
     numbers = [math.inf, -math.inf, math.nan]
-    path = fp.save_bundle(tmp_path / "run.json", {"rows": [], "losses": numbers}, user={"best": math.inf})
+    path = fp.save_bundle(tmp_path / "run.json", user={"best": math.inf})({"rows": [], "losses": numbers})
 
     def refuse(name):
         raise AssertionError(f"{name} is no JSON")
@@ -83,12 +83,12 @@ def test_numbers_that_are_not_finite_survive_and_the_file_is_strict_json(tmp_pat
 
 def test_words_that_look_like_numbers_stay_words(tmp_path):
     words = ["nan", "inf", "-inf", "=inf", "==nan", "infinite"]
-    path = fp.save_bundle(tmp_path / "run.json", {"rows": []}, user={"words": words})
+    path = fp.save_bundle(tmp_path / "run.json", user={"words": words})({"rows": []})
     assert fp.read_bundle(path)["user"]["words"] == words
 
 
 def test_tuples_become_lists_and_paths_text(tmp_path):
-    path = fp.save_bundle(tmp_path / "run.json", {"rows": ()}, settings={"to": Path("runs") / "a"}, user={"t": (1, 2)})
+    path = fp.save_bundle(tmp_path / "run.json", settings={"to": Path("runs") / "a"}, user={"t": (1, 2)})({"rows": ()})
     read = fp.read_bundle(path)
     assert (read["report"]["rows"], read["settings"]["to"], read["user"]["t"]) == ([], str(Path("runs/a")), [1, 2])
 
@@ -109,7 +109,7 @@ def test_the_environment_says_where_it_ran():
 )
 def test_what_json_has_no_form_for_is_named_and_nothing_is_written(tmp_path, parts, place):
     with pytest.raises(TypeError, match=place):
-        fp.save_bundle(tmp_path / "run.json", {"rows": []}, **parts)
+        fp.save_bundle(tmp_path / "run.json", **parts)({"rows": []})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -120,6 +120,22 @@ def test_a_bundle_takes_copies():
     assert made["settings"] == {"seed": 0}
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda path, made: fp.save_bundle(path, made),
+        lambda path, made: fp.save_bundle(made, path),
+        lambda path, made: fp.save_bundle(made)(path),
+        lambda path, made: fp.save_bundle(path)(path),
+        lambda path, made: fp.save_bundle(path, checkpoint=None)(None),
+    ],
+)
+def test_arguments_in_another_order_are_an_error_with_the_remedy(call, tmp_path):
+    with pytest.raises(TypeError, match=r"save_bundle\(path\)\(report\): the path comes first, and the report last"):
+        call(tmp_path / "run.json", {"rows": []})
+    assert list(tmp_path.iterdir()) == []
+
+
 # the checkpoint
 
 
@@ -127,7 +143,7 @@ def test_a_checkpoint_is_named_by_its_path_from_the_bundle_and_its_sha_256(tmp_p
     weights = tmp_path / "weights" / "ep-1.safetensors"
     weights.parent.mkdir()
     weights.write_bytes(b"weights")
-    path = fp.save_bundle(tmp_path / "runs" / "run.json", {"rows": []}, checkpoint=weights)
+    path = fp.save_bundle(tmp_path / "runs" / "run.json", checkpoint=weights)({"rows": []})
     found = fp.read_bundle(path)["checkpoint"]
     assert found == {"path": "../weights/ep-1.safetensors", "sha256": hashlib.sha256(b"weights").hexdigest()}
     assert (path.parent / found["path"]).read_bytes() == b"weights"
@@ -136,7 +152,7 @@ def test_a_checkpoint_is_named_by_its_path_from_the_bundle_and_its_sha_256(tmp_p
 def test_a_checkpoint_beside_the_bundle_of_a_relative_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("ep-1.npz").write_bytes(b"weights")
-    assert fp.read_bundle(fp.save_bundle("run.json", {"rows": []}, checkpoint="ep-1.npz"))["checkpoint"]["path"] == (
+    assert fp.read_bundle(fp.save_bundle("run.json", checkpoint="ep-1.npz")({"rows": []}))["checkpoint"]["path"] == (
         "ep-1.npz"
     )
 
@@ -150,7 +166,7 @@ def test_a_run_goes_on_from_a_bundle_in_folders_that_are_links(tmp_path, monkeyp
             Path("real", "deep", name).mkdir(parents=True)
             Path(name).symlink_to(Path("real", "deep", name))
     first = report(fp.checkpoints("weights/ep-{epoch}"))
-    path = fp.save_bundle("runs/run.json", first, checkpoint=first.checkpoints[-1])
+    path = fp.save_bundle("runs/run.json", checkpoint=first.checkpoints[-1])(first)
     again = report(epochs=3, resume=path)
     assert (again.start_epoch, again.rows[:2], again.losses) == (2, first.rows, report(epochs=3).losses)
 
@@ -159,14 +175,14 @@ def test_a_run_goes_on_from_a_bundle_in_folders_that_are_links(tmp_path, monkeyp
 def test_a_checkpoint_that_is_a_link_keeps_its_name(tmp_path):
     (tmp_path / "blob").write_bytes(b"weights")
     (tmp_path / "ep-1.npz").symlink_to("blob")
-    path = fp.save_bundle(tmp_path / "run.json", {"rows": []}, checkpoint=tmp_path / "ep-1.npz")
+    path = fp.save_bundle(tmp_path / "run.json", checkpoint=tmp_path / "ep-1.npz")({"rows": []})
     assert fp.read_bundle(path)["checkpoint"]["path"] == "ep-1.npz"
 
 
 @pytest.mark.parametrize("name", ["run.json", "run.bundle", "run", "v1.5-best", "ep-1", "run.npz"])
 def test_a_run_goes_on_from_a_bundle_of_any_name(tmp_path, name):
     first = report(fp.checkpoints(tmp_path / "ep-{epoch}"))
-    path = fp.save_bundle(tmp_path / name, first, checkpoint=first.checkpoints[0])
+    path = fp.save_bundle(tmp_path / name, checkpoint=first.checkpoints[0])(first)
     again = report(epochs=3, resume=path)
     assert (again.start_epoch, again.resume_from) == (1, first.checkpoints[0])
 
@@ -175,7 +191,7 @@ def test_a_file_of_tensors_is_no_bundle_though_it_begins_as_json(tmp_path):
     path = tmp_path / "weights"
     path.write_bytes(ord("{").to_bytes(8, "little") + b'{"w":')
     assert not is_bundle(path)
-    assert not is_bundle(fp.save(tmp_path / "a.npz", {"weight": mx.ones((3,))}))
+    assert not is_bundle(fp.save(tmp_path / "a.npz")({"weight": mx.ones((3,))}))
 
 
 @pytest.mark.parametrize("name", ["gone.json", "gone"])
@@ -186,7 +202,7 @@ def test_a_bundle_that_is_not_there_is_named(tmp_path, name):
 
 def test_a_checkpoint_that_is_not_there_is_an_error_and_nothing_is_written(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"gone\.npz"):
-        fp.save_bundle(tmp_path / "run.json", {"rows": []}, checkpoint=tmp_path / "gone.npz")
+        fp.save_bundle(tmp_path / "run.json", checkpoint=tmp_path / "gone.npz")({"rows": []})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -221,7 +237,7 @@ def test_damaged_files_are_refused_by_name(tmp_path, content):
 
 
 def test_a_file_cut_anywhere_is_refused(tmp_path):
-    path = fp.save_bundle(tmp_path / "run.json", {"rows": []})
+    path = fp.save_bundle(tmp_path / "run.json")({"rows": []})
     whole = path.read_bytes()
     for end in range(0, len(whole) - 1, 7):
         path.write_bytes(whole[:end])
@@ -253,5 +269,5 @@ def test_a_bundle_that_does_not_name_a_checkpoint_has_none(tmp_path):
 
 
 def test_functions_among_settings_are_given_by_their_names(tmp_path):
-    path = fp.save_bundle(tmp_path / "run.json", {"rows": []}, settings={"rate": len, "seed": 0})
+    path = fp.save_bundle(tmp_path / "run.json", settings={"rate": len, "seed": 0})({"rows": []})
     assert fp.read_bundle(path)["settings"] == {"rate": "len", "seed": 0}

@@ -139,12 +139,13 @@ WRITER = """
 import os, signal, sys
 from mlx_fp.store._files import write_whole
 
-def content(file):
-    file.write(b"half")
-    file.flush()
-    print("writing", flush=True)
-    sys.stdin.readline()
-    file.write(b"whole")
+def content(path):
+    with open(path, "wb") as file:
+        file.write(b"half")
+        file.flush()
+        print("writing", flush=True)
+        sys.stdin.readline()
+        file.write(b"whole")
 
 write_whole(sys.argv[1], content)
 """
@@ -190,9 +191,9 @@ def test_a_writer_that_lives_keeps_what_it_writes_whoever_sweeps(tmp_path):
 
 @POSIX
 def test_a_writer_keeps_what_it_writes_from_others_in_its_process_until_it_is_in_place(tmp_path, monkeypatch):
-    def content(file):
+    def content(path):
         write_whole(tmp_path / "a", b"inner")
-        file.write(b"outer")
+        path.write_bytes(b"outer")
 
     replace = os.replace
     monkeypatch.setattr(files.os, "replace", lambda *names: files.sweep(tmp_path) or replace(*names))

@@ -1,0 +1,17 @@
+"""Paths as users write them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+__all__ = ["user_path"]
+
+
+def user_path(path: str | os.PathLike[str]) -> Path:
+    """Return a path with the home of the user in the place of a leading `~`.
+
+    >>> user_path("runs/~a"), user_path("~/runs") == Path.home() / "runs"
+    (PosixPath('runs/~a'), True)
+    """
+    return Path(os.path.expanduser(path))
