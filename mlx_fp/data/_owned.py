@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import copy
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 from ._stack import is_array_type
 
 __all__ = ["owned", "unshared"]
+
+Copying = Callable[[Any], Any]
+"""Makes an item of its own of an item."""
 
 _NUMBERS = frozenset({int, float, bool})
 _SCALARS = frozenset({int, float, bool, str, bytes, type(None)})
@@ -51,7 +54,7 @@ def unshared(batch: Any) -> Any:
 
 
 @cache
-def _copying(kind: type) -> Callable[[Any], Any] | None:
+def _copying(kind: type) -> Copying | None:
     """Return what copies items of a class, None where they are shared."""
     if kind is list:
         return _list
@@ -63,10 +66,11 @@ def _copying(kind: type) -> Callable[[Any], Any] | None:
         return _mapping
     if issubclass(kind, (list, set, bytearray)):
         return copy
+    methods: Any = kind
     if is_array_type(kind, "mlx.core", "array"):
-        return lambda item: item[...]  # another array of the same memory: MLX writes into none
+        return cast(Copying, methods.__copy__)  # another array of the same memory, because MLX writes into none
     numpy = is_array_type(kind, "numpy", "ndarray") or is_array_type(kind, "numpy", "void")
-    return (lambda item: item.copy()) if numpy else None
+    return cast(Copying, methods.copy) if numpy else None
 
 
 def _list(item: list[Any]) -> list[Any]:
