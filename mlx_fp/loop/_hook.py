@@ -170,7 +170,7 @@ def emit(
     >>> for epoch in range(3):
     ...     states, _, asked = emit(hooks, states, event("before_epoch", {}, {}, epoch=epoch))
     >>> states[0].memory, asked
-    (3, (Stop(reason='third', final=True),))
+    (3, (Stop(reason='third', final=True, diverged=False),))
     """
     if len(states) != len(hooks):
         raise ValueError(f"each hook has a state, from hook_states(hooks): {len(hooks)} hooks, {len(states)} states")

@@ -62,6 +62,8 @@ def record(loop: Loop, state: LoopState, user: Any = None) -> dict[str, Any]:
         "data": repr(loop.plan.train),
         "optimizer": loop.trainer.optimizer.name,
         "rates": dict(loop.rates),
+        "seed": _plain_seed(loop.plan.seed),
+        "keep_losses": loop.plan.keep_losses,
         "versions": environment(),
         "user": user,
     }
@@ -101,6 +103,7 @@ def resumed(loop: Loop, start: LoopState, checkpoint: Checkpoint) -> LoopState:
         raise CheckpointError(f"{path} holds parameters, and nothing of a run to go on with: give them as params=")
     _same_monitor(loop, checkpoint)
     _warn_of_differences(loop, checkpoint)
+    _warn_of_options(loop, checkpoint)
     given, best = filled(checkpoint, train.params)
     params = _like("parameters", train.params, given, path)
     opt_state = _like("optimiser state", train.opt_state, checkpoint.opt_state, path)
@@ -170,6 +173,23 @@ def _warn_of_differences(loop: Loop, checkpoint: Checkpoint) -> None:
     other += _other_rates(loop.rates, was["rates"])
     if other:
         _LOG.warning("%s was written by another run, and goes on inexactly: %s", checkpoint.path, "; ".join(other))
+
+
+def _warn_of_options(loop: Loop, checkpoint: Checkpoint) -> None:
+    """Warn of options of this run that have no effect, because the file holds."""
+    was, plan, told = checkpoint.metadata, loop.plan, list[str]()
+    if plan.params is not None and not checkpoint.left_out:
+        told.append("params= is given, and the parameters of the file hold")
+    if (seed := _plain_seed(plan.seed)) != was.get("seed", seed):
+        told.append(f"the seed was {was['seed']}, is {seed}, and the random stream of the file holds")
+    if plan.keep_losses and not was.get("keep_losses", True):
+        told.append("the losses of its steps were not kept, and report.losses begins here")
+    if told:
+        _LOG.warning("the run goes on from %s: %s", checkpoint.path or "a checkpoint", "; ".join(told))
+
+
+def _plain_seed(seed: Any) -> Any:
+    return seed.tolist() if isinstance(seed, mx.array) else seed
 
 
 def _other_rates(here: Mapping[str, float], there: Mapping[str, float]) -> list[str]:

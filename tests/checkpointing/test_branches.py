@@ -193,5 +193,5 @@ def test_a_validation_that_a_signal_cuts_is_done_when_the_run_goes_on(at, tmp_pa
 def test_rates_are_scaled_up_and_down(factor, rate):
     state = optim.sgd(0.5).init({"w": mx.array(1.0)})
     assert optim.scale_rates(factor, least=0.1)(state)["learning_rate"].item() == pytest.approx(rate)
-    with pytest.raises(ValueError, match="factor is a number above 0; got 0"):
+    with pytest.raises(ValueError, match="factor of scale_rates is a finite number above 0; got 0"):
         optim.scale_rates(0)
