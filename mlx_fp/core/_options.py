@@ -23,7 +23,10 @@ class Rule:
 
 
 FLAG = Rule("True or False", lambda value: isinstance(value, bool), of_type=True)
+"""The rule of a flag."""
+
 FUNCTION = Rule("a function", callable, of_type=True)
+"""The rule of a function."""
 
 
 def number(

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..core._errors import unknown
-from ..task._folds import is_scalar
 from ._report import Row
 
 if TYPE_CHECKING:
@@ -129,6 +128,8 @@ def watched(
     Traceback (most recent call last):
     ValueError: unknown monitor 'val_acuracy': did you mean 'val_accuracy'? known: epoch_loss, ..., val_accuracy
     """
+    from ..task._folds import is_scalar  # this module loads without MLX
+
     reserved = [m.name for m in task.metrics if m.name in (*Row.__slots__, "loss", "examples_per_second")]
     if reserved:
         raise ValueError(f"a metric is called {reserved[0]!r}, as something else in a row is: give it another name")

@@ -11,6 +11,7 @@ from ..core._options import FLAG, Rule, count, number, optional, pair
 __all__ = ["OPTIMIZERS", "RATE", "SCHEDULES"]
 
 RATE = number(0)
+"""The rule of a rate that is a number."""
 
 _SHARE, _PART = number(0, 1), number(0, below=1)
 
