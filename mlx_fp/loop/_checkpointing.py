@@ -12,7 +12,8 @@ from typing import TypeVar
 from ..checkpointing._writer import Writer
 from ._frozen import trained_only
 from ._record import record
-from ._report import Evaluation, Row, best_checkpoint
+from ._report import best_checkpoint
+from ._rows import Evaluation, Row
 from ._settling import not_finite, settled
 from ._state import Loop, LoopState, Moment, Moments, World
 from ._telling import told

@@ -14,7 +14,8 @@ from ._run_state import RunState, run_state
 
 if TYPE_CHECKING:
     from ..optim import Optimizer
-    from ._report import Evaluation, Report, Row, StepRow
+    from ._report import Report
+    from ._rows import Evaluation, Row, StepRow
 
 __all__ = [
     "EVENTS",

@@ -37,13 +37,13 @@ __all__ = [
 class Stop:
     """End the run after the step at hand, and for good: resumed with the hook that said so, it has nothing left to do.
 
-    With `final=False` it pauses, as for a limit of time, and goes on when it is resumed.
+    With `final=False` it pauses, as for a limit of time, and goes on when it is resumed. `diverged` says that the
+    reason is a loss that is not finite, so that the run does not raise for it.
     """
 
     reason: str
     final: bool = True
     diverged: bool = False
-    """Whether the reason is a loss that is not finite, so that the run need not raise for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +76,8 @@ _SCHEDULE = {"priority": number(), "every": count(1), "once": FLAG, "when": opti
 """The rules of when a hook runs."""
 
 Asked = Stop | Replace | Save | Validate
-"""What a hook can ask of the loop."""
-
 Directive = Asked | None
-"""What a hook may return."""
+"""A hook may return one of these, or nothing."""
 
 
 @dataclass(frozen=True, slots=True)

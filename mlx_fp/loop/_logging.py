@@ -13,7 +13,7 @@ from ..core._types import Array, State
 from ..optim._state import stages
 from ..step._carried import Carried, Logged
 from ..task._task import Task
-from ._report import StepRow
+from ._rows import StepRow
 from ._settling import read_all_but
 from ._state import Loop, LoopState, Moment, Moving, World
 from ._telling import told

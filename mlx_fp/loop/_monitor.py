@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..core._errors import unknown
-from ._report import Row
+from ._rows import Row
 
 if TYPE_CHECKING:
     from ..task._task import Task

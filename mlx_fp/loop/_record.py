@@ -19,7 +19,7 @@ from ..tree._paths import flat, restore_like
 from ._frozen import filled
 from ._hook import HookState, Stop, hook_keys
 from ._monitor import Standing
-from ._report import Evaluation, Row
+from ._rows import Evaluation, Row
 from ._series import Series
 from ._state import Lineage, Loop, LoopState, Moving, Requests
 from ._totals import Read, Sums, entries_of, queue_of

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..core._errors import located
 from ._checkpointing import save_after_epoch, save_final, save_partial_epoch
-from ._report import Row
+from ._rows import Row
 from ._state import Loop, LoopState, Moment, Moments, World
 from ._summary import row_of
 from ._telling import heard, told

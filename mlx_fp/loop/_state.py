@@ -15,7 +15,7 @@ from ..step._carried import Carried
 from ._event import Event
 from ._hook import Hook, HookState, Stop
 from ._monitor import Monitor, Standing
-from ._report import Evaluation, Row, StepRow
+from ._rows import Evaluation, Row, StepRow
 from ._totals import Sums
 
 if TYPE_CHECKING:

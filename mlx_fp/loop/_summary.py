@@ -5,7 +5,8 @@ from __future__ import annotations
 from math import nan
 
 from ..tree._paths import fresh
-from ._report import Report, Row
+from ._report import Report
+from ._rows import Row
 from ._state import Loop, LoopState, World
 from ._totals import Means
 

@@ -13,7 +13,7 @@ from ..core._signature import name_of
 from ..core._types import Array, State
 from ..data import Dataset
 from ..task._folds import Metric
-from ._report import Row, StepRow
+from ._rows import Row, StepRow
 from ._series import Series
 
 __all__ = [

@@ -20,7 +20,7 @@ from ..task._task import Task, as_task
 from ._hook import Hook, hook
 from ._monitor import Monitor
 from ._plan import checked_options, merged
-from ._report import Row
+from ._rows import Row
 
 __all__ = [
     "Trainer",

@@ -17,7 +17,7 @@ from ..task._folds import values
 from ._checkpointing import saved_on_error
 from ._evaluation import evaluated
 from ._monitor import Standing, judged
-from ._report import Evaluation
+from ._rows import Evaluation
 from ._settling import settled
 from ._state import Loop, LoopState, Moment, Moments, World
 from ._summary import row_of

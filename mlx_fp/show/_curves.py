@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core._user_path import user_path
-from ..loop._report import Report, scalars
+from ..loop._report import Report
+from ..loop._rows import scalars
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -71,16 +71,7 @@ class Computation:
         ((logs, weights, key, forward),) = aside
         memory = fold_output(self.metrics, opt_state["metrics"], forward, batch)
         state = {**opt_state, "key": key, "metrics": memory}
-        rest = self._buffers_of(params, self.split(forward.params)[1], rest)
-        return Pass(grads, rest, state, {**logs, "loss": value}, weights)
-
-    def _buffers_of(self, params: Params, after: Params, before: Params) -> Params:
-        """Return the buffers after a call with the weights of before, as the very arrays."""
-        weight = self.model.trainable.leaves(params)
-        rest: Params = utils.tree_map_with_path(
-            lambda path, new, old: old if weight(path, old) else new, after, before, path=""
-        )
-        return rest
+        return Pass(grads, self.split(forward.params)[1], state, {**logs, "loss": value}, weights)
 
     def whole_pass(self, params: Params, opt_state: State, batch: Batch) -> Pass:
         """Compute the pass of the step, through all its verbs."""
@@ -144,7 +135,10 @@ class Computation:
 
     def next_pass(self, params: Params, before: Pass, batch: Batch) -> Pass:
         """Compute the mean of the passes so far and that over one more batch."""
-        rest = self._buffers_of(params, before.rest, self.split(params)[1])
+        weight = self.model.trainable.leaves(params)
+        rest = utils.tree_map_with_path(  # weights that do not train are the very arrays, which nothing mixes
+            lambda path, new, own: own if weight(path, own) else new, before.rest, self.split(params)[1], path=""
+        )
         return joined(before._replace(rest=rest), self.first_pass(params, before.opt_state, batch))
 
     def close(self, params: Params, done: Pass, metrics: State) -> tuple[Params, State, State, State]:

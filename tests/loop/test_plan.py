@@ -195,7 +195,7 @@ def test_flags_are_true_or_false(name):
 
 
 def test_flags_of_steps_and_parts_are_true_or_false():
-    with pytest.raises(TypeError, match="norm of train_step is True or False; got 1"):
-        fp.train_step(nn.linear(2, 1), lambda model, x: model(x).mean(), optim.sgd(0.1), norm=1)
+    with pytest.raises(TypeError, match="measure of train_step is True or False; got 1"):
+        fp.train_step(nn.linear(2, 1), lambda model, x: model(x).mean(), optim.sgd(0.1), measure=1)
     with pytest.raises(TypeError, match="narrow_outputs of wide is True or False; got 'yes'"):
         nn.wide(nn.linear(2, 1), narrow_outputs="yes")

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from mlx_fp.loop._report import Evaluation, Report, Row, StepRow
+from mlx_fp.loop._report import Report
+from mlx_fp.loop._rows import Evaluation, Row, StepRow
 
 
 def row(epoch=0, loss=0.5, val=0.25):

@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-from mlx_fp.loop._report import Report, Row
+from mlx_fp.loop._report import Report
+from mlx_fp.loop._rows import Row
 from mlx_fp.show import curves
 
 
