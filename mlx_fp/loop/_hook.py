@@ -76,8 +76,9 @@ _SCHEDULE = {"priority": number(), "every": count(1), "once": FLAG, "when": opti
 """The rules of when a hook runs."""
 
 Asked = Stop | Replace | Save | Validate
+"""What a hook can ask of the loop."""
 Directive = Asked | None
-"""A hook may return one of these, or nothing."""
+"""What a hook may return."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +160,7 @@ def emit(
 ) -> tuple[tuple[HookState, ...], Event, tuple[Asked, ...]]:
     """Fold an event through the hooks that listen to it: `(states, event, directives)`.
 
-    Hooks run by priority, as in a run. Each sees the event with the `Replace` of the hooks before it applied. The
-    directives are what they asked, in order; what to do about them is the caller's choice.
+    Hooks run by priority. Each sees the event with each `Replace` before it applied. The directives are for the caller.
 
     >>> from mlx_fp import event
     >>> hooks = (fold("before_epoch", 0, lambda count, event: (count + 1, Stop("third") if count == 2 else None)),)

@@ -64,14 +64,14 @@ class Bound:
             own: Array = cast(leaf, self._dtype if chosen(path, leaf) else None)
             return own
 
-        def kept(path: str, after: Array, given: Array, before: Array) -> Array:
-            return before if after is given or stays(path, before) else after.astype(before.dtype)
+        def kept(path: str, after: Array, before: Array) -> Array:
+            return before if stays(path, before) else after.astype(before.dtype)
 
         inside = tree_map_with_path(taken, self.params)
         xs, kw = cast(xs, self._dtype), cast(kw, self._dtype)
         result, after = model.apply.run(inside, xs, kw, self.train)  # `key` may be an argument of the model's
         result = widened(result) if narrow else result
-        self.params = tree_map_with_path(kept, after, inside, self.params)
+        self.params = tree_map_with_path(kept, after, self.params)
         self._calls += 1
         if not self._named:
             self._output = result

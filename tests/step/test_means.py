@@ -178,7 +178,3 @@ def test_frozen_weights_stay_the_same_arrays_over_parts():
     after, *_ = step.accumulate(params, opt_state, [mx.ones((2, 2)), mx.ones((3, 2)), mx.ones((1, 2))])
     assert after["layers"][0]["weight"].tolist() == params["layers"][0]["weight"].tolist()
     assert after["layers"][1]["weight"].tolist() != params["layers"][1]["weight"].tolist()
-    done = step.computation.backward(params, opt_state, mx.ones((2, 2)))
-    assert done.rest["layers"][0]["weight"] is params["layers"][0]["weight"]
-    both = passes.joined(done, step.computation.backward(params, done.opt_state, mx.ones((3, 2))))
-    assert both.rest["layers"][0]["weight"] is params["layers"][0]["weight"]
