@@ -16,7 +16,7 @@ from ..optim._optimizer import Optimizer
 from ..optim._state import finite, finite_or_unchanged, skip_count, skips, stages
 from ..task._folds import Metric, fold, start
 from ..tree._casting import widened
-from ..tree._paths import divided, merge, norm, partition
+from ..tree._paths import divided, merge, norm
 from ..tree._select import Select
 from ._bound_model import Bound, losses, output
 from ._carried import Logged
@@ -94,7 +94,7 @@ class Computation:
             logs = {**logs, "grad_norm": norm(grads)}
         if skips(done.opt_state["optimizer"]):
             weight = self.model.trainable.leaves(params)
-            buffers = finite_or_unchanged(partition(~weight)(done.rest)[0], partition(~weight)(rest)[0])
+            buffers = finite_or_unchanged(divided(~weight)(done.rest)[0], divided(~weight)(rest)[0])
             grads = utils.tree_map(lambda g: mx.where(buffers, g, mx.nan), grads)  # so that the optimiser skips them
             sound = finite(grads)
             memory = utils.tree_map(lambda new, old: mx.where(sound, new, old), memory, metrics)
