@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
 
-__all__ = ["CheckpointError", "is_count", "located", "nearest", "note", "placed", "refuse_mask", "unknown"]
+__all__ = ["CheckpointError", "is_count", "located", "nearest", "note", "noted_on", "placed", "refuse_mask", "unknown"]
 
 E = TypeVar("E", bound=Exception)
 
@@ -88,6 +88,22 @@ def note(error: BaseException, where: Mapping[str, object]) -> None:
     found = {name: value() if callable(value) else value for name, value in where.items()}
     found |= {name: value for name, value in getattr(error, _PLACE, {}).items() if name in found}
     error.add_note("at " + ", ".join(f"{name}={value}" for name, value in found.items()))
+
+
+@contextmanager
+def noted_on(error: BaseException, message: str) -> Iterator[None]:
+    """Within, another error becomes a note of this one, and goes no further.
+
+    >>> error = KeyError("x")
+    >>> with noted_on(error, "the hook failed, too"):
+    ...     raise ValueError("y")
+    >>> error.__notes__
+    ['the hook failed, too: ValueError: y']
+    """
+    try:
+        yield
+    except Exception as fault:
+        error.add_note(f"{message}: {type(fault).__name__}: {fault}")
 
 
 def placed(error: E, **where: object) -> E:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from itertools import chain
 from typing import TypeVar
 
 from ..checkpointing._writer import Writer
+from ..core._errors import noted_on
 from ._frozen import trained_only
 from ._record import record
 from ._report import best_checkpoint
@@ -67,8 +68,10 @@ def save_final(loop: Loop, state: LoopState, world: World) -> Moments:
     if (writer := world.writer) is None:
         return state
     held = state.cursor.index or not state.steps or writer.holds(state.held)
-    if not held and not not_finite(loop, state) and not _replaces_best(loop, settled(loop, state), writer):
-        state = yield from _saved(loop, state, world)
+    if not held and not not_finite(loop, state):
+        state = settled(loop, state)
+        if not _replaces_best(loop, state, writer):
+            state = yield from _saved(loop, state, world)
     return (yield from _written(loop, state, world, wait=True))
 
 
@@ -84,18 +87,9 @@ def saved_on_error(
         yield
     except Exception as error:
         if stage() in ("data", "validation"):
-            with _noted_on(error, "the run could not be saved"):
+            with noted_on(error, "the run could not be saved"):
                 save_despite(loop, state(), world, error)
         raise
-
-
-@contextmanager
-def _noted_on(error: BaseException, message: str) -> Iterator[None]:
-    """Within, another error becomes a note of this one."""
-    try:
-        yield
-    except Exception as fault:
-        error.add_note(f"{message}: {type(fault).__name__}: {fault}")
 
 
 def save_despite(loop: Loop, state: LoopState, world: World, error: BaseException) -> None:
@@ -158,8 +152,17 @@ def _improved(state: LoopState) -> bool:
 
 def _with_checkpoint(state: LoopState, path: str) -> LoopState:
     """Return the state with the path in the rows of this step, and no longer in another's that had the same path."""
-    evaluations = _naming(state.evaluations, path, state.evaluation is not None)
-    return replace(state, rows=_naming(state.rows, path, not state.cursor.index), evaluations=evaluations)
+    state = without_files(state, {path})
+    rows = _naming_last(state.rows, path) if not state.cursor.index else state.rows
+    judged = state.evaluation is not None
+    return replace(state, rows=rows, evaluations=_naming_last(state.evaluations, path) if judged else state.evaluations)
+
+
+def _naming_last(rows: tuple[R, ...], path: str) -> tuple[R, ...]:
+    named: list[R] = list(rows)
+    if named:
+        named[-1] = replace(named[-1], checkpoint=path)
+    return tuple(named)
 
 
 def without_files(state: LoopState, gone: Collection[str]) -> LoopState:
@@ -171,14 +174,6 @@ def without_files(state: LoopState, gone: Collection[str]) -> LoopState:
         return tuple(replace(row, checkpoint=None) if row.checkpoint in gone else row for row in rows)
 
     return replace(state, rows=named(state.rows), evaluations=named(state.evaluations))
-
-
-def _naming(rows: Sequence[R], path: str, last: bool) -> tuple[R, ...]:
-    """Return rows of which none has the path but, with `last`, the last one."""
-    others: list[R] = [replace(row, checkpoint=None) if row.checkpoint == path else row for row in rows]
-    if others and last:
-        others[-1] = replace(others[-1], checkpoint=path)
-    return tuple(others)
 
 
 def _written(loop: Loop, state: LoopState, world: World, wait: bool) -> Moments:

@@ -6,6 +6,7 @@ from collections.abc import Generator
 from contextlib import nullcontext, suppress
 from signal import Signals
 
+from ..core._errors import noted_on
 from ..core.backend import device_backend
 from ._checkpointing import save_despite
 from ._event import Event
@@ -59,11 +60,9 @@ def _end_by(loop: Loop, state: LoopState, world: World, error: BaseException) ->
         save_despite(loop, state, world, error)
     closed = isinstance(error, GeneratorExit)
     reason = "the stream was closed" if closed else f"{type(error).__name__}: {error}"
-    try:
+    with noted_on(error, "after_fit failed, too"):
         for _ in _after_fit(loop, state.asking(stop=Stop(reason)), world):
             pass
-    except Exception as fault:
-        error.add_note(f"after_fit failed, too: {type(fault).__name__}: {fault}")
     if lost and signal is not None:
         raise SystemExit(128 + Signals[signal]) from error
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 from ..core._types import Array, Batch, Params, State, Tree
 from ..task._folds import Metric
@@ -68,7 +68,7 @@ class FullStep(Step, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Simple:
-    """A step that has no more than `Step` asks for, with the rest of a FullStep made of that."""
+    """A step that has no more than `Step` asks for, with a form for a run; `check_uses` refuses runs that need more."""
 
     step: Step
     parameter_bytes: int = 0
@@ -101,11 +101,6 @@ class _Simple:
             logged.append((logs, dict.fromkeys(logs, count), count))
         return Carried((params, opt_state)), tuple(logged)
 
-    def accumulated(self, *args: Any) -> Any:
-        raise NotImplementedError  # `check_uses` has refused it
-
-    accumulated_gradients = gradients = update = accumulated
-
 
 def check_uses(step: FullStep, *, accumulates: bool, halves: bool) -> None:
     """Raise TypeError where a run wants more of a step than it has."""
@@ -120,5 +115,4 @@ def full_step(step: Any) -> FullStep:
     missing = [name for name in ("init", "metrics", "traces") if not hasattr(step, name)]
     if missing or not callable(step):
         raise TypeError(f"a step is callable and has init, metrics and traces; {step!r} lacks {', '.join(missing)}")
-    whole: FullStep = step if hasattr(step, "advance") else _Simple(step)
-    return whole
+    return cast(FullStep, step if hasattr(step, "advance") else _Simple(step))
