@@ -65,14 +65,23 @@ def cross_entropy(
     >>> cross_entropy(mx.zeros((2, 3)), mx.array([0, 3]), weights=mx.array([1.0, 0.0])).tolist()[1]
     0.0
     """
-    stock = _mlx_losses.cross_entropy
-    compute: Any = in_use().substitutes.get(stock, stock)
+    options = (weights, axis, label_smoothing, reduction)
     if targets.ndim == logits.ndim:
-        result: Array = compute(logits, targets, weights, axis, label_smoothing, reduction)
-        return result
+        return sound_cross_entropy(logits, targets, *options)
     safe, sound = _as_classes(logits, targets, axis)
     sound = sound if weights is None else sound | (weights == 0)
-    return _poisoned(compute(logits, safe, weights, axis, label_smoothing, reduction), sound, reduction)
+    return _poisoned(sound_cross_entropy(logits, safe, *options), sound, reduction)
+
+
+def sound_cross_entropy(logits: Array, targets: Array, *options: Any) -> Array:
+    """Compute the cross entropy of targets that are known to be classes, or probabilities.
+
+    >>> round(sound_cross_entropy(mx.array([[0.0, 0.0]]), mx.array([1])).item(), 4)
+    0.6931
+    """
+    stock = _mlx_losses.cross_entropy
+    result: Array = in_use().substitutes.get(stock, stock)(logits, targets, *options)
+    return result
 
 
 def nll_loss(inputs: Array, targets: Array, axis: int = -1, reduction: str = "none") -> Array:

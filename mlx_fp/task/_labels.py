@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 from ..core._mlx import mx
 from ..core._types import Array
+from ..nn._bounds import within_bounds
 
-__all__ = ["Labels", "as_column", "as_labels", "as_targets", "check_ignore", "kept", "labels_of", "predicted", "within"]
+__all__ = ["Labels", "as_column", "as_labels", "as_targets", "check_ignore", "kept", "labels_of", "predicted"]
 
 
 class Labels(NamedTuple):
@@ -29,8 +30,8 @@ def labels_of(logits: Array, y: Array, mask: Array | None, ignore: int | None) -
     """
     labels = as_labels(logits, y)
     counts = kept(labels, mask, ignore)
-    classes = within(logits, labels)
-    odd = mx.any(mx.isnan(y), axis=-1) if y.ndim == logits.ndim else classes != labels.astype(mx.int64)
+    classes, sound = within_bounds(labels, logits.shape[-1])
+    odd = mx.any(mx.isnan(y), axis=-1) if y.ndim == logits.ndim else ~sound
     return Labels(classes, counts, ~mx.any(odd if counts is None else odd & counts))
 
 
@@ -108,13 +109,3 @@ def predicted(logits: Array) -> tuple[Array, Array]:
     best = mx.argmax(logits, axis=-1)
     largest = mx.take_along_axis(logits, best[..., None], axis=-1).squeeze(-1)
     return best, largest == largest
-
-
-def within(logits: Array, y: Array) -> Array:
-    """Bring labels into 0 to classes - 1, int32: for others MLX reads and writes out of bounds.
-
-    >>> within(mx.zeros((3, 4)), mx.array([-1, 2, 7])).tolist()
-    [0, 2, 3]
-    """
-    wide = y.astype(mx.int64)  # in 32 bits 2**32 would be class 0
-    return mx.clip(wide, 0, logits.shape[-1] - 1).astype(mx.int32)

@@ -85,7 +85,7 @@ def entropy(logits: Array, y: Array, mask: Array | None, ignore: int | None, cla
     labels, counts, sound = labels_of(logits, y, mask, ignore)
     if y.ndim == logits.ndim:
         return mean(_soft_entropy(logits, y, class_weights), where=counts)
-    each = losses.cross_entropy(logits, labels) * mx.where(sound, 1.0, mx.nan)
+    each = losses.sound_cross_entropy(logits, labels) * mx.where(sound, 1.0, mx.nan)
     return mean(each, where=counts, weights=None if class_weights is None else class_weights[labels])
 
 
@@ -102,6 +102,6 @@ def squared_error(output: Array, y: Array, mask: Array | None) -> Mean:
 
 def _soft_entropy(logits: Array, chances: Array, class_weights: Array | None) -> Array:
     if class_weights is None:
-        return losses.cross_entropy(logits, chances)
+        return losses.sound_cross_entropy(logits, chances)
     surprise = mx.logsumexp(logits, axis=-1, keepdims=True) - logits
     return (class_weights * chances * surprise).sum(axis=-1)
