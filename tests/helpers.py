@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 import mlx_fp as fp
 from mlx_fp import nn
 from mlx_fp.data import Cursor
+from mlx_fp.loop._report import Report
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(ROOT.glob("*.md")) + sorted((ROOT / "docs").glob("*.md"))
@@ -131,6 +132,35 @@ def _numpy(leaf):
 def untimed(rows):
     """List the rows of a report without their times and files, which differ between equal runs."""
     return [replace(row, seconds=0.0, timed=None, checkpoint=None) for row in rows]
+
+
+def report_of(rows, **fields):
+    """Return a report of rows as a finished run has it, with other fields where they are given."""
+    usual = {
+        "evaluations": (),
+        "steps": (),
+        "losses": (),
+        "losses_kept": False,
+        "monitor_name": "epoch_loss",
+        "monitor_mode": "min",
+        "best_value": None,
+        "best_epoch": None,
+        "best_step": None,
+        "epochs_target": 3,
+        "steps_target": None,
+        "epochs_completed": len(rows),
+        "epochs_ran": len(rows),
+        "start_epoch": 0,
+        "stopped_early": False,
+        "stop_reason": None,
+        "resume_from": None,
+        "resumed_from_epoch": None,
+        "checkpoints": (),
+        "policy": {},
+        "params": {},
+        "opt_state": {},
+    }
+    return Report(rows=tuple(rows), **{**usual, **fields})
 
 
 PLAIN = not (Path(fp.__file__).parent / "cpu").exists()

@@ -5,8 +5,8 @@ import math
 from dataclasses import replace
 
 import pytest
+from helpers import report_of
 
-from mlx_fp.loop._report import Report
 from mlx_fp.loop._rows import Evaluation, Row, StepRow
 
 
@@ -15,8 +15,8 @@ def row(epoch=0, loss=0.5, val=0.25):
 
 
 def report(*rows):
-    return Report(
-        rows=rows,
+    return report_of(
+        rows,
         evaluations=(Evaluation(0, 3, 0.25, {"accuracy": 0.5}, 2, 0.5, True, 0, "runs/3"),),
         steps=(StepRow(2, 0, math.nan, {"size": 8.0}, 0.1, math.inf),),
         losses=(1.0, math.nan),
@@ -27,18 +27,8 @@ def report(*rows):
         best_epoch=0,
         best_step=3,
         epochs_target=2,
-        steps_target=None,
-        epochs_completed=len(rows),
-        epochs_ran=len(rows),
-        start_epoch=0,
-        stopped_early=False,
-        stop_reason=None,
-        resume_from=None,
-        resumed_from_epoch=None,
-        checkpoints=(),
         policy=None,
         params={"w": object()},
-        opt_state={},
         best_params={"w": object()},
     )
 

@@ -3,38 +3,10 @@
 import sys
 
 import pytest
+from helpers import report_of
 
-from mlx_fp.loop._report import Report
 from mlx_fp.loop._rows import Row
 from mlx_fp.show import curves
-
-
-def report(rows):
-    return Report(
-        rows=tuple(rows),
-        evaluations=(),
-        steps=(),
-        losses=(),
-        losses_kept=False,
-        monitor_name="epoch_loss",
-        monitor_mode="min",
-        best_value=None,
-        best_epoch=None,
-        best_step=None,
-        epochs_target=3,
-        steps_target=None,
-        epochs_completed=len(rows),
-        epochs_ran=len(rows),
-        start_epoch=0,
-        stopped_early=False,
-        stop_reason=None,
-        resume_from=None,
-        resumed_from_epoch=None,
-        checkpoints=(),
-        policy={},
-        params={},
-        opt_state={},
-    )
 
 
 @pytest.mark.parametrize("validation", [True, False])
@@ -42,7 +14,7 @@ def test_curves_writes_a_picture_and_makes_the_folder(tmp_path, validation):
     pytest.importorskip("matplotlib")
     held = (0.5, {"accuracy": 0.5}, 1) if validation else (None, {}, 0)
     rows = [Row(e, 1, 8, e + 1, 1 / (e + 1), {"accuracy": e / 3}, *held, 1.0) for e in range(3)]
-    path = curves(report(rows), tmp_path / "new" / "curves.png", title="a run")
+    path = curves(report_of(rows), tmp_path / "new" / "curves.png", title="a run")
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
@@ -51,7 +23,7 @@ def test_curves_may_go_to_the_home_of_the_user(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     rows = [Row(0, 1, 8, 1, 1.0, {}, None, {}, 0, 1.0)]
-    assert curves(report(rows), "~/c.png") == tmp_path / "c.png"
+    assert curves(report_of(rows), "~/c.png") == tmp_path / "c.png"
     assert (tmp_path / "c.png").exists()
 
 
@@ -79,18 +51,18 @@ def test_an_epoch_that_was_cut_leaves_its_validation_out(tmp_path, order):
     pytest.importorskip("matplotlib")
     whole = Row(0, 1, 8, 1, 1.0, {"accuracy": 0.5}, 0.5, {"accuracy": 0.5}, 1, 1.0)
     cut = Row(1, 1, 8, 2, 0.5, {"accuracy": 0.6}, None, {}, 0, 1.0)
-    assert curves(report([whole, cut][::order]), tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
+    assert curves(report_of([whole, cut][::order]), tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_report_without_epochs_has_no_curves(tmp_path):
     with pytest.raises(ValueError, match="without epochs"):
-        curves(report([]), tmp_path / "x.png")
+        curves(report_of([]), tmp_path / "x.png")
 
 
 def test_without_matplotlib_the_error_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"mlx-fp\[show\]"):
-        curves(report([Row(0, 1, 8, 1, 1.0, {}, None, {}, 0, 1.0)]), tmp_path / "x.png")
+        curves(report_of([Row(0, 1, 8, 1, 1.0, {}, None, {}, 0, 1.0)]), tmp_path / "x.png")
 
 
 def test_a_tracker_gets_the_figures_of_epochs_and_of_steps():
