@@ -1,4 +1,4 @@
-"""Arrays and lists of numbers filled up to one length, and what a dtype can be filled with."""
+"""Arrays and lists of numbers filled up to one length, and the numbers that a dtype holds."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def joined(values: list[Any], size: int, left: bool, fill: float, at: str) -> An
 
 
 def _kind(values: list[Any], fill: float) -> type:
-    """Return what the numbers in the lists among the values are together; lists without any are as the fill is."""
+    """Return the type of all numbers in the lists among the values; that of the fill where there are none."""
     lists = (_numbers(value) for value in values if isinstance(value, list))
     found = set(map(type, chain.from_iterable(lists))) or {type(fill)}
     return next((kind for kind in (bool, int) if all(issubclass(one, kind) for one in found)), float)

@@ -1,4 +1,4 @@
-"""Copies of what a source or a cache keeps, for functions that may change what they are given in place."""
+"""Copies of the items that a source or a cache keeps, for functions that may change their items in place."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def unshared(batch: Any) -> Any:
 
 @cache
 def _copying(kind: type) -> Copying | None:
-    """Return what copies items of a class, None where they are shared."""
+    """Return the function that copies items of a class, None where they are shared."""
     if kind is list:
         return _list
     if kind is tuple:

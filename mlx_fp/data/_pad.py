@@ -87,7 +87,7 @@ class _Filling:
 
 
 def _target(multiple_of: int, to: Sequence[int] | None) -> tuple[Callable[[int], int], str]:
-    """Return what makes of the longest length that of the batch, and its option in words."""
+    """Return the function from the longest length to that of the batch, and its option in words."""
     step = natural(multiple_of, "the multiple_of of pad", least=1)
     if to is None:
         return lambda longest: -(-longest // step) * step, f"multiple_of={step}"
@@ -106,7 +106,7 @@ def _target(multiple_of: int, to: Sequence[int] | None) -> tuple[Callable[[int],
 
 
 def _fills(value: Any) -> Fill:
-    """Return what to fill with, checked."""
+    """Return the fill, checked."""
     if not isinstance(value, Mapping):
         if not isinstance(value, Real):
             raise TypeError(f"the value of pad is a number, or a dict of one for each column; got {value!r}")
@@ -174,7 +174,7 @@ def _padded(values: list[Any], how: _Filling, fill: Fill, at: str) -> Any:
 
 
 def _of(fill: Fill, key: Any) -> Fill:
-    """Return what a column is filled with: what is given for it, or else by the columns in it."""
+    """Return the fill of a column: the one given for it, or one for each column in it."""
     return fill.get(key, fill) if isinstance(fill, Mapping) else fill
 
 

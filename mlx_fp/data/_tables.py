@@ -39,7 +39,7 @@ def refuse_table(what: str, given: Any, *, iterated: bool = False) -> None:
 
 
 def _remedy(given: Any, iterated: bool) -> str:
-    """Return what to write in place of a table, empty where it is none."""
+    """Return the code to write in place of a table, empty for anything else."""
     kind = type(given)
     if hasattr(kind, "iloc"):  # pandas, and what has its interface
         if hasattr(kind, "columns"):

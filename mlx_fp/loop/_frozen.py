@@ -21,7 +21,7 @@ _ODD, _OTHER_ODD = 2_654_435_761, 2_246_822_519
 
 
 def trained_only(loop: Loop, params: Params, recorded: Mapping[str, Any]) -> tuple[Select, dict[str, Any]]:
-    """Return what to keep of the parameters, buffers among it, and a record that knows what is left out by its bits."""
+    """Return the parameters and buffers to keep, and a record that knows the others by their bits."""
     frozen = _frozen(loop, params)
     kept = Select(lambda path, leaf: path not in frozen, "all but frozen weights")
     marks = {path: _mark(leaf) for path, leaf in frozen.items()}

@@ -1,4 +1,4 @@
-"""The rows of logged steps: what they hold is read late, as losses are."""
+"""The rows of logged steps: their values are read late, as losses are."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MEASURED = ("learning_rate", "grad_norm")
 
 
 class Clock(NamedTuple):
-    """When a log was written, and what had been trained on in the epoch then."""
+    """When a log was written, and the rows and weight of the epoch until then."""
 
     seconds: float
     rows: int = 0

@@ -49,7 +49,7 @@ class Monitor:
         return None if found is None else float(found)
 
     def _figure(self, given: Any) -> float:
-        """Return what the function of the row gave as a number."""
+        """Return the result of the function of the row as a number."""
         try:
             return float(given)
         except (TypeError, ValueError):

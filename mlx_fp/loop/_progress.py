@@ -186,7 +186,7 @@ class _Bar(_Lines):
 
 @contextmanager
 def _guarded() -> Iterator[None]:
-    """Within, an output that nobody reads any more costs nothing but what would have been shown.
+    """Within, an output that nobody reads any more costs nothing but the lines themselves.
 
     A closed pipe is replaced by the null device, so that nothing fails when Python flushes it at the end.
     """

@@ -19,7 +19,7 @@ _CAUSES = "a rate too high, an input that is not finite, or a label that is no c
 
 
 def settled(loop: Loop, state: LoopState) -> LoopState:
-    """Read all logs that are queued, which waits for the device; the plan says what a loss that is not finite does."""
+    """Read all logs that are queued, which waits for the device; a loss that is not finite is treated as planned."""
     moving = state.moving
     return replace(state, moving=read_all_but(loop, state, moving, 0)) if moving.sums.queued else state
 
@@ -53,7 +53,7 @@ def odd_leaves(named: Mapping[str, Array]) -> list[str]:
 
 
 def read_all_but(loop: Loop, state: LoopState, moving: Moving, leave: int) -> Moving:
-    """Read all logs but the newest ones; the plan says what a loss that is not finite does."""
+    """Read all logs but the newest ones; the plan says how a loss that is not finite is treated."""
     plan, requests = loop.plan, moving.requests
     lost: list[str] = []
 

@@ -58,7 +58,7 @@ class Loop:
     odd_at_start: frozenset[str]
     """The paths of parameters and buffers that are not finite before the first step: a constant mask, for example."""
     silent: bool
-    """Whether nobody listens to what comes before an update."""
+    """Whether nobody listens to an event before an update."""
     sync: Callable[..., Any] | None = None
     """What is done with the results of a step; None: nothing."""
     origin: Origin = Origin()

@@ -1,4 +1,4 @@
-"""Tell hooks of events, and take up what they and signals ask."""
+"""Tell hooks of events, and take up the requests of hooks and signals."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def told(loop: Loop, state: LoopState, world: World, name: str, /, **fields: Any
 
 
 def fire(loop: Loop, moving: Moving, world: World, name: str, /, *args: Any, **fields: Any) -> tuple[Moving, Event]:
-    """Fold an event that somebody listens to through its hooks, and take up what they ask."""
+    """Fold an event that somebody listens to through its hooks, and take up their requests."""
     seen = RunState(moving.train.shared())  # an event that a hook keeps has the parameters of its moment for good
     event: Event = EVENTS[name](seen, *args, **fields)
     numbers = loop.listeners.get(name)
@@ -38,7 +38,7 @@ def fire(loop: Loop, moving: Moving, world: World, name: str, /, *args: Any, **f
 
 
 def requested(loop: Loop, requests: Requests, asked: Asked | Interrupt) -> Requests:
-    """Take up what a hook or a signal asks. ValueError where the trainer has no checkpoints to save."""
+    """Take up the request of a hook or a signal. ValueError where the trainer has no checkpoints to save."""
     if isinstance(asked, Interrupt):
         return _interrupted(requests, asked.signal)
     if isinstance(asked, Stop):

@@ -117,7 +117,7 @@ class Means(NamedTuple):
         return self.figures.get("loss")
 
     def named(self) -> dict[str, float]:
-        """Name the metrics, and the means of what the loss reports beside itself."""
+        """Name the metrics, and the means of the further figures of the loss."""
         return {**self.metrics, **{name: mean for name, mean in self.figures.items() if name != "loss"}}
 
 
@@ -215,7 +215,7 @@ def next_epoch(sums: Sums) -> Sums:
 
 
 def close(sums: Sums, data: Dataset, metrics: Mapping[str, float], reduce: Reducer) -> Means:
-    """Return what an epoch came to, of sums with an empty queue. ValueError when there was no batch."""
+    """Return the means of an epoch, of sums with an empty queue. ValueError when there was no batch."""
     if not sums.batches:
         raise ValueError(
             f"an epoch of {data!r} gave no batch; it needs at least one, and a stream's factory must return "

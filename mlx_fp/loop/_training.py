@@ -148,7 +148,7 @@ def _is_whole(loop: Loop, state: LoopState) -> bool:
 
 
 def _finished(loop: Loop, state: LoopState, world: World, log: Log, started: float) -> Trained:
-    """Read all that is queued, and log what is due; return what `trained` does."""
+    """Read all that is queued, and log the steps that are due; return the same as `trained`."""
     whole, seconds = _is_whole(loop, state), time.perf_counter() - started
     if not state.moving.sums.batches and state.stop is not None:
         return state, None, whole, seconds
@@ -162,10 +162,10 @@ def _finished(loop: Loop, state: LoopState, world: World, log: Log, started: flo
 def _between(
     loop: Loop, state: LoopState, world: World, log: Log, taken: int
 ) -> Generator[Moment, None, tuple[LoopState, Log, float]]:
-    """Between two steps, do what a signal or a hook has asked or the plan says, and write what is due.
+    """Between two steps, do as a signal, a hook or the plan asks, and write the checkpoint that is due.
 
-    Steps that are to be logged are logged before, so that a checkpoint holds what hooks know of them. Return the state,
-    the log, and the seconds that this took.
+    Steps that are due are logged before, so that a checkpoint holds the memories that hooks have of them. Return the
+    state, the log, and the seconds that this took.
     """
     before, plan, policy = time.perf_counter(), loop.plan, None if world.writer is None else world.writer.policy
     state = heard(state, world)

@@ -46,7 +46,7 @@ def layout(state: State) -> Layout:
 
 
 def check_layout(name: str, own: Layout, given: Layout) -> None:
-    """Refuse a state of another optimiser, or of other parameters, and list what either keeps."""
+    """Refuse a state of another optimiser, or of other parameters, and list the memories of both."""
     if own != given:
         theirs, mine = (sorted(f"{path} {shape}" for path, shape in one) for one in (given - own, own - given))
         more = [f"the state has {_listed(theirs)}, which {name} does not keep"] if theirs else []

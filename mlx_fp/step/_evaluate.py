@@ -29,7 +29,7 @@ class EvalStep:
     _whole: Compiled
 
     def __call__(self, params: Params, state: State, batch: Batch) -> tuple[State, State]:
-        """Take one batch into the metrics; `logs` holds `loss` and what the loss reports."""
+        """Take one batch into the metrics; `logs` holds `loss` and the figures of the loss."""
         state, logs, _ = self.weighted(params, state, batch)
         return state, logs
 

@@ -1,4 +1,4 @@
-"""Files of schema 1, which no version writes any more: how their digest was made, and what their manifest lacks."""
+"""Files of schema 1, which no version writes any more: their digest, and the entry that their manifest lacks."""
 
 from __future__ import annotations
 

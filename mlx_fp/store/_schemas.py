@@ -10,7 +10,7 @@ from . import _schema_1
 __all__ = ["SCHEMA", "check_schema", "migrated"]
 
 SCHEMA = 2
-"""The version of what is in a file that is written now."""
+"""The version of the files that are written now."""
 
 MIGRATIONS: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {_schema_1.NUMBER: _schema_1.migrated}
 """What makes of the manifest of a schema that of the next."""

@@ -1,4 +1,4 @@
-"""The losses of the tasks, each a `Mean`: a total, and the number or weight of what counts in it."""
+"""The losses of the tasks, each a `Mean`: a total, and the number or weight of the values that count in it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["as_class_weights", "check_batch", "entropy", "output_of", "squared_e
 
 
 def as_class_weights(given: Any) -> Array:
-    """Take one weight for each class, an array or a list, as float32 `(classes,)`; ValueError for what is none.
+    """Take one weight for each class, an array or a list, as float32 `(classes,)`; ValueError for others.
 
     >>> as_class_weights([1, 3])
     array([1, 3], dtype=float32)

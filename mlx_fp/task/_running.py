@@ -1,4 +1,4 @@
-"""The memories of metrics: what is kept of some data, and how what is kept of two parts becomes that of both."""
+"""The memories of metrics, and how the memories of two parts of the data become that of both."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def metric(
 
 
 def check_count(what: str, given: int, least: int = 1) -> None:
-    """Raise ValueError for what is no int of `least` or more."""
+    """Raise ValueError unless it is an int of `least` or more."""
     if not is_count(given, least=least):
         raise ValueError(f"{what}, {least} or more; got {given!r}")
 
@@ -70,7 +70,7 @@ def nothing(*shape: int) -> Array:
 
 
 def number(counts: Array, axis: int | None = None) -> Array:
-    """Count what is True.
+    """Count the elements that are True.
 
     >>> number(mx.array([True, False, True]))
     array(2, dtype=uint64)
