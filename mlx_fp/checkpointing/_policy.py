@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..core._errors import is_count, unknown
+from ..core._errors import is_count, located, unknown
 from ..core._signature import name_of, named
 from ..core._user_path import user_path
 from ..store._checkpoint import OTHERS, suffixed
@@ -176,7 +176,8 @@ def _shown(value: Any) -> Any:
 def _render(path: str | Callable[..., Any], values: Mapping[str, Any]) -> Path:
     if isinstance(path, str):
         return Path(path.format(**values))
-    made = named(path, offers=FIELDS, values=0, what="checkpoint path")(**values)
+    with located(path_function=name_of(path)):
+        made = named(path, offers=FIELDS, values=0, what="checkpoint path")(**values)
     if not isinstance(made, (str, os.PathLike)) or not os.fspath(made):
         raise TypeError(f"the function {name_of(path)!r} gives the path of a checkpoint, a text; it gave {made!r}")
     if user_path(made).suffix in OTHERS:

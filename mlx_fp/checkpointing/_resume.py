@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..core._errors import CheckpointError
-from ..core._signature import named
+from ..core._errors import CheckpointError, located
+from ..core._signature import name_of, named
 from ..core._user_path import user_path
 from ..store._bundle import SCHEMA, is_bundle, read_bundle
 from ..store._checkpoint import Checkpoint, load, peek
@@ -19,7 +19,7 @@ from ._policy import Policy
 from ._retention import File, best_of, of_line, owned
 from ._writer import Writer
 
-__all__ = ["resolved"]
+__all__ = ["check_source", "resolved"]
 
 _LOG = logging.getLogger("mlx_fp.loop")
 
@@ -30,9 +30,12 @@ def resolved(source: Any, trainer: Any, monitor: str, writer: Writer | None) -> 
     A path, of a checkpoint or of a run bundle; `"latest"` or `"best"` of the trainer's checkpoints; a checkpoint; a
     bundle; a function of what it names of `trainer` and `monitor`, which gives one of these; or None.
     """
+    check_source(source)
     if callable(source):
         call = named(source, offers=("trainer", "monitor"), values=0, what="resume function")
-        found, kind = resolved(call(trainer=trainer, monitor=monitor), trainer, monitor, writer)
+        with located(resume_function=name_of(source)):
+            given = call(trainer=trainer, monitor=monitor)
+        found, kind = resolved(given, trainer, monitor, writer)
         return found, "function" if kind else None
     if source is None:
         return None, None
@@ -42,12 +45,22 @@ def resolved(source: Any, trainer: Any, monitor: str, writer: Writer | None) -> 
         return _of_bundle(source, Path(source.get("folder", ""))), "bundle"
     if source in ("latest", "best"):
         return _of_policy(source, writer), source
-    if not isinstance(source, (str, os.PathLike)):
-        raise TypeError(f"resume is a path, 'latest', 'best', a checkpoint, a bundle or a function; got {source!r}")
     path = user_path(source)
     if path.suffix == ".json" or is_bundle(path):  # by its name, too, where it is damaged or not there
         return _of_bundle(read_bundle(path), path.parent), "bundle"
     return load(path), "path"
+
+
+def check_source(source: Any) -> None:
+    """Raise TypeError for a value from which no run can go on.
+
+    >>> check_source(3)
+    Traceback (most recent call last):
+    TypeError: resume is a path, 'latest', 'best', a checkpoint, a bundle or a function; got 3
+    """
+    known = (str, os.PathLike, Checkpoint, Mapping)
+    if not (source is None or callable(source) or isinstance(source, known)):
+        raise TypeError(f"resume is a path, 'latest', 'best', a checkpoint, a bundle or a function; got {source!r}")
 
 
 def _of_bundle(bundle: Mapping[str, Any], folder: Path) -> Checkpoint:

@@ -7,7 +7,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
 
-__all__ = ["CheckpointError", "is_count", "located", "nearest", "note", "noted_on", "placed", "refuse_mask", "unknown"]
+__all__ = [
+    "CheckpointError",
+    "is_count",
+    "located",
+    "nearest",
+    "note",
+    "noted_on",
+    "placed",
+    "placed_at",
+    "refuse_mask",
+    "unknown",
+]
 
 E = TypeVar("E", bound=Exception)
 
@@ -15,16 +26,20 @@ _PLACE = "_mlx_fp_place"
 
 
 def nearest(name: str, candidates: Iterable[str], n: int = 3) -> tuple[str, ...]:
-    """Return up to `n` candidates spelled most like `name`, those first whose initials it is.
+    """Return up to `n` candidates like `name`: those whose initials it is, then similar ones, then those it begins.
 
     >>> nearest("wieght", ["weight", "bias"]), nearest("lr", ["eps", "learning_rate"])
     (('weight',), ('learning_rate',))
+    >>> nearest("val", ["reduce", "validation", "validate_every"])
+    ('validation', 'validate_every')
     """
     from difflib import get_close_matches  # only an error needs it
 
     known = list(candidates)
-    short = [one for one in known if name == _initials(one)]
-    return tuple(dict.fromkeys([*short, *get_close_matches(name, known, n=n, cutoff=0.5)]))[:n]
+    initials = [one for one in known if name == _initials(one)]
+    longer = [one for one in known if len(name) > 2 and one.startswith(name)]
+    close = get_close_matches(name, known, n=n, cutoff=0.5)
+    return tuple(dict.fromkeys([*initials, *close, *longer]))[:n]
 
 
 def _initials(name: str) -> str:
@@ -106,9 +121,27 @@ def noted_on(error: BaseException, message: str) -> Iterator[None]:
         error.add_note(f"{message}: {type(fault).__name__}: {fault}")
 
 
+@contextmanager
+def placed_at(**where: object) -> Iterator[None]:
+    """Within, an exception belongs to this place, whatever the notes around it say.
+
+    >>> try:
+    ...     with located(batch=3, stage="data"), placed_at(stage="figures"):
+    ...         raise KeyError("x")
+    ... except KeyError as error:
+    ...     error.__notes__
+    ['at batch=3, stage=figures']
+    """
+    try:
+        yield
+    except Exception as error:
+        placed(error, **where)
+        raise
+
+
 def placed(error: E, **where: object) -> E:
     """Return an exception that knows where it belongs, which need not be the place at which it is raised."""
-    setattr(error, _PLACE, where)
+    setattr(error, _PLACE, {**where, **getattr(error, _PLACE, {})})
     return error
 
 

@@ -10,7 +10,7 @@ from itertools import chain
 from typing import TypeVar
 
 from ..checkpointing._writer import Writer
-from ..core._errors import noted_on
+from ..core._errors import located, noted_on
 from ._frozen import trained_only
 from ._record import record
 from ._report import best_checkpoint
@@ -125,7 +125,8 @@ def _saved(loop: Loop, state: LoopState, world: World) -> Moments:
     with world.undisturbed():  # a second signal must not cut it
         state = yield from _written(loop, state, world, wait=True)  # one is written at a time
         recorded = record(loop, state)
-        path = writer.policy.of(recorded)
+        with located(epoch=recorded["epoch"], step=state.steps, stage="checkpoint"):
+            path = writer.policy.of(recorded)
         state = _with_checkpoint(state, str(path))
         yield Moment(state, state.moving)
         train = state.moving.train
@@ -185,4 +186,5 @@ def _written(loop: Loop, state: LoopState, world: World, wait: bool) -> Moments:
     path, metadata, deleted = done
     state = without_files(state, set(deleted) - {str(path)})
     fields = {name: metadata[name] for name in ("epoch", "step", "monitor_value", "improved")}
-    return (yield from told(loop, state, world, "after_checkpoint", path=str(path), deleted=deleted, **fields))
+    with located(epoch=fields["epoch"], step=fields["step"], stage="after_checkpoint"):
+        return (yield from told(loop, state, world, "after_checkpoint", path=str(path), deleted=deleted, **fields))

@@ -8,6 +8,7 @@ from contextlib import closing
 from itertools import islice
 from typing import NamedTuple
 
+from ..core._errors import placed_at
 from ..core._mlx import mx
 from ..core._types import Array, Batch, Params, State
 from ..data import Cursor, Dataset
@@ -66,8 +67,8 @@ def evaluated(
                 flight.append(logs["loss"])
                 wait_for_oldest(flight, in_flight)
                 sums = read(sums, keep=False, leave=in_flight) if sums.queued >= READ_AT_ONCE else sums
-        sums = read(sums, keep=False)
-        return close(sums, data, values(step.metrics, state), reduce)
+        with placed_at(stage="figures"):
+            return close(read(sums, keep=False), data, values(step.metrics, state), reduce)
 
 
 def names_in_logs(step: EvalStep, params: Params, data: Dataset) -> list[str]:

@@ -47,7 +47,7 @@ def fit(train: Any, *, quiet: bool = False, **options: Unpack[Options]) -> Calla
     (3, 12)
     """
     check_options("fit", {"quiet": quiet}, {"quiet": FLAG})
-    checked_options(options)  # an error now and not when the run starts
+    checked_options(options, beside=["quiet"])  # an error now and not when the run starts
     data = train if isinstance(train, Splits) else as_dataset(train)
 
     def run(target: Trainer) -> Report:
@@ -91,11 +91,12 @@ def events(
 
 
 def evaluate(
-    test: Any, *, params: Params, compile: bool | Mapping[str, Any] = True, dtype: Any = None, streams: int = 1
+    test: Any, *, params: Params | Report, compile: bool | Mapping[str, Any] = True, dtype: Any = None, streams: int = 1
 ) -> Callable[[Trainer], dict[str, float]]:
     """Return the mean loss and the metrics of parameters on data, in evaluation mode: `{"loss": …, "accuracy": …}`.
 
-    Of `splits` it reads the test split. `compile`, `dtype` and `streams` are those of `eval_step`.
+    Of `splits` it reads the test split, and of a report its parameters. `compile`, `dtype` and `streams` are those of
+    `eval_step`.
 
     >>> from mlx_fp import nn
     >>> from mlx_fp.loop._trainer import trainer
@@ -109,10 +110,11 @@ def evaluate(
             raise ValueError("evaluate reads the test split, and these splits have none")
         test = test.test
     data = as_dataset(test)
+    given: Params = params.params if isinstance(params, Report) else params
 
     def evaluated_on(target: Trainer) -> dict[str, float]:
         task = checked_trainer(target, "evaluate").task
-        check_given(target.model, params)
+        check_given(target.model, given)
         step = eval_step(target.model, task.loss, metrics=task.metrics, compile=compile, dtype=dtype, streams=streams)
         tuned = device_backend().tuned(0, streams)
         batches = 0
@@ -122,7 +124,7 @@ def evaluate(
             batches = part.number + 1
 
         with tuned, located(split="test", batch=lambda: batches):
-            means = _followed(evaluated(step, params, shaped(data, task), kind="test"), count)
+            means = _followed(evaluated(step, given, shaped(data, task), kind="test"), count)
         return {"loss": means.figures["loss"], **means.named()}
 
     return evaluated_on

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypedDict
 
+from ..checkpointing._resume import check_source
+from ..compile import rng
 from ..core._errors import is_count, unknown
 from ..core._frozen import FrozenDict
 from ..core._mlx import mx
 from ..core._options import FLAG, check_options
 from ..core._types import Array, Params
-from ..core.backend import device_backend
 from ..data import Dataset, Splits, as_dataset, collate
+from ..nn._layer import check_tree
 from ..step._checks import check_options as check_step_options
 from ..task._task import Task
-from ..tree._paths import size
 from ._event import event_name
 from ._totals import Reducer, checked_reducer
 
-__all__ = ["SYNC", "Options", "Plan", "check_unrolling", "checked_options", "merged", "plan", "shaped"]
+__all__ = ["SYNC", "Options", "Plan", "checked_options", "merged", "plan", "shaped"]
 
 _NONFINITE = ("raise", "skip", "stop", "keep")
 _SYNCS = ("async", "step", "epoch", "none")
@@ -161,11 +161,14 @@ def plan(train: Any, only: Iterable[str], options: Mapping[str, Any]) -> Plan:
     return Plan(as_dataset(train), wanted, **given)
 
 
-def checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options of a run, validation data as sets by name; an error for those that are wrong, with candidates."""
+def checked_options(options: Mapping[str, Any], *, beside: Iterable[str] = ()) -> dict[str, Any]:
+    """Return options of a run, validation data as sets by name; an error for those that are wrong, with candidates.
+
+    `beside` names the other options of the caller, which are candidates too.
+    """
     for name in options:
         if name not in Options.__annotations__:
-            raise TypeError(unknown("option", name, Options.__annotations__))
+            raise TypeError(unknown("option", name, [*Options.__annotations__, *beside]))
     given = dict(options)
     _check_counts(given)
     check_options("a run", given, _FLAGS)
@@ -175,6 +178,10 @@ def checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("reduce", "validation_reduce"):
         checked_reducer(given.get(name, "mean"), name)
     check_step_options(given.get("compile", True), given.get("dtype"))
+    rng.key(given.get("seed", 0))
+    check_source(given.get("resume"))
+    if given.get("params") is not None:
+        check_tree(given["params"])
     if "validation" in given:
         given["validation"] = _validation_sets(given["validation"])
     return given
@@ -230,24 +237,3 @@ def shaped(data: Dataset, task: Task) -> Dataset:
     [{'x': 1, 'y': 2}]
     """
     return data if task.collate is None else collate(task.collate)(data)
-
-
-def check_unrolling(count: int, params: Params, listened: Container[str]) -> None:
-    """Refuse several steps in one call where a hook wants to come between; warn where they gain nothing.
-
-    >>> check_unrolling(2, {}, {"after_backward"})
-    Traceback (most recent call last):
-    ValueError: steps_per_call=2 takes whole steps, and a hook listens to after_backward, which is in the midst of one
-    """
-    if count == 1:
-        return
-    if "after_backward" in listened:
-        reason = "takes whole steps, and a hook listens to after_backward, which is in the midst of one"
-        raise ValueError(f"steps_per_call={count} {reason}")
-    if not device_backend().unrolls(elements := size(params)):
-        warnings.warn(
-            f"steps_per_call={count} is for small models: with {elements:,} parameters it saves nothing, and costs "
-            "memory and time to compile",
-            RuntimeWarning,
-            stacklevel=2,
-        )

@@ -160,7 +160,9 @@ def _same_monitor(loop: Loop, checkpoint: Checkpoint) -> None:
 
 def _warn_of_differences(loop: Loop, checkpoint: Checkpoint) -> None:
     """Warn once where the code is not what it was: the run goes on, but not to the same bits."""
-    was, hooks = checkpoint.metadata, hook_keys(loop.hooks)
+    was, keys = checkpoint.metadata, hook_keys(loop.hooks)
+    # one without memory that is new may only look on, and has nothing to go on from
+    hooks = [key for key, hook in zip(keys, loop.hooks, strict=True) if key in was["hooks"] or hook.init is not None]
     own = {"the data": repr(loop.plan.train), "the hooks": ", ".join(hooks)}
     here = {**environment(), **own, "the optimiser": loop.trainer.optimizer.name}
     there = {

@@ -42,6 +42,11 @@ class Row:
         freeze_field(self, "metrics", "val_metrics")
 
     @property
+    def loss(self) -> float:
+        """The loss of the epoch, under the name that it has in a logged step and in a table."""
+        return self.epoch_loss
+
+    @property
     def examples_per_second(self) -> float:
         """Training examples per second, validation left out."""
         timed = self.examples if self.timed is None else self.timed

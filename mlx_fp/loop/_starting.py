@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import warnings
+from collections.abc import Container, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,19 +14,20 @@ from ..checkpointing._retention import is_newest, new_run
 from ..checkpointing._writer import Writer
 from ..core._frozen import FrozenDict
 from ..core._types import Params, State
+from ..core.backend import device_backend
 from ..optim import averaged, skip_nonfinite
 from ..optim._rates import learning_rates
 from ..step._carried import Carried
 from ..step._evaluate import eval_step
 from ..step._protocol import FullStep, check_uses, full_step
 from ..step._train import train_step
-from ..tree._paths import flat
+from ..tree._paths import flat, size
 from ._checkpointing import without_files
 from ._evaluation import names_in_logs
 from ._event import STEP_EVENTS
 from ._hook import Hook, Stop, hook_states
 from ._monitor import watched
-from ._plan import SYNC, Plan, check_unrolling
+from ._plan import SYNC, Plan
 from ._record import resumed
 from ._series import Series
 from ._settling import odd_leaves
@@ -76,7 +78,7 @@ def _new(trainer: Trainer, plan: Plan) -> tuple[Loop, LoopState]:
         _check_averages(opt_state)
     listeners = _listeners(hooks)
     listened = frozenset(listeners) | plan.wanted
-    check_unrolling(plan.steps_per_call, params, listened)
+    _check_unrolling(plan.steps_per_call, params, listened)
     check_uses(step, accumulates=plan.accumulate > 1, halves="after_backward" in listened)
     sync = SYNC.get(plan.sync)
     monitor = watched(task, trainer.monitor, list(plan.validation), lambda: names_in_logs(evaluate, params, plan.train))
@@ -98,6 +100,27 @@ def _step(trainer: Trainer, plan: Plan, options: dict[str, Any]) -> tuple[FullSt
     step = full_step(make(trainer.model, task.loss, trainer.optimizer, metrics=task.metrics, **given))
     params, opt_state = step.init(plan.seed if plan.params is None else plan.params, seed=plan.seed)
     return step, params, opt_state
+
+
+def _check_unrolling(count: int, params: Params, listened: Container[str]) -> None:
+    """Refuse several steps in one call where a hook wants to come between; warn where they gain nothing.
+
+    >>> _check_unrolling(2, {}, {"after_backward"})
+    Traceback (most recent call last):
+    ValueError: steps_per_call=2 takes whole steps, and a hook listens to after_backward, which is in the midst of one
+    """
+    if count == 1:
+        return
+    if "after_backward" in listened:
+        reason = "takes whole steps, and a hook listens to after_backward, which is in the midst of one"
+        raise ValueError(f"steps_per_call={count} {reason}")
+    if not device_backend().unrolls(elements := size(params)):
+        warnings.warn(
+            f"steps_per_call={count} is for small models: with {elements:,} parameters it saves nothing, and costs "
+            "memory and time to compile",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
 
 def _check_averages(opt_state: State) -> None:

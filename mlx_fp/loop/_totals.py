@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import isfinite, nan
 from typing import Any, NamedTuple, SupportsFloat
 
-from ..core._errors import unknown
+from ..core._errors import located, unknown
 from ..core._frozen import FrozenDict
 from ..core._signature import name_of
 from ..core._types import Array, State
@@ -247,7 +247,8 @@ def entries_of(sums: Sums) -> list[Entry]:
 
 def _reduced(read: Read, mean: float, reduce: Reducer) -> float:
     if callable(reduce):
-        given = reduce((read.counted or Series()).values())
+        with located(reducer=name_of(reduce)):
+            given = reduce((read.counted or Series()).values())
         if not isinstance(given, SupportsFloat):
             kind = "None" if given is None else type(given).__name__
             raise TypeError(f"reducer {name_of(reduce)!r} returns a number for a list of losses; it returned {kind}")

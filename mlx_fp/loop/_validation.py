@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from ..core._errors import located
+from ..core._errors import located, placed_at
 from ..core._frozen import FrozenDict
 from ..core._types import Params
 from ..data import Dataset
@@ -85,8 +85,9 @@ def judged_epoch(loop: Loop, state: LoopState, world: World, means: Means) -> Mo
 def means_so_far(loop: Loop, state: LoopState) -> tuple[LoopState, Means]:
     """Read all that is queued; return the state then, and the means of the epoch so far."""
     state = settled(loop, state)
-    metrics = values(loop.step.metrics, state.moving.train.opt_state["metrics"])
-    return state, close(state.moving.sums, loop.plan.train, metrics, loop.plan.reduce)
+    with placed_at(stage="figures"):
+        metrics = values(loop.step.metrics, state.moving.train.opt_state["metrics"])
+        return state, close(state.moving.sums, loop.plan.train, metrics, loop.plan.reduce)
 
 
 def _set_evaluated(

@@ -18,6 +18,7 @@ __all__ = [
     "Run",
     "Trainable",
     "check_given",
+    "check_tree",
     "checked",
     "init",
     "layer",
@@ -157,8 +158,22 @@ def shapes(target: Layer) -> Params:
     return target.init(rng.key(0))
 
 
+def check_tree(params: Any) -> None:
+    """Raise TypeError unless parameters are a tree.
+
+    >>> check_tree(0)
+    Traceback (most recent call last):
+    TypeError: parameters are a tree of arrays, as nn.init(seed)(model) makes it; got int
+    """
+    if not isinstance(params, (dict, list, tuple)):
+        hint = ": give its .params" if hasattr(params, "params") else ""
+        kind = type(params).__name__
+        raise TypeError(f"parameters are a tree of arrays, as nn.init(seed)(model) makes it; got {kind}{hint}")
+
+
 def check_given(target: Layer, params: Params) -> None:
     """Raise ValueError unless given parameters are the layer's own: paths, shapes and containers."""
+    check_tree(params)
     tree = shapes(target)
     own, came = ({path: _shape(leaf) for path, leaf in flat(one).items()} for one in (tree, params))
     odd = [path for path in own | came if own.get(path, ...) != came.get(path, ...)]

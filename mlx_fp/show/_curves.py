@@ -26,7 +26,7 @@ def curves(report: Report, path: str | os.PathLike[str], *, title: str = "") -> 
 
     Args:
         report: of a run with one epoch or more, or a part of one.
-        path: where to write; its ending says the format. `~` is the home of the user.
+        path: the file; its suffix gives the format, and a path without one gets `.png`. `~` is the home of the user.
         title: stands above the picture.
 
     Raises:
@@ -44,6 +44,7 @@ def curves(report: Report, path: str | os.PathLike[str], *, title: str = "") -> 
         _draw(axes[-1], unit, name, points)
     figure.suptitle(title)
     target = user_path(path)
+    target = target if target.suffix else target.with_name(target.name + ".png")
     target.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(target, dpi=120)
     return target

@@ -14,7 +14,7 @@ from ..core._options import check_options as check_flags
 from ..core._types import Array, Batch, Loss, Params, State, Tree
 from ..core.backend import device_backend, on_device
 from ..nn._freeze import check_spec
-from ..nn._layer import Layer, check_given, shapes
+from ..nn._layer import Layer, check_given, check_tree, shapes
 from ..optim._optimizer import Optimizer, checked
 from ..task import _folds
 from ..task._folds import Metric
@@ -118,9 +118,8 @@ class TrainStep:
         train, for nothing to train, and for parameters that no rule of `groups` matches.
         """
         model, given = self.computation.model, isinstance(start, (dict, list, tuple))
-        if not given and hasattr(start, "params"):
-            kind = type(start).__name__
-            raise TypeError(f"a step starts from a seed, a key or parameters; of this {kind}, `.params`")
+        if hasattr(start, "params"):  # a report, or a checkpoint
+            check_tree(start)
         keys = mx.random.split(rng.key(seed if given else start))
         params = as_arrays(start) if given else model.init(keys[0])
         if given:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ..core._errors import unknown
+from ..core._errors import located, unknown
 from ..core._mlx import mx
 from ..core._signature import spread
 from ..core._types import Batch, State, Tree
@@ -70,14 +70,14 @@ def checked(metrics: Sequence[Metric]) -> tuple[Metric, ...]:
 
 def start(metrics: Sequence[Metric]) -> State:
     """Return the memory of each metric, by name, before any batch."""
-    return {m.name: m.init() for m in metrics}
+    return {m.name: _called(m, "init") for m in metrics}
 
 
 def fold(metrics: Sequence[Metric], memory: State, output: Any, batch: Batch) -> State:
     """Take a batch into the memory of each metric. ValueError when the loss did not call the model."""
     if metrics and output is None:
         raise ValueError("metrics are computed of what the model returns, and the loss did not call it")
-    after = {m.name: spread(_update(m, memory[m.name]), output, batch, "metric") for m in metrics}
+    after = {m.name: _updated(m, memory[m.name], output, batch) for m in metrics}
     for name, new in after.items():
         if new is None and memory[name] is not None:
             raise TypeError(f"update of metric {name!r} returned None: it returns the memory after the batch")
@@ -86,15 +86,21 @@ def fold(metrics: Sequence[Metric], memory: State, output: Any, batch: Batch) ->
 
 def values(metrics: Sequence[Metric], memory: State) -> dict[str, Any]:
     """Read the value of each metric: a float, or lists and dicts of floats for one that is no scalar."""
-    read = {m.name: m.value(memory[m.name]) for m in metrics}
+    read = {m.name: _called(m, "value", memory[m.name]) for m in metrics}
     mx.eval([value for value in read.values() if value is not None])
     return {name: _plain(name, value) for name, value in read.items()}
 
 
 def is_scalar(m: Metric) -> bool:
     """Tell whether the value of a metric is a single number, by that over nothing."""
-    value = m.value(m.init())
+    value = _called(m, "value", _called(m, "init"))
     return not isinstance(value, (dict, list, tuple)) and getattr(value, "size", 1) == 1
+
+
+def _called(m: Metric, function: str, *values: Any) -> Any:
+    """Call a function of a metric; a note on its error names both."""
+    with located(metric=m.name, function=function):
+        return getattr(m, function)(*values)
 
 
 def _plain(name: str, value: Any) -> Any:
@@ -111,8 +117,9 @@ def _plain(name: str, value: Any) -> Any:
         raise TypeError(f"value of metric {name!r} returned {kind}: it returns a scalar, or a tree of arrays") from None
 
 
-def _update(m: Metric, memory: Tree) -> Callable[..., Tree]:
-    """Bind a metric's memory to its update, under the metric's name, which is what an error calls it."""
+def _updated(m: Metric, memory: Tree, output: Any, batch: Batch) -> Tree:
+    """Take a batch into the memory of a metric; an error of the call names the metric."""
     update = partial(m.update, memory)
     update.__name__ = m.name  # type: ignore[attr-defined]
-    return update
+    with located(metric=m.name, function="update"):
+        return spread(update, output, batch, "metric")

@@ -231,6 +231,13 @@ def test_a_file_of_other_versions_goes_on_with_one_warning(alone, tmp_path, capl
     assert f"goes on inexactly: mlx was 0.0.1, is {here['mlx']}" in caplog.text
 
 
+def test_a_further_hook_without_memory_is_no_other_run(alone, tmp_path, caplog):
+    fit(trainer(fp.checkpoints(tmp_path / "ep-{epoch}")))
+    again = fit(trainer(fp.on("after_epoch", lambda event: None)), resume=tmp_path / "ep-1")
+    assert_same_run(again, alone)
+    assert caplog.text == ""
+
+
 def sgd(rate, norm=1.0, **options):
     return fp.with_optimizer(optim.clip_norm(norm)(optim.sgd(rate, **options)))(trainer())
 
@@ -424,7 +431,10 @@ def test_other_data_and_other_hooks_are_warned_of(tmp_path, caplog):
     pipe(trainer(), fp.fit(other, validation=HELD, epochs=4, quiet=True, resume=tmp_path / "ep-2"))
     assert "the data was pipe(arrays" in caplog.text
     caplog.clear()
-    fit(trainer(fp.on("after_step", print, once=True, when=lambda e: False)), resume=tmp_path / "ep-2")
+    fit(
+        trainer(fp.with_hooks(fp.fold("after_epoch", 0, lambda memory, e: (memory + 1, None)))),
+        resume=tmp_path / "ep-2",
+    )
     assert "the hooks was" in caplog.text
 
 

@@ -30,6 +30,10 @@ def row(train=UNEVEN, **options):
     ("options", "error", "words"),
     [
         ({"valdation": []}, TypeError, "unknown option 'valdation': did you mean 'validation'"),
+        ({"val": []}, TypeError, "unknown option 'val': did you mean 'validation'"),
+        ({"params": 5}, TypeError, "parameters are a tree of arrays, as nn.init.* makes it; got int"),
+        ({"seed": "x"}, TypeError, "a seed is an int in .* or a random key; got 'x'"),
+        ({"resume": 3}, TypeError, "resume is a path, 'latest', 'best', a checkpoint, a bundle or a function; got 3"),
         ({"sync": "steps"}, ValueError, "unknown sync 'steps': did you mean 'step'\\? known: async, step, epoch, none"),
         ({"sync": None}, ValueError, "unknown sync 'None'"),
         ({"reduce": "men"}, ValueError, "unknown reduce 'men': did you mean 'mean'"),
@@ -52,6 +56,11 @@ def test_a_wrong_option_fails_before_there_is_a_trainer(options, error, words):
     for verb in (fp.fit, fp.events):
         with pytest.raises(error, match=words):
             verb(UNEVEN, **options)
+
+
+def test_the_options_that_fit_alone_has_are_among_the_candidates():
+    with pytest.raises(TypeError, match="unknown option 'verbose'.*quiet"):
+        fp.fit(UNEVEN, verbose=False)
 
 
 def test_an_unknown_event_to_yield_fails_at_once():
@@ -151,6 +160,14 @@ def test_evaluate_gives_metrics_and_what_the_loss_reports():
     found = fp.evaluate([pair, pair], params=params)(fp.trainer(nn.linear(3, 2), fp.classification(loss=loss)))
     assert found.keys() == {"loss", "accuracy", "size"}
     assert found["size"] == 8.0
+
+
+def test_evaluate_takes_the_parameters_of_a_report():
+    report = fp.fit(UNEVEN, quiet=True)(TARGET)
+    assert fp.evaluate(UNEVEN, params=report)(TARGET) == fp.evaluate(UNEVEN, params=report.params)(TARGET)
+    for other, words in ((TARGET, "got Trainer"), (5, "got int"), (None, "got NoneType")):
+        with pytest.raises(TypeError, match=f"parameters are a tree of arrays.*{words}"):
+            fp.evaluate(UNEVEN, params=other)(TARGET)
 
 
 def test_evaluate_says_where_an_error_came_from():

@@ -35,6 +35,7 @@ def report(*rows):
 
 def test_metrics_read_as_attributes_and_unknown_ones_name_those_there_are():
     assert (row().accuracy, row().val_accuracy, row().examples_per_second) == (0.75, 0.5, 20.0)
+    assert row(loss=0.125).loss == 0.125
     with pytest.raises(AttributeError, match="val_accuracy"):
         row().val_acuracy
     evaluation = Evaluation(0, 3, 0.25, {"accuracy": 0.5}, 2)

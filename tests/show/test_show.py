@@ -18,6 +18,13 @@ def test_curves_writes_a_picture_and_makes_the_folder(tmp_path, validation):
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_path_without_a_suffix_gets_one(tmp_path):
+    pytest.importorskip("matplotlib")
+    rows = [Row(0, 1, 8, 1, 1.0, {}, None, {}, 0, 1.0)]
+    assert curves(report_of(rows), tmp_path / "lr.0-1" / "c") == tmp_path / "lr.0-1" / "c.png"
+    assert curves(report_of(rows), tmp_path / "c.svg").read_bytes().startswith(b"<?xml")
+
+
 def test_curves_may_go_to_the_home_of_the_user(tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
     monkeypatch.setenv("HOME", str(tmp_path))
