@@ -98,11 +98,13 @@ def save_despite(loop: Loop, state: LoopState, world: World, error: BaseExceptio
     Nothing is written of a loss that is not finite, and of a step that is saved already.
     """
     writer = world.writer
-    if writer is None or isinstance(error, FloatingPointError) or writer.step == state.steps:
+    if writer is None or writer.step == state.steps:
         return
     try:
         for _ in chain(_saved(loop, state, world), _written(loop, state, world, wait=True)):
             pass
+    except FloatingPointError:  # a loss or a parameter is not finite, which ends the run anyway
+        return
     except Exception as fault:
         _LOG.warning("what was done since the last checkpoint could not be saved: %s", fault)
         return

@@ -112,6 +112,30 @@ def test_errors_of_hooks_and_losses_that_are_not_finite_write_nothing(tmp_path):
     assert not list(tmp_path.glob("*.safetensors"))
 
 
+def test_a_loss_that_is_not_finite_at_the_end_of_an_epoch_is_the_one_error(tmp_path, caplog):
+    last = pipe(
+        data.arrays(x=X * mx.array([1.0] * 23 + [mx.inf])[:, None], y=(X[:, 0] > 0).astype(mx.int32)), data.batch(4)
+    )
+    with pytest.raises(FloatingPointError, match="at step 5, batch 5 of the epoch") as caught:
+        fit(trainer(tmp_path), last)
+    assert not list(tmp_path.glob("*.safetensors"))
+    assert (caplog.text, [note for note in caught.value.__notes__ if "could not" in note]) == ("", [])
+
+
+def test_a_source_that_raises_a_floating_point_error_loses_nothing(tmp_path):
+    read = []
+
+    def broken(batch):
+        read.append(batch)
+        if len(read) == 4:
+            raise FloatingPointError("underflow in the source")
+        return batch
+
+    with pytest.raises(FloatingPointError, match="in the source"):
+        fit(trainer(tmp_path), pipe(TRAIN, data.map(broken)))
+    assert fp.load(tmp_path / "3.safetensors").metadata["step"] == 3
+
+
 def test_the_error_goes_before_what_goes_wrong_with_the_writing(tmp_path, monkeypatch, caplog):
     def full(*args, **kwargs):
         raise OSError("no room")

@@ -269,3 +269,32 @@ def test_the_third_signal_does_not_wait_for_a_file(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "write_whole", stuck)
     with pytest.raises(KeyboardInterrupt):
         fp.fit(TRAIN, quiet=True)(target)
+
+
+@pytest.mark.parametrize("step", [1, 3])
+def test_the_run_is_saved_before_slow_hooks_of_its_end(tmp_path, step):
+    there = []
+    hook = fp.on("after_epoch", lambda e: there.append(sorted(path.name for path in tmp_path.glob("*.safetensors"))))
+    target = trainer(fp.checkpoints(tmp_path / "{step}", every=10), send(signal.SIGTERM, step=step), hook)
+    fp.fit(TRAIN, epochs=2, quiet=True)(target)
+    assert there == [[f"{step + 1}.safetensors"]]
+
+
+def test_the_checkpoint_of_a_signal_holds_the_memory_of_hooks_that_heard_of_its_step(tmp_path):
+    logged = fp.fold("after_log", 0, lambda count, event: (count + 1, None), name="count")
+    target = trainer(fp.checkpoints(tmp_path / "{step}", every=10), send(signal.SIGTERM, step=1), fp.with_hooks(logged))
+    fp.fit(TRAIN, log_every=2, quiet=True)(target)
+    saved = fp.load(tmp_path / "2").metadata
+    assert saved["hooks"]["after_log count 1"]["memory"] == 1
+
+
+def test_a_signal_after_an_epoch_that_was_not_the_best_loses_none_of_it(tmp_path):
+    def worse(event):
+        if event.row.epoch == 1:
+            signal.raise_signal(signal.SIGTERM)
+
+    watch = fp.monitor("epoch", metric=lambda row: row.epoch)
+    kept = fp.checkpoints(tmp_path / "one", best=True, every=None)
+    report = fp.fit(TRAIN, epochs=3, quiet=True)(trainer(watch, kept, fp.on("after_epoch", worse)))
+    assert (report.best_epoch, report.stop_reason) == (0, "SIGTERM")
+    assert fp.load(tmp_path / "one").metadata["step"] == 8
