@@ -8,6 +8,7 @@ from typing import Any
 
 from ..core._errors import located
 from ._checkpointing import save_after_epoch, save_final, save_partial_epoch
+from ._outer_numbers import Outer, compared
 from ._rows import Row
 from ._state import Loop, LoopState, Moment, Moments, World
 from ._summary import row_of
@@ -32,7 +33,9 @@ def run(loop: Loop, state: LoopState, world: World) -> Moments:
         state = yield from validated_now(loop, state, world, state.epoch - (not state.cursor.index))
     if state.cursor.index and (stopped or loop.plan.is_over(state.epoch, state.steps)):
         state = yield from _epoch(loop, state, world)  # it was cut at its very end
+    outer = Outer()
     while state.stop is None and not loop.plan.is_over(state.epoch, state.steps):
+        outer = compared(loop, outer)
         if not state.cursor.index:
             with located(epoch=state.epoch, stage="before_epoch"):
                 state = yield from told(loop, state, world, "before_epoch", epoch=state.epoch)

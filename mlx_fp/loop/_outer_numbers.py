@@ -1,0 +1,46 @@
+"""Warn of a number that changes outside a compiled loss, which keeps the value that it had when it was traced."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from ..compile._constants import outer_numbers
+from ..core._frozen import FrozenDict
+from ._state import Loop
+
+__all__ = ["Outer", "compared"]
+
+_EPOCHS = 4
+"""How many epochs of a run begin with a comparison."""
+
+
+class Outer(NamedTuple):
+    """The outer numbers of the loss and the metrics at the beginning of an epoch."""
+
+    traces: int = 0
+    """How often the steps had been traced by then: a new trace reads the numbers again."""
+    numbers: Mapping[str, Any] = FrozenDict()
+    epochs: int = 0
+
+
+def compared(loop: Loop, before: Outer) -> Outer:
+    """Return the numbers now; warn where one has changed since the epoch before, and nothing was traced meanwhile."""
+    if not loop.plan.compile or before.epochs == _EPOCHS:
+        return before
+    traces = loop.step.traces + loop.evaluate.traces
+    functions = (loop.trainer.task.loss, *(metric.update for metric in loop.step.metrics))
+    now = {name: value for fn in functions for name, value in outer_numbers(fn).items()}
+    if traces == before.traces:
+        changed = [name for name, value in before.numbers.items() if now.get(name, value) != value]
+        for name in changed:
+            warnings.warn(
+                f"the loss or a metric reads {name}, which went from {before.numbers[name]} to {now[name]}, and the "
+                "compiled step keeps the value of its trace: give it as a leaf of the batch, or a buffer of the model",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        if changed:
+            return before._replace(epochs=_EPOCHS)
+    return Outer(traces, FrozenDict(now), before.epochs + 1)
