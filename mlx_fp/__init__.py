@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from .experiments._experiment import Experiment as Experiment
     from .experiments._experiment import experiment as experiment
     from .experiments._experiment import override as override
-    from .experiments._experiment import run as run
     from .experiments._experiment import settings as settings
+    from .experiments._run import run as run
     from .experiments._sweep import Sweep as Sweep
     from .experiments._sweep import sweep as sweep
     from .loop._event import Event as Event
@@ -106,7 +106,8 @@ _MODULES = {
 
 _NAMES = {
     ".core._registry": ("Registry",),
-    ".experiments._experiment": ("Experiment", "experiment", "override", "run", "settings"),
+    ".experiments._experiment": ("Experiment", "experiment", "override", "settings"),
+    ".experiments._run": ("run",),
     ".experiments._sweep": ("Sweep", "sweep"),
     ".loop._event": ("Event", "event"),
     ".loop._fit": ("evaluate", "events", "fit"),

@@ -8,9 +8,8 @@
 >>> def optimizer(learning_rate=0.1):
 ...     return optim.sgd(learning_rate)
 >>> plain = experiment("sums", model=nn.linear(3, 1), task=regression(), optimizer=optimizer, data=batches)
->>> report = run(epochs=3, quiet=True)(override({"optimizer.learning_rate": 0.2, "data.batch_size": 8})(plain))
->>> report.rows[-1].steps
-24
+>>> override({"optimizer.learning_rate": 0.2, "data.batch_size": 8})(plain).options["data.batch_size"]
+8
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import FunctionType
-from typing import Any, Unpack
+from typing import Any
 
 from toolz import pipe
 
@@ -27,16 +26,13 @@ from ..core._errors import unknown
 from ..core._frozen import freeze_field
 from ..core._signature import arguments, name_of, signature_of
 from ..data import Splits, as_dataset
-from ..loop._fit import fit
-from ..loop._plan import Options
-from ..loop._report import Report
 from ..loop._trainer import Trainer, Verb, trainer, with_optimizer
 from ..nn._lift import as_layer
 from ..optim import adamw
 from ..optim._optimizer import checked
 from ..task._task import as_task
 
-__all__ = ["Experiment", "experiment", "override", "run", "settings"]
+__all__ = ["Experiment", "experiment", "override", "settings"]
 
 SECTIONS = ("model", "task", "optimizer", "data", "artifacts")
 """The parts of an experiment that may be functions of options, beside verbs that are partials."""
@@ -190,27 +186,6 @@ def override(changes: Mapping[str, Any]) -> Callable[[Experiment], Experiment]:
         return replace(target, **own, options={**target.options, **deep})
 
     return overridden
-
-
-def run(*, quiet: bool = False, **options: Unpack[Options]) -> Callable[[Experiment], Report]:
-    """Train an experiment for its epochs or steps, from its seed, and report.
-
-    Args:
-        quiet: whether no progress shows.
-        options: options of `fit`, which go before those of the experiment.
-    """
-
-    def ran(target: Experiment) -> Report:
-        if not isinstance(target, Experiment):
-            raise TypeError(
-                f"run takes an experiment; got {type(target).__name__}: fit(data)(trainer) trains a trainer"
-            )
-        own = {"steps": target.steps} if target.steps is not None else {"epochs": target.epochs}
-        length = {} if {"epochs", "steps"} & options.keys() else own
-        given: Any = {**length, "seed": target.seed, **options}
-        return fit(target.splits, quiet=quiet, **given)(target.trainer)
-
-    return ran
 
 
 def _as_verb(value: Any) -> Any:

@@ -10,11 +10,13 @@ from typing import Any, Unpack
 
 from ..core._frozen import FrozenDict, freeze_field
 from ..core._text import table
-from ..loop._plan import Options, plan
+from ..loop._options import Options, documented
+from ..loop._plan import plan
 from ..loop._report import Report
 from ..loop._signals import SIGNALS
 from ..loop._trainer import Trainer
-from ._experiment import Experiment, override, run
+from ._experiment import Experiment, override
+from ._run import run
 
 __all__ = ["Sweep", "Trial", "sweep"]
 
@@ -57,14 +59,22 @@ class Sweep:
         return f"Sweep({self.name!r}, {len(self.trials)} trials)"
 
 
+@documented
 def sweep(
     grid: Mapping[str, Sequence[Any]], *, quiet: bool = False, **options: Unpack[Options]
 ) -> Callable[[Experiment], Sweep]:
     """Run an experiment for each combination of the values that `grid` gives to paths, as `override` does.
 
     Every path and value is tried out, and so every name checked, before the first run. The checkpoints of a trial are
-    in a folder of its own, `trial-1` and so on. `options` are those of `run`. Ctrl-C and SIGTERM end the sweep after
-    the step at hand, with the trials so far.
+    in a folder of its own, `trial-1` and so on. Ctrl-C and SIGTERM end the sweep after the current step, with the
+    trials so far.
+
+    Args:
+        grid: Values by path, for example `{"optimizer.learning_rate": [0.1, 0.01]}`.
+        quiet: Whether to show no progress.
+
+    Returns:
+        A function from an experiment to a `Sweep`.
 
     >>> from functools import partial
     >>> from mlx_fp import nn, optim

@@ -15,7 +15,8 @@ from ..step._evaluate import eval_step
 from ._driving import drive
 from ._evaluation import Evaluated, evaluated
 from ._event import EVENTS, Event
-from ._plan import Options, checked_options, merged, plan, shaped
+from ._options import Options, documented
+from ._plan import checked_options, merged, plan, shaped
 from ._progress import progress
 from ._report import Report
 from ._signals import graceful_stop
@@ -30,13 +31,24 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+@documented
 def fit(train: Any, *, quiet: bool = False, **options: Unpack[Options]) -> Callable[[Trainer], Report]:
-    """Train for a number of epochs, 1 by default, or of steps, and report; `options` as in `Options`.
+    """Train for a number of epochs, or of steps, and return a report.
 
-    `train` may be `splits`, with validation data in them. Progress shows as a bar on a terminal, as lines elsewhere,
-    and not at all with `quiet=True`. Ctrl-C and SIGTERM end the run after the step at hand, with a report that says
-    so; a second one ends it at once. ValueError for an epoch without batches; an exception keeps its class and says in
-    a note where it happened.
+    Progress shows as a bar on a terminal, and as lines elsewhere. Ctrl-C and SIGTERM end the run after the current
+    step, with a report. A second signal ends it at once. An exception keeps its class; its notes say where it was
+    raised.
+
+    Args:
+        train: Training data: a Dataset, a sequence of batches, or `splits`, which may hold validation data too.
+        quiet: Whether to show no progress.
+
+    Returns:
+        A function from a trainer to a report.
+
+    Raises:
+        TypeError: For an unknown option or a value of a wrong type, with candidates.
+        ValueError: For a value out of range, or an epoch without batches.
 
     >>> from mlx_fp import classification, data, nn, optim
     >>> from mlx_fp.loop._trainer import trainer
@@ -64,12 +76,18 @@ def fit(train: Any, *, quiet: bool = False, **options: Unpack[Options]) -> Calla
     return run
 
 
+@documented
 def events(
     train: Any, *, only: Iterable[str] = tuple(EVENTS), **options: Unpack[Options]
 ) -> Callable[[Trainer], Generator[Event, None, None]]:
-    """Train as `fit` does, as a stream that yields each event after the hooks have seen it; closing it ends the run.
+    """Train as `fit` does, as a stream of events; closing the stream ends the run.
 
-    `only` names the events to yield; no record is made of one that nobody listens to.
+    Args:
+        train: Training data, as for `fit`.
+        only: Names of the events to yield, each after the hooks have seen it. No event is made that nobody listens to.
+
+    Returns:
+        A function from a trainer to the stream.
 
     >>> from mlx_fp import nn
     >>> from mlx_fp.loop._trainer import trainer

@@ -108,7 +108,7 @@ def test_a_trial_that_stopped_says_why():
     ("grid", "error", "words"),
     [
         ({"seed": [1, 2], "optimizer.learning_rte": [0.1]}, KeyError, "did you mean 'optimizer.learning_rate'"),
-        ({"epochs": [1, -1]}, ValueError, "epochs is a count"),
+        ({"epochs": [1, -1]}, ValueError, "epochs of a run is a count"),
         ({"optimizer.max_norm": [1.0, -1.0]}, ValueError, "max_norm"),
         ({"data.size": [8, 0]}, ValueError, "size 0"),
     ],
