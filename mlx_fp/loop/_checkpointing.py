@@ -137,8 +137,7 @@ def _saved(loop: Loop, state: LoopState, world: World) -> Moments:
         if writer.policy.trainable_only:
             kept, recorded = trained_only(loop, train.params, recorded)
         writer.start(path, train.params, train.opt_state, recorded, state.held, kept)
-        wait = not writer.policy.background or state.moving.requests.interrupted
-        return (yield from _written(loop, state, world, wait=wait))
+        return (yield from _written(loop, state, world, wait=not writer.policy.background))
 
 
 def _replaces_best(loop: Loop, state: LoopState, writer: Writer) -> bool:
