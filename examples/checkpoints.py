@@ -6,10 +6,9 @@ from pathlib import Path
 import mlx.core as mx
 import mlx.nn
 import numpy as np
-from toolz import pipe
 
 import mlx_fp as fp
-from mlx_fp import data, nn, optim
+from mlx_fp import data, nn, optim, pipe
 
 EPOCHS = 13
 MODEL = nn.sequential(nn.linear(2, 16), nn.tanh, nn.dropout(0.1), nn.linear(16, 2))

@@ -2,10 +2,9 @@
 
 import numpy as np
 from sklearn.datasets import load_digits
-from toolz import pipe
 
 import mlx_fp as fp
-from mlx_fp import data, nn, optim
+from mlx_fp import data, nn, optim, pipe
 
 SEED = 7
 

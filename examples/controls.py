@@ -3,10 +3,9 @@
 import time
 
 import mlx.core as mx
-from toolz import pipe
 
 import mlx_fp as fp
-from mlx_fp import data, nn, optim
+from mlx_fp import data, nn, optim, pipe
 from mlx_fp.core._text import table
 
 x = mx.random.normal((2_048, 16), key=mx.random.key(0))

@@ -10,10 +10,9 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 from sklearn.datasets import load_digits
-from toolz import pipe
 
 import mlx_fp as fp
-from mlx_fp import data, nn, optim, show
+from mlx_fp import data, nn, optim, pipe, show
 
 SEED, EPOCHS, BATCH = 7, 20, 64
 

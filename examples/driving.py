@@ -1,10 +1,9 @@
 """Own the loop: take the run as a stream of events, look at each, go on or leave."""
 
 import mlx.core as mx
-from toolz import pipe
 
 import mlx_fp as fp
-from mlx_fp import data, nn, optim
+from mlx_fp import data, nn, optim, pipe
 
 x = mx.random.normal((1_024, 8), key=mx.random.key(0))
 y = (x[:, 0] * x[:, 1] > 0).astype(mx.int32)

@@ -5,10 +5,9 @@ from pathlib import Path
 
 import numpy as np
 from sklearn.datasets import load_digits
-from toolz import pipe
 
 import mlx_fp as fp
-from mlx_fp import data, nn, optim
+from mlx_fp import data, nn, optim, pipe
 
 SEED = 5
 

@@ -5,10 +5,9 @@ from pathlib import Path
 
 import mlx.core as mx
 import mlx.nn
-from toolz import pipe
 
 import mlx_fp as fp
-from mlx_fp import data, nn, optim
+from mlx_fp import data, nn, optim, pipe
 
 LENGTH, BATCH, STEPS, SEED = 64, 16, 200, 1
 

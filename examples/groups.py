@@ -1,10 +1,9 @@
 """Different optimisers for different parts, parts that do not train, and a rate changed on the way."""
 
 import mlx.core as mx
-from toolz import pipe
 
 import mlx_fp as fp
-from mlx_fp import nn, optim
+from mlx_fp import nn, optim, pipe
 
 model = nn.sequential(
     embed=nn.embedding(32, 16),

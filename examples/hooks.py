@@ -2,10 +2,9 @@
 
 import mlx.core as mx
 from mlx.utils import tree_map
-from toolz import pipe
 
 import mlx_fp as fp
-from mlx_fp import data, nn, optim
+from mlx_fp import data, nn, optim, pipe
 
 x = mx.random.normal((512, 8), key=mx.random.key(0))
 y = (x.sum(axis=1) > 0).astype(mx.int32)

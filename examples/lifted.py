@@ -2,10 +2,9 @@
 
 import mlx.core as mx
 import mlx.nn
-from toolz import pipe
 
 import mlx_fp as fp
-from mlx_fp import nn, optim
+from mlx_fp import nn, optim, pipe
 
 
 class Autoencoder(mlx.nn.Module):

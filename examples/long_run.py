@@ -7,10 +7,9 @@ from itertools import count
 from pathlib import Path
 
 import numpy as np
-from toolz import pipe
 
 import mlx_fp as fp
-from mlx_fp import data, nn, optim
+from mlx_fp import data, nn, optim, pipe
 
 EPOCHS, STEPS = 20, 1_000
 

@@ -1,10 +1,9 @@
 """Classify two interleaved spirals with a small perceptron: the shortest whole run."""
 
 import mlx.core as mx
-from toolz import pipe
 
 import mlx_fp as fp
-from mlx_fp import data, nn, optim
+from mlx_fp import data, nn, optim, pipe
 
 
 def spirals(count: int = 600):

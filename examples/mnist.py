@@ -16,10 +16,9 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 from sklearn.datasets import load_digits
-from toolz import pipe
 
 import mlx_fp as fp
-from mlx_fp import data, nn, optim
+from mlx_fp import data, nn, optim, pipe
 
 SEED = 7
 TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}

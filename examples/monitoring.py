@@ -3,10 +3,9 @@
 import mlx.core as mx
 import numpy as np
 from sklearn.datasets import load_wine
-from toolz import pipe
 
 import mlx_fp as fp
-from mlx_fp import data, metrics, nn, optim
+from mlx_fp import data, metrics, nn, optim, pipe
 
 SEED = 3
 

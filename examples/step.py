@@ -1,10 +1,9 @@
 """A training step without a trainer: a pure compiled function, in a loop of your own."""
 
 import mlx.core as mx
-from toolz import pipe
 
 import mlx_fp as fp
-from mlx_fp import data, nn, optim
+from mlx_fp import data, nn, optim, pipe
 
 model = nn.sequential(nn.linear(16, 64), nn.gelu, nn.dropout(0.1), nn.linear(64, 1))
 

@@ -13,10 +13,9 @@ from pathlib import Path
 
 import numpy as np
 from sklearn.datasets import load_wine
-from toolz import pipe
 
 import mlx_fp as fp
-from mlx_fp import data, nn, optim
+from mlx_fp import data, nn, optim, pipe
 
 SEED = 7
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from . import show as show
     from . import testing as testing
     from .compile import rng as rng
+    from .core._pipe import pipe as pipe
     from .core._registry import Registry as Registry
     from .experiments._experiment import Experiment as Experiment
     from .experiments._experiment import experiment as experiment
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from .loop._hook import hook as hook
     from .loop._hook import hook_states as hook_states
     from .loop._monitor import Monitor as Monitor
+    from .loop._on import on as on
     from .loop._plateau import plateau as plateau
     from .loop._report import Report as Report
     from .loop._stopping import early_stop as early_stop
@@ -50,7 +52,6 @@ if TYPE_CHECKING:
     from .loop._trainer import Trainer as Trainer
     from .loop._trainer import checkpoints as checkpoints
     from .loop._trainer import monitor as monitor
-    from .loop._trainer import on as on
     from .loop._trainer import trainer as trainer
     from .loop._trainer import with_hooks as with_hooks
     from .loop._trainer import with_metrics as with_metrics
@@ -105,6 +106,7 @@ _MODULES = {
 }
 
 _NAMES = {
+    ".core._pipe": ("pipe",),
     ".core._registry": ("Registry",),
     ".experiments._experiment": ("Experiment", "experiment", "override", "settings"),
     ".experiments._run": ("run",),
@@ -113,6 +115,7 @@ _NAMES = {
     ".loop._fit": ("evaluate", "events", "fit"),
     ".loop._hook": ("Replace", "Save", "Stop", "Validate", "emit", "fold", "hook", "hook_states"),
     ".loop._monitor": ("Monitor",),
+    ".loop._on": ("on",),
     ".loop._plateau": ("plateau",),
     ".loop._report": ("Report",),
     ".loop._stopping": ("early_stop", "stop_on_divergence"),
@@ -120,7 +123,6 @@ _NAMES = {
         "Trainer",
         "checkpoints",
         "monitor",
-        "on",
         "trainer",
         "with_hooks",
         "with_metrics",
@@ -149,7 +151,7 @@ __version__ = "0.1.0"
 __all__ = sorted([*_MODULES, *_HOME])
 
 
-def __getattr__(name: str) -> Any:
+def _loaded(name: str) -> Any:
     if name in _MODULES:
         value: Any = import_module(_MODULES[name], __name__)
     elif name in _HOME:
@@ -159,6 +161,10 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(name if module else _unknown("name in mlx_fp", name, __all__))
     globals()[name] = value
     return value
+
+
+if not TYPE_CHECKING:  # a type checker would take any name for one of ours
+    __getattr__ = _loaded
 
 
 def __dir__() -> list[str]:

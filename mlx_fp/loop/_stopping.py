@@ -8,7 +8,8 @@ from typing import Any
 from ..core._errors import is_count
 from ._event import AfterEvaluation, AfterStep
 from ._hook import Stop
-from ._trainer import Verb, on
+from ._on import on
+from ._trainer import Verb
 
 __all__ = ["early_stop", "stop_on_divergence"]
 

@@ -17,7 +17,7 @@ from ..step._protocol import Step
 from ..task._folds import Metric
 from ..task._folds import checked as checked_metrics
 from ..task._task import Task, as_task
-from ._hook import Hook, hook
+from ._hook import Hook
 from ._monitor import Monitor
 from ._plan import checked_options, merged
 from ._rows import Row
@@ -28,7 +28,6 @@ __all__ = [
     "checked_trainer",
     "checkpoints",
     "monitor",
-    "on",
     "trainer",
     "with_hooks",
     "with_metrics",
@@ -112,19 +111,6 @@ def with_hooks(*hooks: Hook) -> Verb:
     if odd:
         raise TypeError(f"with_hooks takes hooks, made by `fold` or `hook`; got {odd[0]!r}")
     return lambda target: replace(target, hooks=(*target.hooks, *hooks))
-
-
-def on(event: str, fn: Callable[[Any], Any], **schedule: Any) -> Verb:
-    """Call `fn(event)` whenever something happens in a run; it may return `Stop(reason)` or `Replace(…)`.
-
-    `schedule` holds `priority`, `every`, `once` and `when`, as for `fold`. ValueError, with candidates, for an event
-    that there is not.
-
-    >>> from mlx_fp import classification, nn
-    >>> pipe(trainer(nn.linear(4, 2), classification()), on("after_epoch", print)).hooks
-    (on('after_epoch', print),)
-    """
-    return with_hooks(hook(event, fn, **schedule))
 
 
 def with_metrics(*metrics: Metric) -> Verb:
