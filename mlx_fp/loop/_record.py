@@ -108,7 +108,19 @@ def resumed(loop: Loop, start: LoopState, checkpoint: Checkpoint) -> LoopState:
     params = _like("parameters", train.params, given, path)
     opt_state = _like("optimiser state", train.opt_state, checkpoint.opt_state, path)
     state = restored(loop, {**metadata, "best_params": best}, params, opt_state)
+    _check_losses(loop, state, path)
     return state.asking(stop=None, interrupted=False, diverged=False)  # those ended the process that wrote it
+
+
+def _check_losses(loop: Loop, state: LoopState, path: Any) -> None:
+    """Raise CheckpointError where the monitor takes losses of the epoch at hand that the file lacks."""
+    sums = state.moving.sums
+    read = sums.updates - sums.queued
+    if loop.monitor.takes_losses and len(sums.losses.newest(read)) < read:
+        raise CheckpointError(
+            f"monitor {loop.monitor.name!r} takes the losses of steps, and {path} lacks those of the first {read} of "
+            "its epoch: it was written with keep_losses=False. Go on from the end of an epoch"
+        )
 
 
 def _sums(sums: Sums) -> dict[str, Any]:

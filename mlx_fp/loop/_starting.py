@@ -80,6 +80,10 @@ def _new(trainer: Trainer, plan: Plan) -> tuple[Loop, LoopState]:
     check_uses(step, accumulates=plan.accumulate > 1, halves="after_backward" in listened)
     sync = SYNC.get(plan.sync)
     monitor = watched(task, trainer.monitor, list(plan.validation), lambda: names_in_logs(evaluate, params, plan.train))
+    if monitor.takes_losses and not plan.keep_losses:
+        raise ValueError(
+            f"monitor {monitor.name!r} takes the losses of steps, and keep_losses=False drops them: leave it out"
+        )
     in_flight = IN_FLIGHT * plan.steps_per_call if sync else None
     rates: Mapping[str, float] = FrozenDict(learning_rates(opt_state))
     silent = listened.isdisjoint(STEP_EVENTS - {"after_step"})

@@ -20,7 +20,6 @@ from ..task._task import Task, as_task
 from ._hook import Hook, hook
 from ._monitor import Monitor
 from ._plan import checked_options, merged
-from ._rows import Row
 
 __all__ = [
     "Trainer",
@@ -143,9 +142,12 @@ def with_metrics(*metrics: Metric) -> Verb:
 
 
 def monitor(
-    name: str, *, mode: str | None = None, min_delta: float = 0.0, metric: Callable[[Row], float] | None = None
+    name: str, *, mode: str | None = None, min_delta: float = 0.0, metric: Callable[..., float] | None = None
 ) -> Verb:
-    """Watch a figure of a row, such as `val_loss`, or the value of a function of the row, `metric`.
+    """Watch a figure of a row, such as `val_loss`, or the value of a function, `metric`.
+
+    The function is given the row, and, where it names `losses`, the list of the losses of the epoch's steps so far, as
+    `report.losses` has them: `lambda row, losses: max(losses)`. Those need `keep_losses=True`, the default.
 
     Each validation is judged; a figure of training is judged at the end of each epoch.
 
