@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,17 @@ def resolved(source: Any, trainer: Any, monitor: str, writer: Writer | None) -> 
     """Return the checkpoint that `resume=` means, and its kind in a word; None where a run starts anew.
 
     A path, of a checkpoint or of a run bundle; `"latest"` or `"best"` of the trainer's checkpoints; a checkpoint; a
-    bundle; a function of what it names of `trainer` and `monitor`, which gives one of these; or None.
+    bundle; a function of what it names of `trainer` and `monitor`, which gives one of these; or None. The file of the
+    latest state stands for the file of which it is a second name.
     """
+    found, kind = _resolved(source, trainer, monitor, writer)
+    return (found if found is None or writer is None else _under_own_name(found, writer)), kind
+
+
+def _resolved(source: Any, trainer: Any, monitor: str, writer: Writer | None) -> tuple[Checkpoint | None, str | None]:
     if callable(source):
         call = named(source, offers=("trainer", "monitor"), values=0, what="resume function")
-        found, kind = resolved(call(trainer=trainer, monitor=monitor), trainer, monitor, writer)
+        found, kind = _resolved(call(trainer=trainer, monitor=monitor), trainer, monitor, writer)
         return found, "function" if kind else None
     if source is None:
         return None, None
@@ -48,6 +55,16 @@ def resolved(source: Any, trainer: Any, monitor: str, writer: Writer | None) -> 
     if path.suffix == ".json" or is_bundle(path):  # by its name, too, where it is damaged or not there
         return _of_bundle(read_bundle(path), path.parent), "bundle"
     return load(path), "path"
+
+
+def _under_own_name(found: Checkpoint, writer: Writer) -> Checkpoint:
+    """Return a checkpoint that is the latest with the path of its own, where that is there."""
+    latest = writer.policy.latest_path
+    if latest is None or found.path is None or os.path.realpath(found.path) != os.path.realpath(latest):
+        return found
+    known = {name: found.metadata.get(name) for name in ("run", "step", "next_epoch")}
+    own = [path for path, told in writer.files() if known.items() <= told.items()]
+    return replace(found, path=own[0]) if own else found
 
 
 def _of_bundle(bundle: Mapping[str, Any], folder: Path) -> Checkpoint:

@@ -26,7 +26,7 @@ from ._event import STEP_EVENTS
 from ._hook import Hook, Stop, hook_states
 from ._monitor import watched
 from ._plan import SYNC, Plan, check_unrolling
-from ._record import resumed
+from ._record import differences, resumed
 from ._series import Series
 from ._settling import odd_leaves
 from ._state import Lineage, Loop, LoopState, Moving, Origin
@@ -61,8 +61,9 @@ def started(trainer: Trainer, plan: Plan) -> tuple[Loop, LoopState, Writer | Non
         _LOG.warning(message, found.path or "the checkpoint", state.ended)
     if writer is not None:
         writer.take_up(found.path, state.held)
-    source = kind if found.path is None else str(found.path)
-    return replace(loop, origin=Origin(state.epoch, source, found.metadata["epoch"])), state, writer
+    file = kind if found.path is None else str(found.path)
+    origin = Origin(state.epoch, file, found.metadata["epoch"], kind, differences(loop, found))
+    return replace(loop, origin=origin), state, writer
 
 
 def _new(trainer: Trainer, plan: Plan) -> tuple[Loop, LoopState]:

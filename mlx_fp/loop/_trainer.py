@@ -175,6 +175,9 @@ def checkpoints(
     keep_best: int = 1,
     background: bool = False,
     trainable_only: bool = False,
+    latest: bool = False,
+    bundle: bool = False,
+    user: Mapping[str, Any] | None = None,
 ) -> Verb:
     """Write checkpoints: after every `every`-th epoch, every `every_steps` steps, and with `best` each best evaluation.
 
@@ -189,9 +192,13 @@ def checkpoints(
             `fit` returns when the last is on disk.
         trainable_only: leave frozen weights out of the files. A run that goes on takes them from `params=`, or from the
             model's `init` where the seed gives the same.
+        latest: `latest.safetensors`, or `.npz`, in the folder of the files always holds the newest checkpoint.
+        bundle: `bundle.json` in that folder is the run bundle, written at the end of a run, before `after_fit` hooks.
+        user: numbers, texts, None, or lists and dicts of these, for the metadata of each file and for the bundle.
 
     Raises:
         ValueError: bad options, a path that could not be made, or one for checkpoints that are all to be kept.
+        TypeError: a flag is not True or False, or `user` has another value; the error names the place.
 
     >>> from mlx_fp import classification, nn
     >>> pipe(trainer(nn.linear(4, 2), classification()), checkpoints("runs/ep-{epoch}", keep_last=3)).policy.folder
@@ -201,7 +208,8 @@ def checkpoints(
     ValueError: unknown field 'epohc': did you mean 'epoch'? known: epoch, next_epoch, step, monitor, ...
     """
     template = path if callable(path) else as_template(path)
-    policy = Policy(template, best, every, every_steps, keep_last, keep_best, background, trainable_only)
+    ways = (best, every, every_steps, keep_last, keep_best, background, trainable_only, latest, bundle, user)
+    policy = Policy(template, *ways)
     return lambda target: replace(target, policy=policy)
 
 
