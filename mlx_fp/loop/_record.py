@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import Any, TypeVar
 
 from ..core._errors import CheckpointError
@@ -110,7 +110,7 @@ def resumed(loop: Loop, start: LoopState, checkpoint: Checkpoint) -> LoopState:
     params = _like("parameters", train.params, given, path)
     opt_state = _like("optimiser state", train.opt_state, checkpoint.opt_state, path)
     state = restored(loop, {**metadata, "best_params": best}, params, opt_state)
-    _check_losses(loop, state, path)
+    state = _with_losses(loop, state, path)
     return state.asking(stop=None, interrupted=False, diverged=False)  # those ended the process that wrote it
 
 
@@ -129,15 +129,23 @@ def differences(loop: Loop, checkpoint: Checkpoint) -> tuple[str, ...]:
     return (*other, *_other_rates(loop.rates, was["rates"]))
 
 
-def _check_losses(loop: Loop, state: LoopState, path: Any) -> None:
-    """Raise CheckpointError where the monitor takes losses of the epoch at hand that the file lacks."""
-    sums = state.moving.sums
-    read = sums.updates - sums.queued
-    if loop.monitor.takes_losses and len(sums.losses.newest(read)) < read:
+def _with_losses(loop: Loop, state: LoopState, path: Any) -> LoopState:
+    """Return the state with room for the losses of an epoch where a function of this run reduces them.
+
+    CheckpointError where the file lacks losses of the epoch at hand that a function of this run takes.
+    """
+    sums, reduces = state.moving.sums, callable(loop.plan.reduce)
+    read, counted = sums.updates - sums.queued, sums.read.counted
+    lacking = [f"monitor {loop.monitor.name!r}"] * (loop.monitor.takes_losses and len(sums.losses.newest(read)) < read)
+    lacking += ["the function of reduce="] * (reduces and counted is None and read > 0)
+    if lacking:
         raise CheckpointError(
-            f"monitor {loop.monitor.name!r} takes the losses of steps, and {path} lacks those of the first {read} of "
-            "its epoch: it was written with keep_losses=False. Go on from the end of an epoch"
+            f"{lacking[0]} takes the losses of steps, and {path} lacks those of the first {read} of its epoch, because "
+            "the run that wrote it did not keep them: go on from the end of an epoch"
         )
+    counted = (counted or Series()) if reduces else None
+    sums = sums._replace(read=sums.read._replace(counted=counted))
+    return replace(state, moving=state.moving._replace(sums=sums))
 
 
 def _sums(sums: Sums) -> dict[str, Any]:
