@@ -142,8 +142,7 @@ class Writer:
     def _retain(self, told: dict[str, Any], newest: Path | None = None) -> tuple[str, ...]:
         if self.policy.keep_last is None:
             return ()
-        latest = self.policy.latest_path
-        files = [file for file in of_line(self.files(), told) if file[0] != latest]
+        files = of_line(self.files(), told)
         stay: set[Path | None] = {newest, *kept(self.policy, files)}
         deleted = [path for path, _ in files if path not in stay and not _is_same(path, self.resumed_from)]
         for path in deleted:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import threading
+import time
 from pathlib import Path
 
 import mlx.core as mx
@@ -13,6 +15,7 @@ from toolz import pipe
 import mlx_fp as fp
 from mlx_fp import nn, optim
 from mlx_fp.checkpointing import _writer as writer
+from mlx_fp.store._checkpoint import prepared
 
 BATCHES = [(mx.ones((4, 3)), mx.zeros((4,), mx.int32))] * 2
 
@@ -51,6 +54,38 @@ def test_a_run_that_an_error_ends_leaves_one_that_says_so(tmp_path, background):
     bundle = fp.read_bundle(tmp_path / "bundle.json")
     assert (bundle["report"]["stop_reason"], bundle["report"]["stopped_early"]) == ("KeyError: 1", True)
     assert bundle["checkpoint"]["path"] == "0.safetensors"
+
+
+def test_a_run_that_an_error_ends_as_a_thread_writes_names_the_file_that_is_written(tmp_path, monkeypatch):
+    raising = threading.Event()
+
+    def slowly(path, *args, **options):
+        write = prepared(path, *args, **options)
+
+        def late():
+            if path.stem == "1":
+                raising.wait(10)
+                time.sleep(0.1)
+            return write()
+
+        return late
+
+    def fail(event):
+        if event.step == 4:
+            raising.set()
+            raise KeyError("fails")
+
+    monkeypatch.setattr(writer, "prepared", slowly)
+    with pytest.raises(KeyError):
+        fit(tmp_path / "{epoch}", fp.on("after_step", fail), epochs=3, background=True, keep_last=1)
+    assert fp.read_bundle(tmp_path / "bundle.json")["checkpoint"]["path"] == "1.safetensors"
+
+
+def test_a_checkpoint_that_somebody_has_deleted_is_not_named(tmp_path):
+    first = fit(tmp_path / "{epoch}")
+    gone = fp.on("before_fit", lambda e: Path(first.checkpoints[-1]).unlink())
+    fit(tmp_path / "{epoch}", gone, resume="latest")
+    assert fp.read_bundle(tmp_path / "bundle.json")["checkpoint"] is None
 
 
 def test_a_run_without_a_checkpoint_has_a_bundle_without_one(tmp_path):

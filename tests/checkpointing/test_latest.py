@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 
 import mlx.core as mx
 import pytest
@@ -144,6 +145,17 @@ def test_a_run_that_was_killed_before_it_was_replaced_replaces_it_as_it_goes_on(
     monkeypatch.setattr("mlx_fp.checkpointing._writer.same_as", files.same_as)
     report = fit(tmp_path / "{epoch}", epochs=2, resume="latest")
     assert (report.start_epoch, step_of(tmp_path / "latest")) == (2, 4)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege")
+def test_it_is_a_file_where_the_newest_is_a_link_from_elsewhere(tmp_path):
+    last = Path(fit(tmp_path / "a" / "{epoch}" / "model").checkpoints[-1])
+    last.rename(tmp_path / "blob.safetensors")
+    last.symlink_to("../../blob.safetensors")
+    latest = tmp_path / "a" / "latest.safetensors"
+    latest.unlink()
+    fit(tmp_path / "a" / "{epoch}" / "model", resume="latest")
+    assert (step_of(latest), latest.is_symlink()) == (6, False)
 
 
 def test_a_path_of_the_same_name_or_of_two_suffixes_is_refused_when_it_is_given(tmp_path):
