@@ -23,6 +23,7 @@ import mlx_fp as fp
 from mlx_fp import nn
 from mlx_fp.data import Cursor
 from mlx_fp.loop._report import Report
+from mlx_fp.loop._setup import Setup
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(ROOT.glob("*.md")) + sorted((ROOT / "docs").glob("*.md"))
@@ -157,6 +158,7 @@ def report_of(rows, **fields):
         "resumed_from_epoch": None,
         "checkpoints": (),
         "policy": {},
+        "setup": Setup("data", {}, "sgd", None, 0.0, None),
         "params": {},
         "opt_state": {},
     }

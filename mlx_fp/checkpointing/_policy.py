@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import string
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from copy import deepcopy
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from ..core._errors import is_count, located, unknown
+from ..core._frozen import freeze_field
+from ..core._options import FLAG, check_options
+from ..core._plain import check_plain
 from ..core._signature import name_of, named
 from ..core._user_path import user_path
 from ..store._checkpoint import OTHERS, suffixed
@@ -28,6 +32,8 @@ _SAMPLE = {
     "epoch_loss": 0.5,
     "improved": True,
 }
+_FLAGS = dict.fromkeys(("best", "latest", "background", "trainable_only", "bundle"), FLAG)
+
 _OTHER = {
     "epoch": 4,
     "next_epoch": 5,
@@ -57,8 +63,12 @@ class Policy:
     keep_best: int = 1
     background: bool = False
     trainable_only: bool = False
+    latest: bool = False
+    bundle: bool = False
+    user: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
+        check_options("checkpoints", {name: getattr(self, name) for name in _FLAGS}, _FLAGS)
         for name in ("every", "every_steps", "keep_last", "keep_best"):
             count = getattr(self, name)
             if count is not None and not is_count(count, least=1):
@@ -71,15 +81,38 @@ class Policy:
         suffixed(_render(self.path, _SAMPLE))
         if self.keep_last is not None:
             _check_several(self)
+        for values in (_SAMPLE, _OTHER):
+            self._check_latest(suffixed(_render(self.path, values)))
+        if self.user is not None and not isinstance(self.user, Mapping):
+            raise TypeError(f"user is a dict of values that each file is to hold; got {self.user!r}")
+        check_plain(self.user, "user")
+        object.__setattr__(self, "user", None if self.user is None else deepcopy(dict(self.user)))
+        freeze_field(self, "user")
 
     @property
     def folder(self) -> Path:
         """The folder under which all files of the policy are; no file is written outside it."""
         return Path(os.path.commonpath([_render(self.path, _SAMPLE).parent, _render(self.path, _OTHER).parent]) or ".")
 
+    @property
+    def latest_path(self) -> Path | None:
+        """The file that holds the newest state at any time; None without `latest`."""
+        return self.folder / f"latest{suffixed(_render(self.path, _SAMPLE)).suffix}" if self.latest else None
+
+    @property
+    def bundle_path(self) -> Path | None:
+        """The file of the run bundle; None without `bundle`."""
+        return self.folder / "bundle.json" if self.bundle else None
+
     def of(self, metadata: Mapping[str, Any]) -> Path:
         """Return the file for a state of which the metadata tell. ValueError for a path outside the folder."""
-        return suffixed(self.file(_fields(metadata)))
+        path = suffixed(self.file(_fields(metadata)))
+        self._check_latest(path)
+        return path
+
+    def name_of(self, path: Path) -> str:
+        """Return what the metadata of a file of the policy call it: its path from the folder."""
+        return Path(os.path.relpath(path, self.folder)).as_posix()
 
     def owns(self, path: Path, metadata: Mapping[str, Any]) -> bool:
         """Tell whether a file with such metadata is of this policy.
@@ -91,9 +124,12 @@ class Policy:
         True
         """
         try:
-            return os.path.abspath(suffixed(_render(self.path, _fields(metadata)))) == os.path.abspath(path)
+            own = suffixed(_render(self.path, _fields(metadata)))
         except Exception:  # a function of the user gets metadata that may hold anything
             return False
+        if self.latest_path is not None and _is_same(path, self.latest_path):
+            return metadata.get("file") == self.name_of(own)
+        return _is_same(path, own)
 
     def file(self, values: Mapping[str, Any]) -> Path:
         """Return the path for what `FIELDS` name. ValueError for one outside the folder."""
@@ -120,11 +156,21 @@ class Policy:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""
-        plain = {
-            name: getattr(self, name)
-            for name in ("best", "every", "every_steps", "keep_last", "keep_best", "background", "trainable_only")
-        }
-        return {"path": self.path if isinstance(self.path, str) else name_of(self.path), **plain}
+        plain = {field.name: getattr(self, field.name) for field in fields(self)}
+        files = {"latest": self.latest_path, "bundle": self.bundle_path}
+        named = {name: None if path is None else str(path) for name, path in files.items()}
+        return {**plain, **named, "path": self.path if isinstance(self.path, str) else name_of(self.path)}
+
+    def _check_latest(self, path: Path) -> None:
+        """Refuse a path that cannot have the newest state beside it under another name."""
+        latest = self.latest_path
+        if latest is not None and (_is_same(path, latest) or path.suffix != latest.suffix):
+            fault = f"{os.fspath(path)!r} is to have another name, and the same suffix"
+            raise ValueError(f"latest=True keeps the newest state in {os.fspath(latest)!r}: {fault}")
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    return os.path.abspath(path) == os.path.abspath(other)
 
 
 def _check_several(policy: Policy) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +29,20 @@ def resolved(source: Any, trainer: Any, monitor: str, writer: Writer | None) -> 
     """Return the checkpoint that `resume=` means, and its kind in a word; None where a run starts anew.
 
     A path, of a checkpoint or of a run bundle; `"latest"` or `"best"` of the trainer's checkpoints; a checkpoint; a
-    bundle; a function of what it names of `trainer` and `monitor`, which gives one of these; or None.
+    bundle; a function of what it names of `trainer` and `monitor`, which gives one of these; or None. The file of the
+    latest state stands for the file of which it is a second name.
     """
+    found, kind = _resolved(source, trainer, monitor, writer)
+    return (found if found is None or writer is None else _under_own_name(found, writer)), kind
+
+
+def _resolved(source: Any, trainer: Any, monitor: str, writer: Writer | None) -> tuple[Checkpoint | None, str | None]:
     check_source(source)
     if callable(source):
         call = named(source, offers=("trainer", "monitor"), values=0, what="resume function")
         with located(resume_function=name_of(source)):
             given = call(trainer=trainer, monitor=monitor)
-        found, kind = resolved(given, trainer, monitor, writer)
+        found, kind = _resolved(given, trainer, monitor, writer)
         return found, "function" if kind else None
     if source is None:
         return None, None
@@ -61,6 +68,16 @@ def check_source(source: Any) -> None:
     known = (str, os.PathLike, Checkpoint, Mapping)
     if not (source is None or callable(source) or isinstance(source, known)):
         raise TypeError(f"resume is a path, 'latest', 'best', a checkpoint, a bundle or a function; got {source!r}")
+
+
+def _under_own_name(found: Checkpoint, writer: Writer) -> Checkpoint:
+    """Return a checkpoint that is the latest with the path of its own, where that is there."""
+    latest = writer.policy.latest_path
+    if latest is None or found.path is None or os.path.realpath(found.path) != os.path.realpath(latest):
+        return found
+    known = {name: found.metadata.get(name) for name in ("run", "step", "next_epoch")}
+    own = [path for path, told in writer.files() if known.items() <= told.items()]
+    return replace(found, path=own[0]) if own else found
 
 
 def _of_bundle(bundle: Mapping[str, Any], folder: Path) -> Checkpoint:

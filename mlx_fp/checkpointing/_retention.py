@@ -25,17 +25,21 @@ Seen = dict[tuple[Path, int, int, int], "dict[str, Any] | None"]
 
 _INDEXED = (
     *("epoch", "next_epoch", "step", "epoch_loss", "monitor_name", "monitor_mode", "monitor_value", "improved"),
-    *("cursor", "run", "branch"),
+    *("cursor", "run", "branch", "file"),
 )
 
 
 def owned(policy: Policy) -> list[Path]:
-    """List the files in the policy's folder that have a name of the policy's, whole or damaged."""
-    folder, named = policy.folder, _pattern(policy.path)
+    """List the files in the policy's folder that have a name of the policy's, whole or damaged.
+
+    That of the latest state is among them where it is no second name of another.
+    """
+    folder, named, latest = policy.folder, _pattern(policy.path), policy.latest_path
     if not folder.is_dir():
         return []
     paths = (path for path in folder.rglob("*") if path.suffix in SUFFIXES and not path.name.startswith("."))
-    return [path for path in paths if named.fullmatch(os.path.abspath(path)) and path.is_file()]
+    found = [path for path in paths if named.fullmatch(os.path.abspath(path)) and path.is_file() and path != latest]
+    return found if latest is None or not latest.is_file() or _is_one_of(latest, found) else [*found, latest]
 
 
 def listed(policy: Policy, seen: Seen | None = None) -> list[File]:
@@ -46,6 +50,8 @@ def listed(policy: Policy, seen: Seen | None = None) -> list[File]:
     """
     told = _read(owned(policy), {} if seen is None else seen)
     files = [(path, one) for path, one in told if one is not None and policy.owns(path, one)]
+    if any(path == policy.latest_path and one in [other for _, other in files[:-1]] for path, one in files[-1:]):
+        files.pop()  # a copy
     return sorted(files, key=lambda file: (file[1]["run"], file[1]["step"], file[1]["next_epoch"], str(file[0])))
 
 
@@ -69,6 +75,15 @@ def new_run(files: list[File]) -> str:
 def is_newest(path: Path | None, files: list[File]) -> bool:
     """Tell whether a run resumed from a file is still that run: from any but the newest it is another."""
     return not files or path is None or os.path.realpath(files[-1][0]) == os.path.realpath(path)
+
+
+def _is_one_of(path: Path, others: list[Path]) -> bool:
+    """Tell whether a file is a second name of another."""
+    for other in others:
+        with suppress(FileNotFoundError):  # another process deletes, too
+            if path.samefile(other):
+                return True
+    return False
 
 
 def _read(paths: list[Path], seen: Seen) -> list[tuple[Path, dict[str, Any] | None]]:

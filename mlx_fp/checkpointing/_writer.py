@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..core._threads import begin_thread
 from ..data import Cursor
+from ..store._bundle import save_bundle
 from ..store._checkpoint import prepared
-from ..store._files import sweep
+from ..store._files import same_as, sweep, write_whole
 from ..store._folder_lock import Lock
 from ._policy import Policy
-from ._retention import File, Seen, kept, listed, of_line
+from ._retention import File, Seen, is_newest, kept, listed, of_line
 
 __all__ = ["Held", "Writer", "Written"]
 
@@ -55,6 +56,7 @@ class Writer:
         try:
             self._lock.take()
             sweep(self.policy.folder)
+            self._catch_up()
         except BaseException:  # an interrupt, too: `__exit__` is not called then
             self._lock.give_back()
             raise
@@ -87,12 +89,14 @@ class Writer:
 
         `done` gives what came of it.
         """
-        write = prepared(path, params, opt_state=opt_state, metadata=told, select=kept)
+        named = {**told, "file": self.policy.name_of(path)}
+        write = prepared(path, params, opt_state=opt_state, metadata=named, select=kept)
         self.step, self._held = held.step, held
 
         def work() -> Written:
             left = () if self._tidy else self._retain(told)  # by runs that were killed as they deleted
             write()
+            self._show(path)
             self._tidy = True
             return path, told, left + self._retain(told, path)
 
@@ -109,9 +113,31 @@ class Writer:
         self.written = [name for name in self.written if name not in again] + [str(path)]
         return path, told, deleted
 
+    def bundle(self, report: Any) -> None:
+        """Write the run bundle where the policy asks for one; it names the newest checkpoint, if that is there."""
+        path = self.policy.bundle_path
+        if path is None:
+            return
+        newest = self.written[-1] if self.written else self.resumed_from
+        if self._writing is not None and wait([self._writing]) and self._writing.exception() is None:
+            newest = self._writing.result()[0]
+        there = newest is not None and os.path.exists(newest)
+        save_bundle(path, checkpoint=newest if there else None, user=self.policy.user)(report)
+
     def _thread(self) -> ThreadPoolExecutor:
         self._worker = self._worker or ThreadPoolExecutor(1, "mlx_fp-checkpoint", initializer=begin_thread)
         return self._worker
+
+    def _catch_up(self) -> None:
+        """Do the last thing that a run which was killed may not have done with the file that this one goes on from."""
+        if self.policy.latest and self.resumed_from is not None and is_newest(self.resumed_from, self.files()):
+            self._show(self.resumed_from)
+
+    def _show(self, newest: Path) -> None:
+        """Have the file of the latest state hold what the newest file does, before an older one is deleted."""
+        latest = self.policy.latest_path
+        if latest is not None and not (latest.exists() and latest.samefile(newest)):
+            write_whole(latest, lambda new: same_as(newest, new))
 
     def _retain(self, told: dict[str, Any], newest: Path | None = None) -> tuple[str, ...]:
         if self.policy.keep_last is None:

@@ -10,11 +10,11 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import Parameter
-from typing import Any
+from typing import Any, SupportsFloat
 
 from ._errors import nearest, unknown
 
-__all__ = ["Named", "arguments", "check_types", "name_of", "named", "signature_of", "spread"]
+__all__ = ["Named", "arguments", "check_types", "name_of", "named", "returned_number", "signature_of", "spread"]
 
 _POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -137,6 +137,21 @@ def spread(fn: Callable[..., Any], first: Any, batch: Any, what: str = "loss") -
     if parameters is not None:
         _check_count(fn, parameters, len(values), what)
     return fn(first, *values)
+
+
+def returned_number(given: Any, promise: str) -> float:
+    """Return the result of a user's function as a float; TypeError with the promise that it breaks otherwise.
+
+    >>> returned_number(None, "monitor 'f' returns a number for each row")
+    Traceback (most recent call last):
+    TypeError: monitor 'f' returns a number for each row; it returned None
+    """
+    try:
+        if isinstance(given, SupportsFloat):
+            return float(given)
+    except (TypeError, ValueError):  # an array of several numbers
+        pass
+    raise TypeError(f"{promise}; it returned {'None' if given is None else type(given).__name__}")
 
 
 def name_of(fn: Any) -> str:

@@ -97,7 +97,7 @@ class Experiment:
         own = _own(name, self.options)
         if isinstance(value, partial) and own:  # an option that it holds by position may be another one now
             return value.func(**{**_options(value), **own})
-        return value(**own) if _is_function(value) else value
+        return value(**own) if _takes_options(name, value) else value
 
 
 def experiment(
@@ -162,7 +162,8 @@ def settings(target: Experiment) -> dict[str, Any]:
     """
     found: dict[str, Any] = {name: getattr(target, name) for name in _OWN}
     for section, value in target.sections().items():
-        found |= {f"{section}.{name}": option for name, option in _options(value).items()}
+        options = _options(value) if _takes_options(section, value) else {}
+        found |= {f"{section}.{name}": option for name, option in options.items()}
     return {**found, **target.options}
 
 
@@ -204,14 +205,13 @@ _KINDS: dict[str, Callable[[Any], Any]] = {
 """What each section must be where it is no function of options; TypeError otherwise."""
 
 
-def _is_function(section: Any) -> bool:
-    """Whether a section is a function of options, and not the thing itself, a module class say."""
-    return isinstance(section, (FunctionType, partial))
+def _takes_options(section: str, value: Any) -> bool:
+    """Whether a section is a function of options, and not the thing itself: a module class say, or artifacts' verb."""
+    return isinstance(value, partial) or (isinstance(value, FunctionType) and section != "artifacts")
 
 
 def _options(value: Any) -> Mapping[str, Any]:
-    if not _is_function(value):
-        return {}
+    """Return the options that a function of options has, and what they are."""
     if isinstance(value, partial):  # the arguments that it holds are options too
         return arguments(value.func, value.args, value.keywords)
     return arguments(value, (), {})
@@ -223,7 +223,7 @@ def _own(section: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check(section: str, value: Any) -> None:
-    if not _is_function(value) or (section == "artifacts" and not isinstance(value, partial)):
+    if not _takes_options(section, value):
         _KINDS[section](value)
         return
     lacking = [p.name for p in signature_of(value) or [] if p.default is p.empty and p.kind is not p.VAR_KEYWORD]

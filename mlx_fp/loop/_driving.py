@@ -11,6 +11,7 @@ from ..core.backend import device_backend
 from ._checkpointing import save_despite
 from ._event import Event
 from ._hook import Stop
+from ._report import Report
 from ._run import run
 from ._state import Loop, LoopState, Moment, World
 from ._summary import report_of
@@ -73,8 +74,22 @@ def _lost_stream(error: BaseException) -> bool:
 
 
 def _after_fit(loop: Loop, state: LoopState, world: World) -> Generator[Event, None, LoopState]:
-    """Tell of the end of a run; return the state that hooks make of it."""
-    moments = told(loop, state, world.deaf(), "after_fit", report=report_of(loop, state, world))
+    """Write the run bundle, if there is to be one, and tell of the end; return the state that hooks make of it.
+
+    Hooks hear of the end whether the bundle could be written or not.
+    """
+    report = report_of(loop, state, world)
+    try:
+        if world.writer is not None:
+            with world.undisturbed():
+                world.writer.bundle(report)
+    finally:
+        state = yield from _told_of_end(loop, state, world, report)
+    return state
+
+
+def _told_of_end(loop: Loop, state: LoopState, world: World, report: Report) -> Generator[Event, None, LoopState]:
+    moments = told(loop, state, world.deaf(), "after_fit", report=report)
     while True:
         try:
             moment = next(moments)

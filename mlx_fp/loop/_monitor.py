@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ..core._errors import unknown
+from ..core._errors import located, unknown
+from ..core._signature import Named, name_of, named, returned_number, signature_of
 from ._rows import Row
 
 if TYPE_CHECKING:
@@ -20,7 +21,10 @@ _MODES = ("min", "max")
 
 @dataclass(frozen=True, slots=True)
 class Monitor:
-    """A figure of a row by name, or a function of the row as `metric`; whether less or more of it is better.
+    """A figure of a row by name, or a function as `metric`; whether less or more of it is better.
+
+    The function is given the row of the epoch, and, where it names `losses`, the list of the losses of the epoch's
+    steps so far, as `report.losses` has them.
 
     Without `mode` it is as the metric of that name says, once a run knows its metrics, and "min" for a loss and for a
     function. A figure that the loss reports has no direction of its own: a run asks for the mode.
@@ -31,7 +35,7 @@ class Monitor:
     name: str
     mode: str | None = None
     min_delta: float = 0.0
-    metric: Callable[[Row], float] | None = None
+    metric: Callable[..., float] | None = None
 
     def __post_init__(self) -> None:
         if self.mode not in (None, *_MODES):
@@ -40,23 +44,24 @@ class Monitor:
             raise ValueError(f"min_delta is a number of at least 0; got {self.min_delta!r}")
         if self.metric is not None and not callable(self.metric):
             raise TypeError(f"metric is a function of the row; got {self.metric!r}")
+        _ = self.takes_losses
 
-    def value(self, row: Row) -> float | None:
-        """Return the watched value of a row, None where it has none."""
-        if self.metric is not None:
-            return self._figure(self.metric(row))
-        found = getattr(row, self.name)
-        return None if found is None else float(found)
+    @property
+    def takes_losses(self) -> bool:
+        """Whether a function is watched that names the losses of the epoch. TypeError for one that names others."""
+        return self.metric is not None and "losses" in _called(self.metric).uses
 
-    def _figure(self, given: Any) -> float:
-        """Return the result of the function of the row as a number."""
-        try:
-            return float(given)
-        except (TypeError, ValueError):
-            kind = type(given).__name__ if given is not None else "None"
-            raise TypeError(
-                f"the function that monitor {self.name!r} watches returns a number for each row; it returned {kind}"
-            ) from None
+    def value(self, row: Row, losses: Callable[[], list[float]] = list) -> float | None:
+        """Return the watched value of a row, None where it has none; `losses` returns those of the epoch."""
+        if self.metric is None:
+            found = getattr(row, self.name)
+            return None if found is None else float(found)
+        call = _called(self.metric)
+        context = {"losses": losses()} if "losses" in call.uses else {}
+        with located(monitor=self.name):
+            given = call(**context, row=row) if _by_name(self.metric) else call(row, **context)
+        promise = f"{name_of(self.metric)!r}, which monitor {self.name!r} watches, returns a number for each row"
+        return returned_number(given, promise)
 
     @property
     def watches_validation(self) -> bool:
@@ -154,6 +159,18 @@ def watched(
             'better: give mode="min" or mode="max"'
         )
     return given
+
+
+def _called(metric: Callable[..., Any]) -> Named:
+    """Return how a function is called, which takes the row first unless its parameters begin with the losses."""
+    if _by_name(metric):
+        return named(metric, offers=("losses", "row"), values=0, what="monitor function")
+    return named(metric, offers=("losses",), what="monitor function")
+
+
+def _by_name(metric: Callable[..., Any]) -> bool:
+    parameters = signature_of(metric) or []
+    return [p.name for p in parameters[:1]] == ["losses"]
 
 
 def _usual_name(task: Task, sets: Sequence[str]) -> str:

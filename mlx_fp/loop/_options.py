@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from textwrap import wrap
 from typing import Any, TypedDict, TypeVar
 
 from ..core._frozen import FrozenDict
+from ..core._help import Shown, show_parameters
 from ..core._options import FLAG, Rule, count, optional
 from ..core._types import Array, Params
 from ._totals import Reducer
@@ -123,40 +122,8 @@ OPTIONS: Mapping[str, Option] = FrozenDict(
 
 
 def documented(fn: F) -> F:
-    """Put the options of a run in the place of `**options`, in the signature and in the docstring.
-
-    >>> @documented
-    ... def trained(*, quiet: bool = False, **options):
-    ...     '''Train.
-    ...
-    ...     Args:
-    ...         quiet: Whether to show nothing.
-    ...     '''
-    >>> str(inspect.signature(trained))[:70]
-    "(*, quiet: 'bool' = False, validation: 'Any' = None, epochs: 'int | No"
-    >>> "parts: Parts of a batch" in trained.__doc__
-    True
-    """
-    signature = inspect.signature(fn)
-    own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    """Put the options of a run in the place of `**options`, in the signature and in the docstring."""
     types = {name: getattr(kind, "__forward_arg__", kind) for name, kind in Options.__annotations__.items()}
-    given = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option.default, annotation=types[name])
-        for name, option in OPTIONS.items()
-    ]
-    fn.__signature__ = signature.replace(parameters=[*own, *given])  # type: ignore[attr-defined]
-    if fn.__doc__:
-        fn.__doc__ = _with_options(fn.__doc__)
-    return fn
-
-
-def _with_options(text: str) -> str:
-    """Return a docstring with the options at the end of its list of arguments."""
-    head, args, rest = text.partition("    Args:\n")
-    own, gap, tail = rest.partition("\n\n")
-    lines = [
-        line
-        for name, option in OPTIONS.items()
-        for line in wrap(f"{name}: {option.words}", 112, initial_indent=" " * 8, subsequent_indent=" " * 12)
-    ]
-    return "".join([head, args, "\n".join([own, *lines]), gap, tail])
+    return show_parameters(
+        fn, [Shown(name, types[name], option.default, option.words) for name, option in OPTIONS.items()]
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import Any, TypeVar
 
 from ..core._errors import CheckpointError
@@ -24,19 +24,20 @@ from ._series import Series
 from ._state import Lineage, Loop, LoopState, Moving, Requests
 from ._totals import Read, Sums, entries_of, queue_of
 
-__all__ = ["record", "restored", "resumed"]
+__all__ = ["differences", "record", "restored", "resumed"]
 
 R = TypeVar("R")
 
 _LOG = logging.getLogger("mlx_fp.loop")
 
 
-def record(loop: Loop, state: LoopState, user: Any = None) -> dict[str, Any]:
+def record(loop: Loop, state: LoopState) -> dict[str, Any]:
     """Return all of a state as plain values and arrays, but for parameters and optimiser state.
 
     It reads nothing but the state, and no value of the device. `restored` is its inverse.
     """
     cursor, sums, requests = state.cursor, state.moving.sums, state.moving.requests
+    policy = loop.trainer.policy
     last, verdict = state.rows[-1] if state.rows else None, state.evaluation
     return {
         "epoch": cursor.epoch if cursor.index else cursor.epoch - 1,
@@ -65,7 +66,7 @@ def record(loop: Loop, state: LoopState, user: Any = None) -> dict[str, Any]:
         "seed": _plain_seed(loop.plan.seed),
         "keep_losses": loop.plan.keep_losses,
         "versions": environment(),
-        "user": user,
+        "user": None if policy is None else policy.user,
     }
 
 
@@ -102,13 +103,51 @@ def resumed(loop: Loop, start: LoopState, checkpoint: Checkpoint) -> LoopState:
     if "cursor" not in metadata or checkpoint.opt_state is None:
         raise CheckpointError(f"{path} holds parameters, and nothing of a run to go on with: give them as params=")
     _same_monitor(loop, checkpoint)
-    _warn_of_differences(loop, checkpoint)
+    if other := differences(loop, checkpoint):
+        _LOG.warning("%s was written by another run, and goes on inexactly: %s", path, "; ".join(other))
     _warn_of_options(loop, checkpoint)
     given, best = filled(checkpoint, train.params)
     params = _like("parameters", train.params, given, path)
     opt_state = _like("optimiser state", train.opt_state, checkpoint.opt_state, path)
     state = restored(loop, {**metadata, "best_params": best}, params, opt_state)
+    state = _with_losses(loop, state, path)
     return state.asking(stop=None, interrupted=False, diverged=False)  # those ended the process that wrote it
+
+
+def differences(loop: Loop, checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Say where the code is not what it was, so that the run goes on, but not to the same bits."""
+    was, keys = checkpoint.metadata, hook_keys(loop.hooks)
+    # one without memory that is new may only look on, and has nothing to go on from
+    hooks = [key for key, hook in zip(keys, loop.hooks, strict=True) if key in was["hooks"] or hook.init is not None]
+    own = {"the data": repr(loop.plan.train), "the hooks": ", ".join(hooks)}
+    here = {**environment(), **own, "the optimiser": loop.trainer.optimizer.name}
+    there = {
+        **was["versions"],
+        "the data": was["data"],
+        "the hooks": ", ".join(was["hooks"]),
+        "the optimiser": was["optimizer"],
+    }
+    other = [f"{name} was {there.get(name)}, is {now}" for name, now in here.items() if there.get(name) != now]
+    return (*other, *_other_rates(loop.rates, was["rates"]))
+
+
+def _with_losses(loop: Loop, state: LoopState, path: Any) -> LoopState:
+    """Return the state with room for the losses of an epoch where a function of this run reduces them.
+
+    CheckpointError where the file lacks losses of the epoch at hand that a function of this run takes.
+    """
+    sums, reduces = state.moving.sums, callable(loop.plan.reduce)
+    read, counted = sums.updates - sums.queued, sums.read.counted
+    lacking = [f"monitor {loop.monitor.name!r}"] * (loop.monitor.takes_losses and len(sums.losses.newest(read)) < read)
+    lacking += ["the function of reduce="] * (reduces and counted is None and read > 0)
+    if lacking:
+        raise CheckpointError(
+            f"{lacking[0]} takes the losses of steps, and {path} lacks those of the first {read} of its epoch, because "
+            "the run that wrote it did not keep them: go on from the end of an epoch"
+        )
+    counted = (counted or Series()) if reduces else None
+    sums = sums._replace(read=sums.read._replace(counted=counted))
+    return replace(state, moving=state.moving._replace(sums=sums))
 
 
 def _sums(sums: Sums) -> dict[str, Any]:
@@ -156,25 +195,6 @@ def _same_monitor(loop: Loop, checkpoint: Checkpoint) -> None:
     other = checkpoint.metadata["monitor_name"], checkpoint.metadata["monitor_mode"]
     if one != other:
         raise CheckpointError(f"{checkpoint.path} watches {other[0]} ({other[1]}), and this run {one[0]} ({one[1]})")
-
-
-def _warn_of_differences(loop: Loop, checkpoint: Checkpoint) -> None:
-    """Warn once where the code is not what it was: the run goes on, but not to the same bits."""
-    was, keys = checkpoint.metadata, hook_keys(loop.hooks)
-    # one without memory that is new may only look on, and has nothing to go on from
-    hooks = [key for key, hook in zip(keys, loop.hooks, strict=True) if key in was["hooks"] or hook.init is not None]
-    own = {"the data": repr(loop.plan.train), "the hooks": ", ".join(hooks)}
-    here = {**environment(), **own, "the optimiser": loop.trainer.optimizer.name}
-    there = {
-        **was["versions"],
-        "the data": was["data"],
-        "the hooks": ", ".join(was["hooks"]),
-        "the optimiser": was["optimizer"],
-    }
-    other = [f"{name} was {there.get(name)}, is {now}" for name, now in here.items() if there.get(name) != now]
-    other += _other_rates(loop.rates, was["rates"])
-    if other:
-        _LOG.warning("%s was written by another run, and goes on inexactly: %s", checkpoint.path, "; ".join(other))
 
 
 def _warn_of_options(loop: Loop, checkpoint: Checkpoint) -> None:

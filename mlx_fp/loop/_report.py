@@ -13,6 +13,7 @@ from ..core._frozen import freeze_field
 from ..core._text import table
 from ..core._types import Params, State
 from ._rows import Evaluation, Row, StepRow
+from ._setup import Setup
 
 __all__ = ["Report", "best_checkpoint"]
 
@@ -44,6 +45,9 @@ class Report:
     checkpoints: tuple[str, ...]
     """The files that this process wrote and has not deleted since, the newest last."""
     policy: Mapping[str, Any] | None
+    """The options of `checkpoints`; `latest` and `bundle` are the paths of those files, or None."""
+    setup: Setup
+    """How the run was set up: its options, and whether it goes on from a checkpoint, and how exactly."""
     params: Params = field(repr=False)
     opt_state: State = field(repr=False)
     best_params: Params | None = field(default=None, repr=False)
@@ -65,7 +69,7 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, without the arrays."""
         rows = {name: [row.to_dict() for row in getattr(self, name)] for name in ("rows", "evaluations", "steps")}
-        listed = {"losses": list(self.losses), "checkpoints": list(self.checkpoints)}
+        listed = {"losses": list(self.losses), "checkpoints": list(self.checkpoints), "setup": self.setup.to_dict()}
         arrays = ("params", "opt_state", "best_params")
         return {name: getattr(self, name) for name in self.__slots__ if name not in arrays} | rows | listed
 

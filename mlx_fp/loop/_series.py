@@ -27,6 +27,19 @@ class Series(NamedTuple):
         chunks, last = self.chunks, (*self.last, *values)
         return Series(chunks, last) if len(last) < _CHUNK else Series((chunks, last), ())
 
+    def newest(self, count: int) -> list[Any]:
+        """Return the last so many values in order, or all where there are fewer; the older ones are not read.
+
+        >>> Series().extend([0.5, 0.25]).extend([0.125]).newest(2)
+        [0.25, 0.125]
+        """
+        chunks, found, size = self.chunks, [self.last], len(self.last)
+        while chunks is not None and size < count:
+            chunks, chunk = chunks
+            found.append(chunk)
+            size += len(chunk)
+        return list(chain.from_iterable(reversed(found)))[max(size - count, 0) :]
+
     def values(self) -> list[Any]:
         """Return the values in order."""
         chunks, found = self.chunks, [self.last]

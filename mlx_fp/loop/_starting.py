@@ -28,7 +28,7 @@ from ._event import STEP_EVENTS
 from ._hook import Hook, Stop, hook_states
 from ._monitor import watched
 from ._plan import SYNC, Plan
-from ._record import resumed
+from ._record import differences, resumed
 from ._series import Series
 from ._settling import odd_leaves
 from ._state import Lineage, Loop, LoopState, Moving, Origin
@@ -63,8 +63,9 @@ def started(trainer: Trainer, plan: Plan) -> tuple[Loop, LoopState, Writer | Non
         _LOG.warning(message, found.path or "the checkpoint", state.ended)
     if writer is not None:
         writer.take_up(found.path, state.held)
-    source = kind if found.path is None else str(found.path)
-    return replace(loop, origin=Origin(state.epoch, source, found.metadata["epoch"])), state, writer
+    file = kind if found.path is None else str(found.path)
+    origin = Origin(state.epoch, file, found.metadata["epoch"], kind, differences(loop, found))
+    return replace(loop, origin=origin), state, writer
 
 
 def _new(trainer: Trainer, plan: Plan) -> tuple[Loop, LoopState]:
@@ -82,6 +83,10 @@ def _new(trainer: Trainer, plan: Plan) -> tuple[Loop, LoopState]:
     check_uses(step, accumulates=plan.accumulate > 1, halves="after_backward" in listened)
     sync = SYNC.get(plan.sync)
     monitor = watched(task, trainer.monitor, list(plan.validation), lambda: names_in_logs(evaluate, params, plan.train))
+    if monitor.takes_losses and not plan.keep_losses:
+        raise ValueError(
+            f"monitor {monitor.name!r} takes the losses of steps, and keep_losses=False drops them: leave it out"
+        )
     in_flight = IN_FLIGHT * plan.steps_per_call if sync else None
     rates: Mapping[str, float] = FrozenDict(learning_rates(opt_state))
     silent = listened.isdisjoint(STEP_EVENTS - {"after_step"})

@@ -34,6 +34,10 @@ class Origin:
     epoch: int = 0
     resume_from: str | None = None
     resumed_from_epoch: int | None = None
+    source: str | None = None
+    """The kind of `resume`, in a word; None for a run that starts anew."""
+    differences: tuple[str, ...] = ()
+    """Why the run goes on inexactly."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import fields
 from math import nan
+from typing import Any
 
+from ..core._signature import name_of
 from ..tree._paths import fresh
 from ._report import Report
 from ._rows import Row
+from ._setup import Setup
 from ._state import Loop, LoopState, World
 from ._totals import Means
 
-__all__ = ["report_of", "row_of"]
+__all__ = ["report_of", "row_of", "setup_of"]
+
+_APART = ("train", "wanted", "validation", "resume", "params")
+"""The fields of a plan that are no plain options."""
 
 
 def report_of(loop: Loop, state: LoopState, world: World) -> Report:
@@ -39,6 +47,7 @@ def report_of(loop: Loop, state: LoopState, world: World) -> Report:
         resumed_from_epoch=origin.resumed_from_epoch,
         checkpoints=tuple(writer.written) if writer else (),
         policy=writer.policy.to_dict() if writer else None,
+        setup=setup_of(loop),
         params=fresh(train.params),
         opt_state=fresh(train.opt_state),
         best_params=None if state.best_params is None else fresh(state.best_params),
@@ -60,3 +69,33 @@ def row_of(state: LoopState, epoch: int, seconds: float, timed: int, train: Mean
         seconds=seconds,
         timed=timed,
     )
+
+
+def setup_of(loop: Loop) -> Setup:
+    """Return how a run was set up."""
+    plan, origin, monitor = loop.plan, loop.origin, loop.monitor
+    options = {each.name: _plain(getattr(plan, each.name)) for each in fields(plan) if each.name not in _APART}
+    kind = "inexact" if origin.differences else "exact"
+    return Setup(
+        train=repr(plan.train),
+        validation={name: repr(data) for name, data in plan.validation.items()},
+        optimizer=loop.trainer.optimizer.name,
+        monitor_metric=None if monitor.metric is None else name_of(monitor.metric),
+        min_delta=monitor.min_delta,
+        resume_source=origin.source,
+        resume_kind="fresh" if origin.source is None else kind,
+        differences=origin.differences,
+        params_given=plan.params is not None,
+        options=options,
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Return an option as a value that JSON has a form for."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(name): _plain(one) for name, one in value.items()}
+    if hasattr(value, "tolist"):  # a key as the seed
+        return value.tolist()
+    return name_of(value) if callable(value) else str(value).removeprefix("mlx.core.")

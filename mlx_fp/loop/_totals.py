@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import isfinite, nan
-from typing import Any, NamedTuple, SupportsFloat
+from typing import Any, NamedTuple
 
 from ..core._errors import located, unknown
 from ..core._frozen import FrozenDict
-from ..core._signature import name_of
+from ..core._signature import name_of, returned_number
 from ..core._types import Array, State
 from ..data import Dataset
 from ..task._folds import Metric
@@ -249,8 +249,5 @@ def _reduced(read: Read, mean: float, reduce: Reducer) -> float:
     if callable(reduce):
         with located(reducer=name_of(reduce)):
             given = reduce((read.counted or Series()).values())
-        if not isinstance(given, SupportsFloat):
-            kind = "None" if given is None else type(given).__name__
-            raise TypeError(f"reducer {name_of(reduce)!r} returns a number for a list of losses; it returned {kind}")
-        return float(given)
+        return returned_number(given, f"reducer {name_of(reduce)!r} returns a number for a list of losses")
     return {"mean": mean, "sum": read.total, "last": read.last}[reduce]

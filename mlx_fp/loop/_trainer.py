@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,7 +21,6 @@ from ..task._task import Task, as_task
 from ._hook import Hook
 from ._monitor import Monitor
 from ._plan import checked_options, merged
-from ._rows import Row
 
 __all__ = [
     "Trainer",
@@ -81,10 +81,15 @@ def checked_trainer(target: Any, taker: str) -> Trainer:
     return target
 
 
+def _verb(name: str, change: Verb) -> Verb:
+    """Return a verb that takes nothing but a trainer; its name is for the error."""
+    return lambda target: change(checked_trainer(target, name))
+
+
 def with_optimizer(optimizer: Optimizer) -> Verb:
     """Train with another optimiser."""
     given = checked(optimizer, "a trainer")
-    return lambda target: replace(target, optimizer=given)
+    return _verb("with_optimizer", lambda target: replace(target, optimizer=given))
 
 
 def with_step(make: Callable[..., Step]) -> Verb:
@@ -102,7 +107,7 @@ def with_step(make: Callable[..., Step]) -> Verb:
     """
     if not callable(make):
         raise TypeError(f"with_step takes a function that makes a step; got {make!r}")
-    return lambda target: replace(target, step=make)
+    return _verb("with_step", lambda target: replace(target, step=make))
 
 
 def with_hooks(*hooks: Hook) -> Verb:
@@ -110,7 +115,7 @@ def with_hooks(*hooks: Hook) -> Verb:
     odd = [h for h in hooks if not isinstance(h, Hook)]
     if odd:
         raise TypeError(f"with_hooks takes hooks, made by `fold` or `hook`; got {odd[0]!r}")
-    return lambda target: replace(target, hooks=(*target.hooks, *hooks))
+    return _verb("with_hooks", lambda target: replace(target, hooks=(*target.hooks, *hooks)))
 
 
 def with_metrics(*metrics: Metric) -> Verb:
@@ -125,13 +130,16 @@ def with_metrics(*metrics: Metric) -> Verb:
     def added(target: Trainer) -> Trainer:
         return replace(target, task=replace(target.task, metrics=checked_metrics((*target.task.metrics, *given))))
 
-    return added
+    return _verb("with_metrics", added)
 
 
 def monitor(
-    name: str, *, mode: str | None = None, min_delta: float = 0.0, metric: Callable[[Row], float] | None = None
+    name: str, *, mode: str | None = None, min_delta: float = 0.0, metric: Callable[..., float] | None = None
 ) -> Verb:
-    """Watch a figure of a row, such as `val_loss`, or the value of a function of the row, `metric`.
+    """Watch a figure of a row, such as `val_loss`, or the value of a function, `metric`.
+
+    The function is given the row, and, where it names `losses`, the list of the losses of the epoch's steps so far, as
+    `report.losses` has them: `lambda row, losses: max(losses)`. Those need `keep_losses=True`, the default.
 
     Each validation is judged; a figure of training is judged at the end of each epoch.
 
@@ -146,11 +154,11 @@ def monitor(
     'max'
     """
     given = Monitor(name, mode, min_delta, metric)
-    return lambda target: replace(target, monitor=given)
+    return _verb("monitor", lambda target: replace(target, monitor=given))
 
 
 def checkpoints(
-    path: str | Callable[..., Any],
+    path: str | os.PathLike[str] | Callable[..., Any],
     *,
     best: bool = False,
     every: int | None = 1,
@@ -159,6 +167,9 @@ def checkpoints(
     keep_best: int = 1,
     background: bool = False,
     trainable_only: bool = False,
+    latest: bool = False,
+    bundle: bool = False,
+    user: Mapping[str, Any] | None = None,
 ) -> Verb:
     """Write checkpoints: after every `every`-th epoch, every `every_steps` steps, and with `best` each best evaluation.
 
@@ -173,9 +184,13 @@ def checkpoints(
             `fit` returns when the last is on disk.
         trainable_only: leave frozen weights out of the files. A run that goes on takes them from `params=`, or from the
             model's `init` where the seed gives the same.
+        latest: `latest.safetensors`, or `.npz`, in the folder of the files always holds the newest checkpoint.
+        bundle: `bundle.json` in that folder is the run bundle, written at the end of a run, before `after_fit` hooks.
+        user: numbers, texts, None, or lists and dicts of these, for the metadata of each file and for the bundle.
 
     Raises:
         ValueError: bad options, a path that could not be made, or one for checkpoints that are all to be kept.
+        TypeError: a flag is not True or False, or `user` has another value; the error names the place.
 
     >>> from mlx_fp import classification, nn
     >>> pipe(trainer(nn.linear(4, 2), classification()), checkpoints("runs/ep-{epoch}", keep_last=3)).policy.folder
@@ -185,8 +200,9 @@ def checkpoints(
     ValueError: unknown field 'epohc': did you mean 'epoch'? known: epoch, next_epoch, step, monitor, ...
     """
     template = path if callable(path) else as_template(path)
-    policy = Policy(template, best, every, every_steps, keep_last, keep_best, background, trainable_only)
-    return lambda target: replace(target, policy=policy)
+    ways = (best, every, every_steps, keep_last, keep_best, background, trainable_only, latest, bundle, user)
+    policy = Policy(template, *ways)
+    return _verb("checkpoints", lambda target: replace(target, policy=policy))
 
 
 def with_options(**options: Any) -> Verb:
@@ -199,7 +215,7 @@ def with_options(**options: Any) -> Verb:
     3
     """
     checked_options(options)  # an error now and not when the run starts
-    return lambda target: replace(target, options=merged(target.options, options))
+    return _verb("with_options", lambda target: replace(target, options=merged(target.options, options)))
 
 
 def with_named(registry: Registry, name: str, **options: Any) -> Verb:
@@ -213,7 +229,7 @@ def with_named(registry: Registry, name: str, **options: Any) -> Verb:
     verb = registry[name](**options) if options else registry[name]
 
     def applied(target: Trainer) -> Trainer:
-        made = verb(target)
+        made = verb(checked_trainer(target, "with_named"))
         if not isinstance(made, Trainer):
             raise TypeError(f"the {registry.kind} {name!r} gave no trainer but {made!r}: does it take options?")
         return made

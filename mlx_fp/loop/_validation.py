@@ -147,12 +147,14 @@ def _judged(
     if (train is not None or loop.judges_validation) and not state.moving.requests.diverged:
         if train is None:
             state, train = _needed_means(loop, state)
-        value = loop.monitor.value(row_of(state, epoch, 0.0, 0, train, validation))
+        sums = state.moving.sums
+        row = row_of(state, epoch, 0.0, 0, train, validation)
+        value = loop.monitor.value(row, lambda: sums.losses.newest(sums.updates))
         standing, improved = _verdict(loop, state, value, epoch)
     figures = (validation.loss, validation.named(), validation.batches)
-    row = Evaluation(epoch, state.steps, *figures, value, improved, standing.stale)
+    verdict = Evaluation(epoch, state.steps, *figures, value, improved, standing.stale)
     best = params if improved and loop.plan.keep_best else state.best_params
-    return replace(state, evaluations=(*state.evaluations, row), standing=standing, best_params=best)
+    return replace(state, evaluations=(*state.evaluations, verdict), standing=standing, best_params=best)
 
 
 def _verdict(loop: Loop, state: LoopState, value: float | None, epoch: int) -> tuple[Standing, bool]:

@@ -16,8 +16,11 @@ from ._files import digest, write_whole
 
 __all__ = ["SCHEMA", "bundle", "is_bundle", "read_bundle", "save_bundle"]
 
-SCHEMA = "mlx_fp.bundle/1"
-"""The kind and version of the file."""
+SCHEMA = "mlx_fp.bundle/2"
+"""The kind and version of the files that are written now."""
+
+OLDER = "mlx_fp.bundle/1"
+"""The schema whose reports do not say how the run was set up."""
 
 PARTS = {"report": dict, "settings": dict, "environment": dict, "user": dict}
 
@@ -93,7 +96,7 @@ def read_bundle(path: str | os.PathLike[str]) -> dict[str, Any]:
         read = json.loads(source.read_bytes())
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{os.fspath(path)} is no run bundle: {error}") from None
-    if not isinstance(read, dict) or read.get("schema") != SCHEMA:
+    if not isinstance(read, dict) or read.get("schema") not in (SCHEMA, OLDER):
         found = read.get("schema") if isinstance(read, dict) else type(read).__name__
         raise ValueError(f"{os.fspath(path)} is no run bundle of schema {SCHEMA!r}; its schema is {found!r}")
     for part, kind in PARTS.items():
@@ -104,7 +107,7 @@ def read_bundle(path: str | os.PathLike[str]) -> dict[str, Any]:
         isinstance(checkpoint, dict) and all(isinstance(checkpoint.get(key), str) for key in ("path", "sha256"))
     ):
         raise ValueError(f"{os.fspath(path)} is a run bundle whose checkpoint has no path and SHA-256")
-    return {"checkpoint": None, **_numbers(read), "folder": str(source.parent)}
+    return {"checkpoint": None, **_migrated(_numbers(read)), "folder": str(source.parent)}
 
 
 def is_bundle(path: str | os.PathLike[str]) -> bool:
@@ -130,6 +133,15 @@ def environment() -> dict[str, str | None]:
     """
     packages = {name.replace("-", "_"): _version(name) for name in ("mlx-fp", "mlx")}
     return {**packages, "python": platform.python_version(), "platform": platform.platform(), **_device()}
+
+
+def _migrated(read: dict[str, Any]) -> dict[str, Any]:
+    """Return a bundle of an older schema as one of this: its report has a setup, of which nothing is known.
+
+    >>> _migrated({"schema": OLDER, "report": {"rows": []}})
+    {'schema': 'mlx_fp.bundle/2', 'report': {'rows': [], 'setup': None}}
+    """
+    return {**read, "schema": SCHEMA, "report": {**read["report"], "setup": None}} if read["schema"] == OLDER else read
 
 
 def _relative(file: Path, beside: Path) -> str:

@@ -15,7 +15,7 @@ from typing import BinaryIO
 from ..core._user_path import user_path
 from ._file_lock import LOCKS, hold
 
-__all__ = ["TEMPORARY", "begun", "digest", "make_folder", "sweep", "write_whole"]
+__all__ = ["TEMPORARY", "begun", "digest", "make_folder", "same_as", "sweep", "write_whole"]
 
 TEMPORARY = ".mlx_fp-tmp"
 """What the names of folders end in, in which a file is being written."""
@@ -57,6 +57,21 @@ def begun(path: Path) -> BinaryIO:
     """Make a file that is not there, and open it for writing."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     return os.fdopen(os.open(path, flags, 0o666), "wb")
+
+
+def same_as(path: Path, new: Path) -> None:
+    """Give a whole file a second name, or copy it where the file system has no second names.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> same_as(write_whole(folder / "a", b"one"), folder / "b")
+    >>> (folder / "b").read_bytes()
+    b'one'
+    """
+    try:
+        os.link(os.path.realpath(path), new)
+    except OSError:
+        shutil.copyfile(path, new)
 
 
 def make_folder(folder: Path) -> None:

@@ -33,8 +33,9 @@ from mlx_fp.store._checkpoint import peek
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX files")
 SUFFIXES = (".safetensors", ".npz")
-CALLS = ("open", "mkdir", "rmdir", "chmod", "fsync", "replace", "unlink")
-NUMBERED, CONSTANT = "ep-{epoch}", "last"
+CALLS = ("open", "mkdir", "rmdir", "chmod", "fsync", "link", "replace", "unlink")
+NUMBERED, CONSTANT, LATEST = "ep-{epoch}", "last", "at-{epoch}"
+"""Templates; files of the third have the newest state in `latest` too."""
 
 
 @contextmanager
@@ -104,7 +105,7 @@ def train(folder, template, *, epochs=3, resume=None, told=lambda event: None):
     target = pipe(
         fp.trainer(nn.linear(3, 2), fp.classification()),
         fp.with_optimizer(optim.adam(0.1)),
-        fp.checkpoints(folder / template, keep_last=keep),
+        fp.checkpoints(folder / template, keep_last=keep, latest=template == LATEST),
         fp.on("after_checkpoint", told),
     )
     batches = [(rows, mx.array([0, 1, 0, 1])) for rows in x]
@@ -154,8 +155,9 @@ def judge(folder, template, acked, verdict):
     left = [name for name in names(folder) if not is_left(name)] if folder.is_dir() else []
     steps = [fp.load(folder / name).metadata["step"] for name in left]
     told = acked.read_text() if acked.exists() else ""
+    latest = fp.load(folder / "latest").metadata["step"] if "latest.safetensors" in left else 0
     end = train(folder, template, resume="latest")
-    found = {"newest": max(steps, default=0), "acked": int(told or 0), "files": len(left), "left": names(folder)}
+    found = {"newest": max(steps, default=0), "acked": int(told or 0), "latest": latest, "left": names(folder)}
     verdict.write_text(json.dumps({**found, "end": numbers(end.params)}))
 
 
@@ -175,7 +177,7 @@ def kill_everywhere(folder, template):
 
 
 @POSIX
-@pytest.mark.parametrize("template", [NUMBERED, CONSTANT])
+@pytest.mark.parametrize("template", [NUMBERED, CONSTANT, LATEST])
 def test_a_kill_at_any_call_loses_nothing_acknowledged(template, tmp_path):
     printed = run_call(__file__, f"kill_everywhere({str(tmp_path)!r}, {template!r})")
     *killed, alone = [json.loads(line) for line in printed.splitlines()]
@@ -184,6 +186,7 @@ def test_a_kill_at_any_call_loses_nothing_acknowledged(template, tmp_path):
     assert {one["newest"] for one in killed} == {0, 2, 4, 6}
     for point, one in enumerate(killed):
         assert one["newest"] >= one["acked"], point
+        assert template != LATEST or one["latest"] >= one["acked"], point
         assert one["end"] == alone["end"], point
         assert_same_files(one["left"], alone["left"])
 
@@ -342,7 +345,7 @@ def test_the_model_of_a_power_cut_sees_a_missing_flush(tmp_path):
 
 
 @LINUX
-@pytest.mark.parametrize("template", [NUMBERED, CONSTANT])
+@pytest.mark.parametrize("template", [NUMBERED, CONSTANT, LATEST])
 def test_a_power_cut_during_a_run_loses_nothing_acknowledged(template, tmp_path):
     (tmp_path / "disk").mkdir()
     disk, acked, seen = Disk(tmp_path / "disk"), [0], []
@@ -364,6 +367,8 @@ def test_a_power_cut_during_a_run_loses_nothing_acknowledged(template, tmp_path)
                     (tmp_path / "one.safetensors").write_bytes(content)
                     known[content] = fp.load(tmp_path / "one").metadata["step"]
             assert max((known[content] for content in files), default=0) >= least
+            latest = [known[content] for path, content in state if Path(path).name == "latest.safetensors"]
+            assert template != LATEST or max(latest, default=0) >= least
     assert acked == [0, 2, 4, 6]
     assert set(known.values()) == {2, 4, 6}
 
@@ -419,14 +424,15 @@ def test_a_failing_call_is_an_error_that_says_where_and_leaves_a_whole_file_alon
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO], ids=["full", "broken"])
-def test_after_a_failing_call_a_run_goes_on_to_the_same_end(number, tmp_path):
-    alone = train(tmp_path / "alone", NUMBERED)
-    calls = counted(lambda: train(tmp_path / "counted", NUMBERED))
+@pytest.mark.parametrize("template", [NUMBERED, LATEST])
+def test_after_a_failing_call_a_run_goes_on_to_the_same_end(template, number, tmp_path):
+    alone = train(tmp_path / "alone", template)
+    calls = counted(lambda: train(tmp_path / "counted", template))
     for point, call in enumerate(calls):
         folder = tmp_path / str(point)
-        error = failed(lambda folder=folder: train(folder, NUMBERED), point, number)
+        error = failed(lambda folder=folder: train(folder, template), point, number)
         assert error is None or (error.errno == number and error.filename), call
-        again = train(folder, NUMBERED, resume="latest")
+        again = train(folder, template, resume="latest")
         assert_same_bits(again.params, alone.params)
         assert_same_bits(again.opt_state, alone.opt_state)
         assert_same_files(names(folder), names(tmp_path / "alone"))

@@ -32,7 +32,9 @@ def test_artifacts_are_a_section_with_settings(tmp_path):
 
 
 def test_artifacts_may_be_a_verb(tmp_path):
-    fp.run(quiet=True)(made(artifacts=fp.checkpoints(tmp_path / "{step}")))
+    target = made(artifacts=fp.checkpoints(tmp_path / "{step}"))
+    assert "seed" in fp.settings(target)
+    fp.run(quiet=True)(fp.override({"seed": 3})(target))
     assert (tmp_path / "4.safetensors").exists()
     with pytest.raises(TypeError, match="artifacts are a verb"):
         made(artifacts="runs")

@@ -173,8 +173,72 @@ def test_a_figure_of_the_loss_has_no_direction_until_a_mode_gives_it_one(name):
 
 @pytest.mark.parametrize(("given", "kind"), [(None, "None"), ({"a": 1}, "dict"), ("good", "str")])
 def test_a_function_of_the_row_that_returns_no_number_is_an_error(given, kind):
-    with pytest.raises(TypeError, match=f"monitor 'mine' watches returns a number for each row; it returned {kind}"):
-        run([1.0], fp.monitor("mine", metric=lambda row: given))
+    def spread(row):
+        return given
+
+    words = f"'spread', which monitor 'mine' watches, returns a number for each row; it returned {kind}"
+    with pytest.raises(TypeError, match=words):
+        run([1.0], fp.monitor("mine", metric=spread))
+
+
+# the losses of the epoch
+
+STEPS = [[3.0, 9.0, 1.0], [5.0, 2.0, 4.0]]
+"""The losses of the steps of two epochs."""
+
+
+def peak(*verbs, metric=lambda row, losses: max(losses), epochs=2, task=batch_mean, **options):
+    """A run whose monitor is a function of the losses of each epoch."""
+    train = data.stream(lambda epoch: [mx.full((2, 1), loss) for loss in STEPS[epoch]])
+    target = pipe(fp.trainer(nn.linear(1, 1), task), fp.monitor("peak", metric=metric), *verbs)
+    return fp.fit(train, epochs=epochs, quiet=True, **options)(target)
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        lambda row, losses: max(losses),
+        lambda losses: max(losses),
+        lambda losses, row: max(losses) + 0 * row.epoch,
+        lambda r, *, losses: max(losses),
+    ],
+)
+def test_a_function_may_name_the_losses_of_the_epoch(metric):
+    report = peak(metric=metric)
+    assert [row.monitor_value for row in report.rows] == [9.0, 5.0]
+    assert (report.best_value, report.best_epoch) == (5.0, 1)
+
+
+def test_a_function_that_is_judged_within_an_epoch_gets_the_losses_so_far():
+    seen = []
+    peak(metric=lambda row, losses: seen.append(losses) or len(losses), validation=[mx.ones((2, 1))], validate_every=2)
+    assert seen == [[3.0, 9.0], [5.0], [5.0, 2.0, 4.0]]
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3, 4, 5])
+def test_a_run_that_is_cut_within_an_epoch_judges_the_losses_of_all_of_it(cut, tmp_path):
+    policy = fp.checkpoints(tmp_path / "{step}", every=None, every_steps=1)
+    stop = fp.on("after_step", lambda e: fp.Stop("cut", final=False) if e.step == cut - 1 else None)
+    peak(policy, stop)
+    assert [row.monitor_value for row in peak(policy, resume="latest").rows] == [9.0, 5.0]
+
+
+def test_losses_that_are_not_kept_are_an_error_before_the_first_step(tmp_path):
+    words = "monitor 'peak' takes the losses of steps, and keep_losses=False drops them"
+    with pytest.raises(ValueError, match=words):
+        peak(keep_losses=False)
+    assert len(peak(metric=lambda row: row.epoch_loss, keep_losses=False).rows) == 2
+    policy = fp.checkpoints(tmp_path / "{step}", every=1, every_steps=1)
+    stop = fp.on("after_step", lambda e: fp.Stop("cut", final=False) if e.step == 3 else None)
+    peak(policy, stop, metric=lambda row: row.epoch_loss, keep_losses=False)
+    with pytest.raises(ValueError, match=r"and .*4\.safetensors lacks those of the first 1 of its epoch"):
+        peak(policy, resume="latest")
+    assert peak(policy, resume=tmp_path / "3").rows[1].monitor_value == 5.0
+
+
+def test_a_function_that_requires_something_else_is_refused_when_it_is_given():
+    with pytest.raises(TypeError, match=r"monitor function '<lambda>' requires 'lossess'.* \(did you mean 'losses'"):
+        fp.monitor("peak", metric=lambda row, lossess: 0.0)
 
 
 def test_the_task_says_what_to_watch_where_nothing_else_does():

@@ -182,3 +182,20 @@ def test_freezing_a_trainer_leaves_the_first_one_alone():
 def test_a_freeze_that_matches_nothing_names_the_nearest():
     with pytest.raises(KeyError, match="bdoy"):
         fp.freeze("bdoy")(fp.trainer(BODY, fp.classification()))
+
+
+@pytest.mark.parametrize(
+    ("name", "verb"),
+    [
+        ("with_optimizer", fp.with_optimizer(optim.sgd(0.1))),
+        ("with_hooks", fp.on("after_epoch", print)),
+        ("with_metrics", fp.with_metrics(fp.metrics.top_k(2))),
+        ("monitor", fp.monitor("loss")),
+        ("checkpoints", fp.checkpoints("runs/{epoch}")),
+        ("with_options", fp.with_options(epochs=2)),
+        ("with_step", fp.with_step(fp.train_step)),
+    ],
+)
+def test_a_verb_says_that_it_takes_a_trainer(name, verb):
+    with pytest.raises(TypeError, match=rf"{name} takes a trainer; got Layer: fp.trainer\(model, task\) makes one"):
+        verb(nn.linear(4, 2))

@@ -59,7 +59,7 @@ def test_a_report_comes_back(tmp_path):
     read = fp.read_bundle(path)
     assert read["report"] == made.to_dict()
     assert (read["settings"], read["user"], read["checkpoint"]) == ({"seed": 0}, {"note": "first"}, None)
-    assert read["schema"] == SCHEMA == "mlx_fp.bundle/1"
+    assert read["schema"] == SCHEMA == "mlx_fp.bundle/2"
 
 
 @given(st.dictionaries(st.text(max_size=5), PLAIN, max_size=4))
@@ -209,11 +209,11 @@ def test_a_checkpoint_that_is_not_there_is_an_error_and_nothing_is_written(tmp_p
 # what is refused
 
 
-@pytest.mark.parametrize("schema", ["mlx_fp.bundle/2", "other/1", None, 1, ...])
+@pytest.mark.parametrize("schema", ["mlx_fp.bundle/3", "other/1", None, 1, ...])
 def test_another_schema_is_refused_by_name(tmp_path, schema):
     path = written(tmp_path / "run.json", schema=schema)
     shown = None if schema is ... else schema
-    with pytest.raises(ValueError, match=rf"run\.json is no run bundle of schema 'mlx_fp\.bundle/1'; .* is {shown!r}"):
+    with pytest.raises(ValueError, match=rf"run\.json is no run bundle of schema 'mlx_fp\.bundle/2'; .* is {shown!r}"):
         fp.read_bundle(path)
 
 
@@ -271,3 +271,45 @@ def test_a_bundle_that_does_not_name_a_checkpoint_has_none(tmp_path):
 def test_functions_among_settings_are_given_by_their_names(tmp_path):
     path = fp.save_bundle(tmp_path / "run.json", settings={"rate": len, "seed": 0})({"rows": []})
     assert fp.read_bundle(path)["settings"] == {"rate": "len", "seed": 0}
+
+
+# older schemas
+
+GOLDEN = Path(__file__).parent / "golden" / "bundles"
+PINNED = {
+    "schema-1.json": "ff9fc89a969943d4f6a77758a873b4b98876564a8212159b08468395aa1cbe26",
+    "schema-2.json": "9d2e512b49c6b42786a9ebc18f782e61722d73fdfe31bda213a0f1be826d06a4",
+}
+"""The files of each schema, written once when it was new, and their SHA-256."""
+
+
+@pytest.mark.parametrize("name", PINNED)
+def test_a_bundle_of_every_schema_is_the_one_that_was_written_then_and_is_read(name):
+    assert hashlib.sha256((GOLDEN / name).read_bytes()).hexdigest() == PINNED[name]
+    read = fp.read_bundle(GOLDEN / name)
+    assert (read["schema"], read["settings"]) == (SCHEMA, {"seed": 3, "rate": "len"})
+    assert (read["user"]["note"], read["user"]["odd"]) == ("ä", [math.inf, "nan"])
+    assert (read["report"]["monitor_name"], read["report"]["best_value"], len(read["report"]["rows"])) == (
+        "val_accuracy",
+        0.5,
+        2,
+    )
+    assert (
+        hashlib.sha256((GOLDEN / read["checkpoint"]["path"]).read_bytes()).hexdigest() == read["checkpoint"]["sha256"]
+    )
+    setup = read["report"]["setup"]
+    assert setup is None if name == "schema-1.json" else setup["options"]["seed"] == 3
+
+
+def test_every_golden_bundle_is_pinned():
+    assert sorted(path.name for path in GOLDEN.iterdir()) == sorted(PINNED)
+
+
+def test_a_run_goes_on_from_a_bundle_of_an_older_schema(tmp_path):
+    first = report(fp.checkpoints(tmp_path / "ep-{epoch}"))
+    path = fp.save_bundle(tmp_path / "run.json", checkpoint=first.checkpoints[-1])(first)
+    older = json.loads(path.read_text())
+    del older["report"]["setup"]
+    path.write_text(json.dumps({**older, "schema": "mlx_fp.bundle/1"}))
+    again = report(epochs=3, resume=path)
+    assert (again.start_epoch, again.losses) == (2, report(epochs=3).losses)
