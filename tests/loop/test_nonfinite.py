@@ -76,6 +76,24 @@ def test_a_step_that_is_skipped_leaves_no_trace_but_its_loss():
     assert optim.reading("skipped")(skipped.opt_state).item() == 4
 
 
+def test_metrics_do_not_count_a_step_that_is_skipped():
+    def mse(train):
+        target = fp.trainer(nn.linear(3, 1), fp.regression(), optimizer=optim.sgd(1e-2))
+        return pipe(target, fp.fit(train, nonfinite="skip", quiet=True)).rows[0].mse
+
+    assert mse(batches(1, 4)) == pytest.approx(mse([GOOD[i] for i in (0, 2, 3, 5)]))
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_an_update_on_several_batches_is_told_by_its_step_and_its_first_batch(resume, tmp_path):
+    saved = fp.checkpoints(tmp_path / "{step}", every_steps=1)
+    with pytest.raises(FloatingPointError, match="the loss is nan at step 5, batch 4 of the epoch"):
+        fit(data.stream(lambda epoch: batches(5) if epoch else GOOD), saved, epochs=2, accumulate=2)
+    if resume:
+        with pytest.raises(FloatingPointError, match="the loss is nan at step 5, batch 4 of the epoch"):
+            fit(batches(5), epochs=2, accumulate=2, resume=tmp_path / "4")
+
+
 def test_skipping_resumes_to_the_same_bits(tmp_path):
     alone = fit(batches(1, 4), nonfinite="skip", epochs=3)
     fit(batches(1, 4), fp.checkpoints(tmp_path / "{step}", every_steps=1), nonfinite="skip", epochs=2)
