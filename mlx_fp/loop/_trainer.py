@@ -70,8 +70,8 @@ def trainer(model: Any, task: Any, *, optimizer: Optimizer | None = None) -> Tra
     >>> trainer(nn.linear(4, 2), classification()).optimizer
     adamw
     """
-    made = Trainer(as_layer(model, "a trainer's model"), as_task(task), adamw(1e-3))
-    return made if optimizer is None else with_optimizer(optimizer)(made)
+    chosen = adamw(1e-3) if optimizer is None else checked(optimizer, "a trainer")
+    return Trainer(as_layer(model, "a trainer's model"), as_task(task), chosen)
 
 
 def checked_trainer(target: Any, taker: str) -> Trainer:

@@ -10,11 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import mlx.nn as mlx_nn
-
 from ..compile import rng
 from ..core._errors import unknown
-from ..core._mlx import mx
+from ..core._mlx import mlx_nn, mx
 from ..core._signature import arguments, check_types, name_of, signature_of
 from ..core._types import Params
 from ..core.backend import in_use

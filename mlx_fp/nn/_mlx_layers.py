@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ParamSpec, overload
 
-import mlx.nn as mlx_nn
-
+from ..core._mlx import mlx_nn
 from ..core._signature import arguments
 from ..core._types import Array
 from ..tree._flattening import as_arrays

@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import mlx.optimizers as mlx_optimizers
 from toolz import compose_left
 
-from ..core._mlx import mx, utils
+from ..core._mlx import mlx_optimizers, mx, utils
 from ..core._options import check_options
 from ..core._signature import arguments, signature_of
 from ..core._types import Array, Params, State, Tree
