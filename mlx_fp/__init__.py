@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from .loop._hook import hook_states as hook_states
     from .loop._monitor import Monitor as Monitor
     from .loop._plateau import plateau as plateau
+    from .loop._predict import predict as predict
     from .loop._report import Report as Report
     from .loop._stopping import early_stop as early_stop
     from .loop._stopping import stop_on_divergence as stop_on_divergence
@@ -113,6 +114,7 @@ _NAMES = {
     ".loop._hook": ("Replace", "Save", "Stop", "Validate", "emit", "fold", "hook", "hook_states"),
     ".loop._monitor": ("Monitor",),
     ".loop._plateau": ("plateau",),
+    ".loop._predict": ("predict",),
     ".loop._report": ("Report",),
     ".loop._stopping": ("early_stop", "stop_on_divergence"),
     ".loop._trainer": (

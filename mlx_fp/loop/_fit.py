@@ -13,7 +13,7 @@ from ..data import Splits, as_dataset
 from ..nn._layer import check_given
 from ..step._evaluate import eval_step
 from ._driving import drive
-from ._evaluation import Evaluated, evaluated
+from ._evaluation import Evaluated, evaluated, held_out
 from ._event import EVENTS, Event
 from ._plan import Options, checked_options, merged, plan, shaped
 from ._progress import progress
@@ -104,11 +104,7 @@ def evaluate(
     >>> evaluate([mx.ones((2, 3))], params=params)(trainer(model, lambda m, x: m(x).mean()))
     {'loss': 3.0}
     """
-    if isinstance(test, Splits):
-        if test.test is None:
-            raise ValueError("evaluate reads the test split, and these splits have none")
-        test = test.test
-    data = as_dataset(test)
+    data = held_out(test, "evaluate")
 
     def evaluated_on(target: Trainer) -> dict[str, float]:
         task = checked_trainer(target, "evaluate").task

@@ -158,7 +158,12 @@ def shapes(target: Layer) -> Params:
 
 
 def check_given(target: Layer, params: Params) -> None:
-    """Raise ValueError unless given parameters are the layer's own: paths, shapes and containers."""
+    """Raise ValueError unless given parameters are the layer's own: paths, shapes and containers; TypeError for none.
+
+    A record that has parameters is none.
+    """
+    if hasattr(params, "params"):
+        raise TypeError(f"{target.name} takes a tree of parameters; of this {type(params).__name__}, `.params`")
     tree = shapes(target)
     own, came = ({path: _shape(leaf) for path, leaf in flat(one).items()} for one in (tree, params))
     odd = [path for path in own | came if own.get(path, ...) != came.get(path, ...)]
@@ -186,7 +191,7 @@ def predictor(params: Params, *, compile: bool = False) -> Callable[[Layer], Cal
     """
 
     def bound(target: Layer) -> Callable[..., Any]:
-        check_given(target, params)
+        check_given(checked(target, "predictor"), params)
 
         def run(params: Params, xs: tuple[Any, ...], kw: dict[str, Any]) -> Any:
             return target.apply.run(params, xs, kw, False)[0]
