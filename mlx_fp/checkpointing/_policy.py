@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core._errors import is_count, unknown
+from ..core._pickling import Picklable
 from ..core._signature import name_of, named
 from ..core._user_path import user_path
 from ..store._checkpoint import OTHERS, suffixed
@@ -40,7 +41,7 @@ _OTHER = {
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(Picklable):
     """Where checkpoints are written, when, and which of them stay; the verb `checkpoints` makes one.
 
     A file belongs to a policy where the policy, given what the file's metadata say, names that very file.

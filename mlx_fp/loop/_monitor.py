@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..core._errors import unknown
+from ..core._pickling import Picklable
 from ._rows import Row
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ _MODES = ("min", "max")
 
 
 @dataclass(frozen=True, slots=True)
-class Monitor:
+class Monitor(Picklable):
     """A figure of a row by name, or a function of the row as `metric`; whether less or more of it is better.
 
     Without `mode` it is as the metric of that name says, once a run knows its metrics, and "min" for a loss and for a

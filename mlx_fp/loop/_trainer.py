@@ -8,6 +8,7 @@ from typing import Any
 
 from ..checkpointing._policy import Policy, as_template
 from ..core._frozen import freeze_field
+from ..core._pickling import Picklable
 from ..core._registry import Registry
 from ..nn._layer import Layer
 from ..nn._lift import as_layer
@@ -43,7 +44,7 @@ Verb = Callable[["Trainer"], "Trainer"]
 
 
 @dataclass(frozen=True, slots=True)
-class Trainer:
+class Trainer(Picklable):
     """What to train, for what, how, and who listens; the verbs of this module return changed copies."""
 
     model: Layer

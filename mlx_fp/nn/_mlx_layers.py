@@ -135,6 +135,9 @@ class Activation:
     def __repr__(self) -> str:
         return f"nn.{self.__name__}"
 
+    def __reduce__(self) -> str:
+        return self.__name__  # a constant of this module
+
 
 alibi = _lifted(mlx_nn.ALiBi)
 all_to_sharded_linear = _lifted(mlx_nn.AllToShardedLinear)
