@@ -1,25 +1,49 @@
 """Every test starts with the same random stream; doctests find `mx` and `pipe` in their namespace.
 
-Without MLX the tests are skipped, or fail where MLX_FP_REQUIRE_MLX=1.
+Without MLX all tests are skipped but those marked `without_mlx`. With MLX_FP_REQUIRE_MLX=1 the run fails at once.
 """
 
 import os
+import re
 
 import hypothesis
 import pytest
 from toolz import pipe
 
+try:
+    import mlx.core as mx
+except ImportError as error:
+    mx, missing = None, error
+
+WITHOUT = "MLX is not installed: pip install 'mlx-fp[cpu]'"
+
 hypothesis.settings.register_profile("untimed", deadline=None)  # machines are shared, and no test measures time
 hypothesis.settings.load_profile("untimed")
 
 
+def pytest_configure():
+    if mx is None and os.environ.get("MLX_FP_REQUIRE_MLX") == "1":
+        pytest.exit(f"MLX_FP_REQUIRE_MLX=1, and {WITHOUT} ({missing})", returncode=1)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    """Skip a file that imports MLX where it is missing; any other error of an import stays one."""
+    report = yield
+    if mx is None and report.failed and re.search(r"No module named 'mlx['.]", str(report.longrepr)):
+        report.outcome, report.longrepr = "skipped", (str(collector.path), 0, f"Skipped: {WITHOUT}")
+    return report
+
+
+def pytest_collection_modifyitems(items):
+    """Skip each test where MLX is missing, before any fixture of it is made."""
+    for item in items if mx is None else ():
+        if item.get_closest_marker("without_mlx") is None:
+            item.add_marker(pytest.mark.skip(reason=WITHOUT))
+
+
 @pytest.fixture(autouse=True)
 def _mlx(doctest_namespace):
-    try:
-        import mlx.core as mx
-    except ImportError:
-        if os.environ.get("MLX_FP_REQUIRE_MLX") == "1":
-            raise
-        pytest.skip("MLX is not installed: pip install 'mlx-fp[cpu]'")
-    mx.random.seed(0)
-    doctest_namespace.update(mx=mx, pipe=pipe)
+    if mx is not None:
+        mx.random.seed(0)
+        doctest_namespace.update(mx=mx, pipe=pipe)

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from .loop._monitor import Monitor as Monitor
     from .loop._on import on as on
     from .loop._plateau import plateau as plateau
+    from .loop._predict import predict as predict
     from .loop._report import Report as Report
     from .loop._stopping import early_stop as early_stop
     from .loop._stopping import stop_on_divergence as stop_on_divergence
@@ -117,6 +118,7 @@ _NAMES = {
     ".loop._monitor": ("Monitor",),
     ".loop._on": ("on",),
     ".loop._plateau": ("plateau",),
+    ".loop._predict": ("predict",),
     ".loop._report": ("Report",),
     ".loop._stopping": ("early_stop", "stop_on_divergence"),
     ".loop._trainer": (

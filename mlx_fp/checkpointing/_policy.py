@@ -13,6 +13,7 @@ from typing import Any
 from ..core._errors import is_count, located, unknown
 from ..core._frozen import freeze_field
 from ..core._options import FLAG, check_options
+from ..core._pickling import Picklable
 from ..core._plain import check_plain
 from ..core._signature import name_of, named
 from ..core._user_path import user_path
@@ -46,7 +47,7 @@ _OTHER = {
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(Picklable):
     """Where checkpoints are written, when, and which of them stay; the verb `checkpoints` makes one.
 
     A file belongs to a policy where the policy, given what the file's metadata say, names that very file.

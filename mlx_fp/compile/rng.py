@@ -29,13 +29,17 @@ def key(seed: int | Array) -> Array:
     >>> key(7).tolist(), key(key(7)).tolist()
     ([0, 7], [0, 7])
     """
+    check_seed(seed)
+    return seed if isinstance(seed, mx.array) else mx.random.key(seed)
+
+
+def check_seed(seed: object) -> None:
+    """Raise TypeError for a seed that is no int, and ValueError for an array that is no key."""
     if isinstance(seed, mx.array):
         if seed.shape != (2,) or seed.dtype != mx.uint32:
             raise ValueError(f"a random key is a uint32 array of shape (2,); got {seed.dtype} {seed.shape}")
-        return seed
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**64:
+    elif isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**64:
         raise TypeError(f"a seed is an int in [0, 2**64) or a random key; got {seed!r}")
-    return mx.random.key(seed)
 
 
 def run(seed: int | Array, fn: Callable[[], T]) -> tuple[T, Array]:

@@ -1,29 +1,54 @@
-"""The door to MLX: every module that touches an array takes `mx` from here.
+"""The door to MLX: every module that touches an array takes `mx` from here, and so `mlx.nn` and `mlx.optimizers`.
 
-The first import says which extra to install where MLX is missing, and lets the folder `cpu/` prepare MLX on Linux CPUs.
-This is the only place that imports `cpu/`; without that folder MLX is used as it is.
+Where MLX is missing, stand-ins take the place of its modules: the first use says which extra to install. The first
+import lets the folder `cpu/` prepare MLX on Linux CPUs. This is the only place that imports `cpu/`; without that folder
+MLX is used as it is.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
 from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["cpu", "mx", "on_cpu", "utils"]
+from ._absent import Absent
 
-try:
+if TYPE_CHECKING:
     import mlx.core as mx
+    import mlx.nn as mlx_nn
+    import mlx.optimizers as mlx_optimizers
     from mlx import utils
-except ImportError as error:  # no mlx, or the Linux wheel without its backend
-    raise ImportError(
-        "this part of mlx_fp needs MLX: pip install 'mlx-fp[cpu]' on a Linux CPU, 'mlx-fp[cuda12]' or "
-        "'mlx-fp[cuda13]' with an NVIDIA GPU, 'mlx-fp' on macOS"
-    ) from error
+
+__all__ = ["cpu", "mlx_nn", "mlx_optimizers", "mx", "on_cpu", "utils"]
+
+_MODULES = {"mx": "mlx.core", "utils": "mlx.utils", "mlx_nn": "mlx.nn", "mlx_optimizers": "mlx.optimizers"}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a module of MLX when it is first asked for; a stand-in where MLX is not installed."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = _found(_MODULES[name])
+    return value
+
+
+def _found(name: str) -> Any:
+    try:
+        import_module("mlx.core")  # a Linux wheel without its backend fails here
+        return import_module(name)
+    except ImportError as error:
+        return Absent(name, error)
+
+
+if not TYPE_CHECKING:
+    mx, utils = _found("mlx.core"), _found("mlx.utils")
 
 _CPU = __name__.replace("core._mlx", "cpu")
 
 
 def _find_cpu() -> ModuleType | None:
+    if isinstance(mx, Absent):
+        return None
     try:
         return import_module(_CPU)
     except ModuleNotFoundError as error:
@@ -33,7 +58,7 @@ def _find_cpu() -> ModuleType | None:
 
 
 cpu = _find_cpu()
-"""The module that serves Linux CPUs, None where the library comes without it."""
+"""The module that serves Linux CPUs, None where the library comes without it, or without MLX."""
 
 if cpu is not None:
     cpu.prepare()

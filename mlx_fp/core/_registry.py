@@ -10,6 +10,7 @@ from toolz import compose_left, merge
 
 from ._errors import unknown
 from ._frozen import FrozenDict
+from ._pickling import Picklable
 
 __all__ = ["Registry"]
 
@@ -21,7 +22,7 @@ class _Entry:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Registry:
+class Registry(Picklable):
     """A table of values by name; `kind` says of what, in errors.
 
     An entry may extend others: dicts are merged in order, bases first, the entry's own keys last; functions are

@@ -6,8 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
-import mlx.nn as mlx_nn
-
+from ..core._mlx import mlx_nn
 from ..core.backend import Backend
 from ._affinity import restore_affinity
 from ._blas import blas

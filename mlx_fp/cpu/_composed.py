@@ -11,9 +11,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import mlx.nn as mlx_nn
-
-from ..core._mlx import mx
+from ..core._mlx import mlx_nn, mx
 from ..core._types import Array
 
 __all__ = ["MultiHeadAttention", "attention", "cross_entropy", "logsumexp", "softmax"]

@@ -6,51 +6,55 @@ strided path. Here it is computed as `(out, in)` from the start: the same sums, 
 
 from __future__ import annotations
 
-import mlx.nn as mlx_nn
+from collections.abc import Callable
+from functools import cache
+from typing import Any
 
-from ..core._mlx import mx
+from ..core._mlx import mlx_nn, mx
 from ..core._types import Array
 
-__all__ = ["Linear", "dense", "dense_bias"]
+__all__ = ["Linear"]
 
 
-@mx.custom_function
-def dense(x: Array, weight: Array) -> Array:
-    """Return `x @ weight.T`: `(…, in), (out, in) -> (…, out)`."""
-    return x @ weight.T
+@cache
+def _dense() -> Callable[[Array, Array], Array]:
+    """Return the function `x @ weight.T`: `(…, in), (out, in) -> (…, out)`."""
+    product: Any = mx.custom_function(lambda x, weight: x @ weight.T)
+
+    @product.vjp  # type: ignore[untyped-decorator]
+    def backward(primals: tuple[Array, Array], ct: Array, _: Array) -> tuple[Array, Array]:
+        x, weight = primals
+        return (ct @ weight).astype(x.dtype), (_rows(ct).T @ _rows(x)).astype(weight.dtype)
+
+    return product  # type: ignore[no-any-return]
 
 
-@dense.vjp
-def _dense_vjp(primals: tuple[Array, Array], ct: Array, _: Array) -> tuple[Array, Array]:
-    x, weight = primals
-    return (ct @ weight).astype(x.dtype), (_rows(ct).T @ _rows(x)).astype(weight.dtype)
+@cache
+def _dense_bias() -> Callable[[Array, Array, Array], Array]:
+    """Return the function `x @ weight.T + bias`: `(…, in), (out, in), (out,) -> (…, out)`."""
+    product: Any = mx.custom_function(lambda x, weight, bias: mx.addmm(bias, x, weight.T))
 
+    @product.vjp  # type: ignore[untyped-decorator]
+    def backward(primals: tuple[Array, Array, Array], ct: Array, _: Array) -> tuple[Array, Array, Array]:
+        x, weight, bias = primals
+        rows = _rows(ct)
+        return (
+            (ct @ weight).astype(x.dtype),
+            (rows.T @ _rows(x)).astype(weight.dtype),
+            rows.sum(axis=0).astype(bias.dtype),
+        )
 
-@mx.custom_function
-def dense_bias(x: Array, weight: Array, bias: Array) -> Array:
-    """Return `x @ weight.T + bias`: `(…, in), (out, in), (out,) -> (…, out)`."""
-    return mx.addmm(bias, x, weight.T)
-
-
-@dense_bias.vjp
-def _dense_bias_vjp(primals: tuple[Array, Array, Array], ct: Array, _: Array) -> tuple[Array, Array, Array]:
-    x, weight, bias = primals
-    rows = _rows(ct)
-    return (
-        (ct @ weight).astype(x.dtype),
-        (rows.T @ _rows(x)).astype(weight.dtype),
-        rows.sum(axis=0).astype(bias.dtype),
-    )
+    return product  # type: ignore[no-any-return]
 
 
 class Linear(mlx_nn.Linear):
-    """mlx.nn's Linear, run by `dense`; what a lifted Linear, alone or inside a module, computes with."""
+    """mlx.nn's Linear, run by those functions; what a lifted Linear, alone or inside a module, computes with."""
 
     def __call__(self, x: Array) -> Array:
         """Map `(…, in) -> (…, out)`."""
         if "bias" in self:
-            return dense_bias(x, self["weight"], self["bias"])  # type: ignore[return-value]
-        return dense(x, self["weight"])  # type: ignore[return-value]
+            return _dense_bias()(x, self["weight"], self["bias"])
+        return _dense()(x, self["weight"])
 
 
 def _rows(x: Array) -> Array:

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..core._pickling import Picklable
 from ._cursor import START, Cursor, Pass, blame, close, replayed
 from ._view import Order, View
 
@@ -27,7 +28,7 @@ def same(index: int, now: Pass) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class Source(Picklable):
     """Where items come from: `view` of a pass gives them by number, `rows` of a pass reads them from its start on."""
 
     label: str
@@ -39,7 +40,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Operation:
+class Operation(Picklable):
     """A verb `dataset -> dataset`: what it does to an order, to rows, or to both, and to their number.
 
     Without `on_order` it starts the row part of the pipe; without `on_rows` it must come before that part.
@@ -83,7 +84,7 @@ class Operation:
 
 
 @dataclass(frozen=True, slots=True)
-class Dataset:
+class Dataset(Picklable):
     """A source and the operations on it; every `iter()` reads epoch 0 afresh.
 
     `len()` is the number of items of an epoch, TypeError where only reading can tell.

@@ -9,6 +9,7 @@ from typing import Any
 
 from toolz import pipe
 
+from ..core._pickling import Picklable
 from ._cursor import Pass
 from ._dataset import Dataset, Operation, Source
 from ._random import draws, permutation, seeded
@@ -20,7 +21,7 @@ __all__ = ["Splits", "split", "splits"]
 
 
 @dataclass(frozen=True, slots=True)
-class Splits:
+class Splits(Picklable):
     """What to train on, to validate on and to test on; made by `splits`, taken by `fit` and `evaluate`."""
 
     train: Dataset

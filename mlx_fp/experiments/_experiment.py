@@ -24,6 +24,7 @@ from toolz import pipe
 
 from ..core._errors import unknown
 from ..core._frozen import freeze_field
+from ..core._pickling import Picklable
 from ..core._signature import arguments, name_of, signature_of
 from ..data import Splits, as_dataset
 from ..loop._trainer import Trainer, Verb, trainer, with_optimizer
@@ -42,7 +43,7 @@ _OWN = ("epochs", "steps", "seed")
 
 
 @dataclass(frozen=True, slots=True)
-class Experiment:
+class Experiment(Picklable):
     """What to train on what, and how; made by `experiment`, changed by `override`, trained by `run`.
 
     `trainer` and `splits` build what its sections say, anew each time.

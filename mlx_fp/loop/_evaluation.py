@@ -6,12 +6,12 @@ from collections import deque
 from collections.abc import Generator
 from contextlib import closing
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..core._errors import placed_at
 from ..core._mlx import mx
 from ..core._types import Array, Batch, Params, State
-from ..data import Cursor, Dataset
+from ..data import Cursor, Dataset, Splits, as_dataset
 from ..step._evaluate import EvalStep
 from ..step._rows import example_count
 from ..task._folds import values
@@ -31,7 +31,7 @@ from ._totals import (
     wait_for_oldest,
 )
 
-__all__ = ["Evaluated", "evaluated", "names_in_logs"]
+__all__ = ["Evaluated", "evaluated", "held_out", "names_in_logs"]
 
 
 class Evaluated(NamedTuple):
@@ -69,6 +69,19 @@ def evaluated(
                 sums = read(sums, keep=False, leave=in_flight) if sums.queued >= READ_AT_ONCE else sums
         with placed_at(stage="figures"):
             return close(read(sums, keep=False), data, values(step.metrics, state), reduce)
+
+
+def held_out(test: Any, taker: str) -> Dataset:
+    """Return data that were held out: of splits the test split.
+
+    >>> held_out([(1, 2)], "evaluate")
+    source(list of 1)
+    """
+    if isinstance(test, Splits):
+        if test.test is None:
+            raise ValueError(f"{taker} reads the test split, and these splits have none")
+        return test.test
+    return as_dataset(test)
 
 
 def names_in_logs(step: EvalStep, params: Params, data: Dataset) -> list[str]:

@@ -13,12 +13,12 @@ from ..data import Splits, as_dataset
 from ..nn._layer import check_given
 from ..step._evaluate import eval_step
 from ._driving import drive
-from ._evaluation import Evaluated, evaluated
+from ._evaluation import Evaluated, evaluated, held_out
 from ._event import EVENTS, Event
 from ._options import Options, documented
 from ._plan import checked_options, merged, plan, shaped
 from ._progress import progress
-from ._report import Report
+from ._report import Report, params_of
 from ._signals import graceful_stop
 from ._starting import started
 from ._state import World
@@ -123,12 +123,8 @@ def evaluate(
     >>> evaluate([mx.ones((2, 3))], params=params)(trainer(model, lambda m, x: m(x).mean()))
     {'loss': 3.0}
     """
-    if isinstance(test, Splits):
-        if test.test is None:
-            raise ValueError("evaluate reads the test split, and these splits have none")
-        test = test.test
-    data = as_dataset(test)
-    given: Params = params.params if isinstance(params, Report) else params
+    data = held_out(test, "evaluate")
+    given = params_of(params)
 
     def evaluated_on(target: Trainer) -> dict[str, float]:
         task = checked_trainer(target, "evaluate").task

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from ..core._errors import note
 from ..core._options import FLAG, FUNCTION, check_options, count, number, optional
+from ..core._pickling import Picklable
 from ..core._signature import name_of
 from ._event import AfterBackward, Event, event_name, name_of_event
 from ._replacing import checked_tree
@@ -82,7 +83,7 @@ Directive = Asked | None
 
 
 @dataclass(frozen=True, slots=True)
-class Hook:
+class Hook(Picklable):
     """A fold over one kind of event, `fn(memory, event) -> (memory, directive)`, and when it runs.
 
     Hooks run by `priority`, low ones first, then in the order they were added; on emissions 1, n+1, 2n+1, … for
@@ -228,8 +229,7 @@ def hook_keys(hooks: Sequence[Hook]) -> list[str]:
 def _run(hook: Hook, state: HookState, event: Event) -> tuple[HookState, Directive]:
     """Run a hook if it is due; return where it stands then and what it asks."""
     memory, seen, spent, ended = state
-    due = not (spent or seen % hook.every) and (hook.when is None or bool(hook.when(event)))
-    if not due:
+    if spent or seen % hook.every or not (hook.when is None or hook.when(event)):
         return HookState(memory, seen + 1, spent, ended), None
     result = hook.fn(memory, event)
     if not isinstance(result, tuple) or len(result) != 2:

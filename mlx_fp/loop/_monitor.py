@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..core._errors import located, unknown
+from ..core._pickling import Picklable
 from ..core._signature import Named, name_of, named, returned_number, signature_of
 from ._rows import Row
 
@@ -20,7 +21,7 @@ _MODES = ("min", "max")
 
 
 @dataclass(frozen=True, slots=True)
-class Monitor:
+class Monitor(Picklable):
     """A figure of a row by name, or a function as `metric`; whether less or more of it is better.
 
     The function is given the row of the epoch, and, where it names `losses`, the list of the losses of the epoch's

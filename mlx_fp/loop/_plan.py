@@ -19,6 +19,7 @@ from ..step._checks import check_options as check_step_options
 from ..task._task import Task
 from ._event import event_name
 from ._options import OPTIONS
+from ._report import params_of
 from ._totals import Reducer, checked_reducer
 
 __all__ = ["SYNC", "Plan", "checked_options", "merged", "plan", "shaped"]
@@ -109,9 +110,10 @@ def checked_options(options: Mapping[str, Any], *, beside: Iterable[str] = ()) -
     for name in ("reduce", "validation_reduce"):
         checked_reducer(given.get(name, "mean"), name)
     check_step_options(given.get("compile", True), given.get("dtype"))
-    rng.key(given.get("seed", 0))
+    rng.check_seed(given.get("seed", 0))
     check_source(given.get("resume"))
     if given.get("params") is not None:
+        given["params"] = params_of(given["params"])
         check_tree(given["params"])
     if "validation" in given:
         given["validation"] = _validation_sets(given["validation"])

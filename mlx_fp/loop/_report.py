@@ -15,7 +15,7 @@ from ..core._types import Params, State
 from ._rows import Evaluation, Row, StepRow
 from ._setup import Setup
 
-__all__ = ["Report", "best_checkpoint"]
+__all__ = ["Report", "best_checkpoint", "params_of"]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -125,3 +125,8 @@ def _finite(value: Any) -> Any:
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
         return str(value)
     return value
+
+
+def params_of(params: Params | Report) -> Params:
+    """Return parameters, of a report its own."""
+    return params.params if isinstance(params, Report) else params

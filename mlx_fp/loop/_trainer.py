@@ -9,6 +9,7 @@ from typing import Any
 
 from ..checkpointing._policy import Policy, as_template
 from ..core._frozen import freeze_field
+from ..core._pickling import Picklable
 from ..core._registry import Registry
 from ..nn._layer import Layer
 from ..nn._lift import as_layer
@@ -42,7 +43,7 @@ Verb = Callable[["Trainer"], "Trainer"]
 
 
 @dataclass(frozen=True, slots=True)
-class Trainer:
+class Trainer(Picklable):
     """What to train, for what, how, and who listens; the verbs of this module return changed copies."""
 
     model: Layer
@@ -69,8 +70,8 @@ def trainer(model: Any, task: Any, *, optimizer: Optimizer | None = None) -> Tra
     >>> trainer(nn.linear(4, 2), classification()).optimizer
     adamw
     """
-    made = Trainer(as_layer(model, "a trainer's model"), as_task(task), adamw(1e-3))
-    return made if optimizer is None else with_optimizer(optimizer)(made)
+    chosen = adamw(1e-3) if optimizer is None else checked(optimizer, "a trainer")
+    return Trainer(as_layer(model, "a trainer's model"), as_task(task), chosen)
 
 
 def checked_trainer(target: Any, taker: str) -> Trainer:

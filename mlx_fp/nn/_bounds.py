@@ -10,9 +10,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-import mlx.nn as mlx_nn
-
-from ..core._mlx import mx
+from ..core._mlx import mlx_nn, mx
 from ..core._types import Array
 
 __all__ = ["Guarded", "guarded_classes", "within_bounds"]

@@ -9,6 +9,7 @@ from typing import Any
 from ..compile import rng
 from ..compile._compiled import compiled
 from ..core._mlx import mx
+from ..core._pickling import Picklable
 from ..core._types import Array, Params
 from ..tree._paths import alike, flat
 from ..tree._select import Select, everything, nothing, parted, within
@@ -58,7 +59,7 @@ class Trainable:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Layer:
+class Layer(Picklable):
     """A model, or a part of one, as a value.
 
     - `init(key) -> params` makes parameters and buffers, one tree, under mlx.nn's own paths.
@@ -201,7 +202,7 @@ def predictor(params: Params, *, compile: bool = False) -> Callable[[Layer], Cal
     """
 
     def bound(target: Layer) -> Callable[..., Any]:
-        check_given(target, params)
+        check_given(checked(target, "predictor"), params)
 
         def run(params: Params, xs: tuple[Any, ...], kw: dict[str, Any]) -> Any:
             return target.apply.run(params, xs, kw, False)[0]

@@ -7,14 +7,12 @@ parameter tree in, sets the mode of every nested module, and reads the buffers b
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
-
-import mlx.nn as mlx_nn
 
 from ..compile import rng
 from ..core._errors import unknown
-from ..core._mlx import mx
+from ..core._mlx import mlx_nn, mx, utils
 from ..core._signature import arguments, check_types, name_of, signature_of
 from ..core._types import Params
 from ..core.backend import in_use
@@ -80,9 +78,8 @@ def split(module: mlx_nn.Module) -> tuple[Layer, Params]:
         raise TypeError(f"split takes an mlx.nn.Module; got {type(module).__name__}")
     refuse_functions_of_modules(module)
     refuse_tied_arrays(module)
-    still = structure(module)
     params = parameters(module)
-    return _lifted(still, lambda: fresh(params)), fresh(params)
+    return _lifted(module, lambda: fresh(params)), fresh(params)
 
 
 def lower(target: Layer, params: Params) -> mlx_nn.Module:
@@ -162,9 +159,13 @@ class _Run:
     """
 
     still: mlx_nn.Module
-    paths: frozenset[str]
-    guards: Mapping[type, type]
     method: str = "__call__"
+    paths: frozenset[str] = field(init=False)
+    guards: Mapping[type, type] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "paths", frozenset(flat(parameters(self.still))))
+        object.__setattr__(self, "guards", guarded_classes(self.still))
 
     def __call__(self, params: Params, xs: tuple[Any, ...], kw: dict[str, Any], train: bool) -> tuple[Any, Params]:
         module = self.bound(params, train, {**self.guards, **(in_use().substitutes if train else NO_SUBSTITUTES)})
@@ -227,10 +228,13 @@ def _freeze_rest(module: mlx_nn.Module, params: Params, target: Layer) -> mlx_nn
     return module
 
 
-def _lifted(still: mlx_nn.Module, make: Callable[[], Params]) -> Layer:
-    mx.eval(hidden(still))
-    run = _Run(still, frozenset(flat(parameters(still))), guarded_classes(still))
-    made = layer(make, run, trainable=_trainable(still), name=type(still).__name__)
+def _lifted(module: mlx_nn.Module, make: Callable[[], Params]) -> Layer:
+    """Make a Layer of the structure of a module, which keeps none of its parameters; `make` makes them."""
+    still, numbers = structure(module), parameters(module)
+    blanks = utils.tree_map(lambda leaf: mx.zeros((), leaf.dtype), numbers)
+    fill(still, blanks)
+    mx.eval(parameters(still), hidden(still))  # another thread may pickle the layer
+    made = layer(make, _Run(still), trainable=_trainable(still), name=type(still).__name__)
     return replace(made, wide=_wide_leaves(still))
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ParamSpec, overload
 
-import mlx.nn as mlx_nn
-
+from ..core._mlx import mlx_nn
 from ..core._signature import arguments
 from ..core._types import Array
 from ..tree._flattening import as_arrays
@@ -135,6 +134,9 @@ class Activation:
 
     def __repr__(self) -> str:
         return f"nn.{self.__name__}"
+
+    def __reduce__(self) -> str:
+        return self.__name__  # a constant of this module
 
 
 alibi = _lifted(mlx_nn.ALiBi)

@@ -9,9 +9,7 @@ from operator import getitem
 from types import CellType, FunctionType, MappingProxyType, MethodType
 from typing import Any
 
-import mlx.nn as mlx_nn
-
-from ..core._mlx import mx
+from ..core._mlx import mlx_nn, mx
 from ..core._types import Params
 from ..tree._paths import flat, fresh
 

@@ -3,18 +3,7 @@
 They draw from the random stream of the moment, which `nn.init(key)` installs.
 """
 
-from mlx.nn.init import (
-    constant,
-    glorot_normal,
-    glorot_uniform,
-    he_normal,
-    he_uniform,
-    identity,
-    normal,
-    orthogonal,
-    sparse,
-    uniform,
-)
+from ..core._mlx import mlx_nn
 
 __all__ = [
     "constant",
@@ -28,3 +17,14 @@ __all__ = [
     "sparse",
     "uniform",
 ]
+
+constant = mlx_nn.init.constant
+glorot_normal = mlx_nn.init.glorot_normal
+glorot_uniform = mlx_nn.init.glorot_uniform
+he_normal = mlx_nn.init.he_normal
+he_uniform = mlx_nn.init.he_uniform
+identity = mlx_nn.init.identity
+normal = mlx_nn.init.normal
+orthogonal = mlx_nn.init.orthogonal
+sparse = mlx_nn.init.sparse
+uniform = mlx_nn.init.uniform

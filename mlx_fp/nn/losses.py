@@ -8,23 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlx.nn import losses as _mlx_losses
-from mlx.nn.losses import (
-    binary_cross_entropy,
-    cosine_similarity_loss,
-    gaussian_nll_loss,
-    hinge_loss,
-    huber_loss,
-    kl_div_loss,
-    l1_loss,
-    log_cosh_loss,
-    margin_ranking_loss,
-    mse_loss,
-    smooth_l1_loss,
-    triplet_loss,
-)
-
-from ..core._mlx import mx
+from ..core._mlx import mlx_nn, mx
 from ..core._types import Array
 from ..core.backend import in_use
 from ._bounds import within_bounds
@@ -45,6 +29,19 @@ __all__ = [
     "smooth_l1_loss",
     "triplet_loss",
 ]
+
+binary_cross_entropy = mlx_nn.losses.binary_cross_entropy
+cosine_similarity_loss = mlx_nn.losses.cosine_similarity_loss
+gaussian_nll_loss = mlx_nn.losses.gaussian_nll_loss
+hinge_loss = mlx_nn.losses.hinge_loss
+huber_loss = mlx_nn.losses.huber_loss
+kl_div_loss = mlx_nn.losses.kl_div_loss
+l1_loss = mlx_nn.losses.l1_loss
+log_cosh_loss = mlx_nn.losses.log_cosh_loss
+margin_ranking_loss = mlx_nn.losses.margin_ranking_loss
+mse_loss = mlx_nn.losses.mse_loss
+smooth_l1_loss = mlx_nn.losses.smooth_l1_loss
+triplet_loss = mlx_nn.losses.triplet_loss
 
 
 def cross_entropy(
@@ -79,7 +76,7 @@ def sound_cross_entropy(logits: Array, targets: Array, *options: Any) -> Array:
     >>> round(sound_cross_entropy(mx.array([[0.0, 0.0]]), mx.array([1])).item(), 4)
     0.6931
     """
-    stock = _mlx_losses.cross_entropy
+    stock = mlx_nn.losses.cross_entropy
     result: Array = in_use().substitutes.get(stock, stock)(logits, targets, *options)
     return result
 
@@ -93,7 +90,7 @@ def nll_loss(inputs: Array, targets: Array, axis: int = -1, reduction: str = "no
     nan
     """
     safe, sound = _as_classes(inputs, targets, axis)
-    return _poisoned(_mlx_losses.nll_loss(inputs, safe, axis, reduction), sound, reduction)  # type: ignore[arg-type]
+    return _poisoned(mlx_nn.losses.nll_loss(inputs, safe, axis, reduction), sound, reduction)  # type: ignore[arg-type]
 
 
 def _as_classes(logits: Array, targets: Array, axis: int) -> tuple[Array, Array]:

@@ -11,8 +11,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, ParamSpec
 
-import mlx.optimizers as mlx_optimizers
-
+from ..core._mlx import mlx_optimizers
 from ..core._options import check_options
 from ..core._signature import arguments
 from ._optimizer import Optimizer, lift

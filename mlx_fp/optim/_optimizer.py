@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import mlx.optimizers as mlx_optimizers
 from toolz import compose_left
 
-from ..core._mlx import mx, utils
+from ..core._mlx import mlx_optimizers, mx, utils
 from ..core._options import check_options
+from ..core._pickling import Picklable
 from ..core._signature import arguments, signature_of
 from ..core._types import Array, Params, State, Tree
 from ..core.backend import in_use
@@ -30,7 +30,7 @@ _UPDATED = "updated parameter"
 
 
 @dataclass(frozen=True, slots=True)
-class Optimizer:
+class Optimizer(Picklable):
     """`init(params) -> opt_state`; `update(grads, opt_state, params) -> (params, opt_state)`; both pure.
 
     The state is plain dicts of arrays. Optimisers wrapped around this one keep it under `inner`.

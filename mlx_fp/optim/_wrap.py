@@ -6,10 +6,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from mlx.optimizers import clip_grad_norm
-
 from ..core._errors import is_count
-from ..core._mlx import mx, utils
+from ..core._mlx import mlx_optimizers, mx, utils
 from ..core._types import Array, Params, State, Tree
 from ..core.backend import in_use
 from ._optimizer import Optimizer, checked
@@ -45,7 +43,7 @@ def clip_norm(max_norm: float) -> Verb:
         def update(grads: Tree, state: State, params: Params) -> tuple[Params, State]:
             (own,), ungroup = in_use().grouped(grads)
             wide = tree_map(lambda g: g.astype(_wide(g.dtype)), own)  # MLX sums bfloat16 squares in bfloat16
-            clipped, norm = clip_grad_norm(wide, max_norm)
+            clipped, norm = mlx_optimizers.clip_grad_norm(wide, max_norm)
             if not math.isinf(max_norm):
                 grads = ungroup(tree_map(lambda c, g: c.astype(g.dtype), clipped, own))
             params, memory = in_use().update(inner.update, grads, state["inner"], params)

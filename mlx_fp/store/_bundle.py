@@ -164,12 +164,13 @@ def _version(name: str) -> str | None:
 
 def _device() -> dict[str, str | None]:
     """Name the device, and the libraries that compute on it."""
+    from ..core._mlx import mx
+    from ..core.backend import device_backend
+
     try:
-        from ..core._mlx import mx
-        from ..core.backend import device_backend
-    except ImportError:
+        device = str(mx.default_device().type).removeprefix("DeviceType.")
+    except ImportError:  # MLX is not installed
         return {"device": None, "blas": None}
-    device = str(mx.default_device().type).removeprefix("DeviceType.")
     return {"device": device, "blas": None, **device_backend().facts()}
 
 

@@ -31,7 +31,7 @@ DTYPES = {
 
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
-WIDTHS = {name: int(dtype.size) for name, dtype in DTYPES.items()}
+WIDTHS = {name: int(name.lstrip("BFCIU") or 8) // 8 if name != "BOOL" else 1 for name in DTYPES}
 """Bytes of an element, by dtype."""
 
 _WORDS = {1: ("B", mx.uint8), 2: ("H", mx.uint16), 4: ("I", mx.uint32), 8: ("Q", mx.uint64)}

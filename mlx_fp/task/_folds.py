@@ -9,6 +9,7 @@ from typing import Any
 
 from ..core._errors import located, unknown
 from ..core._mlx import mx
+from ..core._pickling import Picklable
 from ..core._signature import spread
 from ..core._types import Batch, State, Tree
 
@@ -18,7 +19,7 @@ _MODES = ("min", "max")
 
 
 @dataclass(frozen=True, slots=True)
-class Metric:
+class Metric(Picklable):
     """A fold: `init() -> memory`, `update(memory, output, **batch) -> memory`, `value(memory) -> scalar`.
 
     Memory is a tree of arrays. `update` gets what the model returned last and the batch, a dict by name, a tuple or

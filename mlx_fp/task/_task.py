@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..core._frozen import freeze_field
+from ..core._pickling import Picklable
 from ..core._signature import name_of
 from ..core._types import Array, Batch, Forward, Loss
 from ..data._collate import bound, fills
@@ -20,7 +21,7 @@ __all__ = ["Task", "as_task", "classification", "language_modeling", "regression
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class Task(Picklable):
     """A loss and metrics over batches, the name and direction of the number to watch, and how batches are shaped.
 
     `mode` is that of `Monitor`: without, the direction is that of the metric of the name. `collate` is a spec for

@@ -8,11 +8,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..core._pickling import Picklable
+
 __all__ = ["Select", "everything", "matching", "ndim", "nothing", "parted", "select", "under", "within"]
 
 
 @dataclass(frozen=True, slots=True)
-class Select:
+class Select(Picklable):
     """A predicate over `(path, leaf)`; combine with `&`, `|` and `~`. `named` holds the paths that it spells out.
 
     `parts` are those that `joint`, one of `&`, `|` and `~`, makes it of. One that is not `strict` may choose nothing.

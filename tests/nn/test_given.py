@@ -36,6 +36,7 @@ EDGES = {
     "init": lambda model, params: step_of(model).init(params),
     "fit": lambda model, params: fp.fit([X], params=params, quiet=True)(fp.trainer(model, mean_square)),
     "evaluate": lambda model, params: fp.evaluate([X], params=params)(fp.trainer(model, mean_square)),
+    "predict": lambda model, params: fp.predict([X])(model, params),
 }
 
 
@@ -69,10 +70,24 @@ def test_a_lifted_module_never_computes_with_its_own_weights():
         model.apply(fp.flat(nn.init(0)(model)), X)
 
 
-def test_what_has_parameters_in_it_is_told_apart_from_them():
+@pytest.mark.parametrize("edge", ["predictor", "lower", "init"])
+def test_a_report_is_told_apart_from_its_parameters(edge):
     report = fp.fit([X], quiet=True)(fp.trainer(MODELS["lifted"], mean_square))
-    with pytest.raises(TypeError, match=r"of this Report, `.params`"):
-        step_of(MODELS["lifted"]).init(report)
+    with pytest.raises(TypeError, match=r"parameters are a tree .* got Report: give its .params"):
+        EDGES[edge](MODELS["lifted"], report)
+
+
+@pytest.mark.parametrize("edge", ["fit", "evaluate", "predict"])
+def test_the_loop_takes_the_parameters_of_a_report(edge):
+    report = fp.fit([X], quiet=True)(fp.trainer(MODELS["lifted"], mean_square))
+    EDGES[edge](MODELS["lifted"], report)
+
+
+@pytest.mark.parametrize("edge", ["predictor", "predict"])
+def test_a_trainer_is_told_apart_from_its_model(edge):
+    trainer = fp.trainer(MODELS["lifted"], mean_square)
+    with pytest.raises(TypeError, match=rf"{edge} takes a Layer; got Trainer: its .model"):
+        EDGES[edge](trainer, nn.init(0)(MODELS["lifted"]))
 
 
 def test_lower_says_which_argument_is_which():

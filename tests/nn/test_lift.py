@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 
 import mlx.core as mx
 import mlx.nn as mlx_nn
 import mlx.optimizers as mlx_optimizers
 import pytest
-from helpers import assert_close, cross_entropy, mean_square
+from helpers import assert_close, assert_same_bits, bits, cross_entropy, mean_square
 from mlx.utils import tree_flatten
 from toolz import pipe
 
@@ -482,3 +483,12 @@ def test_a_predictor_can_be_exported(tmp_path):
     path = str(tmp_path / "model.mlxfn")
     mx.export_function(path, predict, mx.ones((3, 4)))
     assert mx.allclose(mx.import_function(path)(mx.ones((3, 4)))[0], predict(mx.ones((3, 4))))
+
+
+def test_a_layer_keeps_no_parameters_and_leaves_a_module_that_a_function_returns_alone():
+    net = mlx_nn.Linear(300, 300)
+    before = bits(net.parameters())
+    layer = nn.lift(lambda: net)
+    assert bits(net.parameters()) == before
+    assert_same_bits(nn.init(0)(layer), net.parameters())
+    assert len(pickle.dumps(nn.lift(mlx_nn.Linear, 300, 300))) < 10_000

@@ -1,0 +1,196 @@
+"""The outputs of a model on data: joined in the order of the rows, or batch by batch."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from itertools import islice
+from typing import Any, Literal, overload
+
+from ..core._errors import located
+from ..core._mlx import mx
+from ..core._options import FLAG, check_options
+from ..core._types import Array, Batch, Params, Tree
+from ..core.backend import device_backend
+from ..data import Cursor, Dataset
+from ..data._collate import fills
+from ..data._cursor import Pass
+from ..nn._layer import check_given, checked
+from ..step._checks import check_options as check_step_options
+from ..step._forward import forward
+from ..step._rows import row_count
+from ..tree._paths import flat, tree_map
+from ._evaluation import held_out
+from ._report import Report, params_of
+from ._totals import IN_FLIGHT
+
+__all__ = ["predict"]
+
+_BATCHES = "predict takes batches, not rows: data.batch(n)"
+_EACH = "predict(test, by_batch=True) gives the outputs of each batch as they are"
+
+
+@overload
+def predict(
+    test: Any,
+    *,
+    params: Params | Report | None = None,
+    by_batch: Literal[False] = False,
+    compile: bool | Mapping[str, Any] = True,
+    dtype: Any = None,
+) -> Callable[..., Tree]: ...
+@overload
+def predict(
+    test: Any,
+    *,
+    params: Params | Report | None = None,
+    by_batch: Literal[True],
+    compile: bool | Mapping[str, Any] = True,
+    dtype: Any = None,
+) -> Callable[..., Iterator[Tree]]: ...
+def predict(
+    test: Any,
+    *,
+    params: Params | Report | None = None,
+    by_batch: bool = False,
+    compile: bool | Mapping[str, Any] = True,
+    dtype: Any = None,
+) -> Callable[..., Any]:
+    """Return the outputs of a model on data, in evaluation mode: `predict(test)(model, params)`.
+
+    In a pipe the parameters come first: `pipe(model, predict(test, params=report))`. A row of the result is
+    that of the same row of the data; a model that returns a dict, tuple or list of arrays gives one of whole arrays.
+
+    The model takes a batch that is an array; the first column of a pair; of a dict the column `x`, or a name that
+    stands for it, see `data.bind`. Where no column stands for `x`, it takes all but `y` and `mask` by name.
+
+    Args:
+        test: a Dataset or a sequence of batches; of `splits` the test split. It is read once, batch after batch.
+        params: the parameters, or a report with them, where the model is all that comes later.
+        by_batch: return an iterator over the outputs of each batch; nothing is kept.
+        compile: as for `eval_step`.
+        dtype: as for `eval_step`.
+
+    Raises:
+        TypeError: a trainer in place of the model, or no parameters.
+        ValueError: rows in place of batches, no batch, parameters that are not the model's, or outputs that are not
+            one for each row.
+
+    >>> from mlx_fp import data, nn
+    >>> test = pipe(data.arrays(x=mx.arange(5.0)[:, None], y=mx.zeros((5,))), data.batch(2))
+    >>> params = {"weight": mx.array([[2.0]]), "bias": mx.array([1.0])}
+    >>> predict(test)(nn.linear(1, 1), params)[:, 0].tolist()
+    [1.0, 3.0, 5.0, 7.0, 9.0]
+    >>> [len(outputs) for outputs in pipe(nn.linear(1, 1), predict(test, params=params, by_batch=True))]
+    [2, 2, 1]
+    """
+    check_options("predict", {"by_batch": by_batch}, {"by_batch": FLAG})
+    check_step_options(compile, dtype)
+    data = held_out(test, "predict")
+    given = params
+
+    def predicted(model: Any, params: Params | Report | None = given) -> Any:
+        target = checked(model, "predict")
+        if params is None:
+            raise TypeError("predict takes parameters, too: predict(test)(model, report.params)")
+        own = params_of(params)
+        check_given(target, own)
+        _check_batched(data)
+        run = forward(target, compile=compile, dtype=dtype)
+        outputs = _outputs(lambda batch: run(own, *_inputs(batch)), data)
+        return (each for each, _ in outputs) if by_batch else _joined(outputs)
+
+    return predicted
+
+
+def _outputs(run: Callable[[Batch], Tree], data: Dataset) -> Iterator[tuple[Tree, int | None]]:
+    """Yield the outputs of each batch, and its number of rows; the device computes them meanwhile."""
+    number = 0
+    with located(split="test", batch=lambda: number), closing(data.open(Cursor(), kind="test")) as batches:
+        for batch in batches:
+            outputs = run(batch)
+            mx.async_eval(outputs)
+            yield outputs, row_count(_inputs(batch))
+            number += 1
+    if not number:
+        raise ValueError(
+            f"an epoch of {data!r} gave no batch; it needs at least one, and a stream's factory must return a fresh "
+            "iterable each time"
+        )
+
+
+def _joined(outputs: Iterator[tuple[Tree, int | None]]) -> Tree:
+    """Join the outputs of all batches by rows, at most a few batches ahead of the device."""
+    every: list[Tree] = []
+    flight: deque[Tree] = deque()
+    with device_backend().tuned(0, 1):
+        for number, (each, rows) in enumerate(outputs):
+            with located(split="test", batch=number):
+                _check_rows(each, rows)
+                every.append(each)
+                flight.append(each)
+                if len(flight) > IN_FLIGHT:
+                    mx.eval(flight.popleft())
+        joined = tree_map(lambda *leaves: _concatenated(leaves), every[0], *every[1:])
+        mx.eval(joined)
+    return joined
+
+
+def _inputs(batch: Batch) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return what of a batch the model takes, by position and by name.
+
+    >>> _inputs((1, [2])), _inputs({"feature": 1, "label": [2]}), _inputs({"a": 1, "b": 2, "y": [3], "mask": 4})
+    (((1,), {}), ((1,), {}), ((), {'a': 1, 'b': 2}))
+    """
+    if isinstance(batch, (tuple, list)):
+        _check_target(batch[1:2])
+        return (batch[0],), {}
+    if not isinstance(batch, dict):
+        return (batch,), {}
+    targets = fills("y", batch, taken=("x",))
+    _check_target([batch[name] for name in targets])
+    found = fills("x", batch, taken=("y",))
+    if len(found) > 1:
+        both = " and ".join(map(repr, found))
+        raise ValueError(f"both {both} may be the input: data.collate({{'x': {found[0]!r}}}) says which")
+    if found:
+        return (batch[found[0]],), {}
+    rest = {name: value for name, value in batch.items() if name not in (*targets, "mask")}
+    if not rest:
+        raise ValueError(f"the batch has no input, only {', '.join(map(str, batch)) or 'nothing'}")
+    return (), rest
+
+
+def _check_target(targets: Sequence[Any]) -> None:
+    """Refuse a row, whose target is one number."""
+    for one in targets:
+        if isinstance(one, (int, float)) or getattr(one, "shape", None) == ():
+            raise ValueError(f"y is one number: {_BATCHES}")
+
+
+def _check_batched(data: Dataset) -> None:
+    """Refuse columns of arrays of which nothing makes batches, where that can be told before a row is read."""
+    columns = data.indexed and data.labels[0].startswith("arrays(")
+    if columns and any(isinstance(at, int) for at in islice(data.view(Pass(0, "test")).order, 1)):
+        raise ValueError(f"{data!r} gives rows: {_BATCHES}")
+
+
+def _check_rows(outputs: Tree, rows: int | None) -> None:
+    """Refuse outputs that have no rows, or others than the inputs: the place of a row in the result would be lost."""
+    for path, leaf in flat(outputs).items():
+        name = f"the output {path!r}" if path else "the output"
+        if not isinstance(leaf, mx.array):
+            raise ValueError(f"{name} is no array but {type(leaf).__name__}: {_EACH}")
+        if leaf.ndim == 0 or leaf.shape[0] != (rows or leaf.shape[0]):
+            raise ValueError(f"{name} is {leaf.shape} for a batch of {rows} rows; {_BATCHES}; {_EACH}")
+
+
+def _concatenated(leaves: Sequence[Array]) -> Array:
+    shapes = sorted({leaf.shape[1:] for leaf in leaves})
+    if len(shapes) > 1:
+        raise ValueError(
+            f"the outputs of the batches differ in shape, {shapes[0]} and {shapes[-1]} for each row: pad the rows to "
+            f"one length; {_EACH}"
+        )
+    return mx.concatenate(list(leaves), axis=0)
