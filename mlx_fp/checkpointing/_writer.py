@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -13,8 +12,9 @@ from ..data import Cursor
 from ..store._checkpoint import prepared
 from ..store._files import sweep
 from ..store._folder_lock import Lock
+from ._listing import Listing
 from ._policy import Policy
-from ._retention import File, Seen, kept, listed, of_line
+from ._retention import File
 
 __all__ = ["Held", "Writer", "Written"]
 
@@ -43,8 +43,9 @@ class Writer:
         self.step = 0
         """The step of the newest checkpoint."""
         self._held: Held | None = None
-        self.written: list[str] = []
-        self._seen: Seen = {}
+        self._written: dict[str, None] = {}
+        self._listing = Listing(policy)
+        self._swept: set[Path] = set()
         self._tidy = False
         self._lock = Lock(policy.folder)
         self._worker: ThreadPoolExecutor | None = None
@@ -68,9 +69,14 @@ class Writer:
         finally:
             self._lock.give_back()
 
+    @property
+    def written(self) -> tuple[str, ...]:
+        """The checkpoints that this process wrote and has not deleted since, the newest last."""
+        return tuple(self._written)
+
     def files(self) -> list[File]:
         """List what there is of the policy; no header is read twice."""
-        return listed(self.policy, self._seen)
+        return self._listing.read()
 
     def take_up(self, path: Path | None, held: Held) -> None:
         """Go on from a checkpoint, which is not deleted, and which holds this of the run."""
@@ -87,13 +93,16 @@ class Writer:
 
         `done` gives what came of it.
         """
-        write = prepared(path, params, opt_state=opt_state, metadata=told, select=kept)
+        swept = path.parent in self._swept
+        write = prepared(path, params, opt_state=opt_state, metadata=told, select=kept, swept=swept)
         self.step, self._held = held.step, held
 
         def work() -> Written:
             left = () if self._tidy else self._retain(told)  # by runs that were killed as they deleted
             write()
             self._tidy = True
+            self._swept.add(path.parent)
+            self._listing.add(path, told)
             return path, told, left + self._retain(told, path)
 
         self._writing = self._thread().submit(work) if self.policy.background else _now(work)
@@ -105,8 +114,9 @@ class Writer:
             return None
         self._writing = None
         path, told, deleted = writing.result()
-        again = {*deleted, str(path)}
-        self.written = [name for name in self.written if name not in again] + [str(path)]
+        for name in (*deleted, str(path)):
+            self._written.pop(name, None)
+        self._written[str(path)] = None
         return path, told, deleted
 
     def _thread(self) -> ThreadPoolExecutor:
@@ -114,14 +124,7 @@ class Writer:
         return self._worker
 
     def _retain(self, told: dict[str, Any], newest: Path | None = None) -> tuple[str, ...]:
-        if self.policy.keep_last is None:
-            return ()
-        files = of_line(self.files(), told)
-        stay: set[Path | None] = {newest, *kept(self.policy, files)}
-        deleted = [path for path, _ in files if path not in stay and not _is_same(path, self.resumed_from)]
-        for path in deleted:
-            path.unlink(missing_ok=True)
-        return tuple(map(str, deleted))
+        return self._listing.delete_superfluous(told, (newest, self.resumed_from))
 
 
 def _now(work: Callable[[], Written]) -> Future[Written]:
@@ -132,7 +135,3 @@ def _now(work: Callable[[], Written]) -> Future[Written]:
     except Exception as error:
         done.set_exception(error)
     return done
-
-
-def _is_same(path: Path, other: Path | None) -> bool:
-    return other is not None and os.path.realpath(path) == os.path.realpath(other)
