@@ -159,10 +159,8 @@ def _with_checkpoint(state: LoopState, path: str) -> LoopState:
 
 
 def _naming_last(rows: tuple[R, ...], path: str) -> tuple[R, ...]:
-    named: list[R] = list(rows)
-    if named:
-        named[-1] = replace(named[-1], checkpoint=path)
-    return tuple(named)
+    last: tuple[R, ...] = tuple(replace(row, checkpoint=path) for row in rows[-1:])
+    return rows[:-1] + last
 
 
 def without_files(state: LoopState, gone: Set[str]) -> LoopState:

@@ -6,12 +6,13 @@ grows, so that each is encoded once. Numbers are the bytes of their float64.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 import zlib
 from array import array
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import is_
 from typing import Any
 
@@ -23,6 +24,9 @@ __all__ = ["UNPACKED", "Encoder", "Floats", "Rows"]
 
 _CHUNK, _FAST, _SMALL = 32, 1, 6
 """Values of a full chunk; levels of zlib for a chunk that is encoded again as it grows, and for a full one."""
+
+_FRAME = 4
+"""Bytes of the length of a chunk."""
 
 _MOST = 32
 """How many times the bytes of a chunk its JSON may have, so that a small file never fills the memory."""
@@ -37,21 +41,21 @@ class Rows(Packed):
     """
 
     chunks: tuple[bytes, ...] = ()
+    """Each chunk with its length before it."""
+    begun: tuple[int, Any] = field(default_factory=lambda: (0, hashlib.sha256()), compare=False, repr=False)
+    """The number of the first chunks whose digest is begun, and that digest."""
 
     kind = "rows"
 
     @property
     def tensor(self) -> Tensor:
-        """Return the bytes of the list: each chunk, and its length before it."""
-        content = bytearray()
-        for chunk in self.chunks:
-            content += len(chunk).to_bytes(4, "little")
-            content += chunk
-        return Tensor("U8", (len(content),), memoryview(content))
+        """Return the bytes of the list."""
+        content, found = bytearray().join(self.chunks), _digest(*self.begun, self.chunks)
+        return Tensor("U8", (len(content),), memoryview(content), found.hexdigest())
 
     def __iter__(self) -> Iterator[Any]:
         for chunk in self.chunks:
-            yield from _values(chunk)
+            yield from _values(chunk[_FRAME:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,22 +89,31 @@ class Encoder:
     """
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[tuple[Any, ...], tuple[bytes, ...]]] = {}
+        self._known: dict[str, tuple[tuple[Any, ...], Rows]] = {}
 
     def __call__(self, name: str, values: tuple[Any, ...], plain: Callable[[Any], Any] = lambda value: value) -> Rows:
         """Encode what `plain` makes of values; `name` is that of the list, by which the encoder knows it again."""
-        before, known = self._known.get(name, ((), ()))
+        before, known = self._known.get(name, ((), Rows()))
 
         def chunk(start: int) -> bytes:
             old, new = (each[start : start + _CHUNK] for each in (before, values))
             same = len(old) == len(new) and all(map(is_, old, new))
-            return known[start // _CHUNK] if same else _chunk(list(map(plain, new)))
+            return known.chunks[start // _CHUNK] if same else _chunk(list(map(plain, new)))
 
-        grown = all(map(is_, before, values))  # the usual case, for many values
-        kept = min(len(before), len(values)) // _CHUNK if grown else 0
-        chunks = (*known[:kept], *map(chunk, range(kept * _CHUNK, len(values), _CHUNK)))
-        self._known[name] = values, chunks
-        return Rows(chunks)
+        kept = [*map(is_, before, values), False].index(False) // _CHUNK  # chunks before the first change
+        chunks = (*known.chunks[:kept], *map(chunk, range(kept * _CHUNK, len(values), _CHUNK)))
+        begun, full = known.begun if known.begun[0] <= kept else Rows().begun, len(values) // _CHUNK
+        rows = Rows(chunks, (full, _digest(*begun, chunks[:full])))
+        self._known[name] = values, rows
+        return rows
+
+
+def _digest(count: int, begun: Any, chunks: tuple[bytes, ...]) -> Any:
+    """Return the digest of chunks, that of the first ones being begun."""
+    found = begun.copy()
+    for chunk in chunks[count:]:
+        found.update(chunk)
+    return found
 
 
 def _chunk(values: list[Any]) -> bytes:
@@ -110,7 +123,8 @@ def _chunk(values: list[Any]) -> bytes:
     if arrays:
         raise TypeError(f"a row holds an array at {next(iter(arrays))!r}; rows hold numbers, texts, lists and dicts")
     packed = zlib.compress(text, _SMALL if len(values) == _CHUNK else _FAST)
-    return packed if len(text) <= _MOST * len(packed) else zlib.compress(text, 0)
+    packed = packed if len(text) <= _MOST * len(packed) else zlib.compress(text, 0)
+    return len(packed).to_bytes(_FRAME, "little") + packed
 
 
 def _values(chunk: bytes) -> list[Any]:
@@ -134,10 +148,10 @@ def _no_array(name: str) -> Array:
 def _unpacked_rows(content: memoryview) -> list[Any]:
     values, at = list[Any](), 0
     while at < len(content):
-        end = at + 4 + int.from_bytes(content[at : at + 4], "little")
+        end = at + _FRAME + int.from_bytes(content[at : at + _FRAME], "little")
         if end > len(content):
             raise ValueError("its rows are cut")
-        values += _values(bytes(content[at + 4 : end]))
+        values += _values(bytes(content[at + _FRAME : end]))
         at = end
     return values
 

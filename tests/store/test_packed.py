@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tracemalloc
 import zlib
@@ -149,6 +150,15 @@ def test_a_small_file_never_fills_the_memory(tmp_path):
         fp.load(path)
     assert tracemalloc.get_traced_memory()[1] < 40_000_000
     tracemalloc.stop()
+
+
+def test_the_digest_of_rows_is_that_of_their_bytes_however_the_list_has_changed():
+    encoder, rows = Encoder(), tuple([i] for i in range(200))
+    changes = (rows[:10], rows[:64], rows[:65], rows, (*rows[:40], [0], *rows[41:]), rows[:33], (), rows[5:], rows)
+    for values in changes:
+        tensor = encoder("a", values).tensor
+        assert tensor.sha256 == hashlib.sha256(tensor.data).hexdigest()
+        assert list(encoder("a", values)) == list(values)
 
 
 def test_lists_are_of_the_digest(tmp_path):
