@@ -102,7 +102,7 @@ class Listing:
 def _is_whole(path: Path, told: Mapping[str, Any]) -> bool:
     """Check the bytes of a file, and that it says what its header was read to say; warn where that is not so."""
     try:
-        return indexed(checked(path)) == told
+        return repr(indexed(checked(path))) == repr(told)  # NaN is no other than NaN
     except (CheckpointError, OSError) as error:
         _LOG.warning("%s; it is not deleted, and no other is on its account", error)
         return False

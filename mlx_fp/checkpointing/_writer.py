@@ -55,7 +55,7 @@ class Writer:
         """Take the folder, or raise with who holds it; what a killed writer left half-written is deleted."""
         try:
             self._lock.take()
-            sweep(self.policy.folder)
+            self._sweep(self.policy.folder)
         except BaseException:  # an interrupt, too: `__exit__` is not called then
             self._lock.give_back()
             raise
@@ -93,15 +93,14 @@ class Writer:
 
         `done` gives what came of it.
         """
-        swept = path.parent in self._swept
-        write = prepared(path, params, opt_state=opt_state, metadata=told, select=kept, swept=swept)
+        write = prepared(path, params, opt_state=opt_state, metadata=told, select=kept, swept=True)
         self.step, self._held = held.step, held
 
         def work() -> Written:
             left = () if self._tidy else self._retain(told)  # by runs that were killed as they deleted
+            self._sweep(path.parent)
             write()
             self._tidy = True
-            self._swept.add(path.parent)
             self._listing.add(path, told)
             return path, told, left + self._retain(told, path)
 
@@ -118,6 +117,12 @@ class Writer:
             self._written.pop(name, None)
         self._written[str(path)] = None
         return path, told, deleted
+
+    def _sweep(self, folder: Path) -> None:
+        """Delete what killed writers left half-written in a folder, once."""
+        if folder not in self._swept and folder.is_dir():
+            sweep(folder)
+        self._swept.add(folder)
 
     def _thread(self) -> ThreadPoolExecutor:
         self._worker = self._worker or ThreadPoolExecutor(1, "mlx_fp-checkpoint", initializer=begin_thread)

@@ -180,7 +180,7 @@ def checked(path: str | os.PathLike[str]) -> dict[str, Any]:
         if source.suffix == ".npz":
             from ._npz import check_npz as check
         return _metadata(check(source))
-    except (ValueError, RecursionError, KeyError, TypeError) as error:
+    except (ValueError, RecursionError, KeyError, TypeError, OverflowError) as error:
         raise CheckpointError(f"{source} is no checkpoint that can be read: {error}") from None
 
 

@@ -123,6 +123,11 @@ def test_a_file_that_cannot_be_read_counts_for_nothing_and_stays(tmp_path, monke
     assert "Input/output error" in caplog.text
 
 
+def test_files_whose_monitor_was_no_number_go_as_others_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(f"{__name__}.VALUES", [float("nan"), *VALUES[1:]])
+    assert deleted(folder(tmp_path, ".safetensors")) == {0, 2, 3}
+
+
 def test_files_that_change_all_the_time_are_left_alone(tmp_path, monkeypatch):
     policy, marks = folder(tmp_path, ".safetensors"), iter(range(10**6))
     monkeypatch.setattr(listing, "mark_of", lambda path: (path, next(marks), 0, 0))

@@ -153,6 +153,16 @@ def test_only_folders_that_the_template_may_name_are_looked_into(tmp_path, monke
     assert seen == {".", "run-x", "run-1", "run-0", "run-x/state", "run-0/state"}
 
 
+def test_what_killed_writers_left_half_written_goes_from_every_folder_that_a_run_writes_to(tmp_path):
+    inner = tmp_path / "accuracy"
+    inner.mkdir()
+    left = [folder / f".{name}.safetensors.0123abcd.mlx_fp-tmp" for folder in (tmp_path, inner) for name in ("0", "9")]
+    for one in left:
+        one.mkdir()
+    fit(fp.checkpoints(tmp_path / "{monitor_name}" / "{epoch}"), epochs=2)
+    assert not any(one.exists() for one in left)
+
+
 def test_retention_leaves_files_of_others_alone(tmp_path):
     fp.save(tmp_path / "weights")({"a": mx.array(1)})
     (tmp_path / "notes.safetensors").write_text("mine")
