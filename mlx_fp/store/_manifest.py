@@ -15,6 +15,9 @@ from ._tensors import Tensor
 __all__ = ["Packed", "rebuild", "take_down"]
 
 
+_USUAL = (int, str, bool, type(None))
+
+
 class Packed:
     """A leaf that a file keeps as bytes of a kind, beside its arrays."""
 
@@ -69,6 +72,8 @@ def rebuild(described: Any, array: Callable[[str], Array], packed: Callable[[str
 
 
 def _describe(tree: Tree, path: str, arrays: dict[str, Any]) -> Any:
+    if type(tree) in _USUAL or (type(tree) is float and math.isfinite(tree)):  # first, for rows have many of them
+        return {"value": tree}
     if isinstance(tree, Mapping):
         return {"dict": [[_key(key, path), _describe(one, _join(path, key), arrays)] for key, one in tree.items()]}
     if type(tree) in (list, tuple):
