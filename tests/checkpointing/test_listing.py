@@ -32,7 +32,7 @@ def folder(tmp_path, suffix, count=6):
     """A folder of files that another process has written, and its policy."""
     for step in range(count):
         fp.save(tmp_path / f"{step}{suffix}", metadata=told(step))({"w": mx.array(step)})
-    return Policy(str(tmp_path / f"{{step}}{suffix}"), keep_last=2)
+    return Policy(str(tmp_path / f"{{epoch}}{suffix}"), keep_last=2)
 
 
 def deleted(policy, spared=()):
