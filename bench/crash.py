@@ -167,7 +167,7 @@ def sealed(entries, payload=b""):
 
 
 def digest_of(entries, payload):
-    """The digest of schema 2, of what can be digested."""
+    """The digest of schemas 2 and 3, of what can be digested."""
     told = entries["__metadata__"]
     found = hashlib.sha256(f"mlx_fp {told['schema']}\n{told['manifest']}\n".encode())
     for name, entry in sorted(entries.items()):
@@ -196,7 +196,7 @@ def rewritten(content, draw):
     elif kind == "gone":
         del entries[name]
     elif kind == "schema":
-        entries["__metadata__"]["schema"] = draw.choice(["1", "3", "", "x", "-1", "1e9", "9" * 5000])
+        entries["__metadata__"]["schema"] = draw.choice(["1", "4", "", "x", "-1", "1e9", "9" * 5000])
     else:
         entries["__metadata__"]["manifest"] = draw.choice(
             [

@@ -2,14 +2,22 @@
 
 import os
 import time
+from dataclasses import replace
+from random import random
 from statistics import median
 
 import mlx.core as mx
 import pytest
 from paired import note, paired
+from toolz import pipe
 
 import mlx_fp as fp
-from mlx_fp import optim
+from mlx_fp import nn, optim
+from mlx_fp.loop._checkpointing import _saved
+from mlx_fp.loop._plan import plan
+from mlx_fp.loop._rows import Evaluation, Row
+from mlx_fp.loop._starting import started
+from mlx_fp.loop._state import World
 
 
 def model(millions, layers=10):
@@ -112,3 +120,54 @@ def test_4_kilobytes_saved(benchmark, tmp_path):
     }
     note(benchmark, paired(ways, turns=50, calls=4), "mlx")
     benchmark.pedantic(ways["ours"], rounds=20)
+
+
+def epochs_on(count, folder, keep_last=None):
+    """A function that adds an epoch to a run of so many and saves a checkpoint; most of a run but the training."""
+    pair = (mx.zeros((4, 4)), mx.zeros((4,), mx.int32))
+    trainer = pipe(
+        fp.trainer(nn.linear(4, 2), fp.classification()),
+        fp.with_optimizer(optim.adam(1e-3)),
+        fp.checkpoints(folder / "{epoch}", keep_last=keep_last),
+    )
+    loop, state, writer = started(trainer, plan([pair], (), {"validation": [pair], "epochs": 10**6}))
+    world = World(writer)
+
+    def later(state):
+        epoch, values = state.epoch, [random() for _ in range(6)]
+        train, held = {"accuracy": values[0]}, {"accuracy": values[1]}
+        row = Row(epoch, 4, 64, 4 * epoch + 4, values[2], train, values[3], held, 4, values[4], values[3])
+        evaluation = Evaluation(epoch, 4 * epoch + 4, values[3], held, 4, values[3])
+        rows, evaluations = (*state.rows, row), (*state.evaluations, evaluation)
+        return replace(state, rows=rows, evaluations=evaluations, epoch=epoch + 1, opened=4 * epoch + 4)
+
+    for _ in range(count):
+        state = later(state)
+
+    def save():
+        nonlocal state
+        state = later(state)
+        for moment in _saved(loop, state, world):
+            state = moment.state
+
+    return save
+
+
+def test_a_checkpoint_late_in_a_run(benchmark, tmp_path):
+    """Against one early in it: a file holds the rows of all epochs."""
+    ways = {f"{count} rows": epochs_on(count, tmp_path / str(count)) for count in (100, 2_000, 10_000)}
+    note(benchmark, paired(ways, turns=30, calls=1, warm_up=3), "100 rows")
+    benchmark.pedantic(ways["100 rows"], rounds=5)
+
+
+def test_a_checkpoint_where_others_are_kept(benchmark, tmp_path):
+    """Among 3,000 kept ones, and in a folder of 50,000 other files."""
+    ways = {"3 kept": epochs_on(3, tmp_path / "a", 3), "3,000 kept": epochs_on(3, tmp_path / "b", 3_000)}
+    for _ in range(3_000):
+        ways["3,000 kept"]()
+    (tmp_path / "c").mkdir()
+    for number in range(50_000):
+        (tmp_path / "c" / f"other-{number}.npz").touch()
+    ways["50,000 others"] = epochs_on(3, tmp_path / "c", 3)
+    note(benchmark, paired(ways, turns=30, calls=1, warm_up=3), "3 kept")
+    benchmark.pedantic(ways["3 kept"], rounds=5)

@@ -337,7 +337,7 @@ def run_call(file, call, **options):
     return run_python(code, **options)
 
 
-def forged(path, entries, payload=b"", manifest='{"params": {"dict": []}}', schema=2, text=None):
+def forged(path, entries, payload=b"", manifest='{"params": {"dict": []}}', schema=3, text=None):
     """Write a safetensors file of tensors by name as they are given, with a digest that is right for them.
 
     `text` is a function that makes the header of the entries, for one that JSON would not make.

@@ -97,15 +97,18 @@ def _of_policy(which: str, writer: Writer | None) -> Checkpoint | None:
     """Load the newest or best file that is whole; a damaged one is passed over with a warning."""
     if writer is None:
         raise ValueError(f"resume={which!r} is of a trainer with checkpoints(…)")
-    policy, damaged = writer.policy, set()
-    for path, _ in _in_order(which, writer.files()):
-        try:
-            found = load(path)
-        except CheckpointError as error:
-            _LOG.warning("%s; the one before it is used", error)
-            damaged.add(path)
+    policy, damaged = writer.policy, set[Path]()
+    for line in _lines(writer.files()):
+        wanted = best_of(line) if which == "best" else line[::-1]
+        found = _first_whole(wanted or line[::-1], damaged)
+        if found is None or found.path is None:
             continue
-        _warn_of_damage(policy, path, damaged)
+        if not wanted:
+            raise CheckpointError(
+                f"there is no best checkpoint in {policy.folder} yet: its files hold states within an epoch, which no "
+                f"evaluation has judged. resume='latest' goes on from the newest, {found.path}"
+            )
+        _warn_of_damage(policy, found.path, damaged)
         return found
     left = [path for path in owned(policy) if not _is_of_another(path, policy)]
     if left:
@@ -115,13 +118,24 @@ def _of_policy(which: str, writer: Writer | None) -> Checkpoint | None:
     return None
 
 
-def _in_order(which: str, files: list[File]) -> Iterator[File]:
-    """Yield the files to try, the newest run's first: a damaged header may name any run and any step."""
+def _lines(files: list[File]) -> Iterator[list[File]]:
+    """Yield the files of each line of runs, the newest run's first: a damaged header may name any run and any step."""
     while files:
-        mine = of_line(files, files[-1][1])
-        yield from best_of(mine) if which == "best" else reversed(mine)
-        tried = {path for path, _ in mine}
+        line = of_line(files, files[-1][1])
+        yield line
+        tried = {path for path, _ in line}
         files = [file for file in files if file[0] not in tried]
+
+
+def _first_whole(files: list[File], damaged: set[Path]) -> Checkpoint | None:
+    """Load the first file that is whole, and warn of those before it, which are added to the damaged ones."""
+    for path, _ in files:
+        try:
+            return load(path)
+        except CheckpointError as error:
+            _LOG.warning("%s; the one before it is used", error)
+            damaged.add(path)
+    return None
 
 
 def _warn_of_damage(policy: Policy, chosen: Path, known: set[Path]) -> None:

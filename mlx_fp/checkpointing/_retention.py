@@ -1,4 +1,4 @@
-"""Which checkpoints of a policy there are, which run they are of, and which of them stay. Read off the folder."""
+"""Which checkpoints of a policy there are, which run they are of, and which of them stay."""
 
 from __future__ import annotations
 
@@ -7,21 +7,40 @@ import os
 import re
 import string
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from heapq import nsmallest
 from pathlib import Path
 from typing import Any
 
 from ..store._checkpoint import SUFFIXES, peek
 from ._policy import Policy
 
-__all__ = ["File", "best_of", "is_newest", "is_sound", "kept", "listed", "new_run", "of_line", "owned"]
+__all__ = [
+    "File",
+    "Mark",
+    "Seen",
+    "best_of",
+    "in_order",
+    "indexed",
+    "is_newest",
+    "is_sound",
+    "listed",
+    "mark_of",
+    "new_run",
+    "of_line",
+    "owned",
+    "superfluous",
+]
 
 File = tuple[Path, dict[str, Any]]
 """A checkpoint, and those of its metadata that it is known by."""
 
-Seen = dict[tuple[Path, int, int, int], "dict[str, Any] | None"]
-"""What headers said that were read before, by path, number, time and size of the file."""
+Mark = tuple[Path, int, int, int]
+"""The path, number, time and size of a file: another file under the same path has another mark."""
+
+Seen = dict[Mark, "dict[str, Any] | None"]
+"""What headers said that were read before, by the marks of their files."""
 
 _INDEXED = (
     *("epoch", "next_epoch", "step", "epoch_loss", "monitor_name", "monitor_mode", "monitor_value", "improved"),
@@ -32,13 +51,19 @@ _INDEXED = (
 def owned(policy: Policy) -> list[Path]:
     """List the files in the policy's folder that have a name of the policy's, whole or damaged.
 
-    That of the latest state is among them where it is no second name of another.
+    Only folders that have such a name are looked into; with a function as the path all are. The file of the latest
+    state is among them where it is no second name of another.
     """
-    folder, named, latest = policy.folder, _pattern(policy.path), policy.latest_path
+    folder, latest = policy.folder, policy.latest_path
     if not folder.is_dir():
         return []
-    paths = (path for path in folder.rglob("*") if path.suffix in SUFFIXES and not path.name.startswith("."))
-    found = [path for path in paths if named.fullmatch(os.path.abspath(path)) and path.is_file() and path != latest]
+    if isinstance(policy.path, str):
+        parts = _patterns(policy.path)[len(Path(os.path.abspath(folder)).parts) :]
+        paths: Iterable[Path] = _matching(folder, parts)
+    else:
+        paths = folder.rglob("*")
+    sound = (path for path in paths if path.suffix in SUFFIXES and not path.name.startswith("."))
+    found = [path for path in sound if path.is_file() and path != latest]
     return found if latest is None or not latest.is_file() or _is_one_of(latest, found) else [*found, latest]
 
 
@@ -52,7 +77,13 @@ def listed(policy: Policy, seen: Seen | None = None) -> list[File]:
     files = [(path, one) for path, one in told if one is not None and policy.owns(path, one)]
     if any(path == policy.latest_path and one in [other for _, other in files[:-1]] for path, one in files[-1:]):
         files.pop()  # a copy
-    return sorted(files, key=lambda file: (file[1]["run"], file[1]["step"], file[1]["next_epoch"], str(file[0])))
+    return sorted(files, key=in_order)
+
+
+def in_order(file: File) -> tuple[Any, ...]:
+    """Return the key by which files are sorted: older runs first, and the older files of each."""
+    path, told = file
+    return told["run"], told["step"], told["next_epoch"], str(path)
 
 
 def of_line(files: list[File], told: Mapping[str, Any]) -> list[File]:
@@ -90,9 +121,8 @@ def _read(paths: list[Path], seen: Seen) -> list[tuple[Path, dict[str, Any] | No
     now: Seen = {}
     for path in paths:
         with suppress(FileNotFoundError):  # another process deletes, too
-            found = path.stat()
-            key = path, found.st_ino, found.st_mtime_ns, found.st_size
-            now[key] = seen[key] if key in seen else _known(path)
+            mark = mark_of(path)
+            now[mark] = seen[mark] if mark in seen else _known(path)
     seen.clear()
     seen.update(now)
     return [(path, told) for (path, *_), told in now.items()]
@@ -106,7 +136,18 @@ def _known(path: Path) -> dict[str, Any] | None:
         return None
     except OSError as error:
         raise type(error)(error.errno, error.strerror, os.fspath(path)) from error
-    return {name: told.get(name) for name in _INDEXED} if told is not None and is_sound(told) else None
+    return indexed(told) if told is not None and is_sound(told) else None
+
+
+def indexed(told: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of a file's metadata that it is known by."""
+    return {name: told.get(name) for name in _INDEXED}
+
+
+def mark_of(path: Path) -> Mark:
+    """Return the mark of a file. FileNotFoundError where there is none."""
+    found = os.stat(path)
+    return path, found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def is_sound(told: dict[str, Any]) -> bool:
@@ -128,18 +169,32 @@ def is_sound(told: dict[str, Any]) -> bool:
     )
 
 
-def best_of(files: list[File]) -> list[File]:
-    """Order the checkpoints of evaluations, best first: the last that improved, then the others by value."""
-    judged = [file for file in files if _value(file[1]) is not None]
-    by_value = sorted(judged, key=lambda file: _value(file[1]) or 0.0)
-    improved = [file for file in judged if file[1]["improved"]][-1:]
-    return improved + [file for file in by_value if file not in improved]
+def best_of(files: list[File], count: int | None = None) -> list[File]:
+    """Order the checkpoints of evaluations, best first: the last that improved, then the others by value.
+
+    `count` says how many are wanted.
+    """
+    judged = [(value, i) for i, (_, told) in enumerate(files) if (value := _value(told)) is not None]
+    improved = next((i for _, i in reversed(judged) if files[i][1]["improved"]), None)
+    by_value = sorted(judged) if count is None else nsmallest(count, judged)
+    order = [i for _, i in by_value if i != improved]
+    return [files[i] for i in (order if improved is None else [improved, *order])][:count]
 
 
-def kept(policy: Policy, files: list[File]) -> set[Path]:
-    """Choose the files that stay: the last ones, and the best."""
-    last = files if policy.keep_last is None else files[-policy.keep_last :]
-    return {path for path, _ in [*last, *best_of(files)[: policy.keep_best]]}
+def superfluous(policy: Policy, files: list[File], spared: Iterable[Path | None] = ()) -> tuple[list[File], list[File]]:
+    """Choose the files that go, all but the last ones, the best, and the spared; return them and the best.
+
+    >>> told = {"monitor_value": None, "monitor_mode": "min", "improved": False}
+    >>> files = [(Path(name), told) for name in "abc"]
+    >>> superfluous(Policy("{step}", keep_last=1), files, [Path("a")])
+    ([(...Path('b'), {...})], [])
+    """
+    older = [] if policy.keep_last is None else files[: -policy.keep_last]
+    if not older:
+        return [], []
+    best = best_of(files, policy.keep_best)
+    stay = {os.path.realpath(path) for path in [*spared, *(path for path, _ in best)] if path is not None}
+    return [file for file in older if os.path.realpath(file[0]) not in stay], best
 
 
 def _value(told: dict[str, Any]) -> float | None:
@@ -150,11 +205,25 @@ def _value(told: dict[str, Any]) -> float | None:
     return float(value if told["monitor_mode"] == "min" else -value)
 
 
-def _pattern(path: Any) -> re.Pattern[str]:
-    """Return what the absolute paths of a template look like; a function's may be any."""
-    if not isinstance(path, str):
-        return re.compile(".*", re.DOTALL)
-    parts = string.Formatter().parse(os.path.abspath(path))
-    text = "".join(re.escape(literal) + ("" if field is None else "[^/\\\\]*") for literal, field, _, _ in parts)
-    suffix = "" if path.endswith(SUFFIXES) else "(" + "|".join(map(re.escape, SUFFIXES)) + ")"
-    return re.compile(text + suffix)
+def _patterns(template: str) -> list[re.Pattern[str]]:
+    """Return what the names of folders and file look like in the absolute paths that a template makes."""
+    parts = [""]
+    for literal, field, _, _ in string.Formatter().parse(os.path.abspath(template)):
+        first, *rest = literal.split(os.sep)
+        parts[-1] += re.escape(first)
+        parts += map(re.escape, rest)
+        parts[-1] += "" if field is None else "[^/\\\\]*"
+    if not template.endswith(SUFFIXES):
+        parts[-1] += "(" + "|".join(map(re.escape, SUFFIXES)) + ")"
+    return [re.compile(part, re.DOTALL) for part in parts]
+
+
+def _matching(folder: Path, patterns: list[re.Pattern[str]]) -> Iterator[Path]:
+    """Yield what has such a name in a folder, or below it in folders of such names."""
+    first, *rest = patterns
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:  # another process deletes, too
+        for entry in entries:
+            if first.fullmatch(entry.name) and not rest:
+                yield folder / entry.name
+            elif first.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
+                yield from _matching(folder / entry.name, rest)

@@ -14,8 +14,9 @@ from ..store._bundle import save_bundle
 from ..store._checkpoint import prepared
 from ..store._files import same_as, sweep, write_whole
 from ..store._folder_lock import Lock
+from ._listing import Listing
 from ._policy import Policy
-from ._retention import File, Seen, is_newest, kept, listed, of_line
+from ._retention import File, is_newest
 
 __all__ = ["Held", "Writer", "Written"]
 
@@ -44,8 +45,9 @@ class Writer:
         self.step = 0
         """The step of the newest checkpoint."""
         self._held: Held | None = None
-        self.written: list[str] = []
-        self._seen: Seen = {}
+        self._written: dict[str, None] = {}
+        self._listing = Listing(policy)
+        self._swept: set[Path] = set()
         self._tidy = False
         self._lock = Lock(policy.folder)
         self._worker: ThreadPoolExecutor | None = None
@@ -55,7 +57,7 @@ class Writer:
         """Take the folder, or raise with who holds it; what a killed writer left half-written is deleted."""
         try:
             self._lock.take()
-            sweep(self.policy.folder)
+            self._sweep(self.policy.folder)
             self._catch_up()
         except BaseException:  # an interrupt, too: `__exit__` is not called then
             self._lock.give_back()
@@ -70,9 +72,14 @@ class Writer:
         finally:
             self._lock.give_back()
 
+    @property
+    def written(self) -> tuple[str, ...]:
+        """The checkpoints that this process wrote and has not deleted since, the newest last."""
+        return tuple(self._written)
+
     def files(self) -> list[File]:
         """List what there is of the policy; no header is read twice."""
-        return listed(self.policy, self._seen)
+        return self._listing.read()
 
     def take_up(self, path: Path | None, held: Held) -> None:
         """Go on from a checkpoint, which is not deleted, and which holds this of the run."""
@@ -89,15 +96,17 @@ class Writer:
 
         `done` gives what came of it.
         """
-        named = {**told, "file": self.policy.name_of(path)}
-        write = prepared(path, params, opt_state=opt_state, metadata=named, select=kept)
+        told = {**told, "file": self.policy.name_of(path)}
+        write = prepared(path, params, opt_state=opt_state, metadata=told, select=kept, swept=True)
         self.step, self._held = held.step, held
 
         def work() -> Written:
             left = () if self._tidy else self._retain(told)  # by runs that were killed as they deleted
+            self._sweep(path.parent)
             write()
             self._show(path)
             self._tidy = True
+            self._listing.add(path, told)
             return path, told, left + self._retain(told, path)
 
         self._writing = self._thread().submit(work) if self.policy.background else _now(work)
@@ -109,8 +118,9 @@ class Writer:
             return None
         self._writing = None
         path, told, deleted = writing.result()
-        again = {*deleted, str(path)}
-        self.written = [name for name in self.written if name not in again] + [str(path)]
+        for name in (*deleted, str(path)):
+            self._written.pop(name, None)
+        self._written[str(path)] = None
         return path, told, deleted
 
     def bundle(self, report: Any) -> None:
@@ -123,6 +133,12 @@ class Writer:
             newest = self._writing.result()[0]
         there = newest is not None and os.path.exists(newest)
         save_bundle(path, checkpoint=newest if there else None, user=self.policy.user)(report)
+
+    def _sweep(self, folder: Path) -> None:
+        """Delete what killed writers left half-written in a folder, once."""
+        if folder not in self._swept and folder.is_dir():
+            sweep(folder)
+        self._swept.add(folder)
 
     def _thread(self) -> ThreadPoolExecutor:
         self._worker = self._worker or ThreadPoolExecutor(1, "mlx_fp-checkpoint", initializer=begin_thread)
@@ -140,14 +156,7 @@ class Writer:
             write_whole(latest, lambda new: same_as(newest, new))
 
     def _retain(self, told: dict[str, Any], newest: Path | None = None) -> tuple[str, ...]:
-        if self.policy.keep_last is None:
-            return ()
-        files = of_line(self.files(), told)
-        stay: set[Path | None] = {newest, *kept(self.policy, files)}
-        deleted = [path for path, _ in files if path not in stay and not _is_same(path, self.resumed_from)]
-        for path in deleted:
-            path.unlink(missing_ok=True)
-        return tuple(map(str, deleted))
+        return self._listing.delete_superfluous(told, (newest, self.resumed_from))
 
 
 def _now(work: Callable[[], Written]) -> Future[Written]:
@@ -158,7 +167,3 @@ def _now(work: Callable[[], Written]) -> Future[Written]:
     except Exception as error:
         done.set_exception(error)
     return done
-
-
-def _is_same(path: Path, other: Path | None) -> bool:
-    return other is not None and os.path.realpath(path) == os.path.realpath(other)

@@ -15,6 +15,7 @@ from ._grouping import grouped, update
 from ._in_place import separate_all, separate_large_models
 from ._limits import tuned
 from ._linear_vjp import Linear
+from ._native import kernels
 from ._packing import form
 from ._parallel import run_parallel
 from ._thresholds import UNROLLED_ELEMENTS, WAIT_BYTES
@@ -35,7 +36,7 @@ STOCK = Backend(
     unrolls=lambda elements: elements <= UNROLLED_ELEMENTS,
     tuned=lambda parameter_bytes=None, streams=1: tuned(parameter_bytes, streams=streams),
     thread=restore_affinity,
-    facts=lambda: {"blas": Path(blas().library).name},
+    facts=lambda: {"blas": Path(blas().library).name, "kernels": "as MLX came"},
 )
 """MLX's stock kernels, which are compiled for the oldest processor of the architecture."""
 
@@ -44,5 +45,6 @@ NATIVE = replace(
     name="cpu, native kernels",
     substitutes=MappingProxyType({**_SUBSTITUTES, mlx_nn.MultiHeadAttention: MultiHeadAttention}),
     separate=separate_all,
+    facts=lambda: {**STOCK.facts(), "kernels": f"for the processor at hand, {' '.join(kernels().flags)}"},
 )
 """Kernels for the processor at hand, see `native`."""

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import chain
+from operator import attrgetter
 from typing import TypeVar
 
 from ..checkpointing._writer import Writer
 from ..core._errors import located, noted_on
 from ._frozen import trained_only
-from ._record import record
+from ._record import index, record
 from ._report import best_checkpoint
 from ._rows import Evaluation, Row
 from ._settling import not_finite, settled
@@ -30,6 +31,8 @@ __all__ = [
 ]
 
 R = TypeVar("R", Row, Evaluation)
+
+_CHECKPOINT = attrgetter("checkpoint")
 
 _LOG = logging.getLogger("mlx_fp.loop")
 
@@ -126,14 +129,11 @@ def _saved(loop: Loop, state: LoopState, world: World) -> Moments:
         return state
     with world.undisturbed():  # a second signal must not cut it
         state = yield from _written(loop, state, world, wait=True)  # one is written at a time
-        recorded = record(loop, state)
-        with located(epoch=recorded["epoch"], step=state.steps, stage="checkpoint"):
-            path = writer.policy.of(recorded)
+        with located(epoch=state.cursor.epoch, step=state.steps, stage="checkpoint"):
+            path = writer.policy.of(index(loop, state))
         state = _with_checkpoint(state, str(path))
         yield Moment(state, state.moving)
-        train = state.moving.train
-        recorded |= {name: [asdict(row) for row in getattr(state, name)] for name in ("rows", "evaluations")}
-        kept = None
+        train, recorded, kept = state.moving.train, record(loop, state, encoder=world.encoder), None
         if writer.policy.trainable_only:
             kept, recorded = trained_only(loop, train.params, recorded)
         writer.start(path, train.params, train.opt_state, recorded, state.held, kept)
@@ -144,7 +144,7 @@ def _replaces_best(loop: Loop, state: LoopState, writer: Writer) -> bool:
     """Tell whether a checkpoint of a state would take the place of the best one, of an earlier step."""
     best_step = state.standing.best_step
     best = best_checkpoint(state.evaluations, best_step)
-    return best is not None and state.steps != best_step and best == str(writer.policy.of(record(loop, state)))
+    return best is not None and state.steps != best_step and best == str(writer.policy.of(index(loop, state)))
 
 
 def _improved(state: LoopState) -> bool:
@@ -161,18 +161,18 @@ def _with_checkpoint(state: LoopState, path: str) -> LoopState:
 
 
 def _naming_last(rows: tuple[R, ...], path: str) -> tuple[R, ...]:
-    named: list[R] = list(rows)
-    if named:
-        named[-1] = replace(named[-1], checkpoint=path)
-    return tuple(named)
+    last: tuple[R, ...] = tuple(replace(row, checkpoint=path) for row in rows[-1:])
+    return rows[:-1] + last
 
 
-def without_files(state: LoopState, gone: Collection[str]) -> LoopState:
+def without_files(state: LoopState, gone: Set[str]) -> LoopState:
     """Return the state in which no row names one of these files."""
     if not gone:
         return state
 
     def named(rows: tuple[R, ...]) -> tuple[R, ...]:
+        if gone.isdisjoint(map(_CHECKPOINT, rows)):  # the usual case, for many rows
+            return rows
         return tuple(replace(row, checkpoint=None) if row.checkpoint in gone else row for row in rows)
 
     return replace(state, rows=named(state.rows), evaluations=named(state.evaluations))

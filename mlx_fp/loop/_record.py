@@ -14,6 +14,7 @@ from ..core._mlx import mx
 from ..core._types import Params, State, Tree
 from ..store._bundle import environment
 from ..store._checkpoint import Checkpoint
+from ..store._packed import Encoder, Floats
 from ..tree._flattening import as_arrays
 from ..tree._paths import flat, restore_like
 from ._frozen import filled
@@ -24,20 +25,16 @@ from ._series import Series
 from ._state import Lineage, Loop, LoopState, Moving, Requests
 from ._totals import Read, Sums, entries_of, queue_of
 
-__all__ = ["differences", "record", "restored", "resumed"]
+__all__ = ["differences", "index", "record", "restored", "resumed"]
 
 R = TypeVar("R")
 
 _LOG = logging.getLogger("mlx_fp.loop")
 
 
-def record(loop: Loop, state: LoopState) -> dict[str, Any]:
-    """Return all of a state as plain values and arrays, but for parameters and optimiser state.
-
-    It reads nothing but the state, and no value of the device. `restored` is its inverse.
-    """
-    cursor, sums, requests = state.cursor, state.moving.sums, state.moving.requests
-    policy = loop.trainer.policy
+def index(loop: Loop, state: LoopState) -> dict[str, Any]:
+    """Return those values of a record that files are known and named by; they do not grow with the run."""
+    cursor = state.cursor
     last, verdict = state.rows[-1] if state.rows else None, state.evaluation
     return {
         "epoch": cursor.epoch if cursor.index else cursor.epoch - 1,
@@ -49,17 +46,30 @@ def record(loop: Loop, state: LoopState) -> dict[str, Any]:
         "monitor_mode": loop.monitor.mode,
         "monitor_value": verdict and verdict.monitor_value,
         "improved": bool(verdict and verdict.improved),
+        "run": state.lineage.run,
+        "branch": dict(state.lineage.branches),
+    }
+
+
+def record(loop: Loop, state: LoopState, encoder: Encoder | None = None) -> dict[str, Any]:
+    """Return all of a state as plain values and arrays, but for parameters and optimiser state.
+
+    It reads nothing but the state, and no value of the device. `restored` is its inverse. An encoder that has encoded
+    the rows of an earlier state of the run encodes only those that are new.
+    """
+    sums, requests, encode = state.moving.sums, state.moving.requests, encoder or Encoder()
+    policy = loop.trainer.policy
+    return {
+        **index(loop, state),
         **asdict(state.standing),
         "completed": state.completed,
         "hooks": dict(zip(hook_keys(loop.hooks), (one._asdict() for one in state.moving.hooks), strict=True)),
         "requests": asdict(requests),
-        "rows": [asdict(row) for row in state.rows],
-        "evaluations": [asdict(row) for row in state.evaluations],
+        "rows": encode("rows", state.rows, _plain_row),
+        "evaluations": encode("evaluations", state.evaluations, _plain_row),
         "best_params": state.best_params,
-        "losses": mx.array(sums.losses.values(), mx.float32),
+        "losses": mx.array(memoryview(sums.losses.packed()).cast("d"), mx.float32),  # type: ignore[arg-type]
         "sums": _sums(sums),
-        "run": state.lineage.run,
-        "branch": dict(state.lineage.branches),
         "data": repr(loop.plan.train),
         "optimizer": loop.trainer.optimizer.name,
         "rates": dict(loop.rates),
@@ -104,7 +114,8 @@ def resumed(loop: Loop, start: LoopState, checkpoint: Checkpoint) -> LoopState:
         raise CheckpointError(f"{path} holds parameters, and nothing of a run to go on with: give them as params=")
     _same_monitor(loop, checkpoint)
     if other := differences(loop, checkpoint):
-        _LOG.warning("%s was written by another run, and goes on inexactly: %s", path, "; ".join(other))
+        message = "%s was written by another run, and goes on inexactly, so that bits may differ: %s"
+        _LOG.warning(message, path, "; ".join(other))
     _warn_of_options(loop, checkpoint)
     given, best = filled(checkpoint, train.params)
     params = _like("parameters", train.params, given, path)
@@ -127,7 +138,8 @@ def differences(loop: Loop, checkpoint: Checkpoint) -> tuple[str, ...]:
         "the hooks": ", ".join(was["hooks"]),
         "the optimiser": was["optimizer"],
     }
-    other = [f"{name} was {there.get(name)}, is {now}" for name, now in here.items() if there.get(name) != now]
+    both = {name: (there[name], now) for name, now in here.items() if name in there}  # older files say less
+    other = [f"{name} was {before}, is {now}" for name, (before, now) in both.items() if before != now]
     return (*other, *_other_rates(loop.rates, was["rates"]))
 
 
@@ -159,7 +171,7 @@ def _sums(sums: Sums) -> dict[str, Any]:
         "figures": {name: list(pair) for name, pair in read.figures.items()},
         "total": read.total,
         "last": read.last,
-        "counted": None if read.counted is None else read.counted.values(),
+        "counted": None if read.counted is None else Floats(read.counted.packed()),
         "queue": [list(entry) for entry in entries_of(sums)],
     }
 
@@ -172,6 +184,10 @@ def _restored_sums(plain: Mapping[str, Any], losses: list[float]) -> Sums:
     read = Read(figures, plain["total"], plain["last"], counted, Series().extend(losses))
     queue = [tuple(entry) for entry in plain["queue"]]
     return Sums(plain["batches"], plain["updates"], plain["examples"], len(queue), queue_of(queue), read)
+
+
+def _plain_row(row: Row | Evaluation) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in row.__slots__}
 
 
 def _rows(kind: type[R], rows: Iterable[Mapping[str, Any]]) -> tuple[R, ...]:

@@ -12,6 +12,7 @@ from ..core._frozen import FrozenDict, freeze_field
 from ..core._types import Params
 from ..data import Cursor
 from ..step._carried import Carried
+from ..store._packed import Encoder
 from ._event import Event
 from ._hook import Hook, HookState, Stop
 from ._monitor import Monitor, Standing
@@ -196,6 +197,8 @@ class World:
     """A context in which a second signal waits."""
     logged: list[StepRow] = field(default_factory=list)
     """Takes the rows of logged steps."""
+    encoder: Encoder = field(default_factory=Encoder)
+    """Encodes the rows of the run for its checkpoints, each once."""
 
     def deaf(self) -> World:
         """Return the ports of a run whose steps are over: a signal changes nothing in it."""

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,8 @@ OLDER = "mlx_fp.bundle/1"
 PARTS = {"report": dict, "settings": dict, "environment": dict, "user": dict}
 
 _ORDER = "save_bundle(path)(report): the path comes first, and the report last, in a call of its own"
+
+_VECTORS = re.compile(r"\b(?:avx|fma|f16c|amx|asimd|sve)\w*")
 
 _ODD = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}
 
@@ -126,13 +131,14 @@ def is_bundle(path: str | os.PathLike[str]) -> bool:
 
 
 def environment() -> dict[str, str | None]:
-    """Say where this runs: versions, Python, platform.
+    """Say where this runs: versions, Python, platform, processor, and the libraries that compute.
 
     >>> environment()["python"] == platform.python_version()
     True
     """
     packages = {name.replace("-", "_"): _version(name) for name in ("mlx-fp", "mlx")}
-    return {**packages, "python": platform.python_version(), "platform": platform.platform(), **_device()}
+    machine = {"python": platform.python_version(), "platform": platform.platform(), "processor": _processor()}
+    return {**packages, **machine, **_device()}
 
 
 def _migrated(read: dict[str, Any]) -> dict[str, Any]:
@@ -155,6 +161,7 @@ def _named(value: Any) -> Any:
     return name_of(value) if callable(value) else value
 
 
+@cache
 def _version(name: str) -> str | None:
     try:
         return version(name)
@@ -170,8 +177,21 @@ def _device() -> dict[str, str | None]:
     try:
         device = str(mx.default_device().type).removeprefix("DeviceType.")
     except ImportError:  # MLX is not installed
-        return {"device": None, "blas": None}
-    return {"device": device, "blas": None, **device_backend().facts()}
+        return {"device": None, "blas": None, "kernels": None}
+    return {"device": device, "blas": None, "kernels": None, **device_backend().facts()}
+
+
+@cache
+def _processor() -> str:
+    """Return the type of the processor, and the vector instructions that it has: bits of results depend on them."""
+    said: dict[str, str] = {}
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            said.setdefault(name.strip(), value.strip())
+    arm = " ".join(said[name] for name in ("CPU implementer", "CPU part") if name in said)
+    vectors = _VECTORS.findall(said.get("flags") or said.get("Features") or "")
+    return " ".join([said.get("model name") or arm or platform.processor() or platform.machine(), *sorted(vectors)])
 
 
 def _plain(value: Any, at: str) -> Any:

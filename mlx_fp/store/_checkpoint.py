@@ -11,16 +11,18 @@ from types import MappingProxyType
 from typing import Any
 
 from ..core._errors import CheckpointError
+from ..core._mlx import mx
 from ..core._types import Array, Params, State
 from ..core._user_path import user_path
 from ..tree._paths import flat, partition
 from ._files import write_whole
-from ._manifest import rebuild, take_down
-from ._safetensors import peek_safetensors, read_safetensors, write_safetensors
+from ._manifest import Packed, rebuild, take_down
+from ._packed import UNPACKED
+from ._safetensors import check_safetensors, peek_safetensors, read_safetensors, write_safetensors
 from ._schemas import SCHEMA, migrated
 from ._tensors import as_tensor
 
-__all__ = ["SUFFIXES", "Checkpoint", "found", "load", "peek", "prepared", "save", "suffixed"]
+__all__ = ["SUFFIXES", "Checkpoint", "checked", "found", "load", "peek", "prepared", "save", "suffixed"]
 
 PREFIX = "__mlx_fp__"
 """In front of the names of arrays that are no parameters."""
@@ -91,15 +93,18 @@ def prepared(
     opt_state: Any = None,
     metadata: Mapping[str, Any] | None = None,
     select: Any = None,
+    swept: bool = False,
 ) -> Callable[[], Path]:
     """Do all of `save` but the writing, and return what writes; a thread may call it, for it evaluates nothing.
+
+    `swept` says that no killed writer has left anything in the folder.
 
     >>> import tempfile
     >>> write = prepared(Path(tempfile.mkdtemp()) / "a", {"weight": mx.ones((2,))})
     >>> write().name
     'a.safetensors'
     """
-    target, arrays = suffixed(path), dict[str, Array]()
+    target, arrays = suffixed(path), dict[str, Any]()
     held, others = (params, {}) if select is None else partition(select)(params)
     manifest = {
         "params": take_down(held, arrays),
@@ -107,11 +112,11 @@ def prepared(
         "metadata": take_down(dict(metadata or {}), arrays, f"{PREFIX}.metadata"),
         "left_out": list(flat(others)),
     }
-    tensors = {name: as_tensor(array) for name, array in arrays.items()}
+    tensors = {name: leaf.tensor if isinstance(leaf, Packed) else as_tensor(leaf) for name, leaf in arrays.items()}
     told, write = json.dumps(manifest, allow_nan=False), write_safetensors
     if target.suffix == ".npz":
         from ._npz import write_npz as write
-    return lambda: write_whole(target, lambda beside: write(beside, tensors, told, SCHEMA))
+    return lambda: write_whole(target, lambda beside: write(beside, tensors, told, SCHEMA), swept=swept)
 
 
 def load(path: str | os.PathLike[str]) -> Checkpoint:
@@ -152,21 +157,41 @@ def suffixed(path: Path) -> Path:
 def peek(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     """Return the metadata of a checkpoint without reading its arrays or checking its bytes; None if it is none.
 
-    Arrays among the metadata are left out. OSError where the file cannot be read.
+    Arrays and long lists among the metadata are left out. OSError where the file cannot be read.
     """
     source = Path(path)
     try:
         read = peek_safetensors
         if source.suffix == ".npz":
             from ._npz import peek_npz as read
-        told = read(source)
-        found = rebuild(json.loads(told)["metadata"], _left_out)
-        return found if isinstance(found, dict) else None
+        return _metadata(read(source))
     except (ValueError, RecursionError, KeyError, TypeError):
         return None
 
 
-def _left_out(name: str) -> Any:
+def checked(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return what `peek` does after every byte is checked against the digest; no array is made.
+
+    CheckpointError for a file that is damaged or none. OSError where it cannot be read.
+    """
+    source = Path(path)
+    try:
+        check = check_safetensors
+        if source.suffix == ".npz":
+            from ._npz import check_npz as check
+        return _metadata(check(source))
+    except (ValueError, RecursionError, KeyError, TypeError, OverflowError) as error:
+        raise CheckpointError(f"{source} is no checkpoint that can be read: {error}") from None
+
+
+def _metadata(manifest: str) -> dict[str, Any]:
+    found = rebuild(json.loads(manifest)["metadata"], _left_out, _left_out)
+    if not isinstance(found, dict):
+        raise ValueError("its metadata are no dict")
+    return found
+
+
+def _left_out(*of: str) -> Any:
     return None
 
 
@@ -187,7 +212,14 @@ def found(path: str | os.PathLike[str]) -> Path:
 
 def _rebuilt(left: dict[str, Array], manifest: Any, source: Path) -> Checkpoint:
     """Build trees of arrays; each array must have its place."""
-    trees = {part: rebuild(manifest[part], left.pop) for part in ("params", "opt_state", "metadata")}
+
+    def packed(kind: str, name: str) -> Any:
+        array = left.pop(name)
+        if kind not in UNPACKED or array.dtype != mx.uint8 or array.ndim != 1:
+            raise ValueError(f"its manifest has a {kind!r} that is none")
+        return UNPACKED[kind](memoryview(array) if array.size else memoryview(b""))  # type: ignore[arg-type]
+
+    trees = {part: rebuild(manifest[part], left.pop, packed) for part in ("params", "opt_state", "metadata")}
     if left:
         raise ValueError(f"its manifest has no place for {next(iter(left))!r}")
     left_out = manifest["left_out"]

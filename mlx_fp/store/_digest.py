@@ -20,7 +20,7 @@ class Digesting:
 
     def __init__(self, pool: ThreadPoolExecutor, tensors: Mapping[str, Tensor]) -> None:
         self._heads = {name: (tensor.dtype, list(tensor.shape)) for name, tensor in tensors.items()}
-        self._parts = {name: _begun(pool, tensor.data) for name, tensor in tensors.items()}
+        self._parts = {name: _begun(pool, tensor) for name, tensor in tensors.items()}
 
     def of(self, schema: int, told: str) -> str:
         """Wait for the tensors, and return the digest of all with the schema and the manifest."""
@@ -44,8 +44,10 @@ def digesting(tensors: Mapping[str, Tensor]) -> tuple[ThreadPoolExecutor, Digest
     return pool, Digesting(pool, tensors)
 
 
-def _begun(pool: ThreadPoolExecutor, data: memoryview) -> str | Future[str]:
-    return pool.submit(_sha256, data) if len(data) >= _LONG else _sha256(data)
+def _begun(pool: ThreadPoolExecutor, tensor: Tensor) -> str | Future[str]:
+    if tensor.sha256 is not None:
+        return tensor.sha256
+    return pool.submit(_sha256, tensor.data) if len(tensor.data) >= _LONG else _sha256(tensor.data)
 
 
 def _sha256(data: memoryview) -> str:

@@ -21,14 +21,15 @@ TEMPORARY = ".mlx_fp-tmp"
 """What the names of folders end in, in which a file is being written."""
 
 
-def write_whole(path: str | os.PathLike[str], content: bytes | Callable[[Path], None]) -> Path:
+def write_whole(path: str | os.PathLike[str], content: bytes | Callable[[Path], None], *, swept: bool = False) -> Path:
     """Write a file in a folder of its own beside its place, flush it to disk, and put it there; folders are made.
 
     The content may be a function that makes a file at the path that it is given, by whatever means.
 
     At every instant `path` holds the whole old file or the whole new one. A failing write is an OSError with the path;
     the old file is intact, and nothing is left beside it. What a killed writer of the same file left half-written is
-    deleted first. A symbolic link is replaced, not followed.
+    deleted first, unless the folder is `swept` already: to look for it takes a listing of the folder. A symbolic link
+    is replaced, not followed.
 
     >>> import tempfile
     >>> folder = tempfile.mkdtemp()
@@ -38,7 +39,7 @@ def write_whole(path: str | os.PathLike[str], content: bytes | Callable[[Path], 
     target = user_path(path)
     make_folder(target.parent)
     try:
-        if LOCKS:
+        if LOCKS and not swept:
             sweep(target.parent, target.name)
         with _beside(target) as beside:
             new = beside / "new"

@@ -7,17 +7,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from ..core._types import Array, Tree
+from ._tensors import Tensor
 
-__all__ = ["rebuild", "take_down"]
+__all__ = ["Packed", "rebuild", "take_down"]
 
 
-def take_down(tree: Tree, arrays: dict[str, Array], prefix: str = "") -> Any:
-    """Describe a tree, and put its arrays under names of their own: their paths, where those can be names.
+_USUAL = (int, str, bool, type(None))
 
-    Leaves are arrays, numbers, texts and None. TypeError, naming the place, for anything else.
+
+class Packed:
+    """A leaf that a file keeps as bytes of a kind, beside its arrays."""
+
+    __slots__ = ()
+    kind: ClassVar[str]
+
+    @property
+    def tensor(self) -> Tensor:
+        """Return the bytes."""
+        raise NotImplementedError
+
+
+def take_down(tree: Tree, arrays: dict[str, Any], prefix: str = "") -> Any:
+    """Describe a tree, and put its arrays and `Packed` leaves under names of their own: their paths, where possible.
+
+    Further leaves are numbers, texts and None. TypeError, naming the place, for anything else.
 
     >>> arrays = {}
     >>> take_down({"a": (mx.array(1), 2.5), "b": {}}, arrays)
@@ -28,8 +44,10 @@ def take_down(tree: Tree, arrays: dict[str, Array], prefix: str = "") -> Any:
     return _describe(tree, prefix, arrays)
 
 
-def rebuild(described: Any, array: Callable[[str], Array]) -> Tree:
-    """Rebuild a tree of its description, and of arrays by name. ValueError for a description that is none.
+def rebuild(described: Any, array: Callable[[str], Array], packed: Callable[[str, str], Any] | None = None) -> Tree:
+    """Rebuild a tree of its description, of arrays by name, and of packed leaves by kind and name.
+
+    ValueError for a description that is none.
 
     >>> rebuild({"dict": [["a", {"tuple": [{"array": "a.0"}, {"value": 2.5}]}]]}, {"a.0": 1}.__getitem__)
     {'a': (1, 2.5)}
@@ -44,14 +62,18 @@ def rebuild(described: Any, array: Callable[[str], Array]) -> Tree:
     if kind == "value" and (content is None or isinstance(content, (bool, int, float, str))):
         return content
     if kind in ("list", "tuple") and isinstance(content, list):
-        made = [rebuild(one, array) for one in content]
+        made = [rebuild(one, array, packed) for one in content]
         return made if kind == "list" else tuple(made)
     if kind == "dict" and isinstance(content, list) and all(map(_is_pair, content)):
-        return {key: rebuild(one, array) for key, one in content}
+        return {key: rebuild(one, array, packed) for key, one in content}
+    if packed is not None and isinstance(content, str):
+        return packed(kind, content)
     raise ValueError(f"its manifest has a {kind!r} that is none")
 
 
-def _describe(tree: Tree, path: str, arrays: dict[str, Array]) -> Any:
+def _describe(tree: Tree, path: str, arrays: dict[str, Any]) -> Any:
+    if type(tree) in _USUAL or (type(tree) is float and math.isfinite(tree)):  # first, for rows have many of them
+        return {"value": tree}
     if isinstance(tree, Mapping):
         return {"dict": [[_key(key, path), _describe(one, _join(path, key), arrays)] for key, one in tree.items()]}
     if type(tree) in (list, tuple):
@@ -63,11 +85,11 @@ def _describe(tree: Tree, path: str, arrays: dict[str, Array]) -> Any:
         return {"value": tree}
     from ..core._mlx import mx
 
-    if not isinstance(tree, mx.array):
+    if not isinstance(tree, (mx.array, Packed)):
         raise TypeError(f"{path or 'the tree'} is {type(tree).__name__}; a checkpoint holds arrays, numbers and texts")
     name = _name(path, arrays)
     arrays[name] = tree
-    return {"array": name}
+    return {tree.kind if isinstance(tree, Packed) else "array": name}
 
 
 def _key(key: Any, path: str) -> str | int:
@@ -81,7 +103,7 @@ def _join(path: str, key: Any) -> str:
     return f"{path}.{key}" if path else str(key)
 
 
-def _name(path: str, taken: Mapping[str, Array]) -> str:
+def _name(path: str, taken: Mapping[str, Any]) -> str:
     """Return a name for the array at a path: the path, unless a file could not hold it or another array has it."""
     if path.isprintable() and 0 < len(path) < 256 and path != "__metadata__" and path not in taken:
         return path

@@ -7,17 +7,19 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from ..core._types import Array
 from ._files import begun
 from ._schemas import check_schema
 from ._tensors import WIDTHS, Tensor, as_array
 
-__all__ = ["peek_npz", "read_npz", "write_npz"]
+__all__ = ["check_npz", "peek_npz", "read_npz", "write_npz"]
+
+T = TypeVar("T")
 
 _NUMPY = {
     **{f"U{8 * n}": f"<u{n}" for n in (1, 2, 4, 8)},
@@ -56,7 +58,14 @@ def read_npz(source: Path) -> tuple[dict[str, Array], str, int]:
     """Return the arrays, the manifest and the schema. ValueError for anything odd."""
     with source.open("rb") as file:
         with _faults():
-            return _read(file)
+            return _read(file, as_array)
+
+
+def check_npz(source: Path) -> str:
+    """Return the manifest after all bytes are checked against the digest. ValueError for anything odd."""
+    with source.open("rb") as file:
+        with _faults():
+            return _read(file, lambda tensor: None)[1]
 
 
 def peek_npz(source: Path) -> str:
@@ -77,16 +86,16 @@ def _faults() -> Iterator[None]:
         raise ValueError(f"it is damaged: {error}") from None
 
 
-def _read(file: BinaryIO) -> tuple[dict[str, Array], str, int]:
-    """Read tensor by tensor; nothing comes out before all is right."""
+def _read(file: BinaryIO, made: Callable[[Tensor], T]) -> tuple[dict[str, T], str, int]:
+    """Read tensor by tensor what is made of each; nothing comes out before all is right."""
     with _opened(file) as archive:
         told, info = _text(archive, _MANIFEST), json.loads(_text(archive, _INFO))
         check_schema(int(info["schema"]))
-        digest, arrays = hashlib.sha256(told.encode()), {}
+        digest, arrays = hashlib.sha256(told.encode()), dict[str, T]()
         for dtype, member, name in info["tensors"]:
             tensor = _tensor(archive, dtype, member, name)
             _update(digest, name, tensor)
-            arrays[name] = as_array(tensor)
+            arrays[name] = made(tensor)
             del tensor  # before the next one is read
         if len(archive.namelist()) != len(arrays) + 2:
             raise ValueError("it has members of no name")

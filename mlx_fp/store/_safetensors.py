@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from ..core._types import Array
 from . import _schema_1
@@ -12,7 +13,9 @@ from ._digest import digesting
 from ._schemas import check_schema
 from ._tensors import Tensor, as_array
 
-__all__ = ["is_foreign", "peek_safetensors", "read_safetensors", "write_safetensors"]
+__all__ = ["check_safetensors", "is_foreign", "peek_safetensors", "read_safetensors", "write_safetensors"]
+
+T = TypeVar("T")
 
 KEYS = {"format", "schema", "sha256", "manifest"}
 """What the metadata of a checkpoint hold."""
@@ -29,27 +32,13 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], told: str, sche
 
 def read_safetensors(source: Path) -> tuple[dict[str, Array], str, int]:
     """Return the arrays, the manifest and the schema. ValueError for anything odd; nothing comes out before that."""
-    with source.open("rb") as file:
-        metadata = read_header(file)
-        if metadata.get("format") != "mlx_fp":
-            raise ValueError("it has tensors, but mlx_fp did not write it; for weights alone use mx.load")
-        if metadata.keys() != KEYS:
-            raise ValueError(f"the metadata in its header are {', '.join(sorted(metadata))}")
-        schema, told = int(metadata["schema"]), metadata["manifest"]
-        check_schema(schema)
-        file.seek(0)
-        content = file.read()
-    if schema == _schema_1.NUMBER:
-        _schema_1.check_digest(content, metadata["sha256"])
-        return _as_arrays(read_tensors(content)), told, schema
-    tensors = read_tensors(content)
-    del content  # before the arrays are made
-    pool, digest = digesting(tensors)
-    with pool:
-        arrays = _as_arrays(tensors)
-        if digest.of(schema, told) != metadata["sha256"]:
-            raise ValueError("it is damaged: its digest is another")
+    arrays, told, schema = _read(source, _as_arrays)
     return arrays, told, schema
+
+
+def check_safetensors(source: Path) -> str:
+    """Return the manifest after all bytes are checked against the digest. ValueError for anything odd."""
+    return _read(source, lambda tensors: None)[1]
 
 
 def peek_safetensors(source: Path) -> str:
@@ -65,6 +54,31 @@ def is_foreign(path: Path) -> bool:
             return "manifest" not in read_header(file)
     except ValueError:
         return False
+
+
+def _read(source: Path, made: Callable[[dict[str, Tensor]], T]) -> tuple[T, str, int]:
+    """Return what is made of the tensors while their digest is, the manifest and the schema."""
+    with source.open("rb") as file:
+        metadata = read_header(file)
+        if metadata.get("format") != "mlx_fp":
+            raise ValueError("it has tensors, but mlx_fp did not write it; for weights alone use mx.load")
+        if metadata.keys() != KEYS:
+            raise ValueError(f"the metadata in its header are {', '.join(sorted(metadata))}")
+        schema, told = int(metadata["schema"]), metadata["manifest"]
+        check_schema(schema)
+        file.seek(0)
+        content = file.read()
+    if schema == _schema_1.NUMBER:
+        _schema_1.check_digest(content, metadata["sha256"])
+        return made(read_tensors(content)), told, schema
+    tensors = read_tensors(content)
+    del content  # before the arrays are made
+    pool, digest = digesting(tensors)
+    with pool:
+        found = made(tensors)
+        if digest.of(schema, told) != metadata["sha256"]:
+            raise ValueError("it is damaged: its digest is another")
+    return found, told, schema
 
 
 def _as_arrays(tensors: dict[str, Tensor]) -> dict[str, Array]:

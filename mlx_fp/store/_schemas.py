@@ -9,10 +9,13 @@ from . import _schema_1
 
 __all__ = ["SCHEMA", "check_schema", "migrated"]
 
-SCHEMA = 2
+SCHEMA = 3
 """The version of the files that are written now."""
 
-MIGRATIONS: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {_schema_1.NUMBER: _schema_1.migrated}
+MIGRATIONS: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    _schema_1.NUMBER: _schema_1.migrated,
+    2: lambda manifest: manifest,  # schema 3 adds lists that are packed; what 2 has means the same
+}
 """What makes of the manifest of a schema that of the next."""
 
 
@@ -21,7 +24,7 @@ def check_schema(number: int) -> None:
 
     >>> check_schema(99)
     Traceback (most recent call last):
-    ValueError: its schema is 99, and this version of mlx_fp reads 1, 2
+    ValueError: its schema is 99, and this version of mlx_fp reads 1, 2, 3
     """
     if number not in {*MIGRATIONS, SCHEMA}:
         known = ", ".join(map(str, [*MIGRATIONS, SCHEMA]))

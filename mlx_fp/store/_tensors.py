@@ -44,6 +44,8 @@ class Tensor:
     dtype: str
     shape: tuple[int, ...]
     data: memoryview
+    sha256: str | None = None
+    """The SHA-256 of the bytes in hexadecimal, where it is known."""
 
     @property
     def fits(self) -> bool:

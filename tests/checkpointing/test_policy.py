@@ -91,7 +91,7 @@ def test_what_killed_runs_have_left_too_many_goes_before_the_first_file_is_writt
     values = [5.0, 4.0, 6.0, 7.0, 8.0, 9.0]
     fit(watched(values), fp.checkpoints(tmp_path / "{epoch}"))
 
-    def full(path, content):
+    def full(path, content, **options):
         raise OSError(28, "No space left on device", str(path))
 
     monkeypatch.setattr(checkpoint, "write_whole", full)
@@ -100,9 +100,22 @@ def test_what_killed_runs_have_left_too_many_goes_before_the_first_file_is_writt
     assert visible(tmp_path) == ["1.safetensors", "3.safetensors", "4.safetensors"]
 
 
-def test_retention_reads_each_header_once_and_that_of_a_new_file_under_an_old_name_again(tmp_path, monkeypatch):
-    read, values = [], [5.0, 4.0, 3.0, 2.0, 6.0, 7.0, 8.0, 9.0]
+def test_retention_lists_the_folder_once_and_reads_no_header_of_its_own(tmp_path, monkeypatch):
+    listed, read = [], []
+    monkeypatch.setattr(retention, "_matching", lambda *a: listed.append(a) or iter(tmp_path.glob("*.safetensors")))
     monkeypatch.setattr(retention, "peek", lambda path: read.append(path.stem) or checkpoint.peek(path))
+    policy = fp.checkpoints(tmp_path / "{epoch}", keep_last=2)
+    fit(watched([3.0, 1.0, 2.0, 4.0, 5.0, 6.0]), policy, epochs=6)
+    assert (len(listed), read) == (2, [])  # before the run, and with its first file
+    assert visible(tmp_path) == ["1.safetensors", "4.safetensors", "5.safetensors"]
+    listed.clear()
+    fit(watched([3.0, 1.0, 2.0, 4.0, 5.0, 6.0, 7.0, 8.0]), policy, epochs=8, resume="latest")
+    assert len(listed) <= 4
+    assert sorted(read) == ["1", "4", "5"]
+
+
+def test_a_file_that_another_has_taken_the_place_of_is_not_deleted(tmp_path):
+    values = [5.0, 4.0, 3.0, 2.0, 6.0, 7.0, 8.0, 9.0, 10.0]
     other = tmp_path / "other"
     fit(watched(values), fp.checkpoints(other / "{epoch}", every=1), epochs=2)
 
@@ -110,10 +123,44 @@ def test_retention_reads_each_header_once_and_that_of_a_new_file_under_an_old_na
         if event.epoch == 6:
             os.replace(other / "1.safetensors", tmp_path / "5.safetensors")
 
-    fit(watched(values), fp.checkpoints(tmp_path / "{epoch}", keep_last=3), fp.on("after_epoch", replaced), epochs=8)
-    assert sorted(read) == list("012345567")
-    kept = ["3", "4", "5", "6", "7"]  # the best, the last three of this run, and the one that is of another run now
+    fit(watched(values), fp.checkpoints(tmp_path / "{epoch}", keep_last=3), fp.on("after_epoch", replaced), epochs=9)
+    kept = ["3", "5", "6", "7", "8"]  # the best, the one that is of another run now, and the last three of this run
     assert visible(tmp_path) == [*(f"{name}.safetensors" for name in kept), "other"]
+
+
+def test_a_best_file_that_somebody_deleted_is_not_counted(tmp_path):
+    values = [2.0, 1.0, 3.0, 4.0, 5.0, 6.0]
+
+    def without_best(event):
+        if event.epoch == 2:
+            (tmp_path / "1.safetensors").unlink()
+
+    policy = fp.checkpoints(tmp_path / "{epoch}", keep_last=2, keep_best=2)
+    fit(watched(values), policy, fp.on("after_checkpoint", without_best), epochs=6)
+    assert visible(tmp_path) == [f"{name}.safetensors" for name in "0245"]
+
+
+def test_only_folders_that_the_template_may_name_are_looked_into(tmp_path, monkeypatch):
+    opened, matching = [], retention._matching
+    for name in ("logs/deep/er", "run-x/state", "run-1/data"):
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.setattr(retention, "_matching", lambda folder, names: opened.append(folder) or matching(folder, names))
+    nested = fp.checkpoints(tmp_path / "run-{epoch}" / "state" / "last")
+    fit(nested, epochs=1)
+    policy = nested(fp.trainer(MODEL, fp.classification())).policy
+    assert retention.owned(policy) == [tmp_path / "run-0" / "state" / "last.safetensors"]
+    seen = {path.relative_to(tmp_path).as_posix() for path in opened}
+    assert seen == {".", "run-x", "run-1", "run-0", "run-x/state", "run-0/state"}
+
+
+def test_what_killed_writers_left_half_written_goes_from_every_folder_that_a_run_writes_to(tmp_path):
+    inner = tmp_path / "accuracy"
+    inner.mkdir()
+    left = [folder / f".{name}.safetensors.0123abcd.mlx_fp-tmp" for folder in (tmp_path, inner) for name in ("0", "9")]
+    for one in left:
+        one.mkdir()
+    fit(fp.checkpoints(tmp_path / "{monitor_name}" / "{epoch}"), epochs=2)
+    assert not any(one.exists() for one in left)
 
 
 def test_retention_leaves_files_of_others_alone(tmp_path):
@@ -322,10 +369,10 @@ def gated(monkeypatch):
     """Let checkpoints be written only while a gate is open; returns the gate and what was begun."""
     gate, begun, write = threading.Event(), [], checkpoint.write_whole
 
-    def slow(path, content):
+    def slow(path, content, **options):
         begun.append(path.name)
         assert gate.wait(60)
-        return write(path, content)
+        return write(path, content, **options)
 
     monkeypatch.setattr(checkpoint, "write_whole", slow)
     return gate, begun
@@ -369,7 +416,7 @@ def test_a_background_save_is_of_the_bytes_of_its_moment(tmp_path, monkeypatch):
 
 
 def test_a_background_save_that_fails_surfaces_with_its_own_class(tmp_path, monkeypatch):
-    def full(path, content):
+    def full(path, content, **options):
         raise OSError(28, "No space left on device", str(path))
 
     monkeypatch.setattr(checkpoint, "write_whole", full)

@@ -194,6 +194,27 @@ def test_a_damaged_newest_file_is_passed_over_with_a_warning_and_all_damaged_is_
         fit(trainer(policy), resume="latest")
 
 
+def test_where_no_evaluation_has_judged_a_file_there_is_no_best_yet_and_the_error_names_the_way_on(tmp_path):
+    cut = fp.on("after_step", lambda e: fp.Stop("enough", final=False) if e.step == 1 else None)
+    policy = fp.checkpoints(tmp_path / "s-{step}", every_steps=1)
+    fit(trainer(cut, policy))
+    assert [path.stem for path in tmp_path.glob("*.safetensors")] != []
+    words = r"no best checkpoint in .* yet: .*resume='latest' goes on from the newest, .*s-2\.safetensors"
+    with pytest.raises(CheckpointError, match=words):
+        fit(trainer(policy), resume="best")
+    assert fit(trainer(policy), resume="latest").epochs_completed == EPOCHS
+    assert fit(trainer(policy), resume="best").resume_from is not None
+
+
+def test_a_new_run_without_an_evaluation_does_not_go_on_from_the_best_of_an_old_one(tmp_path):
+    policy = fp.checkpoints(tmp_path / "s-{step}", every_steps=1)
+    fit(trainer(policy))
+    cut = fp.on("after_step", lambda e: fp.Stop("enough", final=False) if e.step == 1 else None)
+    fit(trainer(cut, policy))
+    with pytest.raises(CheckpointError, match="no best checkpoint"):
+        fit(trainer(policy), resume="best")
+
+
 def test_nothing_there_yet_starts_anew_for_latest_and_is_an_error_for_a_path(alone, tmp_path, caplog):
     assert_same_run(fit(trainer(fp.checkpoints(tmp_path / "a" / "ep-{epoch}")), resume="latest"), alone)
     assert "the run starts anew" in caplog.text
@@ -228,7 +249,26 @@ def test_a_file_of_other_versions_goes_on_with_one_warning(alone, tmp_path, capl
     monkeypatch.undo()
     assert_same_run(fit(trainer(), resume=tmp_path / "ep-1"), alone)
     assert len(caplog.records) == 1
-    assert f"goes on inexactly: mlx was 0.0.1, is {here['mlx']}" in caplog.text
+    assert f"goes on inexactly, so that bits may differ: mlx was 0.0.1, is {here['mlx']}" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["processor", "kernels"])
+def test_a_file_of_another_processor_or_other_kernels_says_that_bits_may_differ(name, tmp_path, caplog, monkeypatch):
+    from mlx_fp.loop import _record as snapshot
+
+    here = snapshot.environment()
+    assert name in here
+    monkeypatch.setattr(snapshot, "environment", lambda: {**here, name: "others"})
+    fit(trainer(fp.checkpoints(tmp_path / "ep-{epoch}")))
+    monkeypatch.undo()
+    fit(trainer(), resume=tmp_path / "ep-1")
+    assert f"so that bits may differ: {name} was others, is {here[name]}" in caplog.text
+    monkeypatch.setattr(snapshot, "environment", lambda: {key: here[key] for key in here if key != name})
+    fit(trainer(fp.checkpoints(tmp_path / "old" / "ep-{epoch}")))  # as a file of before that was told
+    monkeypatch.undo()
+    caplog.clear()
+    fit(trainer(), resume=tmp_path / "old" / "ep-1")
+    assert caplog.text == ""
 
 
 def test_a_further_hook_without_memory_is_no_other_run(alone, tmp_path, caplog):

@@ -22,6 +22,7 @@ from mlx_fp.loop._run import run
 from mlx_fp.loop._starting import started
 from mlx_fp.loop._state import World
 from mlx_fp.loop._totals import Sums, queue_of
+from mlx_fp.store._packed import Encoder
 
 X = mx.random.normal((22, 3), key=mx.random.key(0))
 TRAIN = pipe(data.arrays(x=X, y=X.sum(axis=1)), data.shuffle(seed=3), data.batch(4))
@@ -104,6 +105,36 @@ def test_a_recorded_state_is_restored(drawn):
     assert everything(again) == before
     assert everything(state) == before, "recording has changed the state"
     assert plain(record(loop, again)) == plain(record(loop, state))
+
+
+def test_an_encoder_that_knows_the_run_records_what_a_new_one_does(tmp_path):
+    """Names of files come and go in old rows as others are kept, and a file holds the same as a run without them."""
+    encoder, wrong, best = Encoder(), [], lambda row: abs(row.epoch - 40)
+    policy = fp.checkpoints(tmp_path / "{epoch}", keep_last=2, every=1)
+    target = pipe(fp.trainer(nn.linear(3, 1), fp.regression(metrics=[])), fp.monitor("odd", metric=best), policy)
+    loop, state, writer = started(target, plan(TRAIN, (), {"epochs": 80, "reduce": max}))
+    with writer:
+        for moment in run(loop, state, World(writer)):
+            state = moment.state
+            again, alone = record(loop, state, encoder=encoder), record(loop, state)
+            wrong += [state.steps for name in ("rows", "evaluations") if again[name] != alone[name]]
+    assert not wrong
+    assert [row.epoch for row in state.rows if row.checkpoint] == [40, 77, 78, 79], "77 goes after the last moment"
+    found = fp.load(tmp_path / "79").metadata
+    assert plain(found["rows"]) == plain(list(again["rows"]))
+    assert [row["checkpoint"] and Path(row["checkpoint"]).stem for row in found["rows"]][-2:] == ["78", "79"]
+    assert found["sums"]["counted"] == []
+
+
+def test_the_losses_that_a_function_reduces_go_on_from_a_checkpoint_within_the_epoch(tmp_path):
+    given, cut = [], fp.on("after_step", lambda event: fp.Stop("enough", final=False) if event.step == 2 else None)
+    target = pipe(fp.trainer(nn.linear(3, 1), fp.regression(metrics=[])), fp.checkpoints(tmp_path / "{step}"))
+    options = {"reduce": lambda losses: given.append(list(losses)) or max(losses), "quiet": True}
+    fp.fit(TRAIN, **options)(cut(target))
+    assert fp.load(tmp_path / "3").metadata["sums"]["counted"] == given.pop()
+    report = fp.fit(TRAIN, resume="latest", **options)(target)
+    assert given == [list(report.losses)]
+    assert len(report.losses) == 6
 
 
 class Unread:

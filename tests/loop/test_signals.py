@@ -211,9 +211,9 @@ def test_a_second_signal_waits_for_the_checkpoint_that_is_being_written(tmp_path
 
     write = checkpoint.write_whole
 
-    def interrupted(path, content):
+    def interrupted(path, content, **options):
         signal.raise_signal(signal.SIGINT)  # the second one comes while the file is written
-        return write(path, content)
+        return write(path, content, **options)
 
     cut = fp.on("after_step", lambda e: signal.raise_signal(signal.SIGINT) if e.step == 1 else None)
     batches = [(mx.ones((4, 3)), mx.zeros((4,), mx.int32))] * 4
@@ -260,7 +260,7 @@ def test_a_second_signal_before_the_save_does_not_lose_it(tmp_path, number, even
 def test_the_third_signal_does_not_wait_for_a_file(tmp_path, monkeypatch):
     from mlx_fp.store import _checkpoint as checkpoint
 
-    def stuck(path, content):
+    def stuck(path, content, **options):
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
         raise AssertionError("the third signal ends this")

@@ -95,7 +95,7 @@ def test_tuples_become_lists_and_paths_text(tmp_path):
 
 def test_the_environment_says_where_it_ran():
     found = fp.bundle({"rows": []})["environment"]
-    assert found.keys() == {"mlx_fp", "mlx", "python", "platform", "device", "blas"}
+    assert found.keys() == {"mlx_fp", "mlx", "python", "platform", "processor", "device", "blas", "kernels"}
     assert (found["python"], found["mlx"], found["device"]) == (platform.python_version(), mx.__version__, "cpu")
 
 

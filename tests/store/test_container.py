@@ -39,7 +39,7 @@ def test_the_digest_stands_in_the_metadata_and_is_made_of_all_that_the_file_hold
     path = fp.save(tmp_path / "a", opt_state={"m": mx.zeros((0, 3))}, metadata={"epoch": 3})(TREE)
     entries, metadata, payload = header_of(path)
     assert metadata.keys() == {"format", "schema", "sha256", "manifest"}
-    assert (metadata["format"], metadata["schema"]) == ("mlx_fp", "2")
+    assert (metadata["format"], metadata["schema"]) == ("mlx_fp", "3")
     again = header_of(forged(tmp_path / "b.safetensors", entries, payload, metadata["manifest"]))
     assert again[1] == metadata
 
@@ -136,7 +136,7 @@ def test_metadata_of_more_than_a_checkpoint_has_are_refused(tmp_path):
         fp.load(forged(tmp_path / "a.safetensors", pair(), bytes(8), PLACES, text=more))
 
 
-@pytest.mark.parametrize("schema", [0, 3])
+@pytest.mark.parametrize("schema", [0, 4])
 def test_a_schema_that_there_is_not_is_refused_by_its_number(schema, tmp_path):
     path = forged(tmp_path / "a.safetensors", pair(), bytes(8), PLACES, schema)
     with pytest.raises(CheckpointError, match=f"its schema is {schema}, and this version of mlx_fp reads 1, 2"):

@@ -18,13 +18,15 @@ import pytest
 
 import mlx_fp as fp
 
-NUMBER = 2
+NUMBER = 3
 FOLDER = Path(__file__).parent / "golden"
 FILES = {
     "schema-1.safetensors": "cac66d4a10bdf82ece1ac46b35f355c5cc510166d94a5c04371a168c5755d490",
     "schema-1.npz": "c29a088c6c82c9457a67b79f8f8ea16194bde907825da296a893bc749f94bef0",
     "schema-2.safetensors": "f06c4a100b72ea91d7554da03bba3646169aa85ed6caaf61b7144337dc4a7c95",
     "schema-2.npz": "251ad67af6c7f979f4c6d04adccf1269ddd447e19896f16cb38a96549f9cd27c",
+    "schema-3.safetensors": "27dbd2470ff1485e3964594c911d984d63c9870d6e712d1f43e13bff0672f6b3",
+    "schema-3.npz": "082ac837da3bbd0a0165f697ddf1ab40bb24ed5577d1813f7d21da0880e06b1c",
 }
 DTYPES = {
     "bool_": "000100",
@@ -53,6 +55,33 @@ METADATA = {
     "texts": {"ä": "\0 \ud7ff \U0001f600", "": "", "empty": {}},
     3: "an integer key",
 }
+
+
+LISTS = {
+    "rows": [
+        {"epoch": i, "metrics": {"a": i / 3, "table": [[i, None]]}, "odd": (float("nan"), "ä")} for i in range(70)
+    ],
+    "floats": [0.1, -0.0, float("inf"), float("nan"), 1e-320],
+}
+"""Long lists, which schema 3 packs."""
+
+
+def metadata(schema):
+    """The metadata that a file of a schema holds."""
+    return METADATA if schema < 3 else {**METADATA, "lists": LISTS}
+
+
+def written():
+    """The metadata as this schema is given them."""
+    from array import array as numbers
+
+    from mlx_fp.store._packed import Encoder, Floats
+
+    packed = {
+        "rows": Encoder()("rows", tuple(LISTS["rows"])),
+        "floats": Floats(numbers("d", LISTS["floats"]).tobytes()),
+    }
+    return {**METADATA, "lists": packed}
 
 
 def array(name, text):
@@ -102,7 +131,7 @@ def test_a_golden_file_loads_to_what_was_written(name):
     with mx.stream(mx.cpu):
         assert same(found.params, params())
         assert same(found.opt_state, opt_state())
-    assert same(dict(found.metadata), METADATA)
+    assert same(dict(found.metadata), metadata(int(name[len("schema-")])))
     assert found.left_out == ()
 
 
@@ -111,7 +140,7 @@ def test_a_golden_file_is_the_one_that_was_written_then(name):
     assert hashlib.sha256((FOLDER / name).read_bytes()).hexdigest() == FILES[name]
 
 
-@pytest.mark.parametrize("schema", ["1", "2"])
+@pytest.mark.parametrize("schema", ["1", "2", "3"])
 def test_other_tools_find_the_parameters_of_a_golden_file(schema):
     from safetensors import safe_open
 
@@ -139,7 +168,7 @@ def main():
         path = FOLDER / f"schema-{NUMBER}{suffix}"
         if path.exists():
             raise FileExistsError(f"{path} is there, and golden files are never written again")
-        fp.save(path, opt_state=opt_state(), metadata=METADATA)(params())
+        fp.save(path, opt_state=opt_state(), metadata=written())(params())
 
 
 if __name__ == "__main__":
