@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import re
@@ -16,6 +17,8 @@ from ..store._checkpoint import SUFFIXES, peek
 from ._policy import Policy
 
 __all__ = ["File", "best_of", "is_newest", "is_sound", "kept", "listed", "new_run", "of_line", "owned"]
+
+_LOG = logging.getLogger("mlx_fp.loop")
 
 File = tuple[Path, dict[str, Any]]
 """A checkpoint, and those of its metadata that it is known by."""
@@ -87,10 +90,9 @@ def _known(path: Path) -> dict[str, Any] | None:
     """Return what a file is known by; OSError, with the path, where the system fails to read it."""
     try:
         told = peek(path)
-    except PermissionError:  # the file of another user, to a path function that may name any
+    except PermissionError as error:  # the file of another user, to a path function that may name any
+        _LOG.warning("%s is passed over: %s", path, error)
         return None
-    except OSError as error:
-        raise type(error)(error.errno, error.strerror, os.fspath(path)) from error
     return {name: told.get(name) for name in _INDEXED} if told is not None and is_sound(told) else None
 
 

@@ -13,11 +13,15 @@ from typing import Any
 from ..core._signature import name_of
 from ..core._user_path import user_path
 from ._files import digest, write_whole
+from ._regular import reading
 
 __all__ = ["SCHEMA", "bundle", "is_bundle", "read_bundle", "save_bundle"]
 
 SCHEMA = "mlx_fp.bundle/1"
 """The kind and version of the file."""
+
+LARGEST = 100_000_000
+"""Bytes of a bundle."""
 
 PARTS = {"report": dict, "settings": dict, "environment": dict, "user": dict}
 
@@ -63,6 +67,7 @@ def save_bundle(
 
     Raises:
         TypeError: a value is one that JSON has no form for, the error names the place; or path and report are swapped.
+        ValueError: there is more than a bundle has room for.
 
     >>> import tempfile
     >>> path = save_bundle(Path(tempfile.mkdtemp()) / "run.json")({"rows": [], "best_value": float("inf")})
@@ -81,7 +86,10 @@ def save_bundle(
         if checkpoint is not None:
             file = user_path(checkpoint)
             made["checkpoint"] = {"path": _relative(file, target), "sha256": digest(file)}
-        return write_whole(target, json.dumps(_plain(made, "bundle"), indent=2, allow_nan=False).encode())
+        content = json.dumps(_plain(made, "bundle"), indent=2, allow_nan=False).encode()
+        if len(content) > LARGEST:
+            raise ValueError(f"a bundle has at most {LARGEST:,} bytes, and this report takes {len(content):,}")
+        return write_whole(target, content)
 
     return saved
 
@@ -90,8 +98,12 @@ def read_bundle(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a bundle. ValueError, naming the file and the fault, for one that is none or of a newer schema."""
     source = user_path(path)
     try:
-        read = json.loads(source.read_bytes())
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        with reading(source) as file:
+            content = file.read(LARGEST + 1)
+        if len(content) > LARGEST:
+            raise ValueError(f"it has more than {LARGEST:,} bytes")
+        read = json.loads(content)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{os.fspath(path)} is no run bundle: {error}") from None
     if not isinstance(read, dict) or read.get("schema") != SCHEMA:
         found = read.get("schema") if isinstance(read, dict) else type(read).__name__
@@ -117,7 +129,7 @@ def is_bundle(path: str | os.PathLike[str]) -> bool:
     source = user_path(path)
     if not source.is_file():
         return False
-    with source.open("rb") as file:
+    with reading(source) as file:
         start = file.read(64)
     return start.lstrip().startswith(b"{") and b"\0" not in start  # a container may begin so, and has zeros there
 

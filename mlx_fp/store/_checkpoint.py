@@ -178,7 +178,7 @@ def found(path: str | os.PathLike[str]) -> Path:
     source = user_path(path)
     tried = [source] if source.suffix in SUFFIXES else [source.with_name(source.name + s) for s in SUFFIXES]
     for one in tried:
-        if one.is_file():
+        if one.exists() and not one.is_dir():
             return one
     if source.is_file():
         raise CheckpointError(f"{source} is no checkpoint: the name of one ends in .safetensors or .npz. {_REMEDY}")

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 from ..core._types import Array
 from ._files import begun
+from ._regular import reading
 from ._schemas import check_schema
 from ._tensors import WIDTHS, Tensor, as_array
 
@@ -54,14 +55,14 @@ def write_npz(path: Path, tensors: Mapping[str, Tensor], told: str, schema: int)
 
 def read_npz(source: Path) -> tuple[dict[str, Array], str, int]:
     """Return the arrays, the manifest and the schema. ValueError for anything odd."""
-    with source.open("rb") as file:
+    with reading(source) as file:
         with _faults():
             return _read(file)
 
 
 def peek_npz(source: Path) -> str:
     """Return the manifest alone."""
-    with source.open("rb") as file:
+    with reading(source) as file:
         with _faults(), _opened(file) as archive:
             return _text(archive, _MANIFEST)
 
@@ -72,8 +73,11 @@ def _faults() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # zipfile seeks before the start
-            raise
+        cause: BaseException | None = error
+        while cause is not None:  # zipfile takes a failing disk for an odd archive
+            if isinstance(cause, OSError) and cause.errno not in (None, errno.EINVAL):  # it seeks before the start
+                raise cause from None
+            cause = cause.__context__
         raise ValueError(f"it is damaged: {error}") from None
 
 

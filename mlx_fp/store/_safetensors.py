@@ -9,6 +9,7 @@ from ..core._types import Array
 from . import _schema_1
 from ._container import check_room, read_header, read_tensors, write_container
 from ._digest import digesting
+from ._regular import reading
 from ._schemas import check_schema
 from ._tensors import Tensor, as_array
 
@@ -29,7 +30,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], told: str, sche
 
 def read_safetensors(source: Path) -> tuple[dict[str, Array], str, int]:
     """Return the arrays, the manifest and the schema. ValueError for anything odd; nothing comes out before that."""
-    with source.open("rb") as file:
+    with reading(source) as file:
         metadata = read_header(file)
         if metadata.get("format") != "mlx_fp":
             raise ValueError("it has tensors, but mlx_fp did not write it; for weights alone use mx.load")
@@ -54,14 +55,14 @@ def read_safetensors(source: Path) -> tuple[dict[str, Array], str, int]:
 
 def peek_safetensors(source: Path) -> str:
     """Return the manifest alone; the header is checked, and no digest."""
-    with source.open("rb") as file:
+    with reading(source) as file:
         return read_header(file).get("manifest", "")
 
 
 def is_foreign(path: Path) -> bool:
     """Tell whether a safetensors file has a sound header, and nothing in it of a checkpoint."""
     try:
-        with path.open("rb") as file:
+        with reading(path) as file:
             return "manifest" not in read_header(file)
     except ValueError:
         return False
