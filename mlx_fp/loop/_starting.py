@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,14 +42,24 @@ _USUAL = {"compile": True, "dtype": None, "parts": 1, "streams": 1}
 _LOG = logging.getLogger("mlx_fp.loop")
 
 
-def started(trainer: Trainer, plan: Plan) -> tuple[Loop, LoopState, Writer | None]:
-    """Return the loop of a run, its state before the first step of this process, and the writer of its files."""
-    loop, state = _new(trainer, plan.shaped(trainer.task))
+@contextmanager
+def started(trainer: Trainer, plan: Plan) -> Iterator[tuple[Loop, LoopState, Writer | None]]:
+    """Within, have the loop of a run, its state before the first step of this process, and the writer of its files.
+
+    The folder of the files is this run's alone before anybody looks for the newest of them.
+    """
+    new = [_new(trainer, plan.shaped(trainer.task))]  # a frame that holds a state keeps its parameters
     writer = None if trainer.policy is None else Writer(trainer.policy)
-    found, kind = resolved(plan.resume, trainer, loop.monitor.name, writer)
+    with writer or nullcontext():
+        yield (*_taken_up(*new.pop(), writer), writer)
+
+
+def _taken_up(loop: Loop, state: LoopState, writer: Writer | None) -> tuple[Loop, LoopState]:
+    """Return the loop and the state of a run that goes on from where its plan says, if it says so."""
+    found, kind = resolved(loop.plan.resume, loop.trainer, loop.monitor.name, writer)
     files = [] if writer is None else writer.files()
     if found is None:
-        return loop, replace(state, lineage=Lineage(new_run(files))), writer
+        return loop, replace(state, lineage=Lineage(new_run(files)))
     state = resumed(loop, state, found)
     named = {row.checkpoint for row in state.rows} | {each.checkpoint for each in state.evaluations}
     state = without_files(state, {name for name in named if name is not None and not Path(name).exists()})
@@ -62,7 +73,7 @@ def started(trainer: Trainer, plan: Plan) -> tuple[Loop, LoopState, Writer | Non
     if writer is not None:
         writer.take_up(found.path, state.held)
     source = kind if found.path is None else str(found.path)
-    return replace(loop, origin=Origin(state.epoch, source, found.metadata["epoch"])), state, writer
+    return replace(loop, origin=Origin(state.epoch, source, found.metadata["epoch"])), state
 
 
 def _new(trainer: Trainer, plan: Plan) -> tuple[Loop, LoopState]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..core._signature import name_of
 from ..core._user_path import user_path
+from ._bounded import Limits, check_size
 from ._files import digest, write_whole
 from ._regular import reading
 
@@ -20,8 +21,8 @@ __all__ = ["SCHEMA", "bundle", "is_bundle", "read_bundle", "save_bundle"]
 SCHEMA = "mlx_fp.bundle/1"
 """The kind and version of the file."""
 
-LARGEST = 100_000_000
-"""Bytes of a bundle."""
+LIMITS = Limits(characters=400_000_000, parts=2_000_000, values=20_000_000)
+"""Of a bundle, which lists the loss of each step."""
 
 PARTS = {"report": dict, "settings": dict, "environment": dict, "user": dict}
 
@@ -87,8 +88,7 @@ def save_bundle(
             file = user_path(checkpoint)
             made["checkpoint"] = {"path": _relative(file, target), "sha256": digest(file)}
         content = json.dumps(_plain(made, "bundle"), indent=2, allow_nan=False).encode()
-        if len(content) > LARGEST:
-            raise ValueError(f"a bundle has at most {LARGEST:,} bytes, and this report takes {len(content):,}")
+        check_size(content, LIMITS)
         return write_whole(target, content)
 
     return saved
@@ -99,9 +99,8 @@ def read_bundle(path: str | os.PathLike[str]) -> dict[str, Any]:
     source = user_path(path)
     try:
         with reading(source) as file:
-            content = file.read(LARGEST + 1)
-        if len(content) > LARGEST:
-            raise ValueError(f"it has more than {LARGEST:,} bytes")
+            content = file.read(LIMITS.characters + 1)
+        check_size(content, LIMITS)
         read = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{os.fspath(path)} is no run bundle: {error}") from None

@@ -14,6 +14,7 @@ from ..core._errors import CheckpointError
 from ..core._types import Array, Params, State
 from ..core._user_path import user_path
 from ..tree._paths import flat, partition
+from ._bounded import read_json
 from ._files import write_whole
 from ._manifest import rebuild, take_down
 from ._safetensors import peek_safetensors, read_safetensors, write_safetensors
@@ -130,7 +131,7 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
         if source.suffix == ".npz":
             from ._npz import read_npz as read
         arrays, told, schema = read(source)
-        return _rebuilt(arrays, migrated(json.loads(told), schema), source)
+        return _rebuilt(arrays, migrated(read_json(told), schema), source)
     except (ValueError, RecursionError, KeyError, TypeError, OverflowError) as error:
         fault = "it is nested too deep" if isinstance(error, RecursionError) else error
         raise CheckpointError(f"{source} is no checkpoint that can be read: {fault}") from None
@@ -160,7 +161,7 @@ def peek(path: str | os.PathLike[str]) -> dict[str, Any] | None:
         if source.suffix == ".npz":
             from ._npz import peek_npz as read
         told = read(source)
-        found = rebuild(json.loads(told)["metadata"], _left_out)
+        found = rebuild(read_json(told)["metadata"], _left_out)
         return found if isinstance(found, dict) else None
     except (ValueError, RecursionError, KeyError, TypeError):
         return None

@@ -19,6 +19,7 @@ from toolz import pipe
 import mlx_fp as fp
 from mlx_fp import data, nn, optim
 from mlx_fp.core._errors import CheckpointError
+from mlx_fp.store._folder_lock import Lock
 
 X = mx.random.normal((40, 4), key=mx.random.key(3))
 Y = (X[:, 0] > 0).astype(mx.int32)
@@ -337,6 +338,33 @@ def test_a_file_that_this_user_may_not_read_at_first_is_passed_over_with_a_warni
         report = fit(trainer(policy), resume="latest")
     assert report.resume_from == str(tmp_path / f"ep-1{suffix}")
     assert f"{newest} is passed over" in caplog.text
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_folder_is_the_runs_own_before_it_looks_for_the_newest_file(tmp_path, stream):
+    refused = []
+
+    def newest():
+        with pytest.raises(BlockingIOError, match=f"process {os.getpid()} on"):
+            Lock(tmp_path).take()
+        refused.append(True)
+        return "latest"
+
+    target = trainer(fp.checkpoints(tmp_path / "ep-{epoch}"))
+    if stream:
+        next(pipe(target, fp.events(TRAIN, validation=HELD, resume=newest)))
+    else:
+        fit(target, resume=newest)
+    assert refused == [True]
+
+
+def test_a_run_that_cannot_begin_gives_the_folder_back(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught:
+        fit(trainer(fp.checkpoints(tmp_path / "ep-{epoch}")), resume=tmp_path / "gone")
+    lock = Lock(tmp_path)
+    lock.take()
+    lock.give_back()
+    assert "gone" in str(caught.value)  # its traceback has held all that the run had
 
 
 def test_a_bundle_with_another_checkpoint_is_refused(tmp_path):

@@ -84,11 +84,11 @@ def test_a_pipe_among_what_killed_writers_left_blocks_nobody_and_a_link_there_is
 
 def test_a_bundle_has_a_size_that_is_named_when_it_is_saved_and_when_it_is_read(tmp_path, monkeypatch):
     path = fp.save_bundle(tmp_path / "run.json", user={"note": "a" * 3_000})({"rows": []})
-    monkeypatch.setattr(bundles, "LARGEST", 2_500)
-    with pytest.raises(ValueError, match="a bundle has at most 2,500 bytes, and this report takes"):
+    monkeypatch.setattr(bundles, "LIMITS", bundles.LIMITS._replace(characters=2_500))
+    with pytest.raises(ValueError, match="more than 2,500 characters describe it"):
         fp.save_bundle(tmp_path / "more.json", user={"note": "a" * 3_000})({"rows": []})
     assert not (tmp_path / "more.json").exists()
-    with pytest.raises(ValueError, match=r"run\.json is no run bundle: it has more than 2,500 bytes"):
+    with pytest.raises(ValueError, match=r"run\.json is no run bundle: more than 2,500 characters"):
         fp.read_bundle(path)
 
 
