@@ -19,6 +19,7 @@ from ..tree._paths import flat, restore_like
 from ._frozen import filled
 from ._hook import HookState, Stop, hook_keys
 from ._monitor import Standing
+from ._record_check import check_record
 from ._rows import Evaluation, Row
 from ._series import Series
 from ._state import Lineage, Loop, LoopState, Moving, Requests
@@ -101,11 +102,16 @@ def resumed(loop: Loop, start: LoopState, checkpoint: Checkpoint) -> LoopState:
     metadata, path, train = checkpoint.metadata, checkpoint.path, start.moving.train
     if "cursor" not in metadata or checkpoint.opt_state is None:
         raise CheckpointError(f"{path} holds parameters, and nothing of a run to go on with: give them as params=")
+    try:
+        check_record(metadata)
+    except ValueError as error:
+        raise CheckpointError(f"{path} holds no run to go on with: {error}") from None
     _same_monitor(loop, checkpoint)
     _warn_of_differences(loop, checkpoint)
     _warn_of_options(loop, checkpoint)
     given, best = filled(checkpoint, train.params)
     params = _like("parameters", train.params, given, path)
+    best = None if best is None else _like("best parameters", train.params, best, path)
     opt_state = _like("optimiser state", train.opt_state, checkpoint.opt_state, path)
     state = restored(loop, {**metadata, "best_params": best}, params, opt_state)
     return state.asking(stop=None, interrupted=False, diverged=False)  # those ended the process that wrote it
@@ -147,8 +153,8 @@ def _hooks(loop: Loop, states: Mapping[str, Any]) -> tuple[HookState, ...]:
 
 
 def _requests(plain: Mapping[str, Any]) -> Requests:
-    stop = None if plain["stop"] is None else Stop(**plain["stop"])
-    return Requests(**{**plain, "stop": stop})
+    stop = plain.get("stop")
+    return Requests(**{**plain, "stop": None if stop is None else Stop(**stop)})
 
 
 def _same_monitor(loop: Loop, checkpoint: Checkpoint) -> None:
@@ -204,10 +210,14 @@ def _other_rates(here: Mapping[str, float], there: Mapping[str, float]) -> list[
 def _like(name: str, own: Tree, given: Tree, path: Any) -> Tree:
     """Return the tree of a file in the containers of the run's own; the paths, shapes and dtypes must be the same."""
     mine, theirs = flat(own), flat(given)
-    kinds = [{p: f"{leaf.dtype} {tuple(leaf.shape)}" for p, leaf in leaves.items()} for leaves in (mine, theirs)]
+    kinds = [{p: _kind(leaf) for p, leaf in leaves.items()} for leaves in (mine, theirs)]
     other = [p for p in kinds[0] | kinds[1] if kinds[0].get(p) != kinds[1].get(p)]
     if other:
         each = [f"{p}: here {kinds[0].get(p, 'none')}, there {kinds[1].get(p, 'none')}" for p in other]
         more = f"; and {len(each) - 8} more" if len(each) > 8 else ""
         raise CheckpointError(f"{path} holds other {name} than this run: {'; '.join(each[:8])}{more}")
     return as_arrays(restore_like(own, theirs))
+
+
+def _kind(leaf: Any) -> str:
+    return f"{leaf.dtype} {tuple(leaf.shape)}" if isinstance(leaf, mx.array) else f"a {type(leaf).__name__}"
