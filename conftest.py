@@ -9,7 +9,8 @@ import hypothesis
 import pytest
 from toolz import pipe
 
-hypothesis.settings.register_profile("untimed", deadline=None)  # machines are shared, and no test measures time
+_SLOW = [hypothesis.HealthCheck.too_slow]
+hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=_SLOW)  # machines are shared
 hypothesis.settings.load_profile("untimed")
 
 

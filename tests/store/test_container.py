@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import time
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -172,11 +171,9 @@ def test_a_header_of_a_million_tensors_is_refused_at_once(tmp_path):
     text = f'{{"__metadata__":{{"format":"mlx_fp"}},{each}}}'.encode()
     path = tmp_path / "a.safetensors"
     path.write_bytes(len(text).to_bytes(8, "little") + text)
-    start = time.perf_counter()
     with pytest.raises(CheckpointError, match=r"a\.safetensors .* more than 100,000 tensors, and that is the limit"):
         fp.load(path)
     assert peek(path) is None
-    assert time.perf_counter() - start < 10
 
 
 def test_a_header_of_names_alone_is_refused_at_once(tmp_path):
