@@ -63,7 +63,10 @@ def held_file(path: Path) -> int:
 
 def _refuse_other(path: Path) -> None:
     """Raise OSError, with the remedy, where something other than a regular file stands."""
-    kind = _KINDS.get(stat.S_IFMT(os.lstat(path).st_mode))
+    try:
+        kind = _KINDS.get(stat.S_IFMT(os.lstat(path).st_mode))
+    except FileNotFoundError:  # it could not be made
+        return
     if kind is not None:
         raise OSError(errno.EEXIST, f"{kind} is where mlx_fp keeps a file of its own: delete it", os.fspath(path))
 
