@@ -17,7 +17,8 @@ except ImportError as error:
 
 WITHOUT = "MLX is not installed: pip install 'mlx-fp[cpu]'"
 
-hypothesis.settings.register_profile("untimed", deadline=None)  # machines are shared, and no test measures time
+_SLOW = [hypothesis.HealthCheck.too_slow]
+hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=_SLOW)  # machines are shared
 hypothesis.settings.load_profile("untimed")
 
 

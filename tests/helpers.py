@@ -5,7 +5,9 @@ They need nothing of `mlx_fp/cpu`, without which the library works, too.
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
 import json
 import os
 import re
@@ -214,6 +216,35 @@ def assert_same_run(one, other):
 def visible(folder):
     """List the names of the files in a folder that are not hidden."""
     return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+
+
+# files ----------------------------------------------------------------------------------------------------------
+
+
+def fail_read(patch, point):
+    """Let a reading of files from disk fail once: the opening of one is number 0, and each read is one more."""
+    calls, fdopen, opened = iter(range(1_000)), os.fdopen, os.open
+
+    def fails():
+        if next(calls) == point:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    class Failing(io.FileIO):
+        def readinto(self, buffer):
+            fails()
+            return super().readinto(buffer)
+
+        def readall(self):
+            fails()
+            return super().readall()
+
+    def opening(path, flags, *more, **options):
+        if str(path).endswith((".safetensors", ".npz")) and not flags & os.O_WRONLY:
+            fails()
+        return opened(path, flags, *more, **options)
+
+    patch.setattr(os, "open", opening)
+    patch.setattr(os, "fdopen", lambda *a: io.BufferedReader(Failing(*a)) if a[1] == "rb" else fdopen(*a))
 
 
 # models, losses, data -------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from ..store._checkpoint import Checkpoint, load, peek
 from ..store._files import digest
 from ..store._safetensors import is_foreign
 from ._policy import Policy
-from ._retention import File, best_of, of_line, owned
+from ._retention import File, best_of, is_sound, of_line, owned
 from ._writer import Writer
 
 __all__ = ["check_source", "resolved"]
@@ -85,7 +85,7 @@ def _of_bundle(bundle: Mapping[str, Any], folder: Path) -> Checkpoint:
         keys = ", ".join(map(repr, bundle)) or "nothing"
         raise TypeError(f"resume takes a bundle, as read_bundle gives it, or the path of one; got a dict of {keys}")
     told = bundle.get("checkpoint")
-    if not told:
+    if not isinstance(told, Mapping) or not all(isinstance(told.get(name), str) for name in ("path", "sha256")):
         raise CheckpointError("the bundle names no checkpoint: write it with save_bundle(path, checkpoint=…)(report)")
     path = folder / told["path"]
     if digest(path) != told["sha256"]:
@@ -153,4 +153,6 @@ def _is_of_another(path: Path, policy: Policy) -> bool:
     told = peek(path)
     if told is None:
         return is_foreign(path)
+    if "cursor" in told and not is_sound(told):  # of a run, and odd
+        return False
     return not policy.owns(path, told)

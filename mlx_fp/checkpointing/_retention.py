@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import re
@@ -32,6 +33,8 @@ __all__ = [
     "owned",
     "superfluous",
 ]
+
+_LOG = logging.getLogger("mlx_fp.loop")
 
 File = tuple[Path, dict[str, Any]]
 """A checkpoint, and those of its metadata that it is known by."""
@@ -132,10 +135,9 @@ def _known(path: Path) -> dict[str, Any] | None:
     """Return what a file is known by; OSError, with the path, where the system fails to read it."""
     try:
         told = peek(path)
-    except PermissionError:  # the file of another user, to a path function that may name any
+    except PermissionError as error:  # the file of another user, to a path function that may name any
+        _LOG.warning("%s is passed over: %s", path, error)
         return None
-    except OSError as error:
-        raise type(error)(error.errno, error.strerror, os.fspath(path)) from error
     return indexed(told) if told is not None and is_sound(told) else None
 
 

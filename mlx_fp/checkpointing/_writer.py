@@ -45,6 +45,8 @@ class Writer:
         self.step = 0
         """The step of the newest checkpoint."""
         self._held: Held | None = None
+        self._on_disk: tuple[int, Held | None] = 0, None
+        """The step of the newest checkpoint that is known to be on disk, and what that holds of the run."""
         self._written: dict[str, None] = {}
         self._listing = Listing(policy)
         self._swept: set[Path] = set()
@@ -58,7 +60,6 @@ class Writer:
         try:
             self._lock.take()
             self._sweep(self.policy.folder)
-            self._catch_up()
         except BaseException:  # an interrupt, too: `__exit__` is not called then
             self._lock.give_back()
             raise
@@ -84,6 +85,8 @@ class Writer:
     def take_up(self, path: Path | None, held: Held) -> None:
         """Go on from a checkpoint, which is not deleted, and which holds this of the run."""
         self.resumed_from, self.step, self._held = path, held.step, held
+        self._on_disk = held.step, held
+        self._catch_up()
 
     def holds(self, held: Held) -> bool:
         """Tell whether the newest checkpoint holds this of the run."""
@@ -98,7 +101,6 @@ class Writer:
         """
         told = {**told, "file": self.policy.name_of(path)}
         write = prepared(path, params, opt_state=opt_state, metadata=told, select=kept, swept=True)
-        self.step, self._held = held.step, held
 
         def work() -> Written:
             left = () if self._tidy else self._retain(told)  # by runs that were killed as they deleted
@@ -110,13 +112,24 @@ class Writer:
             return path, told, left + self._retain(told, path)
 
         self._writing = self._thread().submit(work) if self.policy.background else _now(work)
+        self.step, self._held = held.step, held
+
+    def failure(self) -> BaseException | None:
+        """Wait for what is being written; return why it failed, if it did. `done` does not raise that any more."""
+        fault = None if self._writing is None else self._writing.exception()
+        if fault is not None:
+            self._writing = None
+            self.step, self._held = self._on_disk
+        return fault
 
     def done(self, *, wait: bool) -> Written | None:
         """Return what was written since last asked, after waiting for it if told to; an error of it comes out."""
         writing = self._writing
         if writing is None or not (wait or writing.done()):
             return None
-        self._writing = None
+        if (fault := self.failure()) is not None:
+            raise fault
+        self._writing, self._on_disk = None, (self.step, self._held)
         path, told, deleted = writing.result()
         for name in (*deleted, str(path)):
             self._written.pop(name, None)

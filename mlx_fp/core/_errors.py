@@ -11,12 +11,14 @@ __all__ = [
     "CheckpointError",
     "is_count",
     "located",
+    "named_error",
     "nearest",
     "note",
     "noted_on",
     "placed",
     "placed_at",
     "refuse_mask",
+    "say_on",
     "unknown",
 ]
 
@@ -109,6 +111,8 @@ def note(error: BaseException, where: Mapping[str, object]) -> None:
 def noted_on(error: BaseException, message: str) -> Iterator[None]:
     """Within, another error becomes a note of this one, and goes no further.
 
+    Ctrl-C goes on, and so does `sys.exit` where this one is no error but an interrupt; then this one is the note.
+
     >>> error = KeyError("x")
     >>> with noted_on(error, "the hook failed, too"):
     ...     raise ValueError("y")
@@ -117,8 +121,36 @@ def noted_on(error: BaseException, message: str) -> Iterator[None]:
     """
     try:
         yield
-    except Exception as fault:
-        error.add_note(f"{message}: {type(fault).__name__}: {fault}")
+    except BaseException as fault:
+        leaves = isinstance(fault, SystemExit) and not isinstance(error, Exception)
+        if leaves or isinstance(fault, KeyboardInterrupt):
+            fault.add_note(f"it came after {named_error(error)}")
+            raise
+        say_on(error, f"{message}: {named_error(fault)}")
+
+
+def named_error(error: BaseException) -> str:
+    """Return the class and the message of an exception.
+
+    >>> named_error(KeyError("x"))
+    "KeyError: 'x'"
+    """
+    return f"{type(error).__name__}: {error}"
+
+
+def say_on(error: BaseException, text: str) -> None:
+    """Add a note to an exception; it goes to the log, too, where nobody sees notes: at an exit, in a closed stream.
+
+    >>> error = KeyError("x")
+    >>> say_on(error, "y")
+    >>> error.__notes__
+    ['y']
+    """
+    error.add_note(text)
+    if isinstance(error, (SystemExit, GeneratorExit)):
+        import logging
+
+        logging.getLogger("mlx_fp").warning("%s", text)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from operator import attrgetter
 from typing import TypeVar
 
 from ..checkpointing._writer import Writer
-from ..core._errors import located, noted_on
+from ..core._errors import located, named_error, noted_on, say_on
 from ._frozen import trained_only
 from ._record import index, record
 from ._report import best_checkpoint
@@ -21,6 +21,7 @@ from ._state import Loop, LoopState, Moment, Moments, World
 from ._telling import told
 
 __all__ = [
+    "note_failed_save",
     "save_after_epoch",
     "save_after_step",
     "save_despite",
@@ -101,6 +102,7 @@ def save_despite(loop: Loop, state: LoopState, world: World, error: BaseExceptio
     Nothing is written of a loss that is not finite, and of a step that is saved already.
     """
     writer = world.writer
+    note_failed_save(world, error)
     if writer is None or writer.step == state.steps:
         return
     try:
@@ -114,6 +116,13 @@ def save_despite(loop: Loop, state: LoopState, world: World, error: BaseExceptio
     if writer.step == state.steps:
         path = writer.written[-1]
         error.add_note(f"the run so far, {state.steps} steps, is in {path}: resume='latest' goes on from there")
+
+
+def note_failed_save(world: World, error: BaseException) -> None:
+    """Say in a note of an error that the checkpoint which was being written meanwhile has failed, if it has."""
+    fault = None if world.writer is None else world.writer.failure()
+    if fault is not None:
+        say_on(error, f"a checkpoint could not be written, too: {named_error(fault)}")
 
 
 def _saved(loop: Loop, state: LoopState, world: World) -> Moments:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from signal import Signals
 
-from ..core._errors import noted_on
+from ..core._errors import named_error, noted_on
 from ..core.backend import device_backend
-from ._checkpointing import save_despite
+from ._checkpointing import note_failed_save, save_despite
 from ._event import Event
 from ._hook import Stop
 from ._report import Report
@@ -26,8 +26,7 @@ def drive(loop: Loop, state: LoopState, world: World) -> Generator[Event, None, 
     `after_fit` comes last. When an error, an interrupt or the closing of the stream ends the run, its hooks still run,
     and then the exception goes on.
     """
-    tuned = device_backend().tuned(loop.step.parameter_bytes, loop.plan.streams)
-    with tuned, world.writer or nullcontext():
+    with device_backend().tuned(loop.step.parameter_bytes, loop.plan.streams):
         moments, last = run(loop, state, world), Moment(state, state.moving)
         del state  # a frame that holds a state keeps its parameters
         try:
@@ -56,11 +55,12 @@ def _end_by(loop: Loop, state: LoopState, world: World, error: BaseException) ->
     if isinstance(error, RuntimeError) and isinstance(error.__cause__, StopIteration):
         for text in getattr(error.__cause__, "__notes__", ()):  # a generator raises one error for the other
             error.add_note(text)
+    note_failed_save(world, error)
     signal, lost = world.asked(), _lost_stream(error)
     if signal is not None or lost:
         save_despite(loop, state, world, error)
     closed = isinstance(error, GeneratorExit)
-    reason = "the stream was closed" if closed else f"{type(error).__name__}: {error}"
+    reason = "the stream was closed" if closed else named_error(error)
     with noted_on(error, "after_fit failed, too"):
         for _ in _after_fit(loop, state.asking(stop=Stop(reason)), world):
             pass

@@ -65,8 +65,8 @@ def fit(train: Any, *, quiet: bool = False, **options: Unpack[Options]) -> Calla
     def run(target: Trainer) -> Report:
         shown = progress(quiet=quiet)
         asked = plan(data, shown.events, merged(checked_trainer(target, "fit").options, options))
-        loop, state, writer = started(target, asked)
-        with graceful_stop() as signals, shown(loop.plan, state) as show:
+        begun = started(target, asked)
+        with begun as (loop, state, writer), graceful_stop() as signals, shown(loop.plan, state) as show:
             world = World(writer, signals.asked, signals.undisturbed)
             stream = drive(loop, state, world)
             del state  # a frame that holds a state keeps its parameters
@@ -100,10 +100,10 @@ def events(
 
     def stream(target: Trainer) -> Generator[Event, None, None]:
         merged_options = merged(checked_trainer(target, "events").options, options)
-        loop, state, writer = started(target, plan(train, only, merged_options))
-        moments = drive(loop, state, World(writer))
-        del state
-        yield from moments
+        with started(target, plan(train, only, merged_options)) as (loop, state, writer):
+            moments = drive(loop, state, World(writer))
+            del state
+            yield from moments
 
     return stream
 

@@ -9,7 +9,7 @@ from ..core._errors import CheckpointError
 from ..core._mlx import mx
 from ..core._types import Array, Params, Tree
 from ..store._checkpoint import Checkpoint
-from ..tree._paths import flat, partition, restore_like
+from ..tree._paths import flat, partition
 from ..tree._select import Select
 from ._state import Loop
 
@@ -36,13 +36,16 @@ def trained_only(loop: Loop, params: Params, recorded: Mapping[str, Any]) -> tup
 def filled(checkpoint: Checkpoint, own: Params) -> tuple[Tree, Params | None]:
     """Return the parameters of a checkpoint, and the best ones, with weights of one's own where it leaves some out.
 
+    Those are by path then.
+
     CheckpointError, with the paths, where there are none or where they have other bits.
     """
     best = checkpoint.metadata["best_params"]
     if not checkpoint.left_out:
         return checkpoint.params, best
-    mine, marks = flat(own), checkpoint.metadata["frozen"]
-    other = [path for path in checkpoint.left_out if path not in mine or _mark(mine[path]).item() != marks[path]]
+    mine, told = flat(own), checkpoint.metadata.get("frozen")
+    marks = told if isinstance(told, Mapping) else {}
+    other = [path for path in checkpoint.left_out if path not in mine or _mark(mine[path]).item() != marks.get(path)]
     if other:
         more = f" and {len(other) - 8} more" if len(other) > 8 else ""
         raise CheckpointError(
@@ -50,7 +53,7 @@ def filled(checkpoint: Checkpoint, own: Params) -> tuple[Tree, Params | None]:
             f"{', '.join(other[:8])}{more}: give the weights that the first run began with as params="
         )
     outer = {path: mine[path] for path in checkpoint.left_out}
-    return {**flat(checkpoint.params), **outer}, best and restore_like(own, {**flat(best), **outer})
+    return {**flat(checkpoint.params), **outer}, None if best is None else {**flat(best), **outer}
 
 
 def _frozen(loop: Loop, params: Params) -> dict[str, Array]:

@@ -17,15 +17,17 @@ from ..store._checkpoint import Checkpoint
 from ..store._packed import Encoder, Floats
 from ..tree._flattening import as_arrays
 from ..tree._paths import flat, restore_like
+from ._differences import check_monitor, differences, plain_seed, warn_of_options
 from ._frozen import filled
 from ._hook import HookState, Stop, hook_keys
 from ._monitor import Standing
+from ._record_check import check_record
 from ._rows import Evaluation, Row
 from ._series import Series
 from ._state import Lineage, Loop, LoopState, Moving, Requests
 from ._totals import Read, Sums, entries_of, queue_of
 
-__all__ = ["differences", "index", "record", "restored", "resumed"]
+__all__ = ["index", "record", "restored", "resumed"]
 
 R = TypeVar("R")
 
@@ -73,7 +75,7 @@ def record(loop: Loop, state: LoopState, encoder: Encoder | None = None) -> dict
         "data": repr(loop.plan.train),
         "optimizer": loop.trainer.optimizer.name,
         "rates": dict(loop.rates),
-        "seed": _plain_seed(loop.plan.seed),
+        "seed": plain_seed(loop.plan.seed),
         "keep_losses": loop.plan.keep_losses,
         "versions": environment(),
         "user": None if policy is None else policy.user,
@@ -112,35 +114,22 @@ def resumed(loop: Loop, start: LoopState, checkpoint: Checkpoint) -> LoopState:
     metadata, path, train = checkpoint.metadata, checkpoint.path, start.moving.train
     if "cursor" not in metadata or checkpoint.opt_state is None:
         raise CheckpointError(f"{path} holds parameters, and nothing of a run to go on with: give them as params=")
-    _same_monitor(loop, checkpoint)
+    try:
+        check_record(metadata)
+    except ValueError as error:
+        raise CheckpointError(f"{path} holds no run to go on with: {error}") from None
+    check_monitor(loop, checkpoint)
     if other := differences(loop, checkpoint):
         message = "%s was written by another run, and goes on inexactly, so that bits may differ: %s"
         _LOG.warning(message, path, "; ".join(other))
-    _warn_of_options(loop, checkpoint)
+    warn_of_options(loop, checkpoint)
     given, best = filled(checkpoint, train.params)
     params = _like("parameters", train.params, given, path)
+    best = None if best is None else _like("best parameters", train.params, best, path)
     opt_state = _like("optimiser state", train.opt_state, checkpoint.opt_state, path)
     state = restored(loop, {**metadata, "best_params": best}, params, opt_state)
     state = _with_losses(loop, state, path)
     return state.asking(stop=None, interrupted=False, diverged=False)  # those ended the process that wrote it
-
-
-def differences(loop: Loop, checkpoint: Checkpoint) -> tuple[str, ...]:
-    """Say where the code is not what it was, so that the run goes on, but not to the same bits."""
-    was, keys = checkpoint.metadata, hook_keys(loop.hooks)
-    # one without memory that is new may only look on, and has nothing to go on from
-    hooks = [key for key, hook in zip(keys, loop.hooks, strict=True) if key in was["hooks"] or hook.init is not None]
-    own = {"the data": repr(loop.plan.train), "the hooks": ", ".join(hooks)}
-    here = {**environment(), **own, "the optimiser": loop.trainer.optimizer.name}
-    there = {
-        **was["versions"],
-        "the data": was["data"],
-        "the hooks": ", ".join(was["hooks"]),
-        "the optimiser": was["optimizer"],
-    }
-    both = {name: (there[name], now) for name, now in here.items() if name in there}  # older files say less
-    other = [f"{name} was {before}, is {now}" for name, (before, now) in both.items() if before != now]
-    return (*other, *_other_rates(loop.rates, was["rates"]))
 
 
 def _with_losses(loop: Loop, state: LoopState, path: Any) -> LoopState:
@@ -202,50 +191,21 @@ def _hooks(loop: Loop, states: Mapping[str, Any]) -> tuple[HookState, ...]:
 
 
 def _requests(plain: Mapping[str, Any]) -> Requests:
-    stop = None if plain["stop"] is None else Stop(**plain["stop"])
-    return Requests(**{**plain, "stop": stop})
-
-
-def _same_monitor(loop: Loop, checkpoint: Checkpoint) -> None:
-    one = loop.monitor.name, loop.monitor.mode
-    other = checkpoint.metadata["monitor_name"], checkpoint.metadata["monitor_mode"]
-    if one != other:
-        raise CheckpointError(f"{checkpoint.path} watches {other[0]} ({other[1]}), and this run {one[0]} ({one[1]})")
-
-
-def _warn_of_options(loop: Loop, checkpoint: Checkpoint) -> None:
-    """Warn of options of this run that have no effect, because the file holds."""
-    was, plan, told = checkpoint.metadata, loop.plan, list[str]()
-    if plan.params is not None and not checkpoint.left_out:
-        told.append("params= is given, and the parameters of the file hold")
-    if (seed := _plain_seed(plan.seed)) != was.get("seed", seed):
-        told.append(f"the seed was {was['seed']}, is {seed}, and the random stream of the file holds")
-    if plan.keep_losses and not was.get("keep_losses", True):
-        told.append("the losses of its steps were not kept, and report.losses begins here")
-    if told:
-        _LOG.warning("the run goes on from %s: %s", checkpoint.path or "a checkpoint", "; ".join(told))
-
-
-def _plain_seed(seed: Any) -> Any:
-    return seed.tolist() if isinstance(seed, mx.array) else seed
-
-
-def _other_rates(here: Mapping[str, float], there: Mapping[str, float]) -> list[str]:
-    """Tell of learning rates that the code starts with and the file did not: those of the file hold."""
-    return [
-        f"{path} started at {there[path]:g}, the code says {rate:g}, and the rate in the file holds"
-        for path, rate in here.items()
-        if path in there and there[path] != rate
-    ]
+    stop = plain.get("stop")
+    return Requests(**{**plain, "stop": None if stop is None else Stop(**stop)})
 
 
 def _like(name: str, own: Tree, given: Tree, path: Any) -> Tree:
     """Return the tree of a file in the containers of the run's own; the paths, shapes and dtypes must be the same."""
     mine, theirs = flat(own), flat(given)
-    kinds = [{p: f"{leaf.dtype} {tuple(leaf.shape)}" for p, leaf in leaves.items()} for leaves in (mine, theirs)]
+    kinds = [{p: _kind(leaf) for p, leaf in leaves.items()} for leaves in (mine, theirs)]
     other = [p for p in kinds[0] | kinds[1] if kinds[0].get(p) != kinds[1].get(p)]
     if other:
         each = [f"{p}: here {kinds[0].get(p, 'none')}, there {kinds[1].get(p, 'none')}" for p in other]
         more = f"; and {len(each) - 8} more" if len(each) > 8 else ""
         raise CheckpointError(f"{path} holds other {name} than this run: {'; '.join(each[:8])}{more}")
     return as_arrays(restore_like(own, theirs))
+
+
+def _kind(leaf: Any) -> str:
+    return f"{leaf.dtype} {tuple(leaf.shape)}" if isinstance(leaf, mx.array) else f"a {type(leaf).__name__}"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,13 @@ from ..step._protocol import FullStep, check_uses, full_step
 from ..step._train import train_step
 from ..tree._paths import flat, size
 from ._checkpointing import without_files
+from ._differences import differences
 from ._evaluation import names_in_logs
 from ._event import STEP_EVENTS
 from ._hook import Hook, Stop, hook_states
 from ._monitor import watched
 from ._plan import SYNC, Plan
-from ._record import differences, resumed
+from ._record import resumed
 from ._series import Series
 from ._settling import odd_leaves
 from ._state import Lineage, Loop, LoopState, Moving, Origin
@@ -43,14 +45,24 @@ _USUAL = {"compile": True, "dtype": None, "parts": 1, "streams": 1}
 _LOG = logging.getLogger("mlx_fp.loop")
 
 
-def started(trainer: Trainer, plan: Plan) -> tuple[Loop, LoopState, Writer | None]:
-    """Return the loop of a run, its state before the first step of this process, and the writer of its files."""
-    loop, state = _new(trainer, plan.shaped(trainer.task))
+@contextmanager
+def started(trainer: Trainer, plan: Plan) -> Iterator[tuple[Loop, LoopState, Writer | None]]:
+    """Within, have the loop of a run, its state before the first step of this process, and the writer of its files.
+
+    The folder of the files is this run's alone before anybody looks for the newest of them.
+    """
+    new = [_new(trainer, plan.shaped(trainer.task))]  # a frame that holds a state keeps its parameters
     writer = None if trainer.policy is None else Writer(trainer.policy)
-    found, kind = resolved(plan.resume, trainer, loop.monitor.name, writer)
+    with writer or nullcontext():
+        yield (*_taken_up(*new.pop(), writer), writer)
+
+
+def _taken_up(loop: Loop, state: LoopState, writer: Writer | None) -> tuple[Loop, LoopState]:
+    """Return the loop and the state of a run that goes on from where its plan says, if it says so."""
+    found, kind = resolved(loop.plan.resume, loop.trainer, loop.monitor.name, writer)
     files = [] if writer is None else writer.files()
     if found is None:
-        return loop, replace(state, lineage=Lineage(new_run(files))), writer
+        return loop, replace(state, lineage=Lineage(new_run(files)))
     state = resumed(loop, state, found)
     named = {row.checkpoint for row in state.rows} | {each.checkpoint for each in state.evaluations}
     state = without_files(state, {name for name in named if name is not None and not Path(name).exists()})
@@ -65,7 +77,7 @@ def started(trainer: Trainer, plan: Plan) -> tuple[Loop, LoopState, Writer | Non
         writer.take_up(found.path, state.held)
     file = kind if found.path is None else str(found.path)
     origin = Origin(state.epoch, file, found.metadata["epoch"], kind, differences(loop, found))
-    return replace(loop, origin=origin), state, writer
+    return replace(loop, origin=origin), state
 
 
 def _new(trainer: Trainer, plan: Plan) -> tuple[Loop, LoopState]:

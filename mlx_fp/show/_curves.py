@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 from ..core._user_path import user_path
 from ..loop._report import Report
 from ..loop._rows import scalars
+from ..store._files import begun, write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 __all__ = ["curves"]
 
@@ -45,9 +47,13 @@ def curves(report: Report, path: str | os.PathLike[str], *, title: str = "") -> 
     figure.suptitle(title)
     target = user_path(path)
     target = target if target.suffix else target.with_name(target.name + ".png")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(target, dpi=120)
-    return target
+    kind = target.suffix.removeprefix(".")
+    return write_whole(target, lambda new: _drawn(figure, new, kind))
+
+
+def _drawn(figure: Figure, new: Path, kind: str) -> None:
+    with begun(new) as file:
+        figure.savefig(file, dpi=120, format=kind)
 
 
 def _counts_steps(report: Report) -> bool:

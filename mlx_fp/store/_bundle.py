@@ -15,7 +15,9 @@ from typing import Any
 
 from ..core._signature import name_of
 from ..core._user_path import user_path
+from ._bounded import Limits, check_size
 from ._files import digest, write_whole
+from ._regular import reading
 
 __all__ = ["SCHEMA", "bundle", "is_bundle", "read_bundle", "save_bundle"]
 
@@ -24,6 +26,9 @@ SCHEMA = "mlx_fp.bundle/2"
 
 OLDER = "mlx_fp.bundle/1"
 """The schema whose reports do not say how the run was set up."""
+
+LIMITS = Limits(characters=400_000_000, parts=2_000_000, values=20_000_000)
+"""Of a bundle, which lists the loss of each step."""
 
 PARTS = {"report": dict, "settings": dict, "environment": dict, "user": dict}
 
@@ -71,6 +76,7 @@ def save_bundle(
 
     Raises:
         TypeError: a value is one that JSON has no form for, the error names the place; or path and report are swapped.
+        ValueError: there is more than a bundle has room for.
 
     >>> import tempfile
     >>> path = save_bundle(Path(tempfile.mkdtemp()) / "run.json")({"rows": [], "best_value": float("inf")})
@@ -89,7 +95,9 @@ def save_bundle(
         if checkpoint is not None:
             file = user_path(checkpoint)
             made["checkpoint"] = {"path": _relative(file, target), "sha256": digest(file)}
-        return write_whole(target, json.dumps(_plain(made, "bundle"), indent=2, allow_nan=False).encode())
+        content = json.dumps(_plain(made, "bundle"), indent=2, allow_nan=False).encode()
+        check_size(content, LIMITS)
+        return write_whole(target, content)
 
     return saved
 
@@ -98,8 +106,11 @@ def read_bundle(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a bundle. ValueError, naming the file and the fault, for one that is none or of a newer schema."""
     source = user_path(path)
     try:
-        read = json.loads(source.read_bytes())
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        with reading(source) as file:
+            content = file.read(LIMITS.characters + 1)
+        check_size(content, LIMITS)
+        read = json.loads(content)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{os.fspath(path)} is no run bundle: {error}") from None
     if not isinstance(read, dict) or read.get("schema") not in (SCHEMA, OLDER):
         found = read.get("schema") if isinstance(read, dict) else type(read).__name__
@@ -125,7 +136,7 @@ def is_bundle(path: str | os.PathLike[str]) -> bool:
     source = user_path(path)
     if not source.is_file():
         return False
-    with source.open("rb") as file:
+    with reading(source) as file:
         start = file.read(64)
     return start.lstrip().startswith(b"{") and b"\0" not in start  # a container may begin so, and has zeros there
 

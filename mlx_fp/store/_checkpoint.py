@@ -15,6 +15,7 @@ from ..core._mlx import mx
 from ..core._types import Array, Params, State
 from ..core._user_path import user_path
 from ..tree._paths import flat, partition
+from ._bounded import read_json
 from ._files import write_whole
 from ._manifest import Packed, rebuild, take_down
 from ._packed import UNPACKED
@@ -135,7 +136,7 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
         if source.suffix == ".npz":
             from ._npz import read_npz as read
         arrays, told, schema = read(source)
-        return _rebuilt(arrays, migrated(json.loads(told), schema), source)
+        return _rebuilt(arrays, migrated(read_json(told), schema), source)
     except (ValueError, RecursionError, KeyError, TypeError, OverflowError) as error:
         fault = "it is nested too deep" if isinstance(error, RecursionError) else error
         raise CheckpointError(f"{source} is no checkpoint that can be read: {fault}") from None
@@ -185,7 +186,7 @@ def checked(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _metadata(manifest: str) -> dict[str, Any]:
-    found = rebuild(json.loads(manifest)["metadata"], _left_out, _left_out)
+    found = rebuild(read_json(manifest)["metadata"], _left_out, _left_out)
     if not isinstance(found, dict):
         raise ValueError("its metadata are no dict")
     return found
@@ -203,7 +204,7 @@ def found(path: str | os.PathLike[str]) -> Path:
     source = user_path(path)
     tried = [source] if source.suffix in SUFFIXES else [source.with_name(source.name + s) for s in SUFFIXES]
     for one in tried:
-        if one.is_file():
+        if one.exists() and not one.is_dir():
             return one
     if source.is_file():
         raise CheckpointError(f"{source} is no checkpoint: the name of one ends in .safetensors or .npz. {_REMEDY}")

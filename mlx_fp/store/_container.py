@@ -15,11 +15,12 @@ from io import SEEK_END
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ._bounded import CHECKPOINT, check_size, read_json
 from ._tensors import DTYPES, WIDTHS, Tensor
 
 __all__ = ["LONGEST_HEADER", "MOST_TENSORS", "check_room", "read_header", "read_tensors", "write_container"]
 
-LONGEST_HEADER = 100_000_000
+LONGEST_HEADER = CHECKPOINT.characters
 """Bytes of a header; the limit of safetensors itself."""
 
 MOST_TENSORS = 100_000
@@ -46,6 +47,8 @@ def check_room(tensors: Mapping[str, Tensor], told: str) -> None:
         raise ValueError(
             f"a checkpoint describes its trees in at most {LONGEST_HEADER:,} bytes; these take {size:,} and more"
         )
+    dims = sum(len(tensor.shape) for tensor in tensors.values())
+    check_size("".join((told, *tensors)), parts=3 * len(tensors) + 2, values=5 * len(tensors) + dims + 5)
 
 
 def write_container(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -122,6 +125,7 @@ def _decoded(text: bytes) -> str:
         raise ValueError(f"its header has more than {MOST_TENSORS:,} tensors, and that is the limit")
     if text.count(b'"') - text.count(b'\\"') > _QUOTES * MOST_TENSORS + _MORE_QUOTES:
         raise ValueError(f"its header has more names than {MOST_TENSORS:,} tensors have, and that is the limit")
+    check_size(text)
     if text.isascii():
         return text.decode("ascii")
     if re.search(rb"[\x80-\xff]{1025}", text):
@@ -135,7 +139,7 @@ def _escaped(found: re.Match[bytes]) -> bytes:
 
 def _entries(text: str) -> dict[str, Any]:
     try:
-        entries = json.loads(text, object_pairs_hook=_unique)
+        entries = read_json(text, hook=_unique)
     except RecursionError:
         raise ValueError("its header is nested too deep") from None
     except ValueError as error:  # no JSON, a key twice

@@ -12,8 +12,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from ..core._errors import CheckpointError
 from ..core._user_path import user_path
 from ._file_lock import LOCKS, hold
+from ._regular import reading
 
 __all__ = ["TEMPORARY", "begun", "digest", "make_folder", "same_as", "sweep", "write_whole"]
 
@@ -110,15 +112,18 @@ def sweep(folder: Path, name: str = "") -> None:
 
 
 def digest(path: str | os.PathLike[str]) -> str:
-    """Return the SHA-256 of a file, in hexadecimal.
+    """Return the SHA-256 of a regular file, in hexadecimal. CheckpointError for a pipe or a device.
 
     >>> import tempfile
     >>> with tempfile.NamedTemporaryFile() as file:
     ...     digest(file.name)[:8]
     'e3b0c442'
     """
-    with open(user_path(path), "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with reading(user_path(path)) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except ValueError as error:
+        raise CheckpointError(f"{os.fspath(path)} is no checkpoint that can be read: {error}") from None
 
 
 @contextmanager
@@ -188,9 +193,9 @@ def _delete_dead(left: Path) -> None:
     if not LOCKS:
         shutil.rmtree(left.rename(left.with_name(f"{left.name}{TEMPORARY}")))  # fails where a file in it is open
         return
-    held = os.open(left, os.O_RDONLY)
+    held = os.open(left, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)  # a pipe or a link may be there
     try:
-        hold(held)
-        shutil.rmtree(left) if left.is_dir() else left.unlink()
+        if hold(held):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
     finally:
         os.close(held)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
+from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
 
 from ._file_lock import hold
 from ._files import make_folder
+from ._regular import held_file
 
 __all__ = ["Lock"]
+
+_LOG = logging.getLogger("mlx_fp.store")
 
 
 class Lock:
@@ -18,10 +22,12 @@ class Lock:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / ".mlx_fp.lock"
-        self._file: BinaryIO | None = None
+        self._file: int | None = None
 
     def take(self) -> None:
         """Take the lock; BlockingIOError, saying who holds it, where another has it. The folder is made.
+
+        A warning says so where the file system has no locks. A link or pipe in the place of the lock is an OSError.
 
         >>> import tempfile
         >>> folder = Path(tempfile.mkdtemp())
@@ -34,23 +40,35 @@ class Lock:
         >>> other.take()
         >>> other.give_back()
         """
-        make_folder(self.path.parent)
-        file = self.path.open("a+b")
+        folder = self.path.parent
+        make_folder(folder)
+        file = held_file(self.path)
         try:
-            hold(file)
-        except OSError as error:
-            file.seek(0)
-            holder = file.read(200).decode(errors="replace") or "one that has not said so"
-            file.close()
-            told = f"another run writes here: {holder}"
-            raise BlockingIOError(error.errno, told, os.fspath(self.path.parent)) from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
-        file.flush()
+            if not hold(file):
+                _LOG.warning("the file system of %s has no locks: see to it that no other run writes there", folder)
+            _say_who(file)
+        except BaseException as error:
+            holder = os.read(file, 200).decode(errors="replace") or "one that has not said so"
+            os.close(file)
+            if isinstance(error, BlockingIOError):
+                told = f"another run writes here: {holder}"
+                raise BlockingIOError(error.errno, told, os.fspath(folder)) from None
+            if isinstance(error, OSError):
+                raise type(error)(error.errno, error.strerror, os.fspath(self.path)) from None
+            raise
         self._file = file
 
     def give_back(self) -> None:
         """Let others have the folder."""
         if self._file is not None:
-            self._file.close()
+            os.close(self._file)
             self._file = None
+
+
+def _say_who(file: int) -> None:
+    """Write into the lock's file who holds it, for others to read; what another name has too is left alone."""
+    if os.fstat(file).st_nlink > 1:
+        return
+    with suppress(OSError):  # a full disk
+        os.ftruncate(file, 0)
+        os.write(file, f"process {os.getpid()} on {socket.gethostname()}".encode())

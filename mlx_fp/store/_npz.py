@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from ..core._types import Array
+from ._bounded import read_json
+from ._container import MOST_TENSORS, check_room
 from ._files import begun
+from ._regular import reading
 from ._schemas import check_schema
 from ._tensors import WIDTHS, Tensor, as_array
 
@@ -33,6 +36,9 @@ _NUMPY = {
 }
 """numpy's dtypes; it has no bfloat16, which is kept as its 16 bits."""
 
+_MEMBER = b"PK\1\2"
+"""What the entry of a member begins with in the list of an archive."""
+
 _MANIFEST, _INFO = "__mlx_fp__.manifest", "__mlx_fp__.info"
 
 
@@ -43,6 +49,7 @@ def write_npz(path: Path, tensors: Mapping[str, Tensor], told: str, schema: int)
     """
     import numpy as np
 
+    check_room(tensors, told)
     names = {name: f"t{i}" if _is_odd(name) else name for i, name in enumerate(tensors)}
     entries = [[tensor.dtype, names[name], name] for name, tensor in tensors.items()]
     info = json.dumps({"schema": schema, "sha256": _digest(tensors, told), "tensors": entries})
@@ -56,21 +63,21 @@ def write_npz(path: Path, tensors: Mapping[str, Tensor], told: str, schema: int)
 
 def read_npz(source: Path) -> tuple[dict[str, Array], str, int]:
     """Return the arrays, the manifest and the schema. ValueError for anything odd."""
-    with source.open("rb") as file:
+    with reading(source) as file:
         with _faults():
             return _read(file, as_array)
 
 
 def check_npz(source: Path) -> str:
     """Return the manifest after all bytes are checked against the digest. ValueError for anything odd."""
-    with source.open("rb") as file:
+    with reading(source) as file:
         with _faults():
             return _read(file, lambda tensor: None)[1]
 
 
 def peek_npz(source: Path) -> str:
     """Return the manifest alone."""
-    with source.open("rb") as file:
+    with reading(source) as file:
         with _faults(), _opened(file) as archive:
             return _text(archive, _MANIFEST)
 
@@ -81,32 +88,60 @@ def _faults() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # zipfile seeks before the start
-            raise
+        cause: BaseException | None = error
+        while cause is not None:  # zipfile takes a failing disk for an odd archive
+            if isinstance(cause, OSError) and cause.errno not in (None, errno.EINVAL):  # it seeks before the start
+                raise cause from None
+            cause = cause.__context__
         raise ValueError(f"it is damaged: {error}") from None
 
 
 def _read(file: BinaryIO, made: Callable[[Tensor], T]) -> tuple[dict[str, T], str, int]:
     """Read tensor by tensor what is made of each; nothing comes out before all is right."""
     with _opened(file) as archive:
-        told, info = _text(archive, _MANIFEST), json.loads(_text(archive, _INFO))
+        told, info = _text(archive, _MANIFEST), read_json(_text(archive, _INFO))
         check_schema(int(info["schema"]))
+        listed = {member for _, member, _ in info["tensors"]}
+        if len(archive.namelist()) != len(listed) + 2 or len(listed) != len(info["tensors"]):
+            raise ValueError("it has members of no name, or of several")
         digest, arrays = hashlib.sha256(told.encode()), dict[str, T]()
         for dtype, member, name in info["tensors"]:
             tensor = _tensor(archive, dtype, member, name)
             _update(digest, name, tensor)
             arrays[name] = made(tensor)
             del tensor  # before the next one is read
-        if len(archive.namelist()) != len(arrays) + 2:
-            raise ValueError("it has members of no name")
+        if len(arrays) != len(listed):
+            raise ValueError("one name stands for several tensors")
     if digest.hexdigest() != info["sha256"]:
         raise ValueError("its digest is another")
     return arrays, told, int(info["schema"])
 
 
+class _Listed:
+    """A file that is read as an archive, with at most as many members as a checkpoint has."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._lists = True
+        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
+
+    def read(self, size: int = -1) -> bytes:
+        content = self._file.read(size)
+        if self._lists and content.count(_MEMBER) > MOST_TENSORS + 2:
+            raise ValueError(f"it has more than {MOST_TENSORS:,} tensors, and that is the limit")
+        return content
+
+    def opened(self) -> None:
+        """From now on members are read."""
+        self._lists = False
+
+
 def _opened(file: BinaryIO) -> zipfile.ZipFile:
     """Open an archive. ValueError for one whose members would take more memory than the file has bytes."""
-    archive, size = zipfile.ZipFile(file), file.seek(0, 2)
+    size = file.seek(0, 2)
+    listed = _Listed(file)
+    archive = zipfile.ZipFile(listed)
+    listed.opened()
     parts = archive.infolist()
     if any(part.compress_type != zipfile.ZIP_STORED for part in parts) or sum(p.file_size for p in parts) > size:
         raise ValueError("its members are packed, or one stands for another")

@@ -10,6 +10,7 @@ from ..core._types import Array
 from . import _schema_1
 from ._container import check_room, read_header, read_tensors, write_container
 from ._digest import digesting
+from ._regular import reading
 from ._schemas import check_schema
 from ._tensors import Tensor, as_array
 
@@ -43,14 +44,14 @@ def check_safetensors(source: Path) -> str:
 
 def peek_safetensors(source: Path) -> str:
     """Return the manifest alone; the header is checked, and no digest."""
-    with source.open("rb") as file:
+    with reading(source) as file:
         return read_header(file).get("manifest", "")
 
 
 def is_foreign(path: Path) -> bool:
     """Tell whether a safetensors file has a sound header, and nothing in it of a checkpoint."""
     try:
-        with path.open("rb") as file:
+        with reading(path) as file:
             return "manifest" not in read_header(file)
     except ValueError:
         return False
@@ -58,7 +59,7 @@ def is_foreign(path: Path) -> bool:
 
 def _read(source: Path, made: Callable[[dict[str, Tensor]], T]) -> tuple[T, str, int]:
     """Return what is made of the tensors while their digest is, the manifest and the schema."""
-    with source.open("rb") as file:
+    with reading(source) as file:
         metadata = read_header(file)
         if metadata.get("format") != "mlx_fp":
             raise ValueError("it has tensors, but mlx_fp did not write it; for weights alone use mx.load")

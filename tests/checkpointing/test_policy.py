@@ -365,13 +365,15 @@ def test_files_have_the_permissions_of_any_other(tmp_path):
     assert stat.S_IMODE((tmp_path / "0.safetensors").stat().st_mode) == 0o640
 
 
-def gated(monkeypatch):
+def gated(monkeypatch, full=False):
     """Let checkpoints be written only while a gate is open; returns the gate and what was begun."""
     gate, begun, write = threading.Event(), [], checkpoint.write_whole
 
     def slow(path, content, **options):
         begun.append(path.name)
         assert gate.wait(60)
+        if full:
+            raise OSError(28, "No space left on device", str(path))
         return write(path, content, **options)
 
     monkeypatch.setattr(checkpoint, "write_whole", slow)
@@ -427,6 +429,35 @@ def test_a_background_save_that_fails_surfaces_with_its_own_class(tmp_path, monk
     assert len(steps) <= 4
     with pytest.raises(OSError, match="No space left"):
         fit(fp.checkpoints(tmp_path / "{epoch}", background=True), epochs=1)  # the last one, at the end of the run
+
+
+FULL = "a checkpoint could not be written, too: OSError: [Errno 28] No space left on device"
+
+
+@pytest.mark.parametrize("error", [LookupError("mine"), KeyboardInterrupt(), SystemExit(3)])
+def test_a_background_save_that_fails_is_a_note_where_another_error_ends_the_run(error, tmp_path, monkeypatch, caplog):
+    gate, begun = gated(monkeypatch, full=True)
+
+    def broken(event):
+        assert begun
+        gate.set()
+        raise error
+
+    after = fp.on("before_step", broken, when=lambda event: event.step == 2)
+    with pytest.raises(type(error)) as caught:
+        fit(after, fp.checkpoints(tmp_path / "{epoch}", background=True))
+    assert any(note.startswith(FULL) for note in caught.value.__notes__)
+    assert (FULL in caplog.text) == isinstance(error, SystemExit)  # nobody reads the notes of that
+
+
+def test_a_background_save_that_fails_is_in_the_log_where_the_stream_is_closed(tmp_path, monkeypatch, caplog):
+    gate, _ = gated(monkeypatch, full=True)
+    target = pipe(fp.trainer(MODEL, fp.classification()), fp.checkpoints(tmp_path / "{epoch}", background=True))
+    stream = pipe(target, fp.events(BATCHES, only=("before_step",), epochs=2))
+    assert [next(stream).step for _ in range(3)] == [0, 1, 2]
+    gate.set()
+    stream.close()
+    assert FULL in caplog.text
 
 
 def test_background_saves_leave_no_threads(tmp_path):

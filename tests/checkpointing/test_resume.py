@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import os
 import shutil
 import signal
 import subprocess
@@ -11,12 +13,13 @@ from pathlib import Path
 
 import mlx.core as mx
 import pytest
-from helpers import assert_same_bits, assert_same_run, bits, child_env, run_python
+from helpers import assert_same_bits, assert_same_run, bits, child_env, fail_read, run_python
 from toolz import pipe
 
 import mlx_fp as fp
 from mlx_fp import data, nn, optim
 from mlx_fp.core._errors import CheckpointError
+from mlx_fp.store._folder_lock import Lock
 
 X = mx.random.normal((40, 4), key=mx.random.key(3))
 Y = (X[:, 0] > 0).astype(mx.int32)
@@ -350,23 +353,65 @@ def test_a_file_of_another_kind_is_said_to_be_so(tmp_path):
         fit(trainer(), resume=tmp_path / "x.pkl")
 
 
+@pytest.mark.parametrize("point", range(4))
 @pytest.mark.parametrize("suffix", [".safetensors", ".npz"])
-def test_a_file_that_the_system_fails_to_read_once_is_an_error_with_its_path(alone, tmp_path, suffix, monkeypatch):
+def test_a_file_that_the_system_fails_to_read_once_is_an_error_with_its_path(tmp_path, suffix, point, monkeypatch):
     policy = fp.checkpoints(tmp_path / ("ep-{epoch}" + suffix))
-    pipe(trainer(policy), fp.fit(TRAIN, validation=HELD, epochs=1, seed=9, quiet=True))
-    opened, failed = Path.open, []
+    fit(trainer(policy))
+    with monkeypatch.context() as patch:
+        fail_read(patch, point)
+        with pytest.raises(OSError, match="Input/output error") as caught:
+            fit(trainer(policy), resume="latest")
+    assert Path(caught.value.filename).parent == tmp_path
+    assert fit(trainer(policy), resume="latest").resume_from == str(tmp_path / f"ep-2{suffix}")
 
-    def broken(self, *args, **options):
-        if self.suffix == suffix and not failed:
-            failed.append(self)
-            raise OSError(5, "Input/output error")
-        return opened(self, *args, **options)
 
-    monkeypatch.setattr(Path, "open", broken)
-    with pytest.raises(OSError, match="Input/output error") as caught:
-        fit(trainer(policy), resume="latest")
-    assert caught.value.filename == str(tmp_path / f"ep-0{suffix}")
-    assert_same_run(fit(trainer(policy), resume="latest"), alone)
+@pytest.mark.parametrize("suffix", [".safetensors", ".npz"])
+def test_a_file_that_this_user_may_not_read_at_first_is_passed_over_with_a_warning(
+    tmp_path, suffix, monkeypatch, caplog
+):
+    policy = fp.checkpoints(tmp_path / ("ep-{epoch}" + suffix))
+    fit(trainer(policy))
+    newest, opened, refused = str(tmp_path / f"ep-2{suffix}"), os.open, []
+
+    def closed(path, *more, **options):
+        if str(path) == newest and not refused:
+            refused.append(path)
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), newest)
+        return opened(path, *more, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", closed)
+        report = fit(trainer(policy), resume="latest")
+    assert report.resume_from == str(tmp_path / f"ep-1{suffix}")
+    assert f"{newest} is passed over" in caplog.text
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_folder_is_the_runs_own_before_it_looks_for_the_newest_file(tmp_path, stream):
+    refused = []
+
+    def newest():
+        with pytest.raises(BlockingIOError, match=f"process {os.getpid()} on"):
+            Lock(tmp_path).take()
+        refused.append(True)
+        return "latest"
+
+    target = trainer(fp.checkpoints(tmp_path / "ep-{epoch}"))
+    if stream:
+        next(pipe(target, fp.events(TRAIN, validation=HELD, resume=newest)))
+    else:
+        fit(target, resume=newest)
+    assert refused == [True]
+
+
+def test_a_run_that_cannot_begin_gives_the_folder_back(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught:
+        fit(trainer(fp.checkpoints(tmp_path / "ep-{epoch}")), resume=tmp_path / "gone")
+    lock = Lock(tmp_path)
+    lock.take()
+    lock.give_back()
+    assert "gone" in str(caught.value)  # its traceback has held all that the run had
 
 
 def test_a_bundle_with_another_checkpoint_is_refused(tmp_path):

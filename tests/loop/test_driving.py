@@ -54,6 +54,34 @@ def test_the_report_after_an_error_in_a_step_has_the_parameters_of_that_step():
     assert mx.array_equal(reports[0].params["weight"], seen[-1])
 
 
+def raising(error):
+    def hook(event):
+        raise error
+
+    return fp.on("after_fit", hook)
+
+
+@pytest.mark.parametrize("second", [RuntimeError("second"), SystemExit("second"), GeneratorExit("second")])
+def test_what_fails_in_after_fit_is_a_note_of_the_error_that_ended_the_run(second):
+    with pytest.raises(LookupError, match="mine") as caught:
+        fit(fp.on("before_step", broken), raising(second))
+    assert f"after_fit failed, too: {type(second).__name__}: second" in caught.value.__notes__
+
+
+def test_an_interrupt_in_after_fit_names_the_error_that_ended_the_run():
+    with pytest.raises(KeyboardInterrupt) as caught:
+        fit(fp.on("before_step", broken), raising(KeyboardInterrupt()))
+    assert caught.value.__notes__ == ["it came after LookupError: mine"]
+
+
+def test_what_fails_in_after_fit_as_a_stream_is_closed_is_in_the_log(caplog):
+    target = pipe(fp.trainer(nn.linear(3, 1), fp.regression(metrics=[])), raising(RuntimeError("second")))
+    stream = pipe(target, fp.events(TRAIN, only=("after_step",)))
+    next(stream)
+    stream.close()
+    assert "after_fit failed, too: RuntimeError: second" in caplog.text
+
+
 def test_what_hooks_ask_at_the_end_is_in_the_report():
     zeros = fp.on("after_fit", lambda e: fp.Replace(params=tree_map(mx.zeros_like, e.report.params)))
     report = fit(zeros, fp.on("after_fit", lambda e: fp.Stop("late")))

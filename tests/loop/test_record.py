@@ -64,12 +64,18 @@ RUNS = st.fixed_dictionaries(
 )
 
 
+def begun(*given):
+    """What a run begins with; without checkpoints there is no folder to give back."""
+    with started(*given) as found:
+        return found
+
+
 def reached(drawn):
     """The loop, and the state that a random run has after so many moments."""
     verbs = [HOOKS[name] for name in sorted(drawn["hooks"])]
     model = nn.sequential(nn.linear(3, 4), nn.dropout(0.2), nn.linear(4, 1))
     trainer = pipe(fp.trainer(model, fp.regression(metrics=[])), fp.with_optimizer(optim.adam(1e-2)), *verbs)
-    loop, state, _ = started(trainer, plan(TRAIN, (), {"validation": HELD, **drawn["options"]}))
+    loop, state, _ = begun(trainer, plan(TRAIN, (), {"validation": HELD, **drawn["options"]}))
     for moment in islice(run(loop, state, World()), drawn["moments"]):
         state = moment.state
     return loop, state
@@ -112,8 +118,7 @@ def test_an_encoder_that_knows_the_run_records_what_a_new_one_does(tmp_path):
     encoder, wrong, best = Encoder(), [], lambda row: abs(row.epoch - 40)
     policy = fp.checkpoints(tmp_path / "{epoch}", keep_last=2, every=1)
     target = pipe(fp.trainer(nn.linear(3, 1), fp.regression(metrics=[])), fp.monitor("odd", metric=best), policy)
-    loop, state, writer = started(target, plan(TRAIN, (), {"epochs": 80, "reduce": max}))
-    with writer:
+    with started(target, plan(TRAIN, (), {"epochs": 80, "reduce": max})) as (loop, state, writer):
         for moment in run(loop, state, World(writer)):
             state = moment.state
             again, alone = record(loop, state, encoder=encoder), record(loop, state)
@@ -150,7 +155,7 @@ class Unread:
 def test_recording_reads_nothing_and_decides_nothing(nonfinite):
     """A queued loss that is NaN once stopped a run, or raised, as its state was recorded."""
     trainer = fp.trainer(nn.linear(3, 1), fp.regression(metrics=[]))
-    loop, state, _ = started(trainer, plan(TRAIN, (), {"nonfinite": nonfinite}))
+    loop, state, _ = begun(trainer, plan(TRAIN, (), {"nonfinite": nonfinite}))
     logs = {"loss": Unread()}
     queue = queue_of([(logs, {"loss": 4}, 0, 0), ({"loss": mx.array(mx.nan)}, {"loss": Unread()}, 1, 1)])
     sums = Sums(batches=2, updates=2, examples=8, queued=2, queue=queue)
@@ -166,9 +171,9 @@ def test_recording_reads_nothing_and_decides_nothing(nonfinite):
 
 def test_hooks_that_were_not_there_begin_anew():
     trainer = fp.trainer(nn.linear(3, 1), fp.regression(metrics=[]))
-    loop, state, _ = started(HOOKS["once"](trainer), plan(TRAIN, (), {}))
+    loop, state, _ = begun(HOOKS["once"](trainer), plan(TRAIN, (), {}))
     train = state.moving.train
-    more, *_ = started(HOOKS["fold"](HOOKS["once"](trainer)), plan(TRAIN, (), {}))
+    more, *_ = begun(HOOKS["fold"](HOOKS["once"](trainer)), plan(TRAIN, (), {}))
     again = restored(more, record(loop, state), train.params, train.opt_state)
     assert again.moving.hooks[0] == state.moving.hooks[0]
     assert isinstance(again.moving.hooks[1], HookState)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 
 import mlx.core as mx
 import pytest
@@ -11,6 +12,7 @@ from toolz import pipe
 
 import mlx_fp as fp
 from mlx_fp import data, nn, optim
+from mlx_fp.store import _checkpoint as checkpoint
 
 X = mx.random.normal((24, 4), key=mx.random.key(3))
 ROWS = data.arrays(x=X, y=(X[:, 0] > 0).astype(mx.int32))
@@ -38,6 +40,34 @@ def failing(dataset, at):
         return batch
 
     return pipe(dataset, data.map(broken))
+
+
+@pytest.mark.parametrize("lost", [2, 3])
+def test_a_save_that_failed_meanwhile_does_not_cost_the_last_one(tmp_path, lost, monkeypatch):
+    write, gate = checkpoint.write_whole, threading.Event()
+
+    def failing_once(path, content, **options):
+        if path.stem == str(lost) and not failed:
+            failed.append(path)
+            assert gate.wait(60)
+            raise OSError(28, "No space left on device", str(path))
+        return write(path, content, **options)
+
+    def broken(batch):
+        read.append(batch)
+        if len(read) == 4:
+            gate.set()
+            raise OSError("the disk is gone")
+        return batch
+
+    failed, read = [], []
+    monkeypatch.setattr(checkpoint, "write_whole", failing_once)
+    kept = fp.checkpoints(tmp_path / "{step}.safetensors", every_steps=lost, background=True)
+    with pytest.raises(OSError, match="the disk is gone") as caught:
+        fit(pipe(trainer(tmp_path), kept), pipe(TRAIN, data.map(broken)))
+    assert any(note.startswith("a checkpoint could not be written, too: OSError") for note in caught.value.__notes__)
+    assert any("the run so far, 3 steps, is in" in note for note in caught.value.__notes__)
+    assert fp.load(tmp_path / "3").metadata["step"] == 3
 
 
 @pytest.mark.parametrize("background", [False, True])

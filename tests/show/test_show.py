@@ -34,6 +34,16 @@ def test_curves_may_go_to_the_home_of_the_user(tmp_path, monkeypatch):
     assert (tmp_path / "c.png").exists()
 
 
+def test_a_link_in_the_place_of_the_picture_is_replaced_and_nothing_is_written_through_it(tmp_path):
+    pytest.importorskip("matplotlib")
+    other = tmp_path / "precious"
+    other.write_text("precious")
+    (tmp_path / "c.svg").symlink_to(other)
+    rows = [Row(0, 1, 8, 1, 1.0, {}, None, {}, 0, 1.0)]
+    assert b"<svg" in curves(report_of(rows), tmp_path / "c.svg").read_bytes()
+    assert other.read_text() == "precious"
+
+
 def test_curves_of_a_run_of_steps_stand_over_steps():
     import mlx.core as mx
 

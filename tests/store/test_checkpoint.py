@@ -326,14 +326,13 @@ def test_a_file_that_is_there_and_of_another_kind_is_said_to_be_so(name, tmp_pat
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_file_that_the_system_cannot_read_is_no_damaged_one(suffix, tmp_path, monkeypatch):
-    from pathlib import Path
 
     path = fp.save(tmp_path / f"a{suffix}")({"a": mx.array(1)})
 
-    def broken(self, *args, **options):
-        raise OSError(5, "Input/output error", str(self))
+    def broken(name, *args):
+        raise OSError(5, "Input/output error", str(name))
 
-    monkeypatch.setattr(Path, "open", broken)
+    monkeypatch.setattr(os, "open", broken)
     with pytest.raises(OSError, match="Input/output error") as caught:
         fp.load(path)
     assert not isinstance(caught.value, CheckpointError)
