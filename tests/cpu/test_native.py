@@ -292,9 +292,7 @@ def test_a_folder_that_cannot_be_used_is_a_warning(tmp_path):
     assert "the folder for kernels cannot be used" in done.stderr
 
 
-@pytest.mark.parametrize(
-    "name", ["$(touch ran)", "`touch ran`", "a'b", 'a"b', "a;touch ran", "a\\b", "a\nb", "a b", "ü"]
-)
+@pytest.mark.parametrize("name", ["$(touch ran)`touch ran`;touch ran'\"\\n", "a\n b ü"])
 def test_the_name_of_the_folder_is_no_command(tmp_path, name):
     code = "import mlx_fp as fp; fp.nn.relu; print(fp.cpu.kernels().native)"
     done = run(tmp_path, code, MLX_FP_JIT="native", XDG_CACHE_HOME=str(tmp_path / name), cwd=tmp_path)
