@@ -141,11 +141,15 @@ class Policy(Picklable):
         return made
 
     def inside(self, name: str) -> Policy:
-        """Return the policy with its files in a folder of that name; ValueError for a path that is a function."""
+        """Return the policy with its files in a folder of that name; ValueError for a path that is a function.
+
+        >>> Policy("runs/{monitor_name}/ep-{epoch}").inside("trial-1").path
+        'runs/trial-1/{monitor_name}/ep-{epoch}'
+        """
         if not isinstance(self.path, str):
             raise ValueError("trials would write to the same files: give checkpoints a template, not a function")
-        path = Path(self.path)
-        return replace(self, path=str(path.parent / name / path.name))
+        parts, above = Path(self.path).parts, len(self.folder.parts)
+        return replace(self, path=str(Path(*parts[:above], name, *parts[above:])))
 
     def due(self, epoch: int, improved: bool) -> bool:
         """Whether the end of an epoch is to be kept."""

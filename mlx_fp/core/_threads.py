@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from contextvars import ContextVar
 
-__all__ = ["begin_thread"]
+__all__ = ["begin_thread", "stop_asked"]
+
+stop_asked: ContextVar[Callable[[], str | None]] = ContextVar("stop_asked", default=lambda: None)
+"""Returns the name of the signal that has asked the run at hand to stop, or None; what waits for a thread asks it."""
 
 
 def begin_thread() -> None:

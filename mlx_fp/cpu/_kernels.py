@@ -9,10 +9,11 @@ and name a private folder. The environment, other libraries and child processes 
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import os
 import re
+import shlex
 import shutil
+import string
 import subprocess
 import tempfile
 import threading
@@ -21,6 +22,7 @@ from pathlib import Path
 from types import ModuleType
 
 from . import _elf
+from ._kernel_folder import discard_damaged, make_private, seal
 
 __all__ = ["FLAGS", "patch_compiler"]
 
@@ -85,18 +87,34 @@ static void improve(const std::string& from, const std::string& to) {
   std::ofstream(to) << source;
 }
 
-// `g++ … "kernel.cpp" -o "kernel.so" 2>&1`: add the flags, and put the kernel in its place when it is whole
+static std::string as_word(const std::string& text) {
+  std::string result = "'";
+  for (char c : text)
+    result += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return result + "'";
+}
+
+// `g++ … "kernel.cpp" -o "kernel.so" 2>&1`: add the flags, and put the kernel in its place when it is whole and sealed.
+// Where the header that is ready parsed makes it fail, it is built without
 extern "C" FILE* mlx_fp_popen(const char* command, const char* mode) {
-  const std::string line(command), compiler = "g++ ", middle = "\" -o \"", end = "\" 2>&1";
-  auto at = line.rfind(middle), from = line.rfind('"', at - 1) + 1, to = at + middle.size(), stop = line.rfind(end);
-  if (line.rfind(compiler, 0) != 0 || at == std::string::npos || stop == std::string::npos || stop < to)
+  const std::string line(command), compiler = "g++ ", folder = FOLDER, start = "\"" + folder, middle = "\" -o ";
+  const std::string end = "\" 2>&1";
+  auto from = line.find(start), at = line.find(middle + start, from), stop = line.rfind(end);
+  if (from == std::string::npos)
     return popen(command, mode);
-  auto options = line.substr(compiler.size(), from - 1 - compiler.size());
+  if (line.rfind(compiler, 0) != 0 || at == std::string::npos || stop == std::string::npos || stop <= at)
+    return nullptr;  // a shell would read the name of the folder, which may hold anything
+  auto options = line.substr(compiler.size(), from - compiler.size());
+  auto to = at + middle.size() + 1;
   auto kernel = line.substr(to, stop - to), own = kernel + "." + std::to_string(getpid());
-  improve(line.substr(from, at - from), own + ".cpp");
-  auto build = std::string(COMPILER) + options + "\"" + own + ".cpp\" -o \"" + own + "\" 2>&1";
-  auto place = " && mv \"" + own + "\" \"" + kernel + "\"; code=$?; rm -f \"" + own + "\"*; exit $code";
-  return popen((build + place).c_str(), mode);
+  improve(line.substr(from + 1, at - from - 1), own + ".cpp");
+  auto out = as_word(own), files = options + as_word(own + ".cpp") + " -o " + out + " 2>&1";
+  auto sum = as_word(own + ".sum");
+  auto plain = COMPILER + files, ready = COMPILER INCLUDE + files;
+  auto build = "{ " + ready + " || " + plain + "; }";
+  auto seal = " && { sha256sum < " + out + " > " + sum + " && cat " + sum + " >> " + out + "; mv " + out + " " +
+      as_word(kernel) + "; }";
+  return popen((build + seal + "; code=$?; rm -f " + out + " " + out + ".*; exit $code").c_str(), mode);
 }
 """
 
@@ -141,17 +159,8 @@ def _folder(mx: ModuleType, compiler: str) -> Path:
     machine = Path("/proc/cpuinfo").read_text(errors="patch_compiler").partition("\n\n")[0].splitlines()
     features = [line for line in machine if line.partition(":")[0].strip() in _FEATURES]
     told = "\n".join([mx.__version__, compiler, version, *features, *FLAGS, _SOURCE])
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = home / "mlx_fp" / f"kernels-{hashlib.sha256(told.encode()).hexdigest()[:16]}"
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        held = folder.stat()
-    except OSError as error:
-        raise RuntimeError(
-            f"the folder for kernels cannot be made: {error}; XDG_CACHE_HOME names another place"
-        ) from error
-    if held.st_uid != os.geteuid() or held.st_mode & 0o022:
-        raise RuntimeError(f"others can write to {folder}, and what lies there is run: it must be this user's alone")
+    folder = make_private(told)
+    discard_damaged(folder)
     return folder
 
 
@@ -166,13 +175,23 @@ def _built(folder: Path, compiler: str, include: Path) -> Path:
         header = ("-x", "c++-header", *_BUILD, *FLAGS, "-I", str(include), str(include / _PREAMBLE))
         _compile(compiler, header, ready)
     if not library.exists():
-        command = " ".join(["g++", *FLAGS, "-I", f"'{folder / 'include'}'"]).replace("'", '\\"') + " "
-        constants = f'#define FOLDER "{folder}"\n#define COMPILER "{command}"\n'
+        texts = {
+            "FOLDER": str(folder),
+            "COMPILER": f"{shlex.join(['g++', *FLAGS])} ",
+            "INCLUDE": f"-I {shlex.quote(str(folder / 'include'))} ",
+        }
+        constants = "".join(f"#define {name} {_as_literal(text)}\n" for name, text in texts.items())
         with tempfile.NamedTemporaryFile("w", suffix=".cpp", dir=folder) as source:
             source.write(constants + _SOURCE)
             source.flush()
             _compile(compiler, ("-std=c++17", "-O2", "-fPIC", "-shared", source.name), library)
     return library
+
+
+def _as_literal(text: str) -> str:
+    """Return a text as a literal of C."""
+    plain = string.ascii_letters + string.digits
+    return '"' + "".join(chr(b) if chr(b) in plain else f"\\{b:03o}" for b in os.fsencode(text)) + '"'
 
 
 def _compile(compiler: str, options: Sequence[str], result: Path) -> None:
@@ -181,6 +200,8 @@ def _compile(compiler: str, options: Sequence[str], result: Path) -> None:
     done = subprocess.run([compiler, *options, "-o", str(beside)], capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{compiler} failed: {done.stderr.strip()[-500:]}")
+    if result.suffix == ".so":
+        seal(beside)
     os.replace(beside, result)
 
 

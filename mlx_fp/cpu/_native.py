@@ -45,7 +45,11 @@ def native() -> KernelInfo:
         if not _folders:
             from ._kernels import patch_compiler
 
-            _folders.append(str(patch_compiler()))
+            try:
+                _folders.append(str(patch_compiler()))
+            except OSError as error:
+                told = f"the folder for kernels cannot be used: {error}; XDG_CACHE_HOME names another place"
+                raise RuntimeError(told) from error
     return kernels()
 
 

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
+from ..core._threads import stop_asked
+
 __all__ = ["SIGNALS", "Signals", "graceful_stop"]
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -100,8 +102,10 @@ def graceful_stop() -> Iterator[Signals]:
         yield signals
         return
     signals.install()
+    known = stop_asked.set(signals.asked)
     try:
         yield signals
     finally:
+        stop_asked.reset(known)
         signals.restore()
         signals.raise_late()

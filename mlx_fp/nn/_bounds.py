@@ -30,7 +30,8 @@ def within_bounds(indices: Array, size: int, *, negative: bool = False) -> tuple
     [[-1, 2, -4], [True, True, False]]
     """
     wide = indices.astype(mx.int64)  # in 32 bits 2**32 would be 0
-    safe = mx.clip(wide, -size if negative else 0, size - 1)
+    lowest = -size if negative and indices.dtype != mx.uint64 else 0  # the largest uint64 are negative in int64
+    safe = mx.clip(wide, lowest, size - 1)
     return safe.astype(mx.int32), safe == wide
 
 
@@ -43,6 +44,7 @@ class Guarded:
         In training one index out of range makes all rows NaN, a sum with a scalar, which costs next to nothing.
         """
         gather: Any = super().__call__  # type: ignore[misc]
+        x = mx.array(x) if isinstance(x, (int, list)) and not isinstance(x, bool) else x
         if not isinstance(x, mx.array) or not mx.issubdtype(x.dtype, mx.integer):
             return gather(x)
         safe, sound = within_bounds(x, self["weight"].shape[0], negative=True)  # type: ignore[index]
@@ -51,16 +53,25 @@ class Guarded:
         return rows + poison.astype(rows.dtype)
 
 
-_TABLES = (mlx_nn.Embedding, mlx_nn.QuantizedEmbedding)
-"""The classes of mlx.nn that gather by integers of a user."""
+class _Embedding(Guarded, mlx_nn.Embedding):
+    pass
+
+
+class _QuantizedEmbedding(Guarded, mlx_nn.QuantizedEmbedding):
+    pass
+
+
+_TABLES: Mapping[Any, Any] = {mlx_nn.Embedding: _Embedding, mlx_nn.QuantizedEmbedding: _QuantizedEmbedding}
+"""The classes of mlx.nn that gather by integers of a user, and the guarded ones."""
 
 
 def guarded_classes(module: mlx_nn.Module) -> Mapping[type, type]:
     """Return the guarded tables that replace the tables in a module, by class.
 
-    A class made of a table is guarded too, unless it computes its own indices in a `__call__` of its own.
+    In a class made of a table the guard stands before the table's own `__call__`, so that it also guards what a
+    `__call__` of that class hands to `super().__call__`.
 
-    >>> [one.__name__ for one in guarded_classes(mlx_nn.Embedding(4, 2))]
+    >>> [one.__name__ for one in guarded_classes(mlx_nn.Embedding(4, 2)).values()]
     ['Embedding']
     """
     kinds: set[Any] = {type(one) for _, one in module.named_modules()}
@@ -69,6 +80,8 @@ def guarded_classes(module: mlx_nn.Module) -> Mapping[type, type]:
 
 @cache
 def _guarded(kind: Any) -> type | None:
-    if any(issubclass(kind, table) and kind.__call__ is table.__call__ for table in _TABLES):
-        return type(kind.__name__, (Guarded, kind), {"__module__": kind.__module__})
+    for table, guarded in _TABLES.items():
+        if issubclass(kind, table):
+            bases = (guarded,) if kind is table else (kind, guarded)
+            return type(kind.__name__, bases, {"__module__": kind.__module__})
     return None

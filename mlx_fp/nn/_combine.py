@@ -6,7 +6,7 @@ Entries are Layers, mlx.nn modules or their classes, or plain callables. Positio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Collection, Container
 from dataclasses import replace
 from functools import reduce
 from typing import Any
@@ -146,11 +146,11 @@ def _composed(name: str, parts: Parts, flow: Flow) -> Layer:
     return layer(lambda: _make(parts), run, trainable=joined(named), name=name, parts=named)
 
 
-def joined(parts: tuple[tuple[str, Layer], ...]) -> Trainable:
-    """Say what trains in a composition: what trains in its parts."""
+def joined(parts: tuple[tuple[str, Layer], ...], own: Collection[str] = ()) -> Trainable:
+    """Say what trains in a composition: what trains in its parts, and the arrays of its own of these names."""
 
     def leaves(params: Params) -> Select:
-        return parted({path: part.trainable.leaves(at(params, path)) for path, part in parts})
+        return parted({path: part.trainable.leaves(at(params, path)) for path, part in parts}, own)
 
     return Trainable(leaves, tuple(rule for path, part in parts for rule in part.trainable.inside(path)))
 

@@ -11,7 +11,6 @@ from ..core._errors import unknown
 from ..core._mlx import mx
 from ..core._signature import name_of, signature_of
 from ..core._types import Array, Params
-from ..tree._select import Select, select
 from . import initializers
 from ._combine import joined, part_name, run_part
 from ._layer import Layer, Trainable, layer
@@ -167,13 +166,7 @@ def _initial(init: Init, shape: tuple[int, ...], dtype: Any) -> Any:
 
 
 def _trainable(parts: dict[str, Layer | Leaf], inner: tuple[tuple[str, Layer], ...]) -> Trainable:
-    layers = joined(inner)
-    own = select([name for name, part in parts.items() if isinstance(part, Leaf) and part.trains])
-
-    def leaves(params: Params) -> Select:
-        return own | layers.leaves(params)
-
-    return Trainable(leaves, layers.rules)
+    return joined(inner, [name for name, part in parts.items() if isinstance(part, Leaf) and part.trains])
 
 
 def _check_forward(forward: Callable[..., Any]) -> None:

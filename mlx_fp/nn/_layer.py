@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -110,7 +111,8 @@ def layer(
 ) -> Layer:
     """Make a Layer of two functions that draw from the random stream of the moment.
 
-    `make() -> params`; `run(params, xs, kw, train) -> (y, params)`.
+    `make() -> params`; `run(params, xs, kw, train) -> (y, params)`. RecursionError, with the remedy, for parts that
+    are nested deeper than Python's stack bears, about 100 deep at its usual limit.
 
     >>> scale = layer(lambda: {"by": mx.array(2.0)}, lambda p, xs, kw, train: (xs[0] * p["by"], p), name="scale")
     >>> scale.apply(scale.init(0), mx.array(3.0))[0].item()
@@ -120,6 +122,7 @@ def layer(
     def made(key: int | Array | None = None) -> Params:
         return make() if key is None else rng.run(key, make)[0]
 
+    _refuse_too_deep(parts)
     wide = parted({path: part.wide for path, part in parts})
     return Layer(made, Apply(run), trainable or Trainable(), name, parts, wide)
 
@@ -211,6 +214,23 @@ def predictor(params: Params, *, compile: bool = False) -> Callable[[Layer], Cal
         return lambda *xs, **kw: step(params, xs, kw)
 
     return bound
+
+
+_FRAMES, _BASE = 7, 200
+"""Python's frames that a layer within a layer takes at most, measured, and those of a program around them."""
+
+
+def _refuse_too_deep(parts: tuple[tuple[str, Layer], ...]) -> None:
+    """Raise RecursionError, with the remedy, for layers that are nested deeper than Python's stack bears."""
+    depth, level = 1, {id(part): part for _, part in parts}
+    while level:
+        depth, level = depth + 1, {id(part): part for one in level.values() for _, part in one.parts}
+    frames = _BASE + _FRAMES * depth
+    if frames > sys.getrecursionlimit():
+        raise RecursionError(
+            f"layers are nested {depth} deep, which takes {frames} frames of Python's stack, and its limit is "
+            f"{sys.getrecursionlimit()}: call sys.setrecursionlimit({frames}) first"
+        )
 
 
 def _shape(leaf: Any) -> Any:

@@ -65,8 +65,9 @@ def builder(tree: Tree, *, first: int = 0) -> Callable[[list[Any]], Tree]:
     {'a': 1, 'b': [2]}
     """
     source = _Source()
-    body = source.put_together(tree, (f"arrays[{i}]" for i in count(first)), "result")
-    return source.function(f"def made(arrays): return {body}")
+    result = source.put_together(tree, (f"arrays[{i}]" for i in count(first)), "result")
+    body = "\n ".join([*source.lines, f"return {result}"])
+    return source.function(f"def made(arrays):\n {body}")
 
 
 def arrays(tree: Tree) -> list[Any]:
@@ -130,17 +131,21 @@ class _Source:
             self.take_apart(f"{held}[{self.spell(key)}]", child, f"{path}.{key}")
 
     def put_together(self, tree: Tree, places: Iterator[str], path: str) -> str:
+        """Write lines that put a tree together; return the name of the result. Nested brackets have a limit."""
         if isinstance(tree, mx.array):
             return next(places)
-        if isinstance(tree, dict):
-            pairs = [f"{self.spell(k)}: {self.put_together(v, places, f'{path}.{k}')}" for k, v in tree.items()]
-            return f"{{{', '.join(pairs)}}}"
-        if isinstance(tree, (list, tuple)):
-            inner = "".join(f"{self.put_together(v, places, f'{path}.{i}')}, " for i, v in enumerate(tree))
-            return f"[{inner}]" if isinstance(tree, list) else self._make_tuple(tree, inner)
         if isinstance(tree, _CONSTANTS):
             return self.keep(tree)
-        raise _bad_leaf(tree, path)
+        if not isinstance(tree, (dict, list, tuple)):
+            raise _bad_leaf(tree, path)
+        inner = ""
+        for key, child in _items(tree):
+            spelled = f"{self.spell(key)}: " if isinstance(tree, dict) else ""
+            inner += f"{spelled}{self.put_together(child, places, f'{path}.{key}')}, "
+        made = f"{{{inner}}}" if isinstance(tree, dict) else f"[{inner}]"
+        made = self._make_tuple(tree, inner) if isinstance(tree, tuple) else made
+        self.lines.append(f"v{len(self.lines)} = {made}")
+        return f"v{len(self.lines) - 1}"
 
     def _make_tuple(self, tree: Tree, inner: str) -> str:
         if type(tree) is tuple:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -97,31 +97,56 @@ def within(prefix: str, inner: Select) -> Select:
     >>> within("head", under("weight"))("head.weight")
     True
     """
-    start = f"{prefix}."
-    named = frozenset(start + path for path in inner.named)
-    text = f"within({prefix!r}, {inner!r})"
-    return Select(lambda p, x: p.startswith(start) and inner(p[len(start) :], x), text, named=named)
+    return _placed({prefix: inner}, ())
 
 
-def parted(parts: Mapping[str, Select]) -> Select:
+def parted(parts: Mapping[str, Select], own: Collection[str] = ()) -> Select:
     """Choose the leaves that the Select of their part chooses by the rest of their path; a part is at `a` or `a.b`.
 
-    >>> rule = parted({"layers.0": everything, "head": under("weight")})
-    >>> rule("layers.0.bias"), rule("layers.1.bias"), rule("head.weight"), rule("head.bias")
-    (True, False, True, False)
+    Besides choose the leaves at exactly the paths in `own`.
+
+    >>> rule = parted({"layers.0": everything, "head": under("weight")}, own=["scale"])
+    >>> rule("layers.0.bias"), rule("layers.1.bias"), rule("head.weight"), rule("head.bias"), rule("scale")
+    (True, False, True, False, True)
     """
-    rules = {prefix: within(prefix, inner) for prefix, inner in parts.items() if inner is not nothing}
-    if not rules:
-        return nothing
+    rules = {prefix: inner for prefix, inner in parts.items() if inner is not nothing}
+    return _placed(rules, own) if rules or own else nothing
 
-    def match(path: str, leaf: Any) -> bool:
-        head = path.split(".", 2)[:2]
-        rule = rules.get(head[0]) or rules.get(".".join(head), nothing)
-        return rule(path, leaf)
 
-    text = " | ".join(map(repr, rules.values()))
-    named = frozenset().union(*(rule.named for rule in rules.values()))
-    return Select(match, text, "|" if len(rules) > 1 else "", named=named)
+@dataclass(frozen=True, slots=True)
+class _ByPlace:
+    """A predicate of which each rule is for the leaves below its prefix; no prefix lies below another."""
+
+    rules: Mapping[str, Select]
+    leaves: frozenset[str]
+
+    def __call__(self, path: str, leaf: Any) -> bool:
+        end = path.find(".")
+        while end >= 0:
+            rule = self.rules.get(path[:end])
+            if rule is not None:
+                return rule(path[end + 1 :], leaf)
+            end = path.find(".", end + 1)
+        return path in self.leaves
+
+
+def _placed(parts: Mapping[str, Select], own: Collection[str]) -> Select:
+    """Put each Select below its prefix; the rules of one that was made so are taken out, so that none lies in another.
+
+    >>> _placed({"a": _placed({"b": everything, "c.d": nothing}, ())}, ())
+    within('a.b', everything) | within('a.c.d', nothing)
+    """
+    rules, leaves = dict[str, Select](), set(own)
+    for prefix, inner in parts.items():
+        if isinstance(inner.match, _ByPlace):
+            rules |= {f"{prefix}.{rest}": rule for rest, rule in inner.match.rules.items()}
+            leaves |= {f"{prefix}.{leaf}" for leaf in inner.match.leaves}
+        else:
+            rules[prefix] = inner
+    spelled = frozenset(f"{prefix}.{path}" for prefix, rule in rules.items() for path in rule.named)
+    terms = [f"within({prefix!r}, {rule!r})" for prefix, rule in rules.items()] + [f"under({at!r})" for at in leaves]
+    match = _ByPlace(rules, frozenset(leaves))
+    return Select(match, " | ".join(terms), "|" if len(terms) > 1 else "", named=spelled.union(leaves))
 
 
 def select(spec: Any = None, *, strict: bool = True) -> Select:
