@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextvars import ContextVar, copy_context
 from typing import Any, TypeVar
 
+from ..core._fork import check_process
 from ..core._mlx import mx, utils
 from ..core._types import Array
 
@@ -29,6 +30,7 @@ def key(seed: int | Array) -> Array:
     >>> key(7).tolist(), key(key(7)).tolist()
     ([0, 7], [0, 7])
     """
+    check_process()
     check_seed(seed)
     return seed if isinstance(seed, mx.array) else mx.random.key(seed)
 

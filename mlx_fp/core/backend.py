@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
+from ._fork import check_process
 from ._mlx import cpu, on_cpu, utils
 from ._types import Array, Params, State, Tree
 
@@ -135,6 +136,7 @@ def on_device(fn: Callable[..., T]) -> Callable[..., T]:
 
 def device_backend() -> Backend:
     """Return the backend of the device on which MLX computes by default at this moment."""
+    check_process()
     if cpu is None or not on_cpu():
         return PLAIN
     backend: Backend = cpu.backend()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any, TypeVar, Unpack
 
 from ..core._errors import located
+from ..core._fork import check_process
 from ..core._options import FLAG, check_options
 from ..core._types import Params
 from ..core.backend import device_backend
@@ -58,6 +59,7 @@ def fit(train: Any, *, quiet: bool = False, **options: Unpack[Options]) -> Calla
     >>> len(report.rows), report.rows[-1].steps
     (3, 12)
     """
+    check_process()
     check_options("fit", {"quiet": quiet}, {"quiet": FLAG})
     checked_options(options, beside=["quiet"])  # an error now and not when the run starts
     data = train if isinstance(train, Splits) else as_dataset(train)
