@@ -138,8 +138,9 @@ def _saved(loop: Loop, state: LoopState, world: World) -> Moments:
         return state
     with world.undisturbed():  # a second signal must not cut it
         state = yield from _written(loop, state, world, wait=True)  # one is written at a time
-        with located(epoch=state.cursor.epoch, step=state.steps, stage="checkpoint"):
-            path = writer.policy.of(index(loop, state))
+        known = index(loop, state)
+        with located(epoch=known["epoch"], step=state.steps, stage="checkpoint"):
+            path = writer.policy.of(known)
         state = _with_checkpoint(state, str(path))
         yield Moment(state, state.moving)
         train, recorded, kept = state.moving.train, record(loop, state, encoder=world.encoder), None

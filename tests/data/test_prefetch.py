@@ -359,8 +359,10 @@ if not child:
 # a source that gives nothing more
 
 BLOCKED = """
-import sys, threading
+import signal, sys, threading
 import mlx.core as mx
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background jobs ignore it
 from toolz import pipe
 import mlx_fp as fp
 from mlx_fp import data, nn
