@@ -27,6 +27,7 @@ def lines_of_pyright(path, folder):
     settings = folder / "pyrightconfig.json"
     settings.write_text(json.dumps({**SETTINGS, "include": [str(path)], "extraPaths": [str(ROOT)]}))
     command = [sys.executable, "-m", "basedpyright", "--outputjson", "--level", "error", "-p", str(settings)]
+    command += ["--pythonpath", sys.executable]
     found = json.loads(subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=300).stdout)
     return {each["range"]["start"]["line"] + 1: each["message"] for each in found["generalDiagnostics"]}
 

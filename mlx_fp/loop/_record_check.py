@@ -197,5 +197,5 @@ _RECORD: Mapping[str, Kind] = {
     "keep_losses": _FLAG,
     "optimizer": _PLAIN,
     "rates": _named(_NUMBER),
-    "versions": _named(_ANY),
+    "versions": _named(_PLAIN),
 }
