@@ -15,7 +15,7 @@ from ..core import _signature as call
 from ..core._errors import is_count
 from ..core._mlx import mx
 from ..core._types import Params
-from ..tree._select import Select, parted
+from ..tree._select import Select, by_part
 from ._layer import Apply, Layer, Trainable, layer
 from ._lift import as_layer, lift
 from ._module import Module
@@ -150,7 +150,7 @@ def joined(parts: tuple[tuple[str, Layer], ...]) -> Trainable:
     """Say what trains in a composition: what trains in its parts."""
 
     def leaves(params: Params) -> Select:
-        return parted({path: part.trainable.leaves(at(params, path)) for path, part in parts})
+        return by_part({path: part.trainable.leaves(at(params, path)) for path, part in parts})
 
     return Trainable(leaves, tuple(rule for path, part in parts for rule in part.trainable.inside(path)))
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 import mlx_fp as fp
 from mlx_fp import nn, optim
-from mlx_fp.core._signature import arguments, name_of, named, spread
+from mlx_fp.core._batch_call import call_with_batch
+from mlx_fp.core._signature import arguments, name_of, named
 
 OFFERS = ("epoch", "index", "kind")
 CONTEXT = {"epoch": 3, "index": 5, "kind": "train"}
@@ -150,15 +151,15 @@ def test_arguments_names_what_does_not_fit(args, kwargs, words):
 
 
 def test_spread_by_name_by_position_and_whole():
-    assert spread(lambda model, x, *, y: (model, x, y), "m", {"y": 2, "x": 1}) == ("m", 1, 2)
-    assert spread(lambda model, x, y: (model, x, y), "m", (1, 2)) == ("m", 1, 2)
-    assert spread(lambda model, x, y: (model, x, y), "m", [1, 2]) == ("m", 1, 2)
-    assert spread(lambda model, batch: (model, batch), "m", 1) == ("m", 1)
-    assert spread(lambda model, x, /, y=5: (model, x, y), "m", (1,)) == ("m", 1, 5)
-    assert spread(lambda model, *rest: (model, rest), "m", (1, 2, 3)) == ("m", (1, 2, 3))
-    assert spread(lambda model, x, **rest: (model, x, rest), "m", {"x": 1, "y": 2}) == ("m", 1, {"y": 2})
-    assert spread(lambda model, x=0, y=0: (model, x, y), "m", {"y": 2}) == ("m", 0, 2)
-    assert spread(max, [1, 5], ([3, 4],)) == [3, 4]
+    assert call_with_batch(lambda model, x, *, y: (model, x, y), "m", {"y": 2, "x": 1}) == ("m", 1, 2)
+    assert call_with_batch(lambda model, x, y: (model, x, y), "m", (1, 2)) == ("m", 1, 2)
+    assert call_with_batch(lambda model, x, y: (model, x, y), "m", [1, 2]) == ("m", 1, 2)
+    assert call_with_batch(lambda model, batch: (model, batch), "m", 1) == ("m", 1)
+    assert call_with_batch(lambda model, x, /, y=5: (model, x, y), "m", (1,)) == ("m", 1, 5)
+    assert call_with_batch(lambda model, *rest: (model, rest), "m", (1, 2, 3)) == ("m", (1, 2, 3))
+    assert call_with_batch(lambda model, x, **rest: (model, x, rest), "m", {"x": 1, "y": 2}) == ("m", 1, {"y": 2})
+    assert call_with_batch(lambda model, x=0, y=0: (model, x, y), "m", {"y": 2}) == ("m", 0, 2)
+    assert call_with_batch(max, [1, 5], ([3, 4],)) == [3, 4]
 
 
 @pytest.mark.parametrize(
@@ -178,7 +179,7 @@ def test_spread_by_name_by_position_and_whole():
 )
 def test_spread_names_both_sides(fn, batch, words):
     with pytest.raises(TypeError, match="metric '<lambda>'.*" + words):
-        spread(fn, "m", batch, "metric")
+        call_with_batch(fn, "m", batch, "metric")
 
 
 def test_a_dict_batch_reaches_a_keyword_only_loss_through_the_compiled_step():
