@@ -15,7 +15,7 @@ from ..core._frozen import freeze_field
 from ..core._options import FLAG, check_options
 from ..core._pickling import Picklable
 from ..core._plain import check_plain
-from ..core._signature import name_of, named
+from ..core._signature import name_of, with_context
 from ..core._user_path import user_path
 from ..store._checkpoint import OTHERS, suffixed
 
@@ -224,7 +224,7 @@ def _render(path: str | Callable[..., Any], values: Mapping[str, Any]) -> Path:
     if isinstance(path, str):
         return Path(path.format(**values))
     with located(path_function=name_of(path)):
-        made = named(path, offers=FIELDS, values=0, what="checkpoint path")(**values)
+        made = with_context(path, offers=FIELDS, values=0, what="checkpoint path")(**values)
     if not isinstance(made, (str, os.PathLike)) or not os.fspath(made):
         raise TypeError(f"the function {name_of(path)!r} gives the path of a checkpoint, a text; it gave {made!r}")
     if user_path(made).suffix in OTHERS:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core._errors import CheckpointError, located
-from ..core._signature import name_of, named
+from ..core._signature import name_of, with_context
 from ..core._user_path import user_path
 from ..store._bundle import SCHEMA, is_bundle, read_bundle
 from ..store._checkpoint import Checkpoint, load, peek
@@ -39,7 +39,7 @@ def resolved(source: Any, trainer: Any, monitor: str, writer: Writer | None) -> 
 def _resolved(source: Any, trainer: Any, monitor: str, writer: Writer | None) -> tuple[Checkpoint | None, str | None]:
     check_source(source)
     if callable(source):
-        call = named(source, offers=("trainer", "monitor"), values=0, what="resume function")
+        call = with_context(source, offers=("trainer", "monitor"), values=0, what="resume function")
         with located(resume_function=name_of(source)):
             given = call(trainer=trainer, monitor=monitor)
         found, kind = _resolved(given, trainer, monitor, writer)

@@ -17,13 +17,13 @@ from ._errors import nearest, unknown
 __all__ = [
     "POSITIONAL",
     "Function",
-    "Named",
+    "WithContext",
     "arguments",
     "check_types",
     "name_of",
-    "named",
     "returned_number",
     "signature_of",
+    "with_context",
 ]
 
 Function: TypeAlias = Callable[..., Any]
@@ -34,22 +34,22 @@ POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
-    """Hold a function and the names of the context that it uses; the call is `fn(*values, **context)`.
+class WithContext:
+    """Hold a function and the names of its context; the call is `fn(*values, **context)`.
 
-    Where `uses` is empty, `fn` may be called without context. For a function that takes only values, `fn` is that
+    Where `context` is empty, `fn` may be called without context. For a function that takes only values, `fn` is that
     function itself.
     """
 
     fn: Function
-    uses: tuple[str, ...]
+    context: tuple[str, ...]
 
     def __call__(self, *values: object, **context: object) -> Any:
         """Call the function with the values and the part of the context that it uses."""
-        return self.fn(*values, **{name: context[name] for name in self.uses})
+        return self.fn(*values, **{name: context[name] for name in self.context})
 
 
-def named(fn: Function, *, offers: Sequence[str], values: int = 1, what: str = "function") -> Named:
+def with_context(fn: Function, *, offers: Sequence[str], values: int = 1, what: str = "function") -> WithContext:
     """Return `call(*values, **context)`, which passes to `fn` the values and the context that `fn` names.
 
     A parameter with a default and without an offered name keeps its default. A function with `**kwargs` receives all of
@@ -64,10 +64,10 @@ def named(fn: Function, *, offers: Sequence[str], values: int = 1, what: str = "
     Raises:
         TypeError: `fn` is not callable, or requires a parameter that is neither a value nor an offered name.
 
-    >>> scale = named(lambda row, epoch, rate=0.5: row * epoch * rate, offers=("epoch", "index"))
-    >>> scale(10, epoch=2, index=0), scale.uses
+    >>> scale = with_context(lambda row, epoch, rate=0.5: row * epoch * rate, offers=("epoch", "index"))
+    >>> scale(10, epoch=2, index=0), scale.context
     (10.0, ('epoch',))
-    >>> named(lambda row, shard: row, offers=("epoch", "index"), what="map function")
+    >>> with_context(lambda row, shard: row, offers=("epoch", "index"), what="map function")
     Traceback (most recent call last):
     TypeError: map function '<lambda>' requires 'shard', which is not on offer; it may name: epoch, index
     """
@@ -75,7 +75,7 @@ def named(fn: Function, *, offers: Sequence[str], values: int = 1, what: str = "
         raise TypeError(f"a {what} is something to call; got {fn!r}")
     parameters = signature_of(fn)
     if parameters is None:
-        return Named(fn, ())
+        return WithContext(fn, ())
     room = _positional_count(parameters, values)
     keys, everything = _context(fn, parameters[room:], offers, what)
     takes = values if any(p.kind is Parameter.VAR_POSITIONAL for p in parameters) else room
@@ -83,13 +83,13 @@ def named(fn: Function, *, offers: Sequence[str], values: int = 1, what: str = "
     uses = tuple(name for name in offers if name not in filled) if everything else keys
     positional_only = {p.name: p.default for p in parameters[room:] if p.kind is Parameter.POSITIONAL_ONLY}
     if takes == values and not positional_only:
-        return Named(fn, uses)
+        return WithContext(fn, uses)
 
     def adapted(*args: object, **context: object) -> object:
         by_position = [context.pop(name, default) for name, default in positional_only.items()]
         return fn(*args[:takes], *by_position, **context)
 
-    return Named(adapted, uses)
+    return WithContext(adapted, uses)
 
 
 def arguments(fn: Function, args: Sequence[object], kwargs: Mapping[str, object]) -> dict[str, Any]:

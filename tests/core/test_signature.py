@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import mlx_fp as fp
 from mlx_fp import nn, optim
 from mlx_fp.core._batch_call import call_with_batch
-from mlx_fp.core._signature import arguments, name_of, named
+from mlx_fp.core._signature import arguments, name_of, with_context
 
 OFFERS = ("epoch", "index", "kind")
 CONTEXT = {"epoch": 3, "index": 5, "kind": "train"}
@@ -59,11 +59,11 @@ FITS = {
 @pytest.mark.parametrize("case", FITS, ids=str)
 def test_named_gives_what_is_named(case):
     fn, expected = FITS[case]
-    assert named(fn, offers=OFFERS)("row", **CONTEXT) == expected
+    assert with_context(fn, offers=OFFERS)("row", **CONTEXT) == expected
 
 
 def test_named_takes_a_builtin_without_a_signature():
-    assert named(max, offers=OFFERS)([1, 3, 2], **CONTEXT) == 3
+    assert with_context(max, offers=OFFERS)([1, 3, 2], **CONTEXT) == 3
 
 
 def test_named_takes_bound_methods_and_callable_objects():
@@ -76,12 +76,12 @@ def test_named_takes_bound_methods_and_callable_objects():
         def shift(self, row, *, index):
             return row + index
 
-    assert named(Scale(), offers=OFFERS)(2, **CONTEXT) == 6
-    assert named(Scale().shift, offers=OFFERS)(2, **CONTEXT) == 7
+    assert with_context(Scale(), offers=OFFERS)(2, **CONTEXT) == 6
+    assert with_context(Scale().shift, offers=OFFERS)(2, **CONTEXT) == 7
 
 
 def test_named_with_no_value_is_a_factory():
-    call = functools.partial(named, offers=("epoch", "kind"), values=0)
+    call = functools.partial(with_context, offers=("epoch", "kind"), values=0)
     given = {"epoch": 1, "kind": "train"}
     assert call(list)(**given) == []
     assert call(lambda epoch: epoch)(**given) == 1
@@ -90,20 +90,23 @@ def test_named_with_no_value_is_a_factory():
 
 
 def test_named_leaves_out_the_last_values_that_have_no_room():
-    assert named(lambda memory: memory, offers=(), values=2)("memory", "event") == "memory"
-    assert named(lambda memory, event: (memory, event), offers=(), values=2)("memory", "event") == ("memory", "event")
-    assert named(lambda *both: both, offers=(), values=2)("memory", "event") == ("memory", "event")
+    assert with_context(lambda memory: memory, offers=(), values=2)("memory", "event") == "memory"
+    assert with_context(lambda memory, event: (memory, event), offers=(), values=2)("memory", "event") == (
+        "memory",
+        "event",
+    )
+    assert with_context(lambda *values: values, offers=(), values=2)("memory", "event") == ("memory", "event")
 
 
 @pytest.mark.parametrize("fn", [lambda row, epohc: row, lambda row, *, epohc: row, lambda row, epohc, /: row])
 def test_named_refuses_a_required_name_when_built(fn):
     with pytest.raises(TypeError, match=r"map function '<lambda>' requires 'epohc'.*'epoch'.*epoch, index, kind"):
-        named(fn, offers=OFFERS, what="map function")
+        with_context(fn, offers=OFFERS, what="map function")
 
 
 def test_named_says_when_nothing_is_on_offer():
     with pytest.raises(TypeError, match=r"requires 'shard'.*it may name: nothing"):
-        named(lambda shard: shard, offers=(), values=0)
+        with_context(lambda shard: shard, offers=(), values=0)
 
 
 def test_an_error_inside_comes_out_as_itself():
@@ -113,7 +116,7 @@ def test_an_error_inside_comes_out_as_itself():
         raise thrown
 
     with pytest.raises(TypeError) as caught:
-        named(broken, offers=OFFERS)("row", **CONTEXT)
+        with_context(broken, offers=OFFERS)("row", **CONTEXT)
     assert caught.value is thrown
 
 
@@ -123,7 +126,7 @@ def test_named_agrees_with_python_for_any_signature(names, keyword_only):
     text = ", ".join(f"{n}=-1" for n in names)
     text = f"row, {'*, ' if keyword_only and names else ''}{text}"
     fn = eval(f"lambda {text}: (row, dict({', '.join(f'{n}={n}' for n in names)}))")
-    assert named(fn, offers=OFFERS)("row", **CONTEXT) == ("row", {n: CONTEXT.get(n, -1) for n in names})
+    assert with_context(fn, offers=OFFERS)("row", **CONTEXT) == ("row", {n: CONTEXT.get(n, -1) for n in names})
 
 
 def test_arguments_lets_what_fits_pass():
