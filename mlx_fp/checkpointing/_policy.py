@@ -17,7 +17,7 @@ from ..core._pickling import Picklable
 from ..core._plain import check_plain
 from ..core._signature import name_of, with_context
 from ..core._user_path import user_path
-from ..store._checkpoint import OTHERS, suffixed
+from ..store._checkpoint_path import OTHER_SUFFIXES, suffixed
 
 __all__ = ["FIELDS", "Policy", "as_template"]
 
@@ -227,7 +227,7 @@ def _render(path: str | Callable[..., Any], values: Mapping[str, Any]) -> Path:
         made = with_context(path, offers=FIELDS, values=0, what="checkpoint path")(**values)
     if not isinstance(made, (str, os.PathLike)) or not os.fspath(made):
         raise TypeError(f"the function {name_of(path)!r} gives the path of a checkpoint, a text; it gave {made!r}")
-    if user_path(made).suffix in OTHERS:
+    if user_path(made).suffix in OTHER_SUFFIXES:
         told = "a checkpoint ends in .safetensors or .npz"
         raise ValueError(f"the function {name_of(path)!r} gives the path of a checkpoint: {told}; it gave {made!r}")
     return user_path(made)

@@ -14,7 +14,7 @@ from ..core._signature import name_of, with_context
 from ..core._user_path import user_path
 from ..store._bundle import SCHEMA, is_bundle, read_bundle
 from ..store._checkpoint import Checkpoint, load, peek
-from ..store._files import digest
+from ..store._files import file_sha256
 from ..store._safetensors import is_foreign
 from ._policy import Policy
 from ._retention import File, best_of, is_sound, of_line, owned
@@ -88,7 +88,7 @@ def _of_bundle(bundle: Mapping[str, Any], folder: Path) -> Checkpoint:
     if not isinstance(told, Mapping) or not all(isinstance(told.get(name), str) for name in ("path", "sha256")):
         raise CheckpointError("the bundle names no checkpoint: write it with save_bundle(path, checkpoint=…)(report)")
     path = folder / told["path"]
-    if digest(path) != told["sha256"]:
+    if file_sha256(path) != told["sha256"]:
         raise CheckpointError(f"{path} is not the checkpoint that the bundle names: its SHA-256 is another")
     return load(path)
 
