@@ -15,9 +15,9 @@ from ..core._frozen import freeze_field
 from ..core._options import FLAG, check_options
 from ..core._pickling import Picklable
 from ..core._plain import check_plain
-from ..core._signature import name_of, named
+from ..core._signature import name_of, with_context
 from ..core._user_path import user_path
-from ..store._checkpoint import OTHERS, suffixed
+from ..store._checkpoint_path import OTHER_SUFFIXES, suffixed
 
 __all__ = ["FIELDS", "Policy", "as_template"]
 
@@ -228,10 +228,10 @@ def _render(path: str | Callable[..., Any], values: Mapping[str, Any]) -> Path:
     if isinstance(path, str):
         return Path(path.format(**values))
     with located(path_function=name_of(path)):
-        made = named(path, offers=FIELDS, values=0, what="checkpoint path")(**values)
+        made = with_context(path, offers=FIELDS, values=0, what="checkpoint path")(**values)
     if not isinstance(made, (str, os.PathLike)) or not os.fspath(made):
         raise TypeError(f"the function {name_of(path)!r} gives the path of a checkpoint, a text; it gave {made!r}")
-    if user_path(made).suffix in OTHERS:
+    if user_path(made).suffix in OTHER_SUFFIXES:
         told = "a checkpoint ends in .safetensors or .npz"
         raise ValueError(f"the function {name_of(path)!r} gives the path of a checkpoint: {told}; it gave {made!r}")
     return user_path(made)

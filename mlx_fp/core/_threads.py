@@ -1,4 +1,4 @@
-"""Threads that the library makes for itself."""
+"""Prepare the threads of the library."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ stop_asked: ContextVar[Callable[[], str | None]] = ContextVar("stop_asked", defa
 
 
 def begin_thread() -> None:
-    """Prepare the calling thread, which the library has made, as the backend wants it; nothing where MLX is not in use.
+    """Prepare the calling thread as the backend requires. Call this first in each thread that the library starts.
+
+    It does nothing in a program that does not use MLX.
 
     >>> begin_thread()
     """

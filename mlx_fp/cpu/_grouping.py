@@ -18,7 +18,7 @@ from ..compile import rng
 from ..core._mlx import mx, utils
 from ..core._types import Array, Params, State, Tree
 from ..core.backend import PLAIN, Update, in_use
-from ..tree._flattening import arrays, builder
+from ..tree._flattening import builder, list_arrays
 from ._thresholds import GROUPED_ELEMENTS, GROUPED_LEAVES
 
 __all__ = ["Wholes", "current_wholes", "grouped", "groups_of", "update", "writes_in_place"]
@@ -151,7 +151,7 @@ def writes_in_place(fn: Update, grads: Tree, state: State, params: Params) -> bo
         found.append("label" in graph.getvalue())
         return []
 
-    _within(None, mx.compile(probe), arrays(trees))
+    _within(None, mx.compile(probe), list_arrays(trees))
     return found[0]
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from ..core._mlx import mx
 from ..core._types import Array, Params, State, Tree
-from ..tree._flattening import Structure, arrays, structure
+from ..tree._flattening import Flattening, flattening, list_arrays
 from ._grouping import current_wholes, groups_of
 from ._thresholds import MIDDLE_BYTES
 
@@ -21,7 +21,7 @@ class Layout:
 
     __slots__ = ("_places", "_shapes", "_structure")
 
-    def __init__(self, known: Structure, arrays: Sequence[Array], places: Sequence[Sequence[int]]) -> None:
+    def __init__(self, known: Flattening, arrays: Sequence[Array], places: Sequence[Sequence[int]]) -> None:
         self._structure, self._places, self._shapes = known, places, _shapes(arrays)
 
     @property
@@ -58,8 +58,8 @@ def form(params: Params, opt_state: State, kept: Params, parameter_bytes: int) -
     """
     if parameter_bytes >= MIDDLE_BYTES:
         return None
-    known = structure(params, opt_state, names=("params", "opt_state"))
-    leaves = arrays((params, opt_state))
+    known = flattening(params, opt_state, names=("params", "opt_state"))
+    leaves = list_arrays((params, opt_state))
     number = {id(leaf): i for i, leaf in enumerate(leaves)}
     groups = groups_of(kept, *_parallel_trees(opt_state["optimizer"], kept))
     places = [[number.pop(id(leaf)) for leaf in group] for group in groups]

@@ -58,9 +58,9 @@ def own_arrays(tree: Any) -> Any:
     1
     """
     from ..core._mlx import utils
-    from ..tree._paths import fresh
+    from ..tree._paths import copy_arrays
 
-    return utils.tree_map(lambda leaf: _unwritable(leaf) if hasattr(leaf, "setflags") else leaf, fresh(tree))
+    return utils.tree_map(lambda leaf: _unwritable(leaf) if hasattr(leaf, "setflags") else leaf, copy_arrays(tree))
 
 
 class _Own:

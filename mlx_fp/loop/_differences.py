@@ -8,8 +8,8 @@ from typing import Any
 
 from ..core._errors import CheckpointError
 from ..core._mlx import mx
-from ..store._bundle import environment
 from ..store._checkpoint import Checkpoint
+from ..store._environment import environment
 from ._hook import hook_keys
 from ._state import Loop
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core._errors import located, unknown
 from ..core._pickling import Picklable
-from ..core._signature import Named, name_of, named, returned_number, signature_of
+from ..core._signature import WithContext, name_of, returned_number, signature_of, with_context
 from ._rows import Row
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Monitor(Picklable):
     @property
     def takes_losses(self) -> bool:
         """Whether a function is watched that names the losses of the epoch. TypeError for one that names others."""
-        return self.metric is not None and "losses" in _called(self.metric).uses
+        return self.metric is not None and "losses" in _called(self.metric).context
 
     def value(self, row: Row, losses: Callable[[], list[float]] = list) -> float | None:
         """Return the watched value of a row, None where it has none; `losses` returns those of the epoch."""
@@ -58,7 +58,7 @@ class Monitor(Picklable):
             found = getattr(row, self.name)
             return None if found is None else float(found)
         call = _called(self.metric)
-        context = {"losses": losses()} if "losses" in call.uses else {}
+        context = {"losses": losses()} if "losses" in call.context else {}
         with located(monitor=self.name):
             given = call(**context, row=row) if _by_name(self.metric) else call(row, **context)
         promise = f"{name_of(self.metric)!r}, which monitor {self.name!r} watches, returns a number for each row"
@@ -162,11 +162,11 @@ def watched(
     return given
 
 
-def _called(metric: Callable[..., Any]) -> Named:
+def _called(metric: Callable[..., Any]) -> WithContext:
     """Return how a function is called, which takes the row first unless its parameters begin with the losses."""
     if _by_name(metric):
-        return named(metric, offers=("losses", "row"), values=0, what="monitor function")
-    return named(metric, offers=("losses",), what="monitor function")
+        return with_context(metric, offers=("losses", "row"), values=0, what="monitor function")
+    return with_context(metric, offers=("losses",), what="monitor function")
 
 
 def _by_name(metric: Callable[..., Any]) -> bool:

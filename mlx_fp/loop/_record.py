@@ -12,8 +12,8 @@ from ..core._errors import CheckpointError
 from ..core._frozen import FrozenDict
 from ..core._mlx import mx
 from ..core._types import Params, State, Tree
-from ..store._bundle import environment
 from ..store._checkpoint import Checkpoint
+from ..store._environment import environment
 from ..store._packed import Encoder, Floats
 from ..tree._flattening import as_arrays
 from ..tree._paths import flat, restore_like

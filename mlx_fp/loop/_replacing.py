@@ -14,7 +14,7 @@ def checked_tree(name: str, own: Tree, given: Tree) -> Tree:
     Traceback (most recent call last):
     ValueError: Replace(params=…) is not like the params of the run: w is float32 (2,), given float32 (3,)
     """
-    from ..tree._paths import alike, flat
+    from ..tree._paths import flat, same_structure
 
     mine, theirs = flat(own), flat(given)
     kinds = [{path: _kind(leaf) for path, leaf in leaves.items()} for leaves in (mine, theirs)]
@@ -22,7 +22,7 @@ def checked_tree(name: str, own: Tree, given: Tree) -> Tree:
     if other:
         each = [f"{path} is {kinds[0].get(path, 'not there')}, given {kinds[1].get(path, 'nothing')}" for path in other]
         raise ValueError(f"Replace({name}=…) is not like the {name} of the run: {'; '.join(each[:5])}")
-    if not alike(own, given):
+    if not same_structure(own, given):
         raise ValueError(f"Replace({name}=…) has the paths of the {name} of the run, but not its containers")
     return given
 

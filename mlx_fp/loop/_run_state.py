@@ -23,16 +23,16 @@ class RunState:
     @property
     def params(self) -> Params:
         """The parameters and buffers."""
-        from ..tree._paths import fresh
+        from ..tree._paths import copy_arrays
 
-        return fresh(self._state.params)
+        return copy_arrays(self._state.params)
 
     @property
     def opt_state(self) -> State:
         """The random stream, the optimiser's state, and the memory of metrics."""
-        from ..tree._paths import fresh
+        from ..tree._paths import copy_arrays
 
-        state: State = fresh(self._state.opt_state)
+        state: State = copy_arrays(self._state.opt_state)
         return state
 
 

@@ -8,7 +8,7 @@ from math import nan
 from typing import Any
 
 from ..core._signature import name_of
-from ..tree._paths import fresh
+from ..tree._paths import copy_arrays
 from ._report import Report
 from ._rows import Row
 from ._setup import Setup
@@ -48,9 +48,9 @@ def report_of(loop: Loop, state: LoopState, world: World) -> Report:
         checkpoints=tuple(writer.written) if writer else (),
         policy=writer.policy.to_dict() if writer else None,
         setup=setup_of(loop),
-        params=fresh(train.params),
-        opt_state=fresh(train.opt_state),
-        best_params=None if state.best_params is None else fresh(state.best_params),
+        params=copy_arrays(train.params),
+        opt_state=copy_arrays(train.opt_state),
+        best_params=None if state.best_params is None else copy_arrays(state.best_params),
     )
 
 

@@ -15,7 +15,7 @@ from ..core import _signature as call
 from ..core._errors import is_count
 from ..core._mlx import mx
 from ..core._types import Params
-from ..tree._select import Select, parted
+from ..tree._select import Select, by_part
 from ._layer import Apply, Layer, Trainable, layer
 from ._lift import as_layer, lift
 from ._module import Module
@@ -150,7 +150,7 @@ def joined(parts: tuple[tuple[str, Layer], ...], own: Collection[str] = ()) -> T
     """Say what trains in a composition: what trains in its parts, and the arrays of its own of these names."""
 
     def leaves(params: Params) -> Select:
-        return parted({path: part.trainable.leaves(at(params, path)) for path, part in parts}, own)
+        return by_part({path: part.trainable.leaves(at(params, path)) for path, part in parts}, own)
 
     return Trainable(leaves, tuple(rule for path, part in parts for rule in part.trainable.inside(path)))
 
@@ -234,7 +234,7 @@ def _made(factory: Any, index: int, args: tuple[Any, ...], kwargs: dict[str, Any
         return lift(factory, *args, **kwargs)
     if isinstance(factory, (Layer, Module)) or not callable(factory):
         raise TypeError("stack takes a module class or a function that makes a layer; repeat takes a layer")
-    make = call.named(factory, offers=("index",), what="stack factory")
+    make = call.with_context(factory, offers=("index",), what="stack factory")
     return as_layer(make(index, index=index), f"layer {index}")
 
 

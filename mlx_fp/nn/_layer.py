@@ -12,8 +12,8 @@ from ..compile._compiled import compiled
 from ..core._mlx import mx
 from ..core._pickling import Picklable
 from ..core._types import Array, Params
-from ..tree._paths import alike, flat
-from ..tree._select import Select, everything, nothing, parted, within
+from ..tree._paths import flat, same_structure
+from ..tree._select import Select, by_part, everything, nothing, under_prefix
 
 __all__ = [
     "Layer",
@@ -50,7 +50,7 @@ class Trainable:
 
     def inside(self, prefix: str) -> tuple[tuple[Select, bool], ...]:
         """Return the rules as they read from outside, where the layer's parameters are under `prefix`."""
-        return tuple((within(prefix, chosen), trains) for chosen, trains in self.rules)
+        return tuple((under_prefix(prefix, chosen), trains) for chosen, trains in self.rules)
 
     def _trains(self, may: Select, path: str, leaf: Any) -> bool:
         for chosen, trains in reversed(self.rules):
@@ -123,7 +123,7 @@ def layer(
         return make() if key is None else rng.run(key, make)[0]
 
     _refuse_too_deep(parts)
-    wide = parted({path: part.wide for path, part in parts})
+    wide = by_part({path: part.wide for path, part in parts})
     return Layer(made, Apply(run), trainable or Trainable(), name, parts, wide)
 
 
@@ -184,7 +184,7 @@ def check_given(target: Layer, params: Params) -> None:
     if odd:
         each = [f"{path} is {own.get(path, 'not there')}, given {came.get(path, 'nothing')}" for path in odd]
         raise ValueError(f"the parameters are not those of {target.name}: {'; '.join(each[:5])}")
-    if not alike(tree, params):
+    if not same_structure(tree, params):
         raise ValueError(
             f"the parameters have the paths of {target.name} but not its containers, as a file of weights has: "
             "restore_like(nn.shapes(model), params) puts them in place"

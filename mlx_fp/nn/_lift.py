@@ -16,8 +16,8 @@ from ..core._mlx import mlx_nn, mx, utils
 from ..core._signature import arguments, check_types, name_of, signature_of
 from ..core._types import Params
 from ..core.backend import in_use
-from ..tree._paths import flat, fresh
-from ..tree._select import Select, select, within
+from ..tree._paths import copy_arrays, flat
+from ..tree._select import Select, select, under_prefix
 from ._bounds import guarded_classes
 from ._layer import Apply, Layer, Trainable, check_given, layer
 from ._module import (
@@ -79,7 +79,7 @@ def split(module: mlx_nn.Module) -> tuple[Layer, Params]:
     refuse_functions_of_modules(module)
     refuse_tied_arrays(module)
     params = parameters(module)
-    return _lifted(module, lambda: fresh(params)), fresh(params)
+    return _lifted(module, lambda: copy_arrays(params)), copy_arrays(params)
 
 
 def lower(target: Layer, params: Params) -> mlx_nn.Module:
@@ -194,7 +194,7 @@ class _Lowered(mlx_nn.Module):
     def __init__(self, target: Layer, params: Params) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._layer = target
-        for name, child in fresh(params).items():
+        for name, child in copy_arrays(params).items():
             self[name] = _node(child)
 
     def __call__(self, *xs: Any, **kw: Any) -> Any:
@@ -253,7 +253,7 @@ def _trainable(module: mlx_nn.Module) -> Trainable:
 def _wide_leaves(module: mlx_nn.Module) -> Select:
     """Choose what the layers that were lowered into a module keep wide."""
     lowered = [(path, m._layer.wide) for path, m in module.named_modules() if isinstance(m, _Lowered)]
-    return select([within(path, wide) if path else wide for path, wide in lowered])
+    return select([under_prefix(path, wide) if path else wide for path, wide in lowered])
 
 
 def _is_module_class(entry: Any) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..core._mlx import mlx_nn, mx
 from ..core._types import Params
-from ..tree._paths import flat, fresh
+from ..tree._paths import copy_arrays, flat
 
 __all__ = [
     "NO_SUBSTITUTES",
@@ -36,7 +36,7 @@ def parameters(module: mlx_nn.Module) -> Params:
 
     A module that stands in several places has its parameters in the first place only.
     """
-    return fresh(_own_arrays(module))
+    return copy_arrays(_own_arrays(module))
 
 
 def _own_arrays(module: mlx_nn.Module) -> Params:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..core._errors import unknown
 from ..core._types import Params
-from ..tree._paths import fresh
+from ..tree._paths import copy_arrays
 from ._combine import run_part
 from ._layer import Apply, Layer
 from ._lift import method
@@ -49,7 +49,7 @@ class Part:
     def __getattr__(self, name: str) -> Any:
         params = self._params()
         if isinstance(params, dict) and name in params:
-            return fresh(params[name])  # what is done to it in place stays in the call
+            return copy_arrays(params[name])  # what is done to it in place stays in the call
         try:
             return partial(self._run, method(self._layer, name))
         except AttributeError:

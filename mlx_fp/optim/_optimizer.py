@@ -15,7 +15,7 @@ from ..core._pickling import Picklable
 from ..core._signature import arguments, signature_of
 from ..core._types import Array, Params, State, Tree
 from ..core.backend import in_use
-from ..tree._paths import fresh
+from ..tree._paths import copy_arrays
 from ._rules import OPTIMIZERS, RATE
 
 __all__ = ["Optimizer", "checked", "lift"]
@@ -77,7 +77,7 @@ def lift(target: Any, *args: Any, **kwargs: Any) -> Optimizer:
         return state
 
     def update(grads: Tree, state: State, params: Params) -> tuple[Params, State]:
-        worker = _worker(template, dict(fresh({**state, "memory": {}})))
+        worker = _worker(template, dict(copy_arrays({**state, "memory": {}})))
         worker._initialized = True
         updated, memory = apply(worker, grads, state["memory"], params)
         return _as_before(updated, params), _as_before({**worker.state, "memory": memory}, state)
@@ -138,8 +138,8 @@ def _elementwise(worker: Any, grads: Tree, memory: Tree, params: Params) -> tupl
 
 def _leaf_by_leaf(worker: Any, grads: Tree, memory: Tree, params: Params) -> tuple[Params, Tree]:
     """Update by MLX's own loop over leaves, on arrays that it may write over."""
-    worker.state["memory"] = fresh(memory)
-    updated = worker.apply_gradients({"memory": grads}, {"memory": fresh(params)})["memory"]
+    worker.state["memory"] = copy_arrays(memory)
+    updated = worker.apply_gradients({"memory": grads}, {"memory": copy_arrays(params)})["memory"]
     return updated, worker.state["memory"]
 
 

@@ -6,15 +6,15 @@ from contextvars import ContextVar, copy_context
 from functools import partial
 from typing import Any, TypeVar
 
+from ..core._batch_call import call_with_batch
 from ..core._mlx import mx, utils
-from ..core._signature import spread
 from ..core._types import Array, Batch, Loss, Params, State
 from ..nn._layer import Layer
 from ..nn._lift import method
 from ..nn._part import part_at
 from ..task._mean import Mean
 from ..tree._casting import cast, is_narrow, widened
-from ..tree._paths import fresh
+from ..tree._paths import copy_arrays
 from ..tree._select import everything, nothing
 from ._rows import described_rows, row_count
 
@@ -137,7 +137,7 @@ def losses(loss: Loss, forward: Bound, batch: Batch) -> tuple[State, State]:
 def _called(loss: Loss, forward: Bound, batch: Batch) -> Any:
     """Call a loss in a context in which its model is the one whose outputs it may name."""
     _calling.set(forward)
-    return spread(loss, forward, fresh(batch), "loss")
+    return call_with_batch(loss, forward, copy_arrays(batch), "loss")
 
 
 def _weighed(name: str, mean: Mean) -> tuple[Array, Array]:

@@ -12,7 +12,7 @@ from ..compile._compiled import Compiled
 from ..core._mlx import mx
 from ..core._types import Batch, Params, State, Tree
 from ..core.backend import Form, device_backend
-from ..tree._paths import fresh
+from ..tree._paths import copy_arrays
 
 __all__ = ["Carried", "Carrier", "Logged"]
 
@@ -116,7 +116,7 @@ class Carrier:
     def _new_form(self, params: Params, opt_state: State) -> Form | None:
         if not self._steps[None].compiles:
             return None
-        params, opt_state = fresh(params), fresh(opt_state)  # no two leaves are one object
+        params, opt_state = copy_arrays(params), copy_arrays(opt_state)  # no two leaves are one object
         return device_backend().form(params, opt_state, self._kept(params), self._parameter_bytes)
 
 

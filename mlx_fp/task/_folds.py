@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from ..core._batch_call import call_with_batch
 from ..core._errors import located, unknown
 from ..core._mlx import mx
 from ..core._pickling import Picklable
-from ..core._signature import spread
 from ..core._types import Batch, State, Tree
 
 __all__ = ["Metric", "check_mode", "checked", "fold", "is_scalar", "start", "values"]
@@ -123,4 +123,4 @@ def _updated(m: Metric, memory: Tree, output: Any, batch: Batch) -> Tree:
     update = partial(m.update, memory)
     update.__name__ = m.name  # type: ignore[attr-defined]
     with located(metric=m.name, function="update"):
-        return spread(update, output, batch, "metric")
+        return call_with_batch(update, output, batch, "metric")

@@ -1,23 +1,29 @@
-"""Choose leaves of a tree: a frozen predicate over `(path, leaf)` that reads like what it means."""
+"""Select leaves of a tree by a frozen predicate over `(path, leaf)`, which prints as the program wrote it."""
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ..core._pickling import Picklable
 
-__all__ = ["Select", "everything", "matching", "ndim", "nothing", "parted", "select", "under", "within"]
+__all__ = ["Select", "by_part", "everything", "matching", "ndim", "nothing", "select", "under", "under_prefix"]
 
 
 @dataclass(frozen=True, slots=True)
 class Select(Picklable):
-    """A predicate over `(path, leaf)`; combine with `&`, `|` and `~`. `named` holds the paths that it spells out.
+    """Select leaves by a predicate over `(path, leaf)`. The operators `&`, `|` and `~` combine selections.
 
-    `parts` are those that `joint`, one of `&`, `|` and `~`, makes it of. One that is not `strict` may choose nothing.
+    Args:
+        match: The predicate.
+        text: The text that `repr` returns.
+        joint: The operator that combined `parts`: "&", "|" or "~". Default: none.
+        parts: The combined selections.
+        named: The paths in the spec.
+        strict: Whether it is an error if the selection selects no leaf. Default: True.
 
     >>> rule = under("encoder") & ~matching(r"bias$")
     >>> rule
@@ -33,8 +39,8 @@ class Select(Picklable):
     named: frozenset[str] = frozenset()
     strict: bool = True
 
-    def __call__(self, path: str, leaf: Any = None) -> bool:
-        """Tell whether the leaf at `path` is chosen."""
+    def __call__(self, path: str, leaf: object = None) -> bool:
+        """Tell whether the leaf at `path` is selected."""
         return bool(self.match(path, leaf))
 
     def __and__(self, other: Select) -> Select:
@@ -59,14 +65,16 @@ class Select(Picklable):
 
 
 everything = Select(lambda path, leaf: True, "everything")
-"""Choose every leaf."""
+"""Select every leaf."""
 
 nothing = Select(lambda path, leaf: False, "nothing")
-"""Choose no leaf."""
+"""Select no leaf."""
 
 
 def under(path: str) -> Select:
-    """Choose the leaf at exactly `path`, or all leaves of the subtree under it.
+    """Select the leaf at `path`, or all leaves of the subtree at `path`.
+
+    An empty path raises ValueError.
 
     >>> [under("body.0")(p) for p in ("body.0", "body.0.weight", "body.01.weight")]
     [True, True, False]
@@ -77,7 +85,7 @@ def under(path: str) -> Select:
 
 
 def matching(pattern: str | re.Pattern[str]) -> Select:
-    """Choose the leaves whose path has a match of the regular expression anywhere in it.
+    """Select the leaves whose path contains a match of a regular expression.
 
     >>> matching(r"norm|bias$")("body.norm.weight")
     True
@@ -87,25 +95,34 @@ def matching(pattern: str | re.Pattern[str]) -> Select:
 
 
 def ndim(count: int) -> Select:
-    """Choose the arrays with `count` axes: `ndim(2)` takes matrices and leaves biases and norms."""
+    """Select the arrays with `count` axes.
+
+    For example, `ndim(2)` selects the matrices of a transformer, but not its biases and norms.
+
+    >>> from mlx_fp import paths
+    >>> from mlx_fp.core._mlx import mx
+    >>> paths(ndim(2))({"weight": mx.zeros((3, 2)), "bias": mx.zeros((3,))})
+    ('weight',)
+    """
     return Select(lambda _, leaf: leaf.ndim == count, f"ndim({count})")
 
 
-def within(prefix: str, inner: Select) -> Select:
-    """Choose, under `prefix`, the leaves that `inner` chooses by the rest of their path.
+def under_prefix(prefix: str, inner: Select) -> Select:
+    """Select the leaves under `prefix` that `inner` selects by the rest of their path.
 
-    >>> within("head", under("weight"))("head.weight")
+    >>> under_prefix("head", under("weight"))("head.weight")
     True
     """
     return _placed({prefix: inner}, ())
 
 
-def parted(parts: Mapping[str, Select], own: Collection[str] = ()) -> Select:
-    """Choose the leaves that the Select of their part chooses by the rest of their path; a part is at `a` or `a.b`.
+def by_part(parts: Mapping[str, Select], own: Collection[str] = ()) -> Select:
+    """Select the leaves that the Select of their part selects by the rest of their path.
 
-    Besides choose the leaves at exactly the paths in `own`.
+    The path of a part has one or more components, for example `head` or `layers.0`. The leaves at exactly the paths in
+    `own` are selected too.
 
-    >>> rule = parted({"layers.0": everything, "head": under("weight")}, own=["scale"])
+    >>> rule = by_part({"layers.0": everything, "head": under("weight")}, own=["scale"])
     >>> rule("layers.0.bias"), rule("layers.1.bias"), rule("head.weight"), rule("head.bias"), rule("scale")
     (True, False, True, False, True)
     """
@@ -134,7 +151,7 @@ def _placed(parts: Mapping[str, Select], own: Collection[str]) -> Select:
     """Put each Select below its prefix; the rules of one that was made so are taken out, so that none lies in another.
 
     >>> _placed({"a": _placed({"b": everything, "c.d": nothing}, ())}, ())
-    within('a.b', everything) | within('a.c.d', nothing)
+    under_prefix('a.b', everything) | under_prefix('a.c.d', nothing)
     """
     rules, leaves = dict[str, Select](), set(own)
     for prefix, inner in parts.items():
@@ -144,31 +161,38 @@ def _placed(parts: Mapping[str, Select], own: Collection[str]) -> Select:
         else:
             rules[prefix] = inner
     spelled = frozenset(f"{prefix}.{path}" for prefix, rule in rules.items() for path in rule.named)
-    terms = [f"within({prefix!r}, {rule!r})" for prefix, rule in rules.items()] + [f"under({at!r})" for at in leaves]
+    terms = [f"under_prefix({prefix!r}, {rule!r})" for prefix, rule in rules.items()] + [
+        f"under({at!r})" for at in leaves
+    ]
     match = _ByPlace(rules, frozenset(leaves))
     return Select(match, " | ".join(terms), "|" if len(terms) > 1 else "", named=spelled.union(leaves))
 
 
-def select(spec: Any = None, *, strict: bool = True) -> Select:
-    """Make a Select of a spec.
-
-    `None` is everything; a str an exact path or the subtree under it; an `re.Pattern` a search over the path; a
-    list, tuple or set any of them; a callable takes `(path)` or `(path, leaf)`. Anything else is a TypeError.
+def select(spec: object = None, *, strict: bool = True) -> Select:
+    """Make a Select from a spec.
 
     Args:
-        spec: the spec.
-        strict: whether `freeze`, `groups` and others that take it raise KeyError where it, or a path in it, is not
-            there.
+        spec: None selects everything. A str selects the leaf at this path, or its subtree. An `re.Pattern` selects the
+            paths that contain a match. A list, tuple or set of specs selects the leaves that any of them selects. A
+            function of `(path)` or `(path, leaf)` selects the leaves for which it returns True.
+        strict: Whether functions such as `freeze` and `groups` raise KeyError where the spec, or a path in it, selects
+            no leaf. Default: True.
+
+    Returns:
+        The Select.
+
+    Raises:
+        TypeError: The spec has another type, or `strict` is no flag.
 
     >>> select(["encoder", re.compile("bias$")])
     under('encoder') | matching('bias$')
     """
     if not isinstance(strict, bool):
         raise TypeError(f"strict of select is True or False; got {strict!r}")
-    return _selected(spec) if strict else replace(_selected(spec), strict=False)
+    return _as_select(spec) if strict else replace(_as_select(spec), strict=False)
 
 
-def _selected(spec: Any) -> Select:
+def _as_select(spec: object) -> Select:
     match spec:
         case None:
             return everything
@@ -188,18 +212,19 @@ def _selected(spec: Any) -> Select:
     )
 
 
-def _any_of(specs: Any) -> Select:
-    parts = [_selected(s) for s in (sorted(specs, key=str) if isinstance(specs, (set, frozenset)) else specs)]
+def _any_of(specs: Iterable[object]) -> Select:
+    parts = [_as_select(s) for s in (sorted(specs, key=str) if isinstance(specs, (set, frozenset)) else specs)]
     if not parts:
         return nothing
     if len(parts) == 1:
         return parts[0]
     text = " | ".join(part._term() for part in parts)
-    spelled = frozenset[str]().union(*(part.named for part in parts))
-    return Select(lambda p, x: any(part(p, x) for part in parts), text, "|", tuple(parts), spelled)
+    named = frozenset[str]().union(*(part.named for part in parts))
+    return Select(lambda p, x: any(part(p, x) for part in parts), text, "|", tuple(parts), named)
 
 
-def _predicate(fn: Callable[..., Any]) -> Select:
+def _predicate(fn: Callable[..., bool]) -> Select:
+    """Make a Select from a function of `(path)` or `(path, leaf)`."""
     text = getattr(fn, "__name__", repr(fn))
     try:
         _, *more = inspect.signature(fn).parameters.values()

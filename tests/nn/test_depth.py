@@ -10,7 +10,7 @@ from helpers import python_process
 
 import mlx_fp as fp
 from mlx_fp import nn
-from mlx_fp.tree._flattening import builder, structure
+from mlx_fp.tree._flattening import builder, flattening
 
 USES = """
 def used(nest, depth, folder):
@@ -82,6 +82,6 @@ def test_the_structure_of_a_deep_tree_has_no_nested_brackets(depth):
     tree = {"x": mx.array(1)}
     for i in range(depth):
         tree = ({"y": tree}, [tree], (tree, None), {"z": [mx.array(i)], "y": tree})[i % 4] if i % 20 == 0 else [tree]
-    known = structure(tree)
+    known = flattening(tree)
     arrays = known.flatten(tree)
     assert builder(tree)(arrays) == known.build(arrays)[0]
