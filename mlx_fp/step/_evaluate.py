@@ -9,6 +9,7 @@ from typing import Any
 from ..compile import rng
 from ..compile._compiled import Compiled, compiled
 from ..core._mlx import mx
+from ..core._traceback import ShortTraceback
 from ..core._types import Batch, Loss, Params, State
 from ..core.backend import on_device
 from ..nn._layer import Layer
@@ -30,7 +31,8 @@ class EvalStep:
 
     def __call__(self, params: Params, state: State, batch: Batch) -> tuple[State, State]:
         """Take one batch into the metrics; `logs` holds `loss` and the figures of the loss."""
-        state, logs, _ = self.weighted(params, state, batch)
+        with ShortTraceback():
+            state, logs, _ = self.weighted(params, state, batch)
         return state, logs
 
     def weighted(self, params: Params, state: State, batch: Batch) -> tuple[State, State, State]:

@@ -11,6 +11,7 @@ from ..compile._compiled import Compiled, compiled
 from ..core._mlx import mx
 from ..core._options import FLAG
 from ..core._options import check_options as check_flags
+from ..core._traceback import ShortTraceback
 from ..core._types import Array, Batch, Loss, Params, State, Tree
 from ..core.backend import device_backend, on_device
 from ..nn._freeze import check_spec
@@ -58,7 +59,8 @@ class TrainStep:
 
     def __call__(self, params: Params, opt_state: State, batch: Batch) -> tuple[Params, State, State]:
         """Take one step on a batch; `logs` holds `loss` and the figures of the loss, lazy scalar arrays."""
-        params, opt_state, (logs, *_) = self._step(params, opt_state, batch)
+        with ShortTraceback():
+            params, opt_state, (logs, *_) = self._step(params, opt_state, batch)
         return params, opt_state, logs
 
     def accumulate(self, params: Params, opt_state: State, batches: Sequence[Batch]) -> tuple[Params, State, State]:
@@ -75,7 +77,8 @@ class TrainStep:
         >>> step.accumulate(params, opt_state, [mx.zeros((4, 2)), mx.zeros((3, 2))])[2]["loss"].item()
         0.0
         """
-        params, opt_state, (logs, *_) = self.accumulated(params, opt_state, batches)
+        with ShortTraceback():
+            params, opt_state, (logs, *_) = self.accumulated(params, opt_state, batches)
         return params, opt_state, logs
 
     def accumulated(self, params: Params, opt_state: State, batches: Sequence[Batch]) -> tuple[Params, State, Logged]:
