@@ -8,6 +8,7 @@ from typing import Any, TypeVar, Unpack
 from ..core._errors import located
 from ..core._fork import check_process
 from ..core._options import FLAG, check_options
+from ..core._traceback import ShortTraceback
 from ..core._types import Params
 from ..core.backend import device_backend
 from ..data import Splits, as_dataset
@@ -67,12 +68,12 @@ def fit(train: Any, *, quiet: bool = False, **options: Unpack[Options]) -> Calla
     def run(target: Trainer) -> Report:
         shown = progress(quiet=quiet)
         asked = plan(data, shown.events, merged(checked_trainer(target, "fit").options, options))
-        begun = started(target, asked)
-        with begun as (loop, state, writer), graceful_stop() as signals, shown(loop.plan, state) as show:
+        begun, short = started(target, asked), ShortTraceback()
+        with short, begun as (loop, state, writer), graceful_stop() as signals, shown(loop.plan, state) as show:
             world = World(writer, signals.asked, signals.undisturbed)
             stream = drive(loop, state, world)
             del state  # a frame that holds a state keeps its parameters
-            state = _followed(stream, show)
+            state = _followed(stream, show)  # MLX_FP_TRACEBACK=full shows the frames of the library
         return report_of(loop, state, world)
 
     return run
@@ -102,7 +103,7 @@ def events(
 
     def stream(target: Trainer) -> Generator[Event, None, None]:
         merged_options = merged(checked_trainer(target, "events").options, options)
-        with started(target, plan(train, only, merged_options)) as (loop, state, writer):
+        with ShortTraceback(), started(target, plan(train, only, merged_options)) as (loop, state, writer):
             moments = drive(loop, state, World(writer))
             del state
             yield from moments
@@ -139,7 +140,7 @@ def evaluate(
             nonlocal batches
             batches = part.number + 1
 
-        with tuned, located(split="test", batch=lambda: batches):
+        with ShortTraceback(), tuned, located(split="test", batch=lambda: batches):
             means = _followed(evaluated(step, given, shaped(data, task), kind="test"), count)
         return {"loss": means.figures["loss"], **means.named()}
 

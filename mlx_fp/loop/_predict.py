@@ -11,6 +11,7 @@ from typing import Any, Literal, overload
 from ..core._errors import located
 from ..core._mlx import mx
 from ..core._options import FLAG, check_options
+from ..core._traceback import ShortTraceback
 from ..core._types import Array, Batch, Params, Tree
 from ..core.backend import device_backend
 from ..data import Cursor, Dataset
@@ -99,7 +100,10 @@ def predict(
         _check_batched(data)
         run = forward(target, compile=compile, dtype=dtype)
         outputs = _outputs(lambda batch: run(own, *_inputs(batch)), data)
-        return (each for each, _ in outputs) if by_batch else _joined(outputs)
+        if by_batch:
+            return (each for each, _ in outputs)
+        with ShortTraceback():
+            return _joined(outputs)
 
     return predicted
 

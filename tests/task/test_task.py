@@ -329,7 +329,7 @@ def test_rows_in_place_of_batches_are_an_error_that_says_so(task):
 
 
 def test_a_task_that_was_not_called_is_an_error_that_says_so():
-    with pytest.raises(TypeError, match=r"what classification\(\) returns: call it"):
+    with pytest.raises(TypeError, match=r"the result of classification\(\): call it"):
         fp.trainer(nn.linear(3, 2), fp.classification)
 
 
