@@ -51,8 +51,6 @@ if TYPE_CHECKING:
     from .loop._stopping import early_stop as early_stop
     from .loop._stopping import stop_on_divergence as stop_on_divergence
     from .loop._trainer import Trainer as Trainer
-    from .loop._trainer import checkpoints as checkpoints
-    from .loop._trainer import monitor as monitor
     from .loop._trainer import trainer as trainer
     from .loop._trainer import with_hooks as with_hooks
     from .loop._trainer import with_metrics as with_metrics
@@ -60,6 +58,8 @@ if TYPE_CHECKING:
     from .loop._trainer import with_optimizer as with_optimizer
     from .loop._trainer import with_options as with_options
     from .loop._trainer import with_step as with_step
+    from .loop._watching import checkpoints as checkpoints
+    from .loop._watching import monitor as monitor
     from .nn import freeze as freeze
     from .nn import unfreeze as unfreeze
     from .step import passes as passes
@@ -123,8 +123,6 @@ _NAMES = {
     ".loop._stopping": ("early_stop", "stop_on_divergence"),
     ".loop._trainer": (
         "Trainer",
-        "checkpoints",
-        "monitor",
         "trainer",
         "with_hooks",
         "with_metrics",
@@ -133,6 +131,7 @@ _NAMES = {
         "with_options",
         "with_step",
     ),
+    ".loop._watching": ("checkpoints", "monitor"),
     ".nn": ("freeze", "unfreeze"),
     ".step._evaluate": ("EvalStep", "eval_step"),
     ".step._protocol": ("Step",),

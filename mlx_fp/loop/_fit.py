@@ -23,7 +23,7 @@ from ._signals import graceful_stop
 from ._starting import started
 from ._state import World
 from ._summary import report_of
-from ._trainer import Trainer, checked_trainer
+from ._trainer_record import Trainer, checked_trainer
 
 __all__ = ["evaluate", "events", "fit"]
 

@@ -1,4 +1,4 @@
-"""`on`: a trainer with one more hook, whose function knows the type of its event."""
+"""`on`: the verb that adds a hook. Type checkers know the type of each event from its name."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ from ._event import (
     BeforeValidation,
 )
 from ._hook import Directive, hook
-from ._trainer import Verb, with_hooks
+from ._trainer import with_hooks
+from ._verb import TrainerVerb, as_verb
 
 __all__ = ["on"]
 
 
 class Schedule(TypedDict, total=False):
-    """When a hook runs; `fold` describes each."""
+    """The options of a hook. `fold` describes each."""
 
     priority: float
     every: int
@@ -37,37 +38,45 @@ class Schedule(TypedDict, total=False):
 
 
 @overload
-def on(event: Literal["before_fit"], fn: Callable[[BeforeFit], Directive], **schedule: Unpack[Schedule]) -> Verb: ...
+def on(
+    event: Literal["before_fit"], fn: Callable[[BeforeFit], Directive], **schedule: Unpack[Schedule]
+) -> TrainerVerb: ...
 
 
 @overload
 def on(
     event: Literal["before_epoch"], fn: Callable[[BeforeEpoch], Directive], **schedule: Unpack[Schedule]
-) -> Verb: ...
+) -> TrainerVerb: ...
 
 
 @overload
-def on(event: Literal["before_step"], fn: Callable[[BeforeStep], Directive], **schedule: Unpack[Schedule]) -> Verb: ...
+def on(
+    event: Literal["before_step"], fn: Callable[[BeforeStep], Directive], **schedule: Unpack[Schedule]
+) -> TrainerVerb: ...
 
 
 @overload
 def on(
     event: Literal["after_backward"], fn: Callable[[AfterBackward], Directive], **schedule: Unpack[Schedule]
-) -> Verb: ...
+) -> TrainerVerb: ...
 
 
 @overload
-def on(event: Literal["after_step"], fn: Callable[[AfterStep], Directive], **schedule: Unpack[Schedule]) -> Verb: ...
+def on(
+    event: Literal["after_step"], fn: Callable[[AfterStep], Directive], **schedule: Unpack[Schedule]
+) -> TrainerVerb: ...
 
 
 @overload
-def on(event: Literal["after_log"], fn: Callable[[AfterLog], Directive], **schedule: Unpack[Schedule]) -> Verb: ...
+def on(
+    event: Literal["after_log"], fn: Callable[[AfterLog], Directive], **schedule: Unpack[Schedule]
+) -> TrainerVerb: ...
 
 
 @overload
 def on(
     event: Literal["before_validation"], fn: Callable[[BeforeValidation], Directive], **schedule: Unpack[Schedule]
-) -> Verb: ...
+) -> TrainerVerb: ...
 
 
 @overload
@@ -75,52 +84,55 @@ def on(
     event: Literal["after_validation_batch"],
     fn: Callable[[AfterValidationBatch], Directive],
     **schedule: Unpack[Schedule],
-) -> Verb: ...
+) -> TrainerVerb: ...
 
 
 @overload
 def on(
     event: Literal["after_validation"], fn: Callable[[AfterValidation], Directive], **schedule: Unpack[Schedule]
-) -> Verb: ...
+) -> TrainerVerb: ...
 
 
 @overload
 def on(
     event: Literal["after_evaluation"], fn: Callable[[AfterEvaluation], Directive], **schedule: Unpack[Schedule]
-) -> Verb: ...
+) -> TrainerVerb: ...
 
 
 @overload
-def on(event: Literal["after_epoch"], fn: Callable[[AfterEpoch], Directive], **schedule: Unpack[Schedule]) -> Verb: ...
+def on(
+    event: Literal["after_epoch"], fn: Callable[[AfterEpoch], Directive], **schedule: Unpack[Schedule]
+) -> TrainerVerb: ...
 
 
 @overload
 def on(
     event: Literal["after_checkpoint"], fn: Callable[[AfterCheckpoint], Directive], **schedule: Unpack[Schedule]
-) -> Verb: ...
+) -> TrainerVerb: ...
 
 
 @overload
-def on(event: Literal["after_fit"], fn: Callable[[AfterFit], Directive], **schedule: Unpack[Schedule]) -> Verb: ...
+def on(
+    event: Literal["after_fit"], fn: Callable[[AfterFit], Directive], **schedule: Unpack[Schedule]
+) -> TrainerVerb: ...
 
 
-def on(event: str, fn: Callable[[Any], Any], **schedule: Any) -> Verb:
+def on(event: str, fn: Callable[[Any], Directive], **schedule: Any) -> TrainerVerb:
     """Call a function at each event of a kind.
 
     Args:
         event: The name of the event, for example `"after_epoch"`.
         fn: A function of the event. It may return a directive: `Stop`, `Replace`, `Save` or `Validate`.
-        schedule: `priority`, `every`, `once` and `when`, as for `fold`.
+        schedule: `priority`, `every`, `once`, `when` and `name`, as for `fold`.
 
     Returns:
         A function from a trainer to a trainer with this hook after the others.
 
     Raises:
         ValueError: There is no such event; the error names the nearest one.
+        TypeError: `fn` is no function, or an option is unknown.
 
-    >>> from mlx_fp import classification, nn
-    >>> from mlx_fp.loop._trainer import trainer
-    >>> pipe(trainer(nn.linear(4, 2), classification()), on("after_epoch", print)).hooks
-    (on('after_epoch', print),)
+    >>> on("after_epoch", print, every=2)
+    on('after_epoch', print, every=2)
     """
-    return with_hooks(hook(event, fn, **schedule))
+    return as_verb(on, with_hooks(hook(event, fn, **schedule)), event, fn, **schedule)

@@ -35,7 +35,7 @@ from ._series import Series
 from ._settling import odd_leaves
 from ._state import Lineage, Loop, LoopState, Moving, Origin
 from ._totals import IN_FLIGHT, Read, Sums
-from ._trainer import Trainer
+from ._trainer_record import Trainer
 
 __all__ = ["started"]
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..step._evaluate import EvalStep
     from ..step._protocol import FullStep
     from ._plan import Plan
-    from ._trainer import Trainer
+    from ._trainer_record import Trainer
 
 __all__ = ["Lineage", "Loop", "LoopState", "Moment", "Moments", "Moving", "Origin", "Requests", "World"]
 
