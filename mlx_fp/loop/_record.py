@@ -20,7 +20,7 @@ from ..tree._paths import flat, restore_like
 from ._differences import check_monitor, differences, plain_seed, warn_of_options
 from ._frozen import filled
 from ._hook import HookState, Stop, hook_keys
-from ._monitor import Standing
+from ._monitor import BestSoFar
 from ._record_check import check_record
 from ._rows import Evaluation, Row
 from ._series import Series
@@ -103,7 +103,7 @@ def restored(loop: Loop, metadata: Mapping[str, Any], params: Params, opt_state:
         _rows(Row, metadata["rows"]),
         _rows(Evaluation, metadata["evaluations"]),
         metadata["completed"],
-        Standing(**{field.name: metadata[field.name] for field in fields(Standing)}),
+        BestSoFar(**{field.name: metadata[field.name] for field in fields(BestSoFar)}),
         metadata["best_params"] if loop.plan.keep_best else None,
         Lineage(metadata["run"], metadata["branch"]),
     )

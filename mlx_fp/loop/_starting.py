@@ -28,7 +28,7 @@ from ._differences import differences
 from ._evaluation import names_in_logs
 from ._event import STEP_EVENTS
 from ._hook import Hook, Stop, hook_states
-from ._monitor import watched
+from ._monitor import resolve_monitor
 from ._plan import SYNC, Plan
 from ._record import resumed
 from ._series import Series
@@ -94,7 +94,9 @@ def _new(trainer: Trainer, plan: Plan) -> tuple[Loop, LoopState]:
     _check_unrolling(plan.steps_per_call, params, listened)
     check_uses(step, accumulates=plan.accumulate > 1, halves="after_backward" in listened)
     sync = SYNC.get(plan.sync)
-    monitor = watched(task, trainer.monitor, list(plan.validation), lambda: names_in_logs(evaluate, params, plan.train))
+    monitor = resolve_monitor(
+        task, trainer.monitor, list(plan.validation), lambda: names_in_logs(evaluate, params, plan.train)
+    )
     if monitor.takes_losses and not plan.keep_losses:
         raise ValueError(
             f"monitor {monitor.name!r} takes the losses of steps, and keep_losses=False drops them: leave it out"

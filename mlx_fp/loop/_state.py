@@ -15,7 +15,7 @@ from ..step._carried import Carried
 from ..store._packed import Encoder
 from ._event import Event
 from ._hook import Hook, HookState, Stop
-from ._monitor import Monitor, Standing
+from ._monitor import BestSoFar, Monitor
 from ._rows import Evaluation, Row, StepRow
 from ._totals import Sums
 
@@ -128,7 +128,7 @@ class LoopState:
     rows: tuple[Row, ...] = ()
     evaluations: tuple[Evaluation, ...] = ()
     completed: int = 0
-    standing: Standing = field(default_factory=Standing)
+    standing: BestSoFar = field(default_factory=BestSoFar)
     best_params: Params | None = None
     """The parameters of the best evaluation, where the plan keeps them."""
     lineage: Lineage = Lineage()

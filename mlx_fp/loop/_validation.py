@@ -16,7 +16,7 @@ from ..optim import averaged
 from ..task._folds import values
 from ._checkpointing import saved_on_error
 from ._evaluation import evaluated
-from ._monitor import Standing, judged
+from ._monitor import BestSoFar, update_best
 from ._rows import Evaluation
 from ._settling import settled
 from ._state import Loop, LoopState, Moment, Moments, World
@@ -157,12 +157,12 @@ def _judged(
     return replace(state, evaluations=(*state.evaluations, verdict), standing=standing, best_params=best)
 
 
-def _verdict(loop: Loop, state: LoopState, value: float | None, epoch: int) -> tuple[Standing, bool]:
+def _verdict(loop: Loop, state: LoopState, value: float | None, epoch: int) -> tuple[BestSoFar, bool]:
     """Judge a value; the same one once more at the same step has the verdict that it had."""
     before = state.evaluation
     if before is not None and value is not None and before.monitor_value == value:
         return state.standing, before.improved
-    return judged(loop.monitor, state.standing, value, epoch, state.steps)
+    return update_best(loop.monitor, state.standing, value, epoch, state.steps)
 
 
 def _needed_means(loop: Loop, state: LoopState) -> tuple[LoopState, Means]:
