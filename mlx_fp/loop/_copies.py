@@ -6,16 +6,16 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-__all__ = ["own_arrays", "owning"]
+__all__ = ["copy_arrays", "copy_on_read"]
 
 Record = TypeVar("Record", bound=type)
 
 
-def owning(copied: Callable[[Any], Any], *fields: str) -> Callable[[Record], Record]:
+def copy_on_read(copied: Callable[[Any], Any], *fields: str) -> Callable[[Record], Record]:
     """Decorate a record without slots: each reading of these fields gives what `copied` makes of them.
 
     >>> from dataclasses import dataclass
-    >>> @owning(list, "names")
+    >>> @copy_on_read(list, "names")
     ... @dataclass(frozen=True)
     ... class Event:
     ...     names: list
@@ -27,7 +27,7 @@ def owning(copied: Callable[[Any], Any], *fields: str) -> Callable[[Record], Rec
 
     def decorated(record: Record) -> Record:
         for name in fields:
-            setattr(record, name, _Own(name, copied))
+            setattr(record, name, _CopiedField(name, copied))
         record.__init__ = _quick_init(record)  # type: ignore[misc]
         return record
 
@@ -48,11 +48,11 @@ def _quick_init(record: Any) -> Callable[..., None]:
     return init
 
 
-def own_arrays(tree: Any) -> Any:
+def copy_arrays(tree: Any) -> Any:
     """Return a tree with array objects of its own; those of numpy share the memory, and cannot be written to.
 
     >>> one = {"w": mx.array(1)}
-    >>> other = own_arrays(one)
+    >>> other = copy_arrays(one)
     >>> other["w"] += 1
     >>> one["w"].item()
     1
@@ -63,7 +63,7 @@ def own_arrays(tree: Any) -> Any:
     return utils.tree_map(lambda leaf: _unwritable(leaf) if hasattr(leaf, "setflags") else leaf, fresh(tree))
 
 
-class _Own:
+class _CopiedField:
     """A field that keeps its value in the record's dict, and gives a copy."""
 
     def __init__(self, name: str, copied: Callable[[Any], Any]) -> None:

@@ -31,10 +31,10 @@ from ._totals import (
     wait_for_oldest,
 )
 
-__all__ = ["Evaluated", "evaluated", "held_out", "names_in_logs"]
+__all__ = ["EvaluatedBatch", "as_test_data", "evaluate_batches", "names_in_logs"]
 
 
-class Evaluated(NamedTuple):
+class EvaluatedBatch(NamedTuple):
     """A batch that was evaluated, with its number, its logs, and the sums before it counts."""
 
     number: int
@@ -42,7 +42,7 @@ class Evaluated(NamedTuple):
     logs: State
 
 
-def evaluated(
+def evaluate_batches(
     step: EvalStep,
     params: Params,
     data: Dataset,
@@ -51,7 +51,7 @@ def evaluated(
     in_flight: int | None = IN_FLIGHT,
     epoch: int = 0,
     kind: str = "validation",
-) -> Generator[Evaluated, None, Means]:
+) -> Generator[EvaluatedBatch, None, Means]:
     """Evaluate every batch of the data; yield each before it counts, and return the means."""
     state, sums = step.init(), Sums(read=Read(counted=Series() if callable(reduce) else None))
     reserved, flight = reserved_names(step.metrics), deque[Array]()
@@ -59,7 +59,7 @@ def evaluated(
         for batch in batches:
             state, logs, weights = step.weighted(params, state, batch)
             mx.async_eval(state, logs)
-            yield Evaluated(sums.batches, batch, logs)
+            yield EvaluatedBatch(sums.batches, batch, logs)
             if not sums.batches:
                 check_names(logs, reserved)
             sums = add(sums, logs, weights, example_count(batch))
@@ -71,10 +71,10 @@ def evaluated(
             return close(read(sums, keep=False), data, values(step.metrics, state), reduce)
 
 
-def held_out(test: Any, taker: str) -> Dataset:
+def as_test_data(test: Any, taker: str) -> Dataset:
     """Return data that were held out: of splits the test split.
 
-    >>> held_out([(1, 2)], "evaluate")
+    >>> as_test_data([(1, 2)], "evaluate")
     source(list of 1)
     """
     if isinstance(test, Splits):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..core._errors import unknown
 from ..core._frozen import FrozenDict
 from ..core._types import Array, Batch, Params, State, Tree
-from ._copies import own_arrays, owning
+from ._copies import copy_arrays, copy_on_read
 from ._run_state import RunState, run_state
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Event:
     state: RunState
 
 
-@owning(own_arrays, "trainable")
+@copy_on_read(copy_arrays, "trainable")
 @dataclass(frozen=True)
 class BeforeFit(Event):
     """A run is about to start."""
@@ -86,7 +86,7 @@ class BeforeEpoch(Event):
     epoch: int
 
 
-@owning(own_arrays, "batch")
+@copy_on_read(copy_arrays, "batch")
 @dataclass(frozen=True)
 class BeforeStep(Event):
     """A batch is about to be trained on; `step` counts from 0 over the run, `index` from 0 over the epoch's batches.
@@ -100,7 +100,7 @@ class BeforeStep(Event):
     index: int
 
 
-@owning(own_arrays, "loss", "grads")
+@copy_on_read(copy_arrays, "loss", "grads")
 @dataclass(frozen=True)
 class AfterBackward(BeforeStep, _WithLoss):
     """Gradients are there, before any clipping; a hook may return `Replace(grads=…)`."""
@@ -109,7 +109,7 @@ class AfterBackward(BeforeStep, _WithLoss):
     grads: Tree
 
 
-@owning(own_arrays, "loss", "logs")
+@copy_on_read(copy_arrays, "loss", "logs")
 @dataclass(frozen=True)
 class AfterStep(BeforeStep, _WithLoss):
     """A step was taken. `loss` is lazy; reading `loss_value` or `grad_norm` waits for the device."""
@@ -143,7 +143,7 @@ class BeforeValidation(Event):
     step: int
 
 
-@owning(own_arrays, "batch", "loss")
+@copy_on_read(copy_arrays, "batch", "loss")
 @dataclass(frozen=True)
 class AfterValidationBatch(Event, _WithLoss):
     """A validation batch was evaluated; `index` counts from 0 over its validation set, called `name` or ""."""

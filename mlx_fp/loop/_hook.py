@@ -16,9 +16,9 @@ from ._replacing import checked_tree
 from ._run_state import RunState, run_state
 
 __all__ = [
-    "Asked",
     "Directive",
     "Hook",
+    "HookResult",
     "HookState",
     "Interrupt",
     "Replace",
@@ -76,9 +76,9 @@ class Interrupt:
 _SCHEDULE = {"priority": number(), "every": count(1), "once": FLAG, "when": optional(FUNCTION)}
 """The rules of when a hook runs."""
 
-Asked = Stop | Replace | Save | Validate
+Directive = Stop | Replace | Save | Validate
 """What a hook can ask of the loop."""
-Directive = Asked | None
+HookResult = Directive | None
 """What a hook may return."""
 
 
@@ -91,7 +91,7 @@ class Hook(Picklable):
     """
 
     event: str
-    fn: Callable[[Any, Any], tuple[Any, Directive]]
+    fn: Callable[[Any, Any], tuple[Any, HookResult]]
     init: Any = None
     priority: int = 0
     every: int = 1
@@ -111,7 +111,7 @@ class Hook(Picklable):
 def fold(
     event: str,
     init: Any,
-    fn: Callable[[Any, Any], tuple[Any, Directive]],
+    fn: Callable[[Any, Any], tuple[Any, HookResult]],
     *,
     priority: int = 0,
     every: int = 1,
@@ -129,7 +129,7 @@ def fold(
     return Hook(event_name(event), fn, init, priority, every, once, when, name or name_of(fn))
 
 
-def hook(event: str, fn: Callable[[Any], Directive], **schedule: Any) -> Hook:
+def hook(event: str, fn: Callable[[Any], HookResult], **schedule: Any) -> Hook:
     """Make a hook of a plain function of the event, which may return a directive; `schedule` as for `fold`.
 
     >>> hook("after_epoch", print, every=2)
@@ -158,7 +158,7 @@ def hook_states(hooks: Sequence[Hook]) -> tuple[HookState, ...]:
 
 def emit(
     hooks: Sequence[Hook], states: Sequence[HookState], event: Event
-) -> tuple[tuple[HookState, ...], Event, tuple[Asked, ...]]:
+) -> tuple[tuple[HookState, ...], Event, tuple[Directive, ...]]:
     """Fold an event through the hooks that listen to it: `(states, event, directives)`.
 
     Hooks run by priority. Each sees the event with each `Replace` before it applied. The directives are for the caller.
@@ -186,19 +186,19 @@ def emit_to(
     event: Event,
     carry: Callable[[Any, Any], Any] | None = None,
     signal: Callable[[], str | None] = lambda: None,
-) -> tuple[tuple[HookState, ...], Event, tuple[Asked | Interrupt, ...]]:
+) -> tuple[tuple[HookState, ...], Event, tuple[Directive | Interrupt, ...]]:
     """Fold an event through the hooks of these numbers, for a loop.
 
     `carry(params, opt_state)` gives a replaced state its form; `signal()` names a signal that has come.
     """
     after = list(states)
-    asked: list[Asked | Interrupt] = []
+    asked: list[Directive | Interrupt] = []
     for i in numbers:
         hook = hooks[i]
         try:
-            after[i], directive = _run(hook, states[i], event)
+            after[i], directive = _run_hook(hook, states[i], event)
             if isinstance(directive, Replace):
-                event = _replaced(event, directive, carry)
+                event = _apply_replace(event, directive, carry)
         except Exception as error:
             note(error, {"hook": hook})
             raise
@@ -226,7 +226,7 @@ def hook_keys(hooks: Sequence[Hook]) -> list[str]:
     return keys
 
 
-def _run(hook: Hook, state: HookState, event: Event) -> tuple[HookState, Directive]:
+def _run_hook(hook: Hook, state: HookState, event: Event) -> tuple[HookState, HookResult]:
     """Run a hook if it is due; return where it stands then and what it asks."""
     memory, seen, spent, ended = state
     if spent or seen % hook.every or not (hook.when is None or hook.when(event)):
@@ -235,13 +235,13 @@ def _run(hook: Hook, state: HookState, event: Event) -> tuple[HookState, Directi
     if not isinstance(result, tuple) or len(result) != 2:
         raise TypeError(f"{hook!r}, a fold, returns (memory, directive); this is {result!r}")
     memory, directive = result
-    if directive is not None and not isinstance(directive, Asked):
+    if directive is not None and not isinstance(directive, Directive):
         kinds = "None, Stop(reason), Replace(…), Validate() or Save()"
         raise TypeError(f"{hook!r} returned {directive!r}; a hook returns {kinds}")
     return HookState(memory, seen + 1, hook.once, ended), directive
 
 
-def _replaced(event: Event, by: Replace, carry: Callable[[Any, Any], Any] | None) -> Event:
+def _apply_replace(event: Event, by: Replace, carry: Callable[[Any, Any], Any] | None) -> Event:
     """Return an event with the parameters, state or gradients that a hook gives in their place, checked."""
     if by.grads is not None and not isinstance(event, AfterBackward):
         raise TypeError("Replace(grads=…) is for hooks of after_backward, where gradients are")

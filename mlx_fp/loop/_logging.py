@@ -13,13 +13,13 @@ from ..core._types import Array, State
 from ..optim._state import stages
 from ..step._carried import Carried, Logged
 from ..task._task import Task
+from ._dispatching import dispatch
+from ._reading import read_all_but
 from ._rows import StepRow
-from ._settling import read_all_but
 from ._state import Loop, LoopState, Moment, Moving, World
-from ._telling import told
 from ._totals import Sums
 
-__all__ = ["Log", "all_logged", "noted", "written"]
+__all__ = ["Log", "note_due", "write_all", "write_due"]
 
 MEASURED = ("learning_rate", "grad_norm")
 """What a step logs of itself beside the loss and its figures, with `train_step(measure=True)`."""
@@ -46,7 +46,7 @@ class Pending(NamedTuple):
     norm: Array | None
 
 
-def pending(logs: State, rows: int, train: Carried, step: int, epoch: int) -> Pending:
+def pending_step(logs: State, rows: int, train: Carried, step: int, epoch: int) -> Pending:
     """Return a step with the arrays that its row is made of; none of them is waited for.
 
     A step that does not log its rate and norm itself has them in its state, where an optimiser keeps them.
@@ -78,37 +78,37 @@ class Log(NamedTuple):
         return Log(self.due, self.clock._replace(seconds=self.clock.seconds + seconds))
 
 
-def noted(loop: Loop, state: LoopState, moving: Moving, logs: Sequence[Logged], log: Log) -> Log:
+def note_due(loop: Loop, state: LoopState, moving: Moving, logs: Sequence[Logged], log: Log) -> Log:
     """Note those of the newest steps that are to be logged."""
     every, sums = loop.plan.log_every or 1, moving.sums
-    step, rows = state.opened + sums.updates - len(logs), sums.examples - sum(each[2] for each in logs)
+    step, rows = state.epoch_start_step + sums.updates - len(logs), sums.examples - sum(each[2] for each in logs)
     due = list(log.due)
     for values, _, examples in logs:
         step, rows = step + 1, rows + examples
         if step % every == 0:
-            due.append(pending(values, rows, moving.train, step, state.epoch))
+            due.append(pending_step(values, rows, moving.train, step, state.epoch))
     return Log(tuple(due), log.clock)
 
 
-def written(
+def write_due(
     loop: Loop, state: LoopState, moving: Moving, world: World, log: Log, in_flight: int | None
 ) -> Generator[Moment, None, tuple[Moving, Log]]:
     """Log the steps that are no longer in flight; None: none of them."""
     due, clock = log
-    newest = state.opened + moving.sums.updates
+    newest = state.epoch_start_step + moving.sums.updates
     while due and in_flight is not None and due[0].step <= newest - in_flight:
         moving = read_all_but(loop, state, moving, newest - due[0].step)
-        row, clock = logged(due[0], moving.sums, clock, loop.trainer.task)
+        row, clock = step_row(due[0], moving.sums, clock, loop.trainer.task)
         due = due[1:]
         world.logged.append(row)
-        state = yield from told(loop, replace(state, moving=moving), world, "after_log", row=row)
+        state = yield from dispatch(loop, replace(state, moving=moving), world, "after_log", row=row)
         moving = state.moving
     return moving, Log(due, clock)
 
 
-def all_logged(loop: Loop, state: LoopState, world: World, log: Log) -> LoopState:
+def write_all(loop: Loop, state: LoopState, world: World, log: Log) -> LoopState:
     """Log all steps that are due, though no driver asks for their events; return the state then."""
-    moments = written(loop, state, state.moving, world, log, 0)
+    moments = write_due(loop, state, state.moving, world, log, 0)
     while True:
         try:
             next(moments)
@@ -116,7 +116,7 @@ def all_logged(loop: Loop, state: LoopState, world: World, log: Log) -> LoopStat
             return replace(state, moving=done.value[0])
 
 
-def logged(due: Pending, sums: Sums, clock: Clock, task: Task) -> tuple[StepRow, Clock]:
+def step_row(due: Pending, sums: Sums, clock: Clock, task: Task) -> tuple[StepRow, Clock]:
     """Return the row of a step whose logs are in the sums, and the clock for the next one."""
     now = Clock(time.perf_counter(), due.rows, _weight(sums))
     seconds = max(now.seconds - clock.seconds, 1e-9)

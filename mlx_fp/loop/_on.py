@@ -20,7 +20,7 @@ from ._event import (
     BeforeStep,
     BeforeValidation,
 )
-from ._hook import Directive, hook
+from ._hook import HookResult, hook
 from ._trainer import with_hooks
 from ._verb import TrainerVerb, as_verb
 
@@ -39,85 +39,85 @@ class Schedule(TypedDict, total=False):
 
 @overload
 def on(
-    event: Literal["before_fit"], fn: Callable[[BeforeFit], Directive], **schedule: Unpack[Schedule]
+    event: Literal["before_fit"], fn: Callable[[BeforeFit], HookResult], **schedule: Unpack[Schedule]
 ) -> TrainerVerb: ...
 
 
 @overload
 def on(
-    event: Literal["before_epoch"], fn: Callable[[BeforeEpoch], Directive], **schedule: Unpack[Schedule]
+    event: Literal["before_epoch"], fn: Callable[[BeforeEpoch], HookResult], **schedule: Unpack[Schedule]
 ) -> TrainerVerb: ...
 
 
 @overload
 def on(
-    event: Literal["before_step"], fn: Callable[[BeforeStep], Directive], **schedule: Unpack[Schedule]
+    event: Literal["before_step"], fn: Callable[[BeforeStep], HookResult], **schedule: Unpack[Schedule]
 ) -> TrainerVerb: ...
 
 
 @overload
 def on(
-    event: Literal["after_backward"], fn: Callable[[AfterBackward], Directive], **schedule: Unpack[Schedule]
+    event: Literal["after_backward"], fn: Callable[[AfterBackward], HookResult], **schedule: Unpack[Schedule]
 ) -> TrainerVerb: ...
 
 
 @overload
 def on(
-    event: Literal["after_step"], fn: Callable[[AfterStep], Directive], **schedule: Unpack[Schedule]
+    event: Literal["after_step"], fn: Callable[[AfterStep], HookResult], **schedule: Unpack[Schedule]
 ) -> TrainerVerb: ...
 
 
 @overload
 def on(
-    event: Literal["after_log"], fn: Callable[[AfterLog], Directive], **schedule: Unpack[Schedule]
+    event: Literal["after_log"], fn: Callable[[AfterLog], HookResult], **schedule: Unpack[Schedule]
 ) -> TrainerVerb: ...
 
 
 @overload
 def on(
-    event: Literal["before_validation"], fn: Callable[[BeforeValidation], Directive], **schedule: Unpack[Schedule]
+    event: Literal["before_validation"], fn: Callable[[BeforeValidation], HookResult], **schedule: Unpack[Schedule]
 ) -> TrainerVerb: ...
 
 
 @overload
 def on(
     event: Literal["after_validation_batch"],
-    fn: Callable[[AfterValidationBatch], Directive],
+    fn: Callable[[AfterValidationBatch], HookResult],
     **schedule: Unpack[Schedule],
 ) -> TrainerVerb: ...
 
 
 @overload
 def on(
-    event: Literal["after_validation"], fn: Callable[[AfterValidation], Directive], **schedule: Unpack[Schedule]
+    event: Literal["after_validation"], fn: Callable[[AfterValidation], HookResult], **schedule: Unpack[Schedule]
 ) -> TrainerVerb: ...
 
 
 @overload
 def on(
-    event: Literal["after_evaluation"], fn: Callable[[AfterEvaluation], Directive], **schedule: Unpack[Schedule]
+    event: Literal["after_evaluation"], fn: Callable[[AfterEvaluation], HookResult], **schedule: Unpack[Schedule]
 ) -> TrainerVerb: ...
 
 
 @overload
 def on(
-    event: Literal["after_epoch"], fn: Callable[[AfterEpoch], Directive], **schedule: Unpack[Schedule]
+    event: Literal["after_epoch"], fn: Callable[[AfterEpoch], HookResult], **schedule: Unpack[Schedule]
 ) -> TrainerVerb: ...
 
 
 @overload
 def on(
-    event: Literal["after_checkpoint"], fn: Callable[[AfterCheckpoint], Directive], **schedule: Unpack[Schedule]
+    event: Literal["after_checkpoint"], fn: Callable[[AfterCheckpoint], HookResult], **schedule: Unpack[Schedule]
 ) -> TrainerVerb: ...
 
 
 @overload
 def on(
-    event: Literal["after_fit"], fn: Callable[[AfterFit], Directive], **schedule: Unpack[Schedule]
+    event: Literal["after_fit"], fn: Callable[[AfterFit], HookResult], **schedule: Unpack[Schedule]
 ) -> TrainerVerb: ...
 
 
-def on(event: str, fn: Callable[[Any], Directive], **schedule: Any) -> TrainerVerb:
+def on(event: str, fn: Callable[[Any], HookResult], **schedule: Any) -> TrainerVerb:
     """Call a function at each event of a kind.
 
     Args:

@@ -10,13 +10,13 @@ from ..compile._constants import outer_numbers
 from ..core._frozen import FrozenDict
 from ._state import Loop
 
-__all__ = ["Outer", "compared"]
+__all__ = ["OuterNumbers", "compare_outer"]
 
 _EPOCHS = 4
 """How many epochs of a run begin with a comparison."""
 
 
-class Outer(NamedTuple):
+class OuterNumbers(NamedTuple):
     """The outer numbers of the loss and the metrics at the beginning of an epoch."""
 
     traces: int = 0
@@ -25,7 +25,7 @@ class Outer(NamedTuple):
     epochs: int = 0
 
 
-def compared(loop: Loop, before: Outer) -> Outer:
+def compare_outer(loop: Loop, before: OuterNumbers) -> OuterNumbers:
     """Return the numbers now; warn where one has changed since the epoch before, and nothing was traced meanwhile."""
     if not loop.plan.compile or before.epochs == _EPOCHS:
         return before
@@ -43,4 +43,4 @@ def compared(loop: Loop, before: Outer) -> Outer:
             )
         if changed:
             return before._replace(epochs=_EPOCHS)
-    return Outer(traces, FrozenDict(now), before.epochs + 1)
+    return OuterNumbers(traces, FrozenDict(now), before.epochs + 1)

@@ -75,7 +75,7 @@ class Report:
 
     def to_json(self, indent: int | None = 2) -> str:
         """Return JSON, without the arrays; numbers that are not finite as the strings nan, inf and -inf."""
-        return json.dumps(_finite(self.to_dict()), indent=indent, allow_nan=False)
+        return json.dumps(_as_json(self.to_dict()), indent=indent, allow_nan=False)
 
     def __str__(self) -> str:
         if not self.rows:
@@ -83,7 +83,8 @@ class Report:
         names = merge(row.figures() for row in self.rows)  # an epoch that was cut has no figures of validation
         rows = table([["epoch", *names, "seconds"], *(_cells(row, names) for row in self.rows)], left=0)
         last = self.rows[-1].named().items()
-        return "\n\n".join([rows, *(f"{name}\n{_told(one)}" for name, one in last if isinstance(one, (list, dict)))])
+        tables = [f"{name}\n{_table_text(value)}" for name, value in last if isinstance(value, (list, dict))]
+        return "\n\n".join([rows, *tables])
 
     def __repr__(self) -> str:
         return f"Report({self.epochs_ran} epochs, {self.rows[-1].steps if self.rows else 0} steps)"
@@ -101,10 +102,10 @@ def _cells(row: Row, names: Iterable[str]) -> list[str]:
     return [str(row.epoch), *told, f"{row.seconds:.2f}"]
 
 
-def _told(value: Any) -> str:
+def _table_text(value: Any) -> str:
     """Lay out a figure that is no single number: a matrix as a table, anything else by its lines.
 
-    >>> print(_told([[12.0, 0.5], [3.0, 1.0]]))
+    >>> print(_table_text([[12.0, 0.5], [3.0, 1.0]]))
       12  0.5
        3    1
     """
@@ -117,11 +118,11 @@ def _told(value: Any) -> str:
     return "\n".join(f"  {line}" for line in lines.split("\n"))
 
 
-def _finite(value: Any) -> Any:
+def _as_json(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _finite(v) for key, v in value.items()}
+        return {key: _as_json(v) for key, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(v) for v in value]
+        return [_as_json(v) for v in value]
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
         return str(value)
     return value

@@ -8,14 +8,14 @@ from typing import Any
 
 from ..core._errors import located
 from ._checkpointing import save_after_epoch, save_final, save_partial_epoch
-from ._outer_numbers import Outer, compared
+from ._dispatching import dispatch, with_signal
+from ._outer_numbers import OuterNumbers, compare_outer
 from ._rows import Row
 from ._state import Loop, LoopState, Moment, Moments, World
 from ._summary import row_of
-from ._telling import heard, told
 from ._totals import Means, next_epoch
-from ._training import trained
-from ._validation import judged_epoch, validated, validated_now
+from ._training import train_epoch
+from ._validation import judge_epoch, validate, validate_on_request
 
 __all__ = ["run"]
 
@@ -28,24 +28,24 @@ def run(loop: Loop, state: LoopState, world: World) -> Moments:
     step is taken from it, so that a run never holds two sets of parameters. An event keeps those of its moment.
     """
     stopped, asked = state.stop is not None, state.moving.requests.validate
-    state = yield from told(loop, state, world, "before_fit", **_about(loop, state))
+    state = yield from dispatch(loop, state, world, "before_fit", **_start_fields(loop, state))
     if asked and state.stop is None:  # an interrupt has cut a validation that a hook had asked for
-        state = yield from validated_now(loop, state, world, state.epoch - (not state.cursor.index))
+        state = yield from validate_on_request(loop, state, world, state.epoch - (not state.cursor.index))
     if state.cursor.index and (stopped or loop.plan.is_over(state.epoch, state.steps)):
-        state = yield from _epoch(loop, state, world)  # it was cut at its very end
-    outer = Outer()
+        state = yield from _run_epoch(loop, state, world)  # it was cut at its very end
+    outer = OuterNumbers()
     while state.stop is None and not loop.plan.is_over(state.epoch, state.steps):
-        outer = compared(loop, outer)
+        outer = compare_outer(loop, outer)
         if not state.cursor.index:
             with located(epoch=state.epoch, stage="before_epoch"):
-                state = yield from told(loop, state, world, "before_epoch", epoch=state.epoch)
-            state = heard(state, world)
+                state = yield from dispatch(loop, state, world, "before_epoch", epoch=state.epoch)
+            state = with_signal(state, world)
         if state.stop is None:
-            state = yield from _epoch(loop, state, world)
-    return (yield from save_final(loop, heard(state, world), world.deaf()))
+            state = yield from _run_epoch(loop, state, world)
+    return (yield from save_final(loop, with_signal(state, world), world.deaf()))
 
 
-def _about(loop: Loop, state: LoopState) -> dict[str, Any]:
+def _start_fields(loop: Loop, state: LoopState) -> dict[str, Any]:
     plan, origin = loop.plan, loop.origin
     return {
         "epochs_target": plan.epochs,
@@ -58,12 +58,12 @@ def _about(loop: Loop, state: LoopState) -> dict[str, Any]:
     }
 
 
-def _epoch(loop: Loop, state: LoopState, world: World) -> Moments:
+def _run_epoch(loop: Loop, state: LoopState, world: World) -> Moments:
     """Train on an epoch, or on the rest of one; validate, judge it, and close it if it is complete."""
     before = state.moving.sums.examples
-    state, train, whole, seconds = yield from trained(loop, state, world)
+    state, train, whole, seconds = yield from train_epoch(loop, state, world)
     yield Moment(state, state.moving)
-    state = heard(state, world)
+    state = with_signal(state, world)
     if train is None:  # a signal came before the first batch
         return state
     timed, stop = state.moving.sums.examples - before, state.stop
@@ -72,23 +72,23 @@ def _epoch(loop: Loop, state: LoopState, world: World) -> Moments:
         state = yield from save_partial_epoch(loop, state, world)
     whole = whole and not state.moving.requests.diverged
     closes = whole or (stop is None and loop.plan.is_over(state.epoch, state.steps))
-    state, evaluated = yield from _evaluated(loop, state, world, train if closes else None)
+    state, evaluated = yield from _evaluate_epoch(loop, state, world, train if closes else None)
     complete = whole and evaluated
     if not complete and not pauses:
         state = yield from save_partial_epoch(loop, state, world)
     row = _with_verdict(row_of(state, state.epoch, seconds, timed, train, Means()), state)
     with located(epoch=row.epoch, stage="after_epoch"):
-        state = heard(replace(state, rows=(*state.rows, row)), world)
+        state = with_signal(replace(state, rows=(*state.rows, row)), world)
         yield Moment(state, state.moving)
-        state = yield from told(loop, state, world, "after_epoch", row=row)
-        state = _closed(state) if complete else state
+        state = yield from dispatch(loop, state, world, "after_epoch", row=row)
+        state = _close_epoch(state) if complete else state
         yield Moment(state, state.moving)
         if state.moving.requests.validate and not state.moving.requests.interrupted:
-            state = yield from validated_now(loop, state, world, row.epoch)
+            state = yield from validate_on_request(loop, state, world, row.epoch)
     return (yield from save_after_epoch(loop, state, world, row)) if complete else state
 
 
-def _evaluated(
+def _evaluate_epoch(
     loop: Loop, state: LoopState, world: World, train: Means | None
 ) -> Generator[Moment, None, tuple[LoopState, bool]]:
     """Validate at the end of an epoch where it is due, or judge it by its training figures, which are `train`.
@@ -102,9 +102,9 @@ def _evaluated(
     if due and plan.validation:
         if requests.interrupted:
             return state, False
-        return (yield from validated(loop, state, world, state.epoch, train=train))
+        return (yield from validate(loop, state, world, state.epoch, train=train))
     if train is not None and not loop.judges_validation:
-        state = yield from judged_epoch(loop, state, world, train)
+        state = yield from judge_epoch(loop, state, world, train)
     return state, True
 
 
@@ -124,7 +124,9 @@ def _with_verdict(row: Row, state: LoopState) -> Row:
     )
 
 
-def _closed(state: LoopState) -> LoopState:
+def _close_epoch(state: LoopState) -> LoopState:
     """Return the state at the beginning of the next epoch."""
     moving = state.moving._replace(sums=next_epoch(state.moving.sums))
-    return replace(state, moving=moving, epoch=state.epoch + 1, opened=state.steps, completed=state.completed + 1)
+    return replace(
+        state, moving=moving, epoch=state.epoch + 1, epoch_start_step=state.steps, completed=state.completed + 1
+    )

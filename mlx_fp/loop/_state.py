@@ -60,7 +60,7 @@ class Loop:
     """The learning rates that the code starts with, by path."""
     in_flight: int | None
     """How many steps may be queued on the device before the loop waits for the oldest; None: all of an epoch."""
-    odd_at_start: frozenset[str]
+    nonfinite_at_start: frozenset[str]
     """The paths of parameters and buffers that are not finite before the first step: a constant mask, for example."""
     silent: bool
     """Whether nobody listens to an event before an update."""
@@ -123,12 +123,12 @@ class LoopState:
 
     moving: Moving
     epoch: int = 0
-    opened: int = 0
+    epoch_start_step: int = 0
     """The steps of the run when the epoch began."""
     rows: tuple[Row, ...] = ()
     evaluations: tuple[Evaluation, ...] = ()
     completed: int = 0
-    standing: BestSoFar = field(default_factory=BestSoFar)
+    best: BestSoFar = field(default_factory=BestSoFar)
     best_params: Params | None = None
     """The parameters of the best evaluation, where the plan keeps them."""
     lineage: Lineage = Lineage()
@@ -136,7 +136,7 @@ class LoopState:
     @property
     def steps(self) -> int:
         """The steps of the run so far."""
-        return self.opened + self.moving.sums.updates
+        return self.epoch_start_step + self.moving.sums.updates
 
     @property
     def cursor(self) -> Cursor:
@@ -164,7 +164,7 @@ class LoopState:
         """Why a hook has ended the run for good, None while none has."""
         return next((state.ended for state in self.moving.hooks if state.ended is not None), None)
 
-    def asking(self, **changes: Any) -> LoopState:
+    def with_requests(self, **changes: Any) -> LoopState:
         """Return the state with other requests."""
         return replace(self, moving=self.moving._replace(requests=replace(self.moving.requests, **changes)))
 

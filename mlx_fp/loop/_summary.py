@@ -17,7 +17,7 @@ from ._totals import Means
 
 __all__ = ["report_of", "row_of", "setup_of"]
 
-_APART = ("train", "wanted", "validation", "resume", "params")
+_APART = ("train", "yielded", "validation", "resume", "params")
 """The fields of a plan that are no plain options."""
 
 
@@ -33,9 +33,9 @@ def report_of(loop: Loop, state: LoopState, world: World) -> Report:
         losses_kept=plan.keep_losses,
         monitor_name=loop.monitor.name,
         monitor_mode=loop.monitor.mode or "min",
-        best_value=state.standing.best_value,
-        best_epoch=state.standing.best_epoch,
-        best_step=state.standing.best_step,
+        best_value=state.best.best_value,
+        best_epoch=state.best.best_epoch,
+        best_step=state.best.best_step,
         epochs_target=plan.epochs,
         steps_target=plan.steps,
         epochs_completed=state.completed,

@@ -17,7 +17,7 @@ from ..task._folds import checked as checked_metrics
 from ..task._task import Task, as_task
 from ._hook import Hook
 from ._options import Options
-from ._plan import checked_options, merged
+from ._plan import checked_options, merge_options
 from ._trainer_record import Trainer, checked_trainer
 from ._verb import TrainerVerb, as_verb
 
@@ -177,7 +177,9 @@ def with_options(**options: Unpack[Options]) -> TrainerVerb:
     3
     """
     checked_options(options)  # an error now and not when the run starts
-    return as_verb(with_options, lambda target: replace(target, options=merged(target.options, options)), **options)
+    return as_verb(
+        with_options, lambda target: replace(target, options=merge_options(target.options, options)), **options
+    )
 
 
 def with_named(registry: Registry, name: str, **options: object) -> TrainerVerb:

@@ -6,24 +6,26 @@ from dataclasses import replace
 from typing import Any
 
 from ._event import EVENTS, Event
-from ._hook import Asked, Interrupt, Save, Stop, Validate, emit_to
+from ._hook import Directive, Interrupt, Save, Stop, Validate, emit_to
 from ._run_state import RunState
 from ._state import Loop, LoopState, Moment, Moments, Moving, Requests, World
 
-__all__ = ["fire", "heard", "requested", "told"]
+__all__ = ["apply_directive", "dispatch", "fold_event", "with_signal"]
 
 
-def told(loop: Loop, state: LoopState, world: World, name: str, /, **fields: Any) -> Moments:
+def dispatch(loop: Loop, state: LoopState, world: World, name: str, /, **fields: Any) -> Moments:
     """Tell hooks of an event, and yield it if the driver wants it; no record is made of one that nobody listens to."""
     if name not in loop.listened:
         return state
-    moving, event = fire(loop, state.moving, world, name, **fields)
-    if name in loop.plan.wanted:
+    moving, event = fold_event(loop, state.moving, world, name, **fields)
+    if name in loop.plan.yielded:
         yield Moment(state, moving, event)
     return replace(state, moving=moving)
 
 
-def fire(loop: Loop, moving: Moving, world: World, name: str, /, *args: Any, **fields: Any) -> tuple[Moving, Event]:
+def fold_event(
+    loop: Loop, moving: Moving, world: World, name: str, /, *args: Any, **fields: Any
+) -> tuple[Moving, Event]:
     """Fold an event that somebody listens to through its hooks, and take up their requests."""
     seen = RunState(moving.train.shared())  # an event that a hook keeps has the parameters of its moment for good
     event: Event = EVENTS[name](seen, *args, **fields)
@@ -33,14 +35,14 @@ def fire(loop: Loop, moving: Moving, world: World, name: str, /, *args: Any, **f
     hooks, event, asked = emit_to(numbers, loop.hooks, moving.hooks, event, loop.carry, world.asked)
     train, sums, _, requests = moving
     for each in asked:
-        requests = requested(loop, requests, each)
+        requests = apply_directive(loop, requests, each)
     return Moving(train if event.state is seen else event.state._state, sums, hooks, requests), event
 
 
-def requested(loop: Loop, requests: Requests, asked: Asked | Interrupt) -> Requests:
+def apply_directive(loop: Loop, requests: Requests, asked: Directive | Interrupt) -> Requests:
     """Take up the request of a hook or a signal. ValueError where the trainer has no checkpoints to save."""
     if isinstance(asked, Interrupt):
-        return _interrupted(requests, asked.signal)
+        return _interrupt(requests, asked.signal)
     if isinstance(asked, Stop):
         return requests if requests.stop is not None else replace(requests, stop=asked)
     if isinstance(asked, Validate):
@@ -52,13 +54,13 @@ def requested(loop: Loop, requests: Requests, asked: Asked | Interrupt) -> Reque
     return requests
 
 
-def heard(state: LoopState, world: World) -> LoopState:
+def with_signal(state: LoopState, world: World) -> LoopState:
     """Take up a signal that asks the run to end."""
     why, moving = world.asked(), state.moving
     if why is None or moving.requests.interrupted:
         return state
-    return replace(state, moving=moving._replace(requests=_interrupted(moving.requests, why)))
+    return replace(state, moving=moving._replace(requests=_interrupt(moving.requests, why)))
 
 
-def _interrupted(requests: Requests, why: str) -> Requests:
+def _interrupt(requests: Requests, why: str) -> Requests:
     return replace(requests, interrupted=True, stop=requests.stop or Stop(why))
