@@ -30,16 +30,16 @@ if TYPE_CHECKING:
     from .experiments._run import run as run
     from .experiments._sweep import Sweep as Sweep
     from .experiments._sweep import sweep as sweep
+    from .loop._directive import Replace as Replace
+    from .loop._directive import Save as Save
+    from .loop._directive import Stop as Stop
+    from .loop._directive import Validate as Validate
+    from .loop._emitting import emit as emit
     from .loop._event import Event as Event
     from .loop._event import event as event
     from .loop._fit import evaluate as evaluate
     from .loop._fit import events as events
     from .loop._fit import fit as fit
-    from .loop._hook import Replace as Replace
-    from .loop._hook import Save as Save
-    from .loop._hook import Stop as Stop
-    from .loop._hook import Validate as Validate
-    from .loop._hook import emit as emit
     from .loop._hook import fold as fold
     from .loop._hook import hook as hook
     from .loop._hook import hook_states as hook_states
@@ -112,9 +112,11 @@ _NAMES = {
     ".experiments._experiment": ("Experiment", "experiment", "override", "settings"),
     ".experiments._run": ("run",),
     ".experiments._sweep": ("Sweep", "sweep"),
+    ".loop._directive": ("Replace", "Save", "Stop", "Validate"),
+    ".loop._emitting": ("emit",),
     ".loop._event": ("Event", "event"),
     ".loop._fit": ("evaluate", "events", "fit"),
-    ".loop._hook": ("Replace", "Save", "Stop", "Validate", "emit", "fold", "hook", "hook_states"),
+    ".loop._hook": ("fold", "hook", "hook_states"),
     ".loop._monitor": ("Monitor",),
     ".loop._on": ("on",),
     ".loop._plateau": ("plateau",),

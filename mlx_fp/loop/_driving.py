@@ -9,9 +9,9 @@ from signal import Signals
 from ..core._errors import named_error, noted_on
 from ..core.backend import device_backend
 from ._checkpointing import note_failed_save, save_despite
+from ._directive import Stop
 from ._dispatching import dispatch
 from ._event import Event
-from ._hook import Stop
 from ._report import Report
 from ._run import run
 from ._state import Loop, LoopState, Moment, World

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal, TypedDict, Unpack, overload
 
+from ._directive import HookResult
 from ._event import (
     AfterBackward,
     AfterCheckpoint,
@@ -20,7 +21,7 @@ from ._event import (
     BeforeStep,
     BeforeValidation,
 )
-from ._hook import HookResult, hook
+from ._hook import hook
 from ._trainer import with_hooks
 from ._verb import TrainerVerb, as_verb
 

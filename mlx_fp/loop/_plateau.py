@@ -5,8 +5,9 @@ from __future__ import annotations
 from ..core._options import check_options, count, number
 from ..optim import scale_rates
 from ..optim._rates import scheduled_rates
+from ._directive import Replace
 from ._event import AfterEvaluation, BeforeFit
-from ._hook import Replace, fold, hook
+from ._hook import fold, hook
 from ._trainer import with_hooks
 from ._verb import TrainerVerb, as_verb
 

@@ -9,7 +9,7 @@ from ..core._errors import placed
 from ..core._mlx import mx
 from ..core._types import Array
 from ..tree._paths import flat
-from ._hook import Stop
+from ._directive import Stop
 from ._state import Loop, LoopState, Moving
 from ._totals import Entry, read
 

@@ -18,8 +18,9 @@ from ..store._packed import Encoder, Floats
 from ..tree._flattening import as_arrays
 from ..tree._paths import flat, restore_like
 from ._differences import check_monitor, differences, plain_seed, warn_of_options
+from ._directive import Stop
 from ._frozen import fill_frozen
-from ._hook import HookState, Stop, hook_keys
+from ._hook import HookState, hook_keys
 from ._monitor import BestSoFar
 from ._record_check import check_record
 from ._rows import Evaluation, Row

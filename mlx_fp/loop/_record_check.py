@@ -8,7 +8,7 @@ from typing import Any
 
 from ..core._errors import is_count
 from ..core._mlx import mx
-from ._hook import Stop
+from ._directive import Stop
 from ._monitor import BestSoFar
 from ._rows import Evaluation, Row
 

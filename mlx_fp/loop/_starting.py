@@ -25,9 +25,10 @@ from ..step._train import train_step
 from ..tree._paths import flat, size
 from ._checkpointing import without_files
 from ._differences import differences
+from ._directive import Stop
 from ._evaluation import names_in_logs
 from ._event import STEP_EVENTS
-from ._hook import Hook, Stop, hook_states
+from ._hook import Hook, hook_states
 from ._monitor import resolve_monitor
 from ._plan import SYNC, Plan
 from ._reading import nonfinite_leaves

@@ -13,8 +13,9 @@ from ..core._types import Params
 from ..data import Cursor
 from ..step._carried import Carried
 from ..store._packed import Encoder
+from ._directive import Stop
 from ._event import Event
-from ._hook import Hook, HookState, Stop
+from ._hook import Hook, HookState
 from ._monitor import BestSoFar, Monitor
 from ._rows import Evaluation, Row, StepRow
 from ._totals import Sums

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from ..core._errors import is_count
+from ._directive import Stop
 from ._event import AfterEvaluation, AfterStep
-from ._hook import Stop
 from ._on import on
 from ._verb import TrainerVerb, as_verb
 
