@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from .loop._directive import Validate as Validate
     from .loop._emitting import emit as emit
     from .loop._event import Event as Event
-    from .loop._event import event as event
+    from .loop._event_table import event as event
     from .loop._fit import evaluate as evaluate
     from .loop._fit import events as events
     from .loop._fit import fit as fit
@@ -114,7 +114,8 @@ _NAMES = {
     ".experiments._sweep": ("Sweep", "sweep"),
     ".loop._directive": ("Replace", "Save", "Stop", "Validate"),
     ".loop._emitting": ("emit",),
-    ".loop._event": ("Event", "event"),
+    ".loop._event": ("Event",),
+    ".loop._event_table": ("event",),
     ".loop._fit": ("evaluate", "events", "fit"),
     ".loop._hook": ("fold", "hook", "hook_states"),
     ".loop._monitor": ("Monitor",),

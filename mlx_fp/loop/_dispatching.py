@@ -8,7 +8,8 @@ from typing import Any
 from ..step._carried import Carried
 from ._directive import Directive, Interrupt, Save, Stop, Validate
 from ._emitting import emit_to
-from ._event import EVENTS, Event
+from ._event import Event
+from ._event_table import EVENTS
 from ._run_state import RunState
 from ._state import Loop, LoopState, Moment, Moments, Moving, Requests, World
 

@@ -8,7 +8,8 @@ from dataclasses import replace
 from ..core._errors import note
 from ..core._types import Params, State
 from ._directive import Directive, HookResult, Interrupt, Replace, Stop
-from ._event import AfterBackward, Event, name_of_event
+from ._event import AfterBackward, Event
+from ._event_table import name_of_event
 from ._hook import Hook, HookState
 from ._replacing import checked_tree
 from ._run_state import RunState, TrainState, run_state

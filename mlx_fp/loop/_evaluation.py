@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Generator
 from contextlib import closing
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..core._errors import placed_at
 from ..core._mlx import mx
@@ -35,7 +35,7 @@ __all__ = ["EvaluatedBatch", "as_test_data", "evaluate_batches", "names_in_logs"
 
 
 class EvaluatedBatch(NamedTuple):
-    """A batch that was evaluated, with its number, its logs, and the sums before it counts."""
+    """An evaluated batch, with its number from 0 and its logs. The sums do not count it yet."""
 
     number: int
     batch: Batch
@@ -52,7 +52,7 @@ def evaluate_batches(
     epoch: int = 0,
     kind: str = "validation",
 ) -> Generator[EvaluatedBatch, None, Means]:
-    """Evaluate every batch of the data; yield each before it counts, and return the means."""
+    """Evaluate every batch of the data. Yield each batch before the sums count it, and return the means."""
     state, sums = step.init(), Sums(read=Read(counted=Series() if callable(reduce) else None))
     reserved, flight = reserved_names(step.metrics), deque[Array]()
     with closing(data.open(Cursor(epoch), kind=kind)) as batches:
@@ -71,8 +71,8 @@ def evaluate_batches(
             return close(read(sums, keep=False), data, values(step.metrics, state), reduce)
 
 
-def as_test_data(test: Any, taker: str) -> Dataset:
-    """Return data that were held out: of splits the test split.
+def as_test_data(test: object, taker: str) -> Dataset:
+    """Return test data as a dataset: of `splits` the test split.
 
     >>> as_test_data([(1, 2)], "evaluate")
     source(list of 1)
@@ -85,7 +85,7 @@ def as_test_data(test: Any, taker: str) -> Dataset:
 
 
 def names_in_logs(step: EvalStep, params: Params, data: Dataset) -> list[str]:
-    """Name the figures that the loss reports, by tracing it on the first batch: nothing is computed."""
+    """List the figures that the loss reports. The loss is traced on the first batch, and nothing is computed."""
     with closing(data.open()) as batches:
         traced = [step(params, step.init(), batch) for batch in islice(batches, 1)]
     return [name for _, logs in traced for name in logs if name != "loss"]

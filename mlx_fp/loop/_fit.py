@@ -14,7 +14,8 @@ from ..nn._layer import check_given
 from ..step._evaluate import eval_step
 from ._driving import drive
 from ._evaluation import EvaluatedBatch, as_test_data, evaluate_batches
-from ._event import EVENTS, Event
+from ._event import Event
+from ._event_table import EVENTS
 from ._options import Options, documented
 from ._plan import checked_options, collated_for, merge_options, plan
 from ._progress import progress

@@ -11,7 +11,7 @@ from ..core._options import FLAG, FUNCTION, check_options, count, number, option
 from ..core._pickling import Picklable
 from ..core._signature import name_of
 from ._directive import HookResult
-from ._event import event_name
+from ._event_table import event_name
 
 __all__ = ["Hook", "HookFold", "HookState", "fold", "hook", "hook_keys", "hook_states"]
 

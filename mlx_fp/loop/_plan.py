@@ -17,7 +17,7 @@ from ..data import Dataset, Splits, as_dataset, collate
 from ..nn._layer import check_tree
 from ..step._checks import check_options as check_step_options
 from ..task._task import Task
-from ._event import event_name
+from ._event_table import event_name
 from ._options import OPTIONS
 from ._report import params_of
 from ._totals import Reducer, checked_reducer

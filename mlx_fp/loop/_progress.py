@@ -14,7 +14,6 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from ._event import (
-    EVENTS,
     AfterEpoch,
     AfterEvaluation,
     AfterFit,
@@ -25,14 +24,13 @@ from ._event import (
     BeforeValidation,
     Event,
 )
+from ._event_table import name_of_event
 
 if TYPE_CHECKING:
     from ._plan import Plan
     from ._state import LoopState
 
 __all__ = ["progress"]
-
-_NAMES = {kind: name for name, kind in EVENTS.items()}
 
 _EVERY = 0.2
 """Seconds between two readings of the loss. Each reading waits for the device."""
@@ -65,7 +63,7 @@ class _Silent:
 
     def __call__(self, event: Event) -> None:
         with _guarded():
-            getattr(self, _NAMES[type(event)])(event)
+            getattr(self, name_of_event(event))(event)
 
     def _epoch(self, epoch: int) -> str:
         """Name an epoch, with the number of epochs of the run where it is known."""

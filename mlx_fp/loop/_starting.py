@@ -27,7 +27,7 @@ from ._checkpointing import without_files
 from ._differences import differences
 from ._directive import Stop
 from ._evaluation import names_in_logs
-from ._event import STEP_EVENTS
+from ._event_table import STEP_EVENTS
 from ._hook import Hook, hook_states
 from ._monitor import resolve_monitor
 from ._plan import SYNC, Plan

@@ -1,4 +1,4 @@
-"""Validation within a run, and the verdict on it: after an epoch, every n steps, or when a hook asks for it."""
+"""Validation within a run, and its verdict: after an epoch, every n steps, or when a hook requests it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Generator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from ..core._errors import located, placed_at
 from ..core._frozen import FrozenDict
@@ -27,33 +26,33 @@ from ._totals import Means, close
 __all__ = ["judge_epoch", "means_so_far", "validate", "validate_on_request"]
 
 Validated = Generator[Moment, None, "tuple[LoopState, bool]"]
-Place = dict[str, Any]
-"""Where a validation is, for errors: set, batch and stage, which change as it goes on."""
+Place = dict[str, object]
+"""The place within a validation, for error notes: set, batch and stage, which change during the validation."""
 
 SetMeans = Generator[Moment, None, "tuple[LoopState, Means | None]"]
 
 
 def validate_on_request(loop: Loop, state: LoopState, world: World, epoch: int) -> Moments:
-    """Run a validation that was asked for; one that is interrupted is asked for still."""
+    """Run a requested validation. After an interrupt the request stays, so that a resumed run repeats it."""
     if not loop.plan.validation:
         raise ValueError("a hook asked to Validate(), and there is no validation data")
-    state, done = yield from validate(loop, state.with_requests(validate=False), world, epoch, asked=True)
+    state, done = yield from validate(loop, state.with_requests(validate=False), world, epoch, requested=True)
     return state if done else state.with_requests(validate=True)
 
 
 def validate(
-    loop: Loop, state: LoopState, world: World, epoch: int, *, asked: bool = False, train: Means | None = None
+    loop: Loop, state: LoopState, world: World, epoch: int, *, requested: bool = False, train: Means | None = None
 ) -> Validated:
-    """Evaluate the parameters on the validation data, and judge them: the state, and whether it was not interrupted.
+    """Evaluate the parameters on the validation data, and judge them.
 
-    A validation that was `asked` for and fails is asked for still in the checkpoint that the error leaves. `train` are
-    the training figures at the end of an epoch, which a monitor may watch.
+    Return the state, and False after an interrupt. With `requested`, a checkpoint that an error leaves keeps the
+    request. `train` are the training figures at the end of an epoch, which a monitor may watch.
     """
     place: Place = {"batch": 0, "stage": "before_validation"}
     if list(loop.plan.validation) != [""]:
         place["set"] = None
     rescue = save_on_error(
-        loop, lambda: state.with_requests(validate=True) if asked else state, world, lambda: str(place["stage"])
+        loop, lambda: state.with_requests(validate=True) if requested else state, world, lambda: str(place["stage"])
     )
     now = {name: partial(place.get, name) for name in place}
     with rescue, located(split="validation", epoch=epoch, **now):
@@ -62,10 +61,10 @@ def validate(
         means: dict[str, Means] = {}
         for name, data in loop.plan.validation.items():
             place |= {"batch": 0, "stage": "validation"} | ({"set": name} if name else {})
-            state, found = yield from _evaluate_set(loop, state, world, params, name, data, epoch, place)
-            if found is None:
+            state, set_means = yield from _evaluate_set(loop, state, world, params, name, data, epoch, place)
+            if set_means is None:
                 return state, False
-            means[name] = found
+            means[name] = set_means
         place["stage"] = "after_validation"
         state = _add_evaluation(loop, state, epoch, params, _merge_sets(means), train)
         yield Moment(state, state.moving)
@@ -83,7 +82,7 @@ def judge_epoch(loop: Loop, state: LoopState, world: World, means: Means) -> Mom
 
 
 def means_so_far(loop: Loop, state: LoopState) -> tuple[LoopState, Means]:
-    """Read all that is queued; return the state then, and the means of the epoch so far."""
+    """Read all queued logs. Return the new state, and the means of the epoch so far."""
     state = read_all(loop, state)
     with placed_at(stage="figures"):
         metrics = values(loop.step.metrics, state.moving.train.opt_state["metrics"])
@@ -100,7 +99,7 @@ def _evaluate_set(
     epoch: int,
     place: Place,
 ) -> SetMeans:
-    """Evaluate parameters on one validation set; None in the place of its means after an interrupt."""
+    """Evaluate parameters on one validation set. After an interrupt the means are None."""
     reduce = loop.plan.validation_reduce
     parts = evaluate_batches(loop.evaluate, params, data, reduce=reduce, in_flight=loop.in_flight, epoch=epoch)
     with closing(parts):
@@ -120,7 +119,7 @@ def _evaluate_set(
 
 
 def _merge_sets(means: Mapping[str, Means]) -> Means:
-    """Return the figures of all sets, those of a named one with its name in front."""
+    """Return the figures of all sets, those of a named set with its name in front."""
     if list(means) == [""]:
         return means[""]
     figures = {
@@ -132,6 +131,7 @@ def _merge_sets(means: Mapping[str, Means]) -> Means:
 
 
 def _params_to_judge(loop: Loop, state: LoopState) -> Params:
+    """Return the parameters, or their averages with `averaged=True`."""
     train = state.moving.train
     return averaged(train.opt_state)(train.params) if loop.plan.averaged else train.params
 
@@ -139,9 +139,9 @@ def _params_to_judge(loop: Loop, state: LoopState) -> Params:
 def _add_evaluation(
     loop: Loop, state: LoopState, epoch: int, params: Params, validation: Means, train: Means | None
 ) -> LoopState:
-    """Return the state with an evaluation more and the verdict of the monitor, if it watches figures that are here.
+    """Return the state with one more evaluation, and the verdict of the monitor if its figure is available.
 
-    A run that a loss has ended that is not finite gets none.
+    There is no verdict where a loss that is not finite has ended the run.
     """
     value, improved, best = None, False, state.best
     if (train is not None or loop.judges_validation) and not state.moving.requests.diverged:
@@ -158,7 +158,7 @@ def _add_evaluation(
 
 
 def _verdict(loop: Loop, state: LoopState, value: float | None, epoch: int) -> tuple[BestSoFar, bool]:
-    """Judge a value; the same one once more at the same step has the verdict that it had."""
+    """Judge a value. The same value again at the same step has the same verdict."""
     before = state.evaluation
     if before is not None and value is not None and before.monitor_value == value:
         return state.best, before.improved
@@ -166,6 +166,6 @@ def _verdict(loop: Loop, state: LoopState, value: float | None, epoch: int) -> t
 
 
 def _means_for_monitor(loop: Loop, state: LoopState) -> tuple[LoopState, Means]:
-    """Return the training figures so far where a monitor that is a function of the row may want them."""
-    wanted = loop.monitor.metric is not None and state.moving.sums.batches
-    return means_so_far(loop, state) if wanted else (state, Means())
+    """Return the training figures so far if the monitor is a function of the row, which may read them."""
+    readable = loop.monitor.metric is not None and state.moving.sums.batches
+    return means_so_far(loop, state) if readable else (state, Means())

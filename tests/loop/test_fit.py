@@ -7,7 +7,7 @@ from toolz import pipe
 
 import mlx_fp as fp
 from mlx_fp import data, nn, optim
-from mlx_fp.loop._event import EVENTS
+from mlx_fp.loop._event_table import EVENTS
 
 X = mx.random.normal((40, 4), key=mx.random.key(3))
 Y = (X[:, 0] > 0).astype(mx.int32)
