@@ -1,6 +1,6 @@
 """Run MLX well on Linux CPUs: a fast BLAS, native kernels, and a `Backend` for small arrays and few cores.
 
-This folder stands beside the floors of the library. Only `core/_mlx.py`, the one file that imports MLX, imports it.
+This folder stands beside the floors of the library. Only the door to MLX, `core/_mlx.py`, imports it.
 If the folder is deleted, the library still works, and computes as MLX does by itself.
 
 >>> from mlx_fp import cpu
