@@ -123,7 +123,8 @@ def prepare_save(
     >>> write().name
     'a.safetensors'
     """
-    target, arrays = suffixed(path), dict[str, Array | Packed]()
+    target = suffixed(path)
+    arrays: dict[str, Array | Packed] = {}
     selected, others = (params, {}) if select is None else partition(select)(params)
     manifest = {
         "params": describe_tree(selected, arrays),
