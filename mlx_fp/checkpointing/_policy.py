@@ -83,7 +83,7 @@ class Policy(Picklable):
                 raise ValueError(f"{name} is a count, 1 or more, or None; got {count!r}")
         if self.every is None and self.every_steps is None and not self.best:
             raise ValueError(
-                "checkpoints are written after epochs, after steps, or for the best; none of them is asked for"
+                "checkpoints are written after epochs, after steps, or for the best; no option requests any of them"
             )
         _ = self.folder
         suffixed(_render(self.path, _SAMPLES[0]))
@@ -92,7 +92,7 @@ class Policy(Picklable):
         for values in _SAMPLES:
             self._check_latest(suffixed(_render(self.path, values)))
         if self.user is not None and not isinstance(self.user, Mapping):
-            raise TypeError(f"user is a dict of values that each file is to hold; got {self.user!r}")
+            raise TypeError(f"user is a dict of plain values for each file; got {self.user!r}")
         check_plain(self.user, "user")
         object.__setattr__(self, "user", None if self.user is None else deepcopy(dict(self.user)))
         freeze_field(self, "user")
@@ -212,7 +212,7 @@ def as_template(path: object) -> str:
             raise ValueError(unknown("field", field, FIELDS))
         digits = "".join(c if c.isdigit() else " " for c in spec or "").split()
         if "{" in (spec or "") or any(int(number) > 99 for number in digits):
-            raise ValueError(f"the format {spec!r} of {field!r} is too wide, or made of other fields")
+            raise ValueError(f"the format {spec!r} of {field!r} is too wide, or contains other fields")
     return text
 
 

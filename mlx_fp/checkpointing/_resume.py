@@ -101,14 +101,14 @@ def _load_from_bundle(bundle: Metadata, folder: Path) -> Checkpoint:
         raise CheckpointError("the bundle names no checkpoint: write it with save_bundle(path, checkpoint=…)(report)")
     path = folder / reference["path"]
     if file_sha256(path) != reference["sha256"]:
-        raise CheckpointError(f"{path} is not the checkpoint that the bundle names: its SHA-256 is another")
+        raise CheckpointError(f"{path} is not the checkpoint that the bundle names: its SHA-256 differs")
     return load(path)
 
 
 def _load_from_policy(which: str, writer: Writer | None) -> Checkpoint | None:
     """Load the newest or the best undamaged file. Skip damaged files with a warning."""
     if writer is None:
-        raise ValueError(f"resume={which!r} is of a trainer with checkpoints(…)")
+        raise ValueError(f"resume={which!r} needs a trainer with checkpoints(…)")
     policy, damaged = writer.policy, set[Path]()
     for lineage in _lineages(writer.files()):
         candidates = best_of(lineage) if which == "best" else lineage[::-1]
@@ -118,7 +118,7 @@ def _load_from_policy(which: str, writer: Writer | None) -> Checkpoint | None:
         if not candidates:
             raise CheckpointError(
                 f"there is no best checkpoint in {policy.folder} yet: its files hold states within an epoch, which no "
-                f"evaluation has judged. resume='latest' goes on from the newest, {checkpoint.path}"
+                f"evaluation has judged. resume='latest' resumes from the newest, {checkpoint.path}"
             )
         _warn_of_damage(policy, checkpoint.path, damaged)
         return checkpoint

@@ -19,14 +19,14 @@ from ._listing import Listing
 from ._policy import Policy
 from ._retention import File, is_newest
 
-__all__ = ["Held", "Writer", "Written"]
+__all__ = ["RunPosition", "Writer", "Written"]
 
 
 Written: TypeAlias = tuple[Path, Metadata, tuple[str, ...]]
 """A checkpoint on disk: its path, its metadata, and the paths of the checkpoints that were deleted after it."""
 
 
-class Held(NamedTuple):
+class RunPosition(NamedTuple):
     """The position of a run that a checkpoint holds."""
 
     step: int
@@ -45,8 +45,8 @@ class Writer:
         self.resumed_from: Path | None = None
         self.step = 0
         """The step of the newest checkpoint."""
-        self._position: Held | None = None
-        self._on_disk: tuple[int, Held | None] = 0, None
+        self._position: RunPosition | None = None
+        self._on_disk: tuple[int, RunPosition | None] = 0, None
         """The step and the position of the newest checkpoint that is surely on disk."""
         self._written: dict[str, None] = {}
         self._listing = Listing(policy)
@@ -83,15 +83,15 @@ class Writer:
         """List the checkpoints of the policy. Each header is read once only."""
         return self._listing.read()
 
-    def resume_from(self, path: Path | None, held: Held) -> None:
+    def resume_from(self, path: Path | None, position: RunPosition) -> None:
         """Continue from a checkpoint with this position. The writer never deletes that checkpoint."""
-        self.resumed_from, self.step, self._position = path, held.step, held
-        self._on_disk = held.step, held
+        self.resumed_from, self.step, self._position = path, position.step, position
+        self._on_disk = position.step, position
         self._complete_latest()
 
-    def holds(self, held: Held) -> bool:
+    def holds(self, position: RunPosition) -> bool:
         """Tell whether the newest checkpoint holds this position."""
-        return self._position == held
+        return self._position == position
 
     def start(
         self,
@@ -99,8 +99,8 @@ class Writer:
         params: Params,
         opt_state: State,
         metadata: Metadata,
-        held: Held,
-        kept: object = None,
+        position: RunPosition,
+        select: object = None,
     ) -> None:
         """Start to write a checkpoint of the current arrays. `poll` returns the result.
 
@@ -109,11 +109,11 @@ class Writer:
             params: The parameters.
             opt_state: The optimiser state.
             metadata: The metadata of the run.
-            held: The position of the run.
-            kept: The parameters to save, as `fp.select` takes them. Default: all.
+            position: The position of the run.
+            select: The parameters to save, as `fp.select` takes them. Default: all.
         """
         metadata = {**metadata, "file": self.policy.name_of(path)}
-        write = prepare_save(path, params, opt_state=opt_state, metadata=metadata, select=kept, swept=True)
+        write = prepare_save(path, params, opt_state=opt_state, metadata=metadata, select=select, swept=True)
 
         def work() -> Written:
             # An earlier run may have been killed before it deleted its superfluous files.
@@ -126,7 +126,7 @@ class Writer:
             return path, metadata, leftover + self._delete_superfluous(metadata, path)
 
         self._writing = self._worker_thread().submit(work) if self.policy.background else _run_now(work)
-        self.step, self._position = held.step, held
+        self.step, self._position = position.step, position
 
     def failure(self) -> BaseException | None:
         """Wait for the current write, and return its error or None. `poll` does not raise that error again."""
