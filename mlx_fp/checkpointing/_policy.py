@@ -159,7 +159,10 @@ class Policy(Picklable):
         return (self.best and improved) or (self.every is not None and (epoch + 1) % self.every == 0)
 
     def due_at(self, step: int, taken: int = 1) -> bool:
-        """Tell whether to write a checkpoint after `step` steps. The last call computed `taken` of them."""
+        """Tell whether to write a checkpoint after `step` steps. The last call computed `taken` of them.
+
+        For example, with `every_steps=100` and three steps in each call, a checkpoint is due at step 102.
+        """
         return self.every_steps is not None and step // self.every_steps > (step - taken) // self.every_steps
 
     def to_dict(self) -> dict[str, Any]:
