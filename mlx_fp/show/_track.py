@@ -42,8 +42,8 @@ def track(log: Log) -> Verb:
         raise TypeError(f"track takes a function of figures and a step; got {log!r}")
 
     def step(event: AfterLog) -> None:
-        row = event.row.to_dict()
-        log({name: value for name, value in row.items() if name != "step" and value is not None}, step=row["step"])
+        numbers = {name: value for name, value in event.row.to_dict().items() if isinstance(value, (int, float))}
+        log({name: float(value) for name, value in numbers.items() if name != "step"}, step=event.row.step)
 
     def evaluation(event: AfterValidation) -> None:
         if event.row.batches:
