@@ -1,4 +1,4 @@
-"""Read ahead in a thread, while the device or the consumer is busy."""
+"""Prefetch: read ahead in a thread while the device or the consumer is busy."""
 
 from __future__ import annotations
 
@@ -12,129 +12,145 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import SimpleQueue
 from threading import Thread, get_ident
-from typing import Any
 
 from ..core._threads import begin_thread
-from ._cursor import Pass, mapped, natural
-from ._dataset import Operation, same
-from ._lazy import evaluated
+from ._call_text import call_text
+from ._cursor import EpochRead, map_rows, non_negative_int
+from ._dataset import Operation, same_index
+from ._evaluated import evaluate_arrays
+from ._types import Item
 
 __all__ = ["prefetch"]
 
 _END = object()
+"""The result of a request after the last item."""
+
+_Requests = SimpleQueue[tuple[Future[Item], Iterator[Item]]]
+"""Requests for a thread: each is the future of an item, and the iterator to read the item from."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """A thread that gives the next item of whatever it is asked for, and never ends.
+    """A daemon thread that reads the next item of any iterator on request, and never ends.
 
-    One that has used MLX takes Python's lock once more when it ends, and at exit that kills the process. So it is a
-    daemon, which an exit leaves where it waits.
+    A thread that has used MLX acquires the GIL once more when it ends. When this happens at the exit of the
+    interpreter, it kills the process. So the thread is a daemon and waits for requests forever.
     """
 
-    requests: SimpleQueue[tuple[Future[Any], Iterator[Any]]]
-    number: int | None
+    requests: _Requests
+    thread_id: int | None
 
-    def ask(self, rows: Iterator[Any]) -> Future[Any]:
-        """Ask for the next item, `_END` after the last."""
-        item: Future[Any] = Future()
-        self.requests.put((item, rows))
-        return item
+    def request(self, rows: Iterator[Item]) -> Future[Item]:
+        """Request the next item; the result is `_END` after the last item."""
+        future: Future[Item] = Future()
+        self.requests.put((future, rows))
+        return future
 
-    def rest(self) -> None:
-        """Wait until it is between two items, so that its rows may be closed."""
-        if self.number != get_ident() and not sys.is_finalizing():  # garbage is collected in any thread, and at exit
-            self.ask(iter(())).result()
+    def wait(self) -> None:
+        """Wait until the thread has read its current item, so that the iterator may be closed.
+
+        The garbage collector may close an iterator in any thread, in this one too, and at the exit of the interpreter.
+        """
+        if self.thread_id != get_ident() and not sys.is_finalizing():
+            self.request(iter(())).result()
 
 
 _IDLE: list[_Reader] = []
-"""Those whose rows have ended: a new thread at each epoch would cost MLX one of its own each time."""
+"""Readers without an iterator, which later epochs reuse: for each new reader, MLX would start a thread of its own."""
 
-_MADE: list[_Reader] = []
-"""All of them."""
+_STARTED: list[_Reader] = []
+"""All readers."""
 
 
 @atexit.register
-def _rest() -> None:
-    for reader in _MADE:
-        reader.rest()
+def _wait_for_readers() -> None:
+    for reader in _STARTED:
+        reader.wait()
 
 
-def _forget() -> None:
+def _forget_readers() -> None:
     _IDLE.clear()
-    _MADE.clear()
+    _STARTED.clear()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)  # threads stay with the parent
+    os.register_at_fork(after_in_child=_forget_readers)  # a forked process has no threads of its parent
 
 
 def prefetch(n: int = 2) -> Operation:
-    """Read up to `n` items ahead in a thread, in order; arrays of MLX's are evaluated there.
+    """Read up to `n` items ahead in a thread, in order.
 
-    What goes before it runs in that thread; put it last. Errors come out where their item would have, with their
-    notes. Closing the reader ends the reading, after the item at hand. A cursor counts items handed out, not those
-    read ahead. It pays where reading waits for disks or for numpy, which let other threads run. A lazy array that a
-    function before it uses cannot be read in that thread: `mx.eval` it first.
+    All operations before this one run in the thread, so put it last. It helps where reading waits for disks, or
+    computes in numpy, because other threads run meanwhile. MLX arrays are evaluated in the thread. A function before
+    `prefetch` cannot use a lazy array that another thread made: call `mx.eval` on this array first.
+
+    An error is raised where its item would have come, with its notes. When the reader is closed, the thread stops
+    after its current item. A cursor counts the items that were handed out, not the items that were read ahead.
+
+    Args:
+        n: Number of items, at least 1; 2 by default.
+
+    Raises:
+        ValueError: `n` is not an integer of at least 1.
 
     >>> from toolz import pipe
     >>> from mlx_fp import data
     >>> list(pipe(data.source(range(4)), data.map(lambda n: n * n), data.prefetch(2)))
     [0, 1, 4, 9]
     """
-    ahead = natural(n, "the n of prefetch(n)", least=1)
-    label = f"prefetch({ahead})"
+    ahead = non_negative_int(n, "the n of prefetch(n)", minimum=1)
+    label = call_text("prefetch", ahead)
 
-    def on_rows(rows: Iterator[Any], now: Pass) -> Iterator[Any]:
-        return _prefetched(mapped(evaluated, rows, now, label), ahead)
+    def on_rows(rows: Iterator[Item], epoch_read: EpochRead) -> Iterator[Item]:
+        return _read_ahead(map_rows(evaluate_arrays, rows, epoch_read, label), ahead)
 
-    return Operation(label, on_rows, size=lambda size: size, seek=same, calls=False)
+    return Operation(label, on_rows, size=lambda size: size, seek=same_index, calls=False)
 
 
-def _prefetched(rows: Iterator[Any], ahead: int) -> Generator[Any, None, None]:
-    """Keep `ahead` requests for a next item with a thread, which waits for nobody: an exit waits for these at most."""
-    with _lent() as reader:
-        asked: deque[Future[Any]] = deque()
+def _read_ahead(rows: Iterator[Item], ahead: int) -> Generator[Item, None, None]:
+    """Keep `ahead` requests queued; at the exit of the interpreter, at most these requests are waited for."""
+    with _borrow_reader() as reader:
+        requests: deque[Future[Item]] = deque()
         try:
             for _ in range(ahead):
-                asked.append(reader.ask(rows))
-            while (item := asked.popleft().result()) is not _END:
-                asked.append(reader.ask(rows))
+                requests.append(reader.request(rows))
+            while (item := requests.popleft().result()) is not _END:
+                requests.append(reader.request(rows))
                 yield item
         finally:
-            for request in asked:
+            for request in requests:
                 request.cancel()
-            reader.rest()
+            reader.wait()
 
 
 @contextmanager
-def _lent() -> Iterator[_Reader]:
+def _borrow_reader() -> Iterator[_Reader]:
     try:
         reader = _IDLE.pop()
     except IndexError:
-        reader = _started()
+        reader = _start_reader()
     try:
         yield reader
     finally:
         _IDLE.append(reader)
 
 
-def _started() -> _Reader:
-    requests: SimpleQueue[tuple[Future[Any], Iterator[Any]]] = SimpleQueue()
-    thread = Thread(target=_serve, args=(requests,), name="mlx_fp-prefetch", daemon=True)
+def _start_reader() -> _Reader:
+    requests: _Requests = SimpleQueue()
+    thread = Thread(target=_serve_requests, args=(requests,), name="mlx_fp-prefetch", daemon=True)
     thread.start()
     reader = _Reader(requests, thread.ident)
-    _MADE.append(reader)
+    _STARTED.append(reader)
     return reader
 
 
-def _serve(requests: SimpleQueue[tuple[Future[Any], Iterator[Any]]]) -> None:
+def _serve_requests(requests: _Requests) -> None:
     begin_thread()
     while True:
-        item, rows = requests.get()
-        if item.set_running_or_notify_cancel():
+        future, rows = requests.get()
+        if future.set_running_or_notify_cancel():
             try:
-                item.set_result(next(rows, _END))
+                future.set_result(next(rows, _END))
             except BaseException as error:
-                item.set_exception(error)
-        del item, rows  # they are not for this thread to keep
+                future.set_exception(error)
+        del future, rows  # while the thread waits, it must not keep them alive
