@@ -13,10 +13,10 @@ from toolz import pipe
 
 import mlx_fp as fp
 from mlx_fp import nn, optim
-from mlx_fp.loop._checkpointing import _saved
+from mlx_fp.loop._checkpointing import _save
 from mlx_fp.loop._plan import plan
 from mlx_fp.loop._rows import Evaluation, Row
-from mlx_fp.loop._starting import started
+from mlx_fp.loop._starting import start_run
 from mlx_fp.loop._state import World
 
 
@@ -130,7 +130,7 @@ def epochs_on(count, folder, keep_last=None):
         fp.with_optimizer(optim.adam(1e-3)),
         fp.checkpoints(folder / "{epoch}", keep_last=keep_last),
     )
-    loop, state, writer = started(trainer, plan([pair], (), {"validation": [pair], "epochs": 10**6}))
+    loop, state, writer = start_run(trainer, plan([pair], (), {"validation": [pair], "epochs": 10**6}))
     world = World(writer)
 
     def later(state):
@@ -139,7 +139,7 @@ def epochs_on(count, folder, keep_last=None):
         row = Row(epoch, 4, 64, 4 * epoch + 4, values[2], train, values[3], held, 4, values[4], values[3])
         evaluation = Evaluation(epoch, 4 * epoch + 4, values[3], held, 4, values[3])
         rows, evaluations = (*state.rows, row), (*state.evaluations, evaluation)
-        return replace(state, rows=rows, evaluations=evaluations, epoch=epoch + 1, opened=4 * epoch + 4)
+        return replace(state, rows=rows, evaluations=evaluations, epoch=epoch + 1, epoch_start_step=4 * epoch + 4)
 
     for _ in range(count):
         state = later(state)
@@ -147,7 +147,7 @@ def epochs_on(count, folder, keep_last=None):
     def save():
         nonlocal state
         state = later(state)
-        for moment in _saved(loop, state, world):
+        for moment in _save(loop, state, world):
             state = moment.state
 
     return save

@@ -30,16 +30,16 @@ if TYPE_CHECKING:
     from .experiments._run import run as run
     from .experiments._sweep import Sweep as Sweep
     from .experiments._sweep import sweep as sweep
+    from .loop._directive import Replace as Replace
+    from .loop._directive import Save as Save
+    from .loop._directive import Stop as Stop
+    from .loop._directive import Validate as Validate
+    from .loop._emitting import emit as emit
     from .loop._event import Event as Event
-    from .loop._event import event as event
+    from .loop._event_table import event as event
     from .loop._fit import evaluate as evaluate
     from .loop._fit import events as events
     from .loop._fit import fit as fit
-    from .loop._hook import Replace as Replace
-    from .loop._hook import Save as Save
-    from .loop._hook import Stop as Stop
-    from .loop._hook import Validate as Validate
-    from .loop._hook import emit as emit
     from .loop._hook import fold as fold
     from .loop._hook import hook as hook
     from .loop._hook import hook_states as hook_states
@@ -51,8 +51,6 @@ if TYPE_CHECKING:
     from .loop._stopping import early_stop as early_stop
     from .loop._stopping import stop_on_divergence as stop_on_divergence
     from .loop._trainer import Trainer as Trainer
-    from .loop._trainer import checkpoints as checkpoints
-    from .loop._trainer import monitor as monitor
     from .loop._trainer import trainer as trainer
     from .loop._trainer import with_hooks as with_hooks
     from .loop._trainer import with_metrics as with_metrics
@@ -60,6 +58,8 @@ if TYPE_CHECKING:
     from .loop._trainer import with_optimizer as with_optimizer
     from .loop._trainer import with_options as with_options
     from .loop._trainer import with_step as with_step
+    from .loop._watching import checkpoints as checkpoints
+    from .loop._watching import monitor as monitor
     from .nn import freeze as freeze
     from .nn import unfreeze as unfreeze
     from .step import passes as passes
@@ -112,9 +112,12 @@ _NAMES = {
     ".experiments._experiment": ("Experiment", "experiment", "override", "settings"),
     ".experiments._run": ("run",),
     ".experiments._sweep": ("Sweep", "sweep"),
-    ".loop._event": ("Event", "event"),
+    ".loop._directive": ("Replace", "Save", "Stop", "Validate"),
+    ".loop._emitting": ("emit",),
+    ".loop._event": ("Event",),
+    ".loop._event_table": ("event",),
     ".loop._fit": ("evaluate", "events", "fit"),
-    ".loop._hook": ("Replace", "Save", "Stop", "Validate", "emit", "fold", "hook", "hook_states"),
+    ".loop._hook": ("fold", "hook", "hook_states"),
     ".loop._monitor": ("Monitor",),
     ".loop._on": ("on",),
     ".loop._plateau": ("plateau",),
@@ -123,8 +126,6 @@ _NAMES = {
     ".loop._stopping": ("early_stop", "stop_on_divergence"),
     ".loop._trainer": (
         "Trainer",
-        "checkpoints",
-        "monitor",
         "trainer",
         "with_hooks",
         "with_metrics",
@@ -133,6 +134,7 @@ _NAMES = {
         "with_options",
         "with_step",
     ),
+    ".loop._watching": ("checkpoints", "monitor"),
     ".nn": ("freeze", "unfreeze"),
     ".step._evaluate": ("EvalStep", "eval_step"),
     ".step._protocol": ("Step",),

@@ -22,7 +22,7 @@ from ..step._checks import check_options as check_step_options
 from ..step._forward import forward
 from ..step._rows import row_count
 from ..tree._paths import flat, tree_map
-from ._evaluation import held_out
+from ._evaluation import as_test_data
 from ._report import Report, params_of
 from ._totals import IN_FLIGHT
 
@@ -88,7 +88,7 @@ def predict(
     """
     check_options("predict", {"by_batch": by_batch}, {"by_batch": FLAG})
     check_step_options(compile, dtype)
-    data = held_out(test, "predict")
+    data = as_test_data(test, "predict")
     given = params
 
     def predicted(model: Any, params: Params | Report | None = given) -> Any:
@@ -103,7 +103,7 @@ def predict(
         if by_batch:
             return (each for each, _ in outputs)
         with ShortTraceback():
-            return _joined(outputs)
+            return _join_rows(outputs)
 
     return predicted
 
@@ -124,7 +124,7 @@ def _outputs(run: Callable[[Batch], Tree], data: Dataset) -> Iterator[tuple[Tree
         )
 
 
-def _joined(outputs: Iterator[tuple[Tree, int | None]]) -> Tree:
+def _join_rows(outputs: Iterator[tuple[Tree, int | None]]) -> Tree:
     """Join the outputs of all batches by rows, at most a few batches ahead of the device."""
     every: list[Tree] = []
     flight: deque[Tree] = deque()

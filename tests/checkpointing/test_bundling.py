@@ -75,7 +75,7 @@ def test_a_run_that_an_error_ends_as_a_thread_writes_names_the_file_that_is_writ
             raising.set()
             raise KeyError("fails")
 
-    monkeypatch.setattr(writer, "prepared", slowly)
+    monkeypatch.setattr(writer, "prepare_save", slowly)
     with pytest.raises(KeyError):
         fit(tmp_path / "{epoch}", fp.on("after_step", fail), epochs=3, background=True, keep_last=1)
     assert fp.read_bundle(tmp_path / "bundle.json")["checkpoint"]["path"] == "1.safetensors"

@@ -85,7 +85,7 @@ def test_a_trial_that_diverges_is_never_the_best_by_accuracy():
 def test_the_table_has_a_line_per_trial_and_marks_the_best():
     found = sweep({"optimizer.learning_rate": [0.001, 0.1]}, made())
     lines = str(found).splitlines()
-    heads = ["optimizer.learning_rate", "best", "epoch_loss", "epoch", "ran", "seconds", "stopped"]
+    heads = ["optimizer.learning_rate", "best", "loss", "epoch", "ran", "seconds", "stopped"]
     assert lines[0].split() == heads
     assert [line.split()[0] for line in lines[1:]] == ["0.001", "0.1"]
     assert [line.endswith("best") for line in lines[1:]] == [False, True]
@@ -96,7 +96,7 @@ def test_plain_values_have_a_row_per_trial():
     found = sweep({"epochs": [1, 2]}, made()).to_dict()
     assert found["name"] == "sums"
     assert [(row["epochs"], row["epoch"]) for row in found["trials"]] == [(1, 0), (2, 1)]
-    assert found["trials"][0]["best epoch_loss"] > found["trials"][1]["best epoch_loss"]
+    assert found["trials"][0]["best loss"] > found["trials"][1]["best loss"]
 
 
 def test_a_trial_that_stopped_says_why():

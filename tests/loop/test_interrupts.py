@@ -210,7 +210,7 @@ def harmless():
         ("_stepping.py", {"accumulate": 2}),
         ("_validation.py", {"validate_every": 2}),
         ("_checkpointing.py", {}),
-        ("_telling.py", {}),
+        ("_dispatching.py", {}),
     ],
 )
 def test_a_signal_at_any_line_of_the_loop_ends_the_run_with_a_file_to_go_on_from(file, options, tmp_path, harmless):

@@ -227,7 +227,7 @@ def test_the_usual_monitor_needs_its_metric_and_is_the_loss_without(case):
     bare = make(metrics=[])
     assert bare.monitor == "val_loss"
     assert fit(model, bare, [pair], validation=[pair]).monitor_name == "val_loss"
-    assert fit(model, bare, [pair]).monitor_name == "epoch_loss"
+    assert fit(model, bare, [pair]).monitor_name == "loss"
 
 
 @pytest.mark.parametrize(
