@@ -42,17 +42,17 @@ class Folders:
         self._names_by_settings: dict[Path, dict[str, list[str]]] = {}
         self._names: dict[int, str] = {}
 
-    def inside(self, policy: Policy, number: int, known: str) -> Policy:
+    def inside(self, policy: Policy, number: int, trial_identity: str) -> Policy:
         """Return the policy with its files in the folder of a trial.
 
-        `number` is the number of the trial in the sweep, and `known` is its `identity`.
+        `number` is the number of the trial in the sweep, and `trial_identity` is the JSON that `identity` returns.
         """
         if number not in self._names:
             root = policy.inside("trial").folder.parent
             if root not in self._names_by_settings:
                 self._names_by_settings[root] = _existing_folders(root)
-            names = self._names_by_settings[root].get(known)
-            self._names[number] = names.pop(0) if names else _make_trial_folder(root, number, known)
+            names = self._names_by_settings[root].get(trial_identity)
+            self._names[number] = names.pop(0) if names else _make_trial_folder(root, number, trial_identity)
         return policy.inside(self._names[number])
 
 
@@ -82,7 +82,7 @@ def _existing_folders(root: Path) -> dict[str, list[str]]:
     return names
 
 
-def _make_trial_folder(root: Path, number: int, known: str) -> str:
+def _make_trial_folder(root: Path, number: int, trial_identity: str) -> str:
     """Make the first free folder, from the number of the trial on, and write the settings into it."""
     make_folder(root)
     for folder_number in count(number):
@@ -91,7 +91,7 @@ def _make_trial_folder(root: Path, number: int, known: str) -> str:
             folder.mkdir()
         except FileExistsError:
             continue
-        write_whole(folder / FILE, known.encode())
+        write_whole(folder / FILE, trial_identity.encode())
         return folder.name
     raise AssertionError
 

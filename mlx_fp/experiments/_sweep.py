@@ -128,7 +128,7 @@ def sweep(
             if not quiet:
                 print(f"trial {number}/{len(cases)}: {', '.join(f'{k}={v!r}' for k, v in case.items())}", flush=True)
             try:
-                in_folder = partial(folders.inside, number=number, known=identity(variant, case))
+                in_folder = partial(folders.inside, number=number, trial_identity=identity(variant, case))
                 report = run(quiet=quiet, **run_options)(_with_policy(variant, in_folder))
             except KeyboardInterrupt:  # raised outside the run, for example while the trial was built
                 if not trials:
