@@ -1,8 +1,8 @@
 """Functional pipelines for training models on Apple's MLX.
 
-Models, data, hooks and loops are pure functions and frozen records that compose under `toolz.pipe`; the training step
-is one compiled pure function of `(params, opt_state, batch)`. Names are loaded when they are first used, and MLX with
-the first of them that needs it.
+Models, data, hooks and loops are pure functions and frozen records, and you chain them with `pipe`. The training step
+is one compiled pure function of `(params, opt_state, batch)`. A name is loaded at its first use, and MLX is loaded with
+the first name that needs it. For example, `fp.under` does not load MLX, and `fp.fit` does.
 """
 
 from __future__ import annotations
@@ -99,14 +99,14 @@ if TYPE_CHECKING:
     from .tree._select import select as select
     from .tree._select import under as under
 
-_MODULES = {
+_MODULES = {  # public modules: name -> module
     **{name: f".{name}" for name in ("cpu", "data", "nn", "optim", "show", "testing")},
     "metrics": ".task.metrics",
     "passes": ".step.passes",
     "rng": ".compile.rng",
 }
 
-_NAMES = {
+_NAMES = {  # public functions and classes: module -> names
     ".core._pipe": ("pipe",),
     ".core._registry": ("Registry",),
     ".experiments._experiment": ("Experiment", "experiment", "override", "settings"),
@@ -149,25 +149,26 @@ _NAMES = {
     ".tree._paths": ("flat", "merge", "norm", "partition", "paths", "restore_like", "size", "swap"),
     ".tree._select": ("Select", "everything", "matching", "ndim", "nothing", "select", "under"),
 }
-_HOME = {name: home for home, names in _NAMES.items() for name in names}
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
 
 __version__ = "0.1.0"
 __all__ = sorted([*_MODULES, *_HOME])
 
 
 def _loaded(name: str) -> Any:
+    """Import the module or the object of a public name, and keep it; AttributeError with candidates for others."""
     if name in _MODULES:
         value: Any = import_module(_MODULES[name], __name__)
     elif name in _HOME:
         value = getattr(import_module(_HOME[name], __name__), name)
-    else:  # the import of a submodule asks for it here first, and needs no advice
+    else:  # Python asks here first when it imports a submodule; that needs no list of candidates
         module = find_spec(f"{__name__}.{name}")
         raise AttributeError(name if module else _unknown("name in mlx_fp", name, __all__))
     globals()[name] = value
     return value
 
 
-if not TYPE_CHECKING:  # a type checker would take any name for one of ours
+if not TYPE_CHECKING:  # with a `__getattr__` a type checker would accept any name
     __getattr__ = _loaded
 
 

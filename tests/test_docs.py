@@ -1,6 +1,8 @@
 """README, the pages of docs/ and the examples run as they are printed."""
 
 import math
+import os
+import re
 import runpy
 import subprocess
 import sys
@@ -52,6 +54,21 @@ def test_example_gives_what_it_promises(script, tmp_path, monkeypatch, capsys):
     result = runpy.run_path(str(script))["main"]()
     assert PROMISES[script.stem](result)
     assert capsys.readouterr().out.strip()
+
+
+@pytest.mark.parametrize("programs", [None, "/nowhere"], ids=["as it is", "without g++"])
+def test_the_page_of_the_readme_learns_and_prints_its_table(programs, tmp_path):
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    head = re.search(r"^epoch +loss .*$", page, re.MULTILINE)[0]
+    done = subprocess.run(
+        [sys.executable, ROOT / "tests" / "page.py", tmp_path / "curves.png"],
+        capture_output=True, text=True, timeout=300, cwd=tmp_path, env=child_env(PATH=programs or os.environ["PATH"]),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = done.stdout.partition(head)[2].strip().splitlines()
+    assert float(rows[-2].split()[head.split().index("val_accuracy")]) > 0.9
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert "](docs/curves.png)" in page
 
 
 def test_digits_reaches_097_and_writes_report_and_picture(tmp_path):
