@@ -140,10 +140,10 @@ def _save(loop: Loop, state: LoopState, world: World) -> Moments:
             path = writer.policy.of(index(loop, state))
         state = _with_checkpoint(state, str(path))
         yield Moment(state, state.moving)
-        train, recorded, kept = state.moving.train, record(loop, state, encoder=world.encoder), None
+        train, recorded, select = state.moving.train, record(loop, state, encoder=world.encoder), None
         if writer.policy.trainable_only:
-            kept, recorded = trained_only(loop, train.params, recorded)
-        writer.start(path, train.params, train.opt_state, recorded, state.held, kept)
+            select, recorded = trained_only(loop, train.params, recorded)
+        writer.start(path, train.params, train.opt_state, recorded, state.held, select)
         return (yield from _emit_written(loop, state, world, wait=not writer.policy.background))
 
 

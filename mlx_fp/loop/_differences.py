@@ -33,8 +33,12 @@ def differences(loop: Loop, checkpoint: Checkpoint) -> tuple[str, ...]:
     hooks = [
         key for key, hook in zip(keys, loop.hooks, strict=True) if key in metadata["hooks"] or hook.init is not None
     ]
-    own = {"the data": repr(loop.plan.train), "the hooks": ", ".join(hooks)}
-    here = {**environment(), **own, "the optimiser": loop.trainer.optimizer.name}
+    here = {
+        **environment(),
+        "the data": repr(loop.plan.train),
+        "the hooks": ", ".join(hooks),
+        "the optimiser": loop.trainer.optimizer.name,
+    }
     there = {
         **metadata["versions"],
         "the data": metadata["data"],
