@@ -136,8 +136,9 @@ def _save(loop: Loop, state: LoopState, world: World) -> Moments:
         return state
     with world.undisturbed():  # a second signal must not end the writing
         state = yield from _emit_written(loop, state, world, wait=True)  # the writer writes one file at a time
-        with located(epoch=state.cursor.epoch, step=state.steps, stage="checkpoint"):
-            path = writer.policy.of(index(loop, state))
+        metadata = index(loop, state)
+        with located(epoch=max(metadata["epoch"], 0), step=state.steps, stage="checkpoint"):
+            path = writer.policy.of(metadata)
         state = _with_checkpoint(state, str(path))
         yield Moment(state, state.moving)
         train, recorded, select = state.moving.train, record(loop, state, encoder=world.encoder), None
