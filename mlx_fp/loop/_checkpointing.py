@@ -39,7 +39,7 @@ _LOG = logging.getLogger("mlx_fp.loop")
 
 
 def save_after_step(loop: Loop, state: LoopState, world: World, taken: int) -> Moments:
-    """Write what is due after steps, is asked for, or must not be lost; emit what was written meanwhile."""
+    """Save a checkpoint after steps if one is due, requested, or needed for an interrupt. Emit a finished one first."""
     if (writer := world.writer) is None:
         return state
     state = yield from _emit_written(loop, state, world, wait=False)
@@ -58,7 +58,7 @@ def save_partial_epoch(loop: Loop, state: LoopState, world: World) -> Moments:
 
 
 def save_after_epoch(loop: Loop, state: LoopState, world: World, row: Row) -> Moments:
-    """Write what is due after an epoch, is asked for, or must not be lost, after all hooks."""
+    """Save a checkpoint after an epoch if one is due, requested, or needed for an interrupt."""
     if (writer := world.writer) is None:
         return state
     requests = state.moving.requests
@@ -68,11 +68,11 @@ def save_after_epoch(loop: Loop, state: LoopState, world: World, row: Row) -> Mo
 
 
 def save_final(loop: Loop, state: LoopState, world: World) -> Moments:
-    """Save the end of a run that no checkpoint records, and wait for the writer."""
+    """Save the end of a run if no checkpoint records it, and wait for the writer."""
     if (writer := world.writer) is None:
         return state
-    held = state.cursor.index or not state.steps or writer.holds(state.held)
-    if not held and not nonfinite_paths(loop, state):
+    recorded = state.cursor.index or not state.steps or writer.holds(state.held)
+    if not recorded and not nonfinite_paths(loop, state):
         state = read_all(loop, state)
         if not _replaces_best(loop, state, writer):
             state = yield from _save(loop, state, world)
@@ -81,9 +81,9 @@ def save_final(loop: Loop, state: LoopState, world: World) -> Moments:
 
 @contextmanager
 def save_on_error(loop: Loop, state: Callable[[], LoopState], world: World, stage: Callable[[], str]) -> Iterator[None]:
-    """Within, an error in data or validation leaves a checkpoint to go on from, and says in a note where it is.
+    """Within, an error in data or validation saves a checkpoint, and a note of the error names its path.
 
-    A failure of the writing is logged.
+    A failure to write it is logged.
     """
     try:
         yield
@@ -95,9 +95,9 @@ def save_on_error(loop: Loop, state: Callable[[], LoopState], world: World, stag
 
 
 def save_despite(loop: Loop, state: LoopState, world: World, error: BaseException) -> None:
-    """Save a state that an error or an interrupt would lose, and say in a note of the error where it is.
+    """Save a state that an error or an interrupt would lose. A note of the error names the path.
 
-    Nothing is written of a loss that is not finite, and of a step that is saved already.
+    Nothing is written after a loss that is not finite, or where this step is saved already.
     """
     writer = world.writer
     note_failed_save(world, error)
@@ -106,62 +106,62 @@ def save_despite(loop: Loop, state: LoopState, world: World, error: BaseExceptio
     try:
         for _ in chain(_save(loop, state, world), _emit_written(loop, state, world, wait=True)):
             pass
-    except FloatingPointError:  # a loss or a parameter is not finite, which ends the run anyway
+    except FloatingPointError:  # a loss or a parameter is not finite: the run ends anyway
         return
     except Exception as fault:
-        _LOG.warning("what was done since the last checkpoint could not be saved: %s", fault)
+        _LOG.warning("the steps since the last checkpoint could not be saved: %s", fault)
         return
     if writer.step == state.steps:
         path = writer.written[-1]
-        error.add_note(f"the run so far, {state.steps} steps, is in {path}: resume='latest' goes on from there")
+        error.add_note(f"the run so far, {state.steps} steps, is in {path}: resume='latest' continues from there")
 
 
 def note_failed_save(world: World, error: BaseException) -> None:
-    """Say in a note of an error that the checkpoint which was being written meanwhile has failed, if it has."""
+    """Add a note to an error if the checkpoint that was being written has failed."""
     fault = None if world.writer is None else world.writer.failure()
     if fault is not None:
         say_on(error, f"a checkpoint could not be written, too: {named_error(fault)}")
 
 
 def _save(loop: Loop, state: LoopState, world: World) -> Moments:
-    """Write a checkpoint of a state, in which all losses are read first."""
+    """Save a checkpoint of a state. All losses are read first."""
     writer = world.writer
     assert writer is not None
     state = read_all(loop, state.with_requests(save=False))
-    if odd := nonfinite_paths(loop, state):
-        fault = f"{', '.join(odd)} not finite after step {state.steps}: no checkpoint is made of that"
+    if paths := nonfinite_paths(loop, state):
+        message = f"{', '.join(paths)} not finite after step {state.steps}: no checkpoint is made of that"
         if loop.plan.nonfinite == "raise":
-            raise FloatingPointError(fault)
-        _LOG.warning("%s", fault)
+            raise FloatingPointError(message)
+        _LOG.warning("%s", message)
         return state
-    with world.undisturbed():  # a second signal must not cut it
-        state = yield from _emit_written(loop, state, world, wait=True)  # one is written at a time
-        known = index(loop, state)
-        with located(epoch=known["epoch"], step=state.steps, stage="checkpoint"):
-            path = writer.policy.of(known)
+    with world.undisturbed():  # a second signal must not end the writing
+        state = yield from _emit_written(loop, state, world, wait=True)  # the writer writes one file at a time
+        metadata = index(loop, state)
+        with located(epoch=max(metadata["epoch"], 0), step=state.steps, stage="checkpoint"):
+            path = writer.policy.of(metadata)
         state = _with_checkpoint(state, str(path))
         yield Moment(state, state.moving)
-        train, recorded, kept = state.moving.train, record(loop, state, encoder=world.encoder), None
+        train, recorded, select = state.moving.train, record(loop, state, encoder=world.encoder), None
         if writer.policy.trainable_only:
-            kept, recorded = trained_only(loop, train.params, recorded)
-        writer.start(path, train.params, train.opt_state, recorded, state.held, kept)
+            select, recorded = trained_only(loop, train.params, recorded)
+        writer.start(path, train.params, train.opt_state, recorded, state.held, select)
         return (yield from _emit_written(loop, state, world, wait=not writer.policy.background))
 
 
 def _replaces_best(loop: Loop, state: LoopState, writer: Writer) -> bool:
-    """Tell whether a checkpoint of a state would take the place of the best one, of an earlier step."""
+    """Tell whether a checkpoint of a state would overwrite the best one, which is of an earlier step."""
     best_step = state.best.best_step
     best = best_checkpoint(state.evaluations, best_step)
     return best is not None and state.steps != best_step and best == str(writer.policy.of(index(loop, state)))
 
 
 def _improved(state: LoopState) -> bool:
-    """Tell whether an evaluation of this very step is the best so far."""
+    """Tell whether an evaluation of this step is the best so far."""
     return state.evaluation is not None and state.evaluation.improved
 
 
 def _with_checkpoint(state: LoopState, path: str) -> LoopState:
-    """Return the state with the path in the rows of this step, and no longer in another's that had the same path."""
+    """Return the state with the path in the rows of this step, and in no earlier row whose file was overwritten."""
     state = without_files(state, {path})
     rows = _with_last_path(state.rows, path) if not state.cursor.index else state.rows
     judged = state.evaluation is not None
@@ -176,25 +176,25 @@ def _with_last_path(rows: tuple[R, ...], path: str) -> tuple[R, ...]:
 
 
 def without_files(state: LoopState, gone: Set[str]) -> LoopState:
-    """Return the state in which no row names one of these files."""
+    """Return the state with no row that names one of these files."""
     if not gone:
         return state
 
-    def named(rows: tuple[R, ...]) -> tuple[R, ...]:
-        if gone.isdisjoint(map(_CHECKPOINT, rows)):  # the usual case, for many rows
+    def without(rows: tuple[R, ...]) -> tuple[R, ...]:
+        if gone.isdisjoint(map(_CHECKPOINT, rows)):  # the usual case: no copy of many rows
             return rows
         return tuple(replace(row, checkpoint=None) if row.checkpoint in gone else row for row in rows)
 
-    return replace(state, rows=named(state.rows), evaluations=named(state.evaluations))
+    return replace(state, rows=without(state.rows), evaluations=without(state.evaluations))
 
 
 def _emit_written(loop: Loop, state: LoopState, world: World, wait: bool) -> Moments:
-    """Tell of the checkpoint that is being written, if it is on disk; its failure is raised here."""
+    """Dispatch `after_checkpoint` for the checkpoint that is being written, if it is on disk. Raise its failure."""
     assert world.writer is not None
-    done = world.writer.poll(wait=wait)
-    if done is None:
+    finished = world.writer.poll(wait=wait)
+    if finished is None:
         return state
-    path, metadata, deleted = done
+    path, metadata, deleted = finished
     state = without_files(state, set(deleted) - {str(path)})
     fields = {name: metadata[name] for name in ("epoch", "step", "monitor_value", "improved")}
     with located(epoch=fields["epoch"], step=fields["step"], stage="after_checkpoint"):

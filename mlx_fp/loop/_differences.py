@@ -1,10 +1,9 @@
-"""How the run that goes on differs from the one that wrote the file."""
+"""The differences between a resumed run and the run that wrote the checkpoint."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any
 
 from ..core._errors import CheckpointError
 from ..core._mlx import mx
@@ -20,7 +19,7 @@ _LOG = logging.getLogger("mlx_fp.loop")
 
 
 def check_monitor(loop: Loop, checkpoint: Checkpoint) -> None:
-    """Raise CheckpointError where the file is of a run that watches another figure."""
+    """Raise CheckpointError where the file is of a run with another monitor."""
     here = figure_name(loop.monitor.name), loop.monitor.mode
     there = figure_name(checkpoint.metadata["monitor_name"]), checkpoint.metadata["monitor_mode"]
     if here != there:
@@ -28,43 +27,51 @@ def check_monitor(loop: Loop, checkpoint: Checkpoint) -> None:
 
 
 def differences(loop: Loop, checkpoint: Checkpoint) -> tuple[str, ...]:
-    """Say where the code is not what it was, so that the run goes on, but not to the same bits."""
-    was, keys = checkpoint.metadata, hook_keys(loop.hooks)
-    # one without memory that is new may only look on, and has nothing to go on from
-    hooks = [key for key, hook in zip(keys, loop.hooks, strict=True) if key in was["hooks"] or hook.init is not None]
-    own = {"the data": repr(loop.plan.train), "the hooks": ", ".join(hooks)}
-    here = {**environment(), **own, "the optimiser": loop.trainer.optimizer.name}
-    there = {
-        **was["versions"],
-        "the data": was["data"],
-        "the hooks": ", ".join(was["hooks"]),
-        "the optimiser": was["optimizer"],
+    """List the differences of the code from the file. With any, the run continues, but not to the same bits."""
+    metadata, keys = checkpoint.metadata, hook_keys(loop.hooks)
+    # a new hook without a memory has no state that the file could lack, and perhaps only reads events
+    hooks = [
+        key for key, hook in zip(keys, loop.hooks, strict=True) if key in metadata["hooks"] or hook.init is not None
+    ]
+    here = {
+        **environment(),
+        "the data": repr(loop.plan.train),
+        "the hooks": ", ".join(hooks),
+        "the optimiser": loop.trainer.optimizer.name,
     }
-    both = {name: (there[name], now) for name, now in here.items() if name in there}  # older files say less
-    other = [f"{name} was {before}, is {now}" for name, (before, now) in both.items() if before != now]
-    return (*other, *_other_rates(loop.rates, was["rates"]))
+    there = {
+        **metadata["versions"],
+        "the data": metadata["data"],
+        "the hooks": ", ".join(metadata["hooks"]),
+        "the optimiser": metadata["optimizer"],
+    }
+    both = {
+        name: (there[name], now) for name, now in here.items() if name in there
+    }  # files of older versions have fewer names
+    changes = [f"{name} was {before}, is {now}" for name, (before, now) in both.items() if before != now]
+    return (*changes, *_changed_rates(loop.rates, metadata["rates"]))
 
 
 def warn_of_options(loop: Loop, checkpoint: Checkpoint) -> None:
-    """Warn of options of this run that have no effect, because the file holds."""
-    was, plan, told = checkpoint.metadata, loop.plan, list[str]()
+    """Warn of options of this run without effect, because the values of the file take precedence."""
+    metadata, plan, messages = checkpoint.metadata, loop.plan, list[str]()
     if plan.params is not None and not checkpoint.left_out:
-        told.append("params= is given, and the parameters of the file hold")
-    if (seed := plain_seed(plan.seed)) != was.get("seed", seed):
-        told.append(f"the seed was {was['seed']}, is {seed}, and the random stream of the file holds")
-    if plan.keep_losses and not was.get("keep_losses", True):
-        told.append("the losses of its steps were not kept, and report.losses begins here")
-    if told:
-        _LOG.warning("the run goes on from %s: %s", checkpoint.path or "a checkpoint", "; ".join(told))
+        messages.append("params= is given, and the parameters of the file hold")
+    if (seed := plain_seed(plan.seed)) != metadata.get("seed", seed):
+        messages.append(f"the seed was {metadata['seed']}, is {seed}, and the random stream of the file holds")
+    if plan.keep_losses and not metadata.get("keep_losses", True):
+        messages.append("the losses of its steps were not kept, and report.losses begins here")
+    if messages:
+        _LOG.warning("the run goes on from %s: %s", checkpoint.path or "a checkpoint", "; ".join(messages))
 
 
-def plain_seed(seed: Any) -> Any:
-    """Return a seed, or the numbers of a key, as JSON has them."""
+def plain_seed(seed: object) -> object:
+    """Return a seed, or the numbers of a key, as plain values."""
     return seed.tolist() if isinstance(seed, mx.array) else seed
 
 
-def _other_rates(here: Mapping[str, float], there: Mapping[str, float]) -> list[str]:
-    """Tell of learning rates that the code starts with and the file did not: those of the file hold."""
+def _changed_rates(here: Mapping[str, float], there: Mapping[str, float]) -> list[str]:
+    """List the initial learning rates that differ from the file. The present rates of the file take precedence."""
     return [
         f"{path} started at {there[path]:g}, the code says {rate:g}, and the rate in the file holds"
         for path, rate in here.items()

@@ -1,4 +1,4 @@
-"""The one driver of a run: it follows the fold, keeps its last state, and hands on the events that are wanted."""
+"""The one driver of a run: it runs the fold, keeps its last state, and yields the requested events."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ __all__ = ["drive"]
 
 
 def drive(loop: Loop, state: LoopState, world: World) -> Generator[Event, None, LoopState]:
-    """Follow a run from a state; yield the events that are wanted, and return the state at the end.
+    """Run from a state to the end. Yield the requested events, and return the last state.
 
-    `after_fit` comes last. When an error, an interrupt or the closing of the stream ends the run, its hooks still run,
-    and then the exception goes on.
+    `after_fit` is the last event. Its hooks also run when an error, an interrupt or the closing of the stream ends the
+    run. The exception is raised after them.
     """
     with device_backend().tuned(loop.step.parameter_bytes, loop.plan.streams):
         moments, last = run(loop, state, world), Moment(state, state.moving)
-        del state  # a frame that holds a state keeps its parameters
+        del state  # otherwise this frame keeps the first parameters alive
         try:
             while True:
                 try:
@@ -40,7 +40,7 @@ def drive(loop: Loop, state: LoopState, world: World) -> Generator[Event, None, 
                     yield last.event
                     last = last._replace(event=None)
         except BaseException as error:
-            with suppress(BaseException):  # this error, with a note of where it came from
+            with suppress(BaseException):  # the same error, with a note of its place
                 moments.throw(error)
             _end_by(loop, last.state, world, error)
             raise
@@ -48,35 +48,35 @@ def drive(loop: Loop, state: LoopState, world: World) -> Generator[Event, None, 
 
 
 def _end_by(loop: Loop, state: LoopState, world: World, error: BaseException) -> None:
-    """End a run by an error: save what it would lose, and tell of the end. The error is for the caller to raise.
+    """End a run after an error: save the state if needed, and dispatch `after_fit`. The caller raises the error.
 
-    SystemExit where a signal has ended the reader of an output, too.
+    Raise SystemExit where a signal has ended the reader of the output too.
     """
     if isinstance(error, RuntimeError) and isinstance(error.__cause__, StopIteration):
-        for text in getattr(error.__cause__, "__notes__", ()):  # a generator raises one error for the other
+        for text in getattr(error.__cause__, "__notes__", ()):  # a generator replaces StopIteration by RuntimeError
             error.add_note(text)
     note_failed_save(world, error)
-    signal, lost = world.asked(), _lost_stream(error)
-    if signal is not None or lost:
+    signal, output_closed = world.asked(), _is_closed_output(error)
+    if signal is not None or output_closed:
         save_despite(loop, state, world, error)
     closed = isinstance(error, GeneratorExit)
     reason = "the stream was closed" if closed else named_error(error)
     with noted_on(error, "after_fit failed, too"):
         for _ in _after_fit(loop, state.with_requests(stop=Stop(reason)), world):
             pass
-    if lost and signal is not None:
+    if output_closed and signal is not None:
         raise SystemExit(128 + Signals[signal]) from error
 
 
-def _lost_stream(error: BaseException) -> bool:
-    """Tell whether an error says that nobody reads an output any more: a closed pipe, or a closed file."""
+def _is_closed_output(error: BaseException) -> bool:
+    """Tell whether the cause of an error is an output without a reader: a closed pipe, or a closed file."""
     return isinstance(error, BrokenPipeError) or (isinstance(error, ValueError) and "closed file" in str(error))
 
 
 def _after_fit(loop: Loop, state: LoopState, world: World) -> Generator[Event, None, LoopState]:
-    """Write the run bundle, if there is to be one, and tell of the end; return the state that hooks make of it.
+    """Write the run bundle if one is requested, and dispatch `after_fit`. Return the state after its hooks.
 
-    Hooks hear of the end whether the bundle could be written or not.
+    The hooks run whether the bundle could be written or not.
     """
     report = report_of(loop, state, world)
     try:
@@ -94,6 +94,6 @@ def _dispatch_end(loop: Loop, state: LoopState, world: World, report: Report) ->
         try:
             moment = next(moments)
         except StopIteration as done:
-            return done.value  # type: ignore[no-any-return]
+            return done.value  # type: ignore[no-any-return]  # the value of StopIteration is not typed
         if moment.event is not None:
             yield moment.event

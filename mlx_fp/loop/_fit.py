@@ -1,4 +1,4 @@
-"""The loop: a run as a lazy stream of events, `fit`, which consumes it, and `evaluate`."""
+"""`events`, a run as a lazy stream of events; `fit`, which reads such a stream to its end; and `evaluate`."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ R = TypeVar("R")
 
 
 @documented
-def fit(train: Any, *, quiet: bool = False, **options: Unpack[Options]) -> Callable[[Trainer], Report]:
-    """Train for a number of epochs, or of steps, and return a report.
+def fit(train: object, *, quiet: bool = False, **options: Unpack[Options]) -> Callable[[Trainer], Report]:
+    """Train for a number of epochs or steps, and return a report.
 
-    Progress shows as a bar on a terminal, and as lines elsewhere. Ctrl-C and SIGTERM end the run after the current
-    step, with a report. A second signal ends it at once. An exception keeps its class; its notes say where it was
-    raised.
+    Progress is shown as a bar on a terminal, and as lines elsewhere. Epochs count from 0. Ctrl-C and SIGTERM end the
+    run after the present step, with a report. A second signal ends it at once. An exception keeps its class. Its notes
+    name the place: split, epoch, batch and stage.
 
     Args:
-        train: Training data: a Dataset, a sequence of batches, or `splits`, which may hold validation data too.
-        quiet: Whether to show no progress.
+        train: Training data: a Dataset, a sequence of batches, or `splits`, which may have validation data too.
+        quiet: Whether to hide progress.
 
     Returns:
         A function from a trainer to a report.
@@ -68,12 +68,12 @@ def fit(train: Any, *, quiet: bool = False, **options: Unpack[Options]) -> Calla
 
     def run(target: Trainer) -> Report:
         shown = progress(quiet=quiet)
-        asked = plan(data, shown.events, merge_options(checked_trainer(target, "fit").options, options))
-        begun, short = start_run(target, asked), ShortTraceback()
-        with short, begun as (loop, state, writer), graceful_stop() as signals, shown(loop.plan, state) as show:
+        planned = plan(data, shown.events, merge_options(checked_trainer(target, "fit").options, options))
+        started, short = start_run(target, planned), ShortTraceback()
+        with short, started as (loop, state, writer), graceful_stop() as signals, shown(loop.plan, state) as show:
             world = World(writer, signals.asked, signals.undisturbed)
             stream = drive(loop, state, world)
-            del state  # a frame that holds a state keeps its parameters
+            del state  # otherwise this frame keeps the first parameters alive
             state = _follow(stream, show)  # MLX_FP_TRACEBACK=full shows the frames of the library
         return report_of(loop, state, world)
 
@@ -82,16 +82,23 @@ def fit(train: Any, *, quiet: bool = False, **options: Unpack[Options]) -> Calla
 
 @documented
 def events(
-    train: Any, *, only: Iterable[str] = tuple(EVENTS), **options: Unpack[Options]
+    train: object, *, only: Iterable[str] = tuple(EVENTS), **options: Unpack[Options]
 ) -> Callable[[Trainer], Generator[Event, None, None]]:
-    """Train as `fit` does, as a stream of events; closing the stream ends the run.
+    """Train as `fit` does, as a lazy stream of events.
+
+    Nothing runs before the next event is requested. Closing the stream ends the run. Signals are unchanged.
 
     Args:
         train: Training data, as for `fit`.
-        only: Names of the events to yield, each after the hooks have seen it. No event is made that nobody listens to.
+        only: Names of the events to yield, for example `("after_step",)`. Hooks see an event before it is yielded. An
+            event without listeners is not made. Default: all events.
 
     Returns:
         A function from a trainer to the stream.
+
+    Raises:
+        TypeError: For an unknown option or a value of a wrong type, with candidates.
+        ValueError: For an unknown event, or a value out of range.
 
     >>> from mlx_fp import nn
     >>> from mlx_fp.loop._trainer import trainer
@@ -113,12 +120,27 @@ def events(
 
 
 def evaluate(
-    test: Any, *, params: Params | Report, compile: bool | Mapping[str, Any] = True, dtype: Any = None, streams: int = 1
+    test: object,
+    *,
+    params: Params | Report,
+    compile: bool | Mapping[str, Any] = True,
+    dtype: Any = None,
+    streams: int = 1,
 ) -> Callable[[Trainer], dict[str, float]]:
-    """Return the mean loss and the metrics of parameters on data, in evaluation mode: `{"loss": …, "accuracy": …}`.
+    """Return the mean loss and the metrics of parameters on data, in evaluation mode.
 
-    Of `splits` it reads the test split, and of a report its parameters. `compile`, `dtype` and `streams` are those of
-    `eval_step`.
+    Args:
+        test: A Dataset or a sequence of batches. Of `splits` the test split is read.
+        params: The parameters, or a report, whose last parameters are taken.
+        compile: Whether to compile the step, or a dict of options of `mx.compile`.
+        dtype: Dtype in which the model computes, for example `mx.bfloat16`. None: that of the parameters.
+        streams: Parts of a batch that are computed side by side.
+
+    Returns:
+        A function from a trainer to a dict of figures, for example `{"loss": 0.1, "accuracy": 0.9}`.
+
+    Raises:
+        ValueError: There is no batch, the splits have no test split, or the parameters are not those of the model.
 
     >>> from mlx_fp import nn
     >>> from mlx_fp.loop._trainer import trainer
@@ -128,11 +150,11 @@ def evaluate(
     {'loss': 3.0}
     """
     data = as_test_data(test, "evaluate")
-    given = params_of(params)
+    weights = params_of(params)
 
     def evaluated_on(target: Trainer) -> dict[str, float]:
         task = checked_trainer(target, "evaluate").task
-        check_given(target.model, given)
+        check_given(target.model, weights)
         step = eval_step(target.model, task.loss, metrics=task.metrics, compile=compile, dtype=dtype, streams=streams)
         tuned = device_backend().tuned(0, streams)
         batches = 0
@@ -142,14 +164,14 @@ def evaluate(
             batches = part.number + 1
 
         with ShortTraceback(), tuned, located(split="test", batch=lambda: batches):
-            means = _follow(evaluate_batches(step, given, collated_for(data, task), kind="test"), count)
+            means = _follow(evaluate_batches(step, weights, collated_for(data, task), kind="test"), count)
         return {"loss": means.figures["loss"], **means.named()}
 
     return evaluated_on
 
 
 def _follow(parts: Generator[T, None, R], each: Callable[[T], None]) -> R:
-    """Run a generator to its end, hand each of its values to `each`, and return its result.
+    """Run a generator to its end, call `each` with each of its values, and return its result.
 
     An error of `each` is raised in the generator.
     """
@@ -157,9 +179,9 @@ def _follow(parts: Generator[T, None, R], each: Callable[[T], None]) -> R:
         try:
             part = next(parts)
         except StopIteration as done:
-            return done.value  # type: ignore[no-any-return]
+            return done.value  # type: ignore[no-any-return]  # the value of StopIteration is not typed
         try:
             each(part)
         except BaseException as error:
             parts.throw(error)
-        del part  # an event holds the parameters of its moment
+        del part  # otherwise this frame keeps the parameters of the event alive

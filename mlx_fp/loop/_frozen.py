@@ -1,4 +1,4 @@
-"""Weights that do not train: files may leave them out, and a run that goes on brings the same ones itself."""
+"""Frozen weights: files may leave them out, and a resumed run supplies the same weights itself."""
 
 from __future__ import annotations
 
@@ -21,53 +21,54 @@ _ODD, _OTHER_ODD = 2_654_435_761, 2_246_822_519
 
 
 def trained_only(loop: Loop, params: Params, recorded: Mapping[str, Any]) -> tuple[Select, dict[str, Any]]:
-    """Return the parameters and buffers to keep, and a record that knows the others by their bits."""
+    """Return a Select of the arrays to keep, and a record with a fingerprint of each of the others."""
     frozen = _frozen(loop, params)
-    kept = Select(lambda path, leaf: path not in frozen, "all but frozen weights")
-    marks = {path: _fingerprint(leaf) for path, leaf in frozen.items()}
+    trained = Select(lambda path, leaf: path not in frozen, "all but frozen weights")
+    fingerprints = {path: _fingerprint(leaf) for path, leaf in frozen.items()}
     best = recorded["best_params"]
-    told = {
-        "frozen": {path: mark.item() for path, mark in marks.items()},
-        "best_params": None if best is None else partition(kept)(best)[0],
+    changes = {
+        "frozen": {path: fingerprint.item() for path, fingerprint in fingerprints.items()},
+        "best_params": None if best is None else partition(trained)(best)[0],
     }
-    return kept, {**recorded, **told}
+    return trained, {**recorded, **changes}
 
 
-def fill_frozen(checkpoint: Checkpoint, own: Params) -> tuple[Tree, Params | None]:
-    """Return the parameters of a checkpoint, and the best ones, with weights of one's own where it leaves some out.
+def fill_frozen(checkpoint: Checkpoint, present: Params) -> tuple[Tree, Params | None]:
+    """Return the parameters of a checkpoint, and the best ones, with the present weights where it leaves some out.
 
-    Those are by path then.
-
-    CheckpointError, with the paths, where there are none or where they have other bits.
+    With weights left out, both are dicts by path. Raise CheckpointError, with the paths, where a present weight is
+    missing or has other bits.
     """
     best = checkpoint.metadata["best_params"]
     if not checkpoint.left_out:
         return checkpoint.params, best
-    mine, told = flat(own), checkpoint.metadata.get("frozen")
-    marks = told if isinstance(told, Mapping) else {}
-    other = [
-        path for path in checkpoint.left_out if path not in mine or _fingerprint(mine[path]).item() != marks.get(path)
+    weights, recorded = flat(present), checkpoint.metadata.get("frozen")
+    fingerprints = recorded if isinstance(recorded, Mapping) else {}
+    differing = [
+        path
+        for path in checkpoint.left_out
+        if path not in weights or _fingerprint(weights[path]).item() != fingerprints.get(path)
     ]
-    if other:
-        more = f" and {len(other) - 8} more" if len(other) > 8 else ""
+    if differing:
+        more = f" and {len(differing) - 8} more" if len(differing) > 8 else ""
         raise CheckpointError(
             f"{checkpoint.path} leaves frozen weights out, and this run has none or others at "
-            f"{', '.join(other[:8])}{more}: give the weights that the first run began with as params="
+            f"{', '.join(differing[:8])}{more}: give the weights that the first run began with as params="
         )
-    outer = {path: mine[path] for path in checkpoint.left_out}
-    return {**flat(checkpoint.params), **outer}, None if best is None else {**flat(best), **outer}
+    missing = {path: weights[path] for path in checkpoint.left_out}
+    return {**flat(checkpoint.params), **missing}, None if best is None else {**flat(best), **missing}
 
 
 def _frozen(loop: Loop, params: Params) -> dict[str, Array]:
-    """Return the weights that do not train, by path; buffers do not train either, and change."""
+    """Return the frozen weights by path. Buffers are not among them: they do not train, but they change."""
     trained, weight = flat(loop.step.trainable(params)), loop.trainer.model.trainable.leaves(params)
     return {path: leaf for path, leaf in flat(params).items() if path not in trained and weight(path, leaf)}
 
 
 def _fingerprint(leaf: Array) -> Array:
-    """Return a number that tells the bits of an array from others: a sum of its words, each mixed with its place.
+    """Return a number that depends on all bits of an array: the sum of its words, each mixed with its position.
 
-    Mixing is one to one, so that one other word always makes another sum.
+    The mixing is one to one, so that a change of a single word always changes the sum.
 
     >>> _fingerprint(mx.array([1, 2])).item() == _fingerprint(mx.array([2, 1])).item()
     False

@@ -1,4 +1,4 @@
-"""The plan of a run: the options of `fit` and `events`, checked when they are given."""
+"""The plan of a run: the checked options of `fit` and `events`."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from ._totals import Reducer, checked_reducer
 
 __all__ = ["SYNC", "Plan", "checked_options", "collated_for", "merge_options", "plan"]
 
-SYNC: dict[str, Callable[..., Any]] = {"async": mx.async_eval, "step": mx.eval}
-"""What is done with the results of a step, by the name of a `sync`; nothing for the other names."""
+SYNC: Mapping[str, Callable[..., None]] = {"async": mx.async_eval, "step": mx.eval}
+"""The functions that are called with the results of a step, by the value of `sync`. Other values have none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A run's options, checked."""
+    """The checked options of a run."""
 
     train: Dataset
     yielded: frozenset[str]
-    """The events that the stream yields."""
+    """The names of the events that the stream yields."""
     validation: Mapping[str, Dataset]
-    """The validation sets by name; a single one has the name ""."""
+    """The validation sets by name. A single one has the name ""."""
     epochs: int | None
     steps: int | None
     validate_every: int | None
@@ -59,21 +59,21 @@ class Plan:
     resume: Any
 
     def is_over(self, epoch: int, step: int) -> bool:
-        """Tell whether a run that begins this epoch after so many steps has done all that it was asked for."""
+        """Tell whether a run is complete, at the start of an epoch and after a number of steps."""
         return step >= self.steps if self.steps is not None else epoch >= (self.epochs or 0)
 
     def steps_left(self, step: int) -> int | None:
-        """Return how many steps are left after so many; None where the number of epochs says how long the run is."""
+        """Return the number of remaining steps after `step` steps; None where the run has a number of epochs."""
         return None if self.steps is None else max(self.steps - step, 0)
 
     def collated_for(self, task: Task) -> Plan:
-        """Return the plan with batches shaped as the task wants them."""
+        """Return the plan with batches that the collate of the task has changed."""
         sets = {name: collated_for(data, task) for name, data in self.validation.items()}
         return replace(self, train=collated_for(self.train, task), validation=FrozenDict(sets))
 
 
-def plan(train: Any, only: Iterable[str], options: Mapping[str, Any]) -> Plan:
-    """Return the plan of a run. TypeError or ValueError, with candidates, for options that are wrong.
+def plan(train: object, only: Iterable[str], options: Mapping[str, object]) -> Plan:
+    """Return the plan of a run. Raise TypeError or ValueError, with candidates, for wrong options.
 
     >>> plan([1, 2], (), {"sync": "asynch"})
     Traceback (most recent call last):
@@ -82,46 +82,48 @@ def plan(train: Any, only: Iterable[str], options: Mapping[str, Any]) -> Plan:
     if isinstance(only, str):
         raise TypeError(f"only is a collection of names of events; for one of them give only=({only!r},)")
     yielded = frozenset(event_name(name) for name in only)
-    given = checked_options(options)
+    checked = checked_options(options)
     if isinstance(train, Splits):
-        train, given = train.train, {"validation": _validation_sets(train.validation), **given}
-    if given.get("validate_every") is not None and not given.get("validation"):
+        splits, train = train, train.train
+        checked = {"validation": _validation_sets(splits.validation), **checked}
+    if checked.get("validate_every") is not None and not checked.get("validation"):
         raise ValueError("validate_every says when to validate, and there is no validation data: validation=…")
-    if given.get("steps") is None:
-        given["epochs"] = 1 if given.get("epochs") is None else given["epochs"]
+    if checked.get("steps") is None:
+        checked["epochs"] = 1 if checked.get("epochs") is None else checked["epochs"]
     defaults = {name: option.default for name, option in OPTIONS.items()}
-    return Plan(as_dataset(train), yielded, **{**defaults, "validation": FrozenDict(), **given})
+    values: dict[str, Any] = {**defaults, "validation": FrozenDict(), **checked}
+    return Plan(as_dataset(train), yielded, **values)
 
 
-def checked_options(options: Mapping[str, Any], *, beside: Iterable[str] = ()) -> dict[str, Any]:
-    """Return options of a run, validation data as sets by name; an error for those that are wrong, with candidates.
+def checked_options(options: Mapping[str, object], *, beside: Iterable[str] = ()) -> dict[str, Any]:
+    """Return options of a run with validation data as sets by name. Raise an error with candidates for wrong ones.
 
-    `beside` names the other options of the caller, which are candidates too.
+    `beside` are the names of the caller's other options, which are candidates too.
     """
     for name in options:
         if name not in OPTIONS:
             raise TypeError(unknown("option", name, [*OPTIONS, *beside]))
-    given = dict(options)
-    check_options("a run", given, {name: option.rule for name, option in OPTIONS.items() if option.rule})
-    for name, value in given.items():
+    checked: dict[str, Any] = dict(options)
+    check_options("a run", checked, {name: option.rule for name, option in OPTIONS.items() if option.rule})
+    for name, value in checked.items():
         if (choices := OPTIONS[name].choices) and value not in choices:
             raise ValueError(unknown(name, str(value), choices))
-    _check_together(given)
+    _check_exclusive(checked)
     for name in ("reduce", "validation_reduce"):
-        checked_reducer(given.get(name, "mean"), name)
-    check_step_options(given.get("compile", True), given.get("dtype"))
-    rng.check_seed(given.get("seed", 0))
-    check_source(given.get("resume"))
-    if given.get("params") is not None:
-        given["params"] = params_of(given["params"])
-        check_tree(given["params"])
-    if "validation" in given:
-        given["validation"] = _validation_sets(given["validation"])
-    return given
+        checked_reducer(checked.get(name, "mean"), name)
+    check_step_options(checked.get("compile", True), checked.get("dtype"))
+    rng.check_seed(checked.get("seed", 0))
+    check_source(checked.get("resume"))
+    if checked.get("params") is not None:
+        checked["params"] = params_of(checked["params"])
+        check_tree(checked["params"])
+    if "validation" in checked:
+        checked["validation"] = _validation_sets(checked["validation"])
+    return checked
 
 
 def merge_options(options: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options of a run with later ones before them; a later length takes the place of any other.
+    """Return options of a run, of which later ones take precedence. A later length replaces any earlier one.
 
     >>> merge_options({"epochs": 3, "seed": 1}, {"steps": 100})
     {'seed': 1, 'steps': 100}
@@ -130,36 +132,36 @@ def merge_options(options: Mapping[str, Any], later: Mapping[str, Any]) -> dict[
     return {name: value for name, value in options.items() if name not in length} | dict(later)
 
 
-def _check_together(given: Mapping[str, Any]) -> None:
+def _check_exclusive(options: Mapping[str, Any]) -> None:
     """Raise ValueError for options that exclude each other."""
-    if given.get("epochs") is not None and given.get("steps") is not None:
-        raise ValueError(f"a run is as long as epochs={given['epochs']} or steps={given['steps']} says: give one")
-    if given.get("accumulate", 1) > 1 and given.get("steps_per_call", 1) > 1:
+    if options.get("epochs") is not None and options.get("steps") is not None:
+        raise ValueError(f"a run is as long as epochs={options['epochs']} or steps={options['steps']} says: give one")
+    if options.get("accumulate", 1) > 1 and options.get("steps_per_call", 1) > 1:
         raise ValueError(
             "accumulate takes several batches in a step, and steps_per_call several steps in a call: give one of them"
         )
 
 
-def _validation_sets(given: Any) -> Mapping[str, Dataset]:
-    """Return validation sets by name; a single one has the name "". ValueError for a name that is no identifier.
+def _validation_sets(validation: object) -> Mapping[str, Dataset]:
+    """Return validation sets by name. A single one has the name "". Raise ValueError for a name that is no identifier.
 
     >>> list(_validation_sets([1, 2])), list(_validation_sets({"easy": [1], "hard": [2]}))
     ([''], ['easy', 'hard'])
     """
-    if given is None:
+    if validation is None:
         return FrozenDict()
-    if not isinstance(given, Mapping):
-        return FrozenDict({"": as_dataset(given)})
-    if not given:
+    if not isinstance(validation, Mapping):
+        return FrozenDict({"": as_dataset(validation)})
+    if not validation:
         raise ValueError("validation={} names no sets: give one or more, or None")
-    for name in given:
+    for name in validation:
         if not (isinstance(name, str) and name.isidentifier()):
             raise ValueError(f"validation sets have names that can be part of others, such as 'hard'; got {name!r}")
-    return FrozenDict({name: as_dataset(data) for name, data in given.items()})
+    return FrozenDict({name: as_dataset(data) for name, data in validation.items()})
 
 
 def collated_for(data: Dataset, task: Task) -> Dataset:
-    """Return data with batches as a task wants them.
+    """Return data with batches that the collate of a task has changed.
 
     >>> from mlx_fp.task._task import classification
     >>> list(collated_for(as_dataset([{"input": 1, "label": 2}]), classification()))

@@ -1,4 +1,4 @@
-"""The outputs of a model on data: joined in the order of the rows, or batch by batch."""
+"""`predict`: the outputs of a model on data, joined in the order of the rows, or batch by batch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..core.backend import device_backend
 from ..data import Cursor, Dataset
 from ..data._collate import fills
 from ..data._cursor import EpochRead
-from ..nn._layer import check_given, checked
+from ..nn._layer import Layer, check_given, checked
 from ..step._checks import check_options as check_step_options
 from ..step._forward import forward
 from ..step._rows import row_count
@@ -34,7 +34,7 @@ _EACH = "predict(test, by_batch=True) gives the outputs of each batch as they ar
 
 @overload
 def predict(
-    test: Any,
+    test: object,
     *,
     params: Params | Report | None = None,
     by_batch: Literal[False] = False,
@@ -43,7 +43,7 @@ def predict(
 ) -> Callable[..., Tree]: ...
 @overload
 def predict(
-    test: Any,
+    test: object,
     *,
     params: Params | Report | None = None,
     by_batch: Literal[True],
@@ -51,7 +51,7 @@ def predict(
     dtype: Any = None,
 ) -> Callable[..., Iterator[Tree]]: ...
 def predict(
-    test: Any,
+    test: object,
     *,
     params: Params | Report | None = None,
     by_batch: bool = False,
@@ -60,23 +60,27 @@ def predict(
 ) -> Callable[..., Any]:
     """Return the outputs of a model on data, in evaluation mode: `predict(test)(model, params)`.
 
-    In a pipe the parameters come first: `pipe(model, predict(test, params=report))`. A row of the result is
-    that of the same row of the data; a model that returns a dict, tuple or list of arrays gives one of whole arrays.
+    In a pipe the parameters are an option: `pipe(model, predict(test, params=report))`. Row i of the result belongs to
+    row i of the data. A model that returns a dict, tuple or list of arrays gives the same container of joined arrays.
 
-    The model takes a batch that is an array; the first column of a pair; of a dict the column `x`, or a name that
-    stands for it, see `data.bind`. Where no column stands for `x`, it takes all but `y` and `mask` by name.
+    The input of the model is a batch that is an array, the first column of a pair, or the column `x` of a dict, or a
+    column whose name stands for `x`, see `data.bind`. Without such a column the model takes all columns but `y` and
+    `mask` by name.
 
     Args:
-        test: a Dataset or a sequence of batches; of `splits` the test split. It is read once, batch after batch.
-        params: the parameters, or a report with them, where the model is all that comes later.
-        by_batch: return an iterator over the outputs of each batch; nothing is kept.
-        compile: as for `eval_step`.
-        dtype: as for `eval_step`.
+        test: A Dataset or a sequence of batches. Of `splits` the test split is read. It is read once.
+        params: The parameters, or a report, whose last parameters are taken. None: they are given after the model.
+        by_batch: Whether to return an iterator over the outputs of each batch, of which nothing is kept.
+        compile: Whether to compile the model, or a dict of options of `mx.compile`.
+        dtype: Dtype in which the model computes, for example `mx.bfloat16`. None: that of the parameters.
+
+    Returns:
+        A function from a model, and parameters, to the outputs, `(n, …)` for n rows.
 
     Raises:
-        TypeError: a trainer in place of the model, or no parameters.
-        ValueError: rows in place of batches, no batch, parameters that are not the model's, or outputs that are not
-            one for each row.
+        TypeError: A trainer is given in place of the model, or no parameters are given.
+        ValueError: Rows are given in place of batches, there is no batch, the parameters are not those of the model, or
+            the outputs are not one for each row.
 
     >>> from mlx_fp import data, nn
     >>> test = pipe(data.arrays(x=mx.arange(5.0)[:, None], y=mx.zeros((5,))), data.batch(2))
@@ -89,17 +93,17 @@ def predict(
     check_options("predict", {"by_batch": by_batch}, {"by_batch": FLAG})
     check_step_options(compile, dtype)
     data = as_test_data(test, "predict")
-    given = params
+    params_option = params
 
-    def predicted(model: Any, params: Params | Report | None = given) -> Any:
+    def predicted(model: Layer, params: Params | Report | None = params_option) -> Tree | Iterator[Tree]:
         target = checked(model, "predict")
         if params is None:
             raise TypeError("predict takes parameters, too: predict(test)(model, report.params)")
-        own = params_of(params)
-        check_given(target, own)
+        weights = params_of(params)
+        check_given(target, weights)
         _check_batched(data)
         run = forward(target, compile=compile, dtype=dtype)
-        outputs = _outputs(lambda batch: run(own, *_inputs(batch)), data)
+        outputs = _outputs(lambda batch: run(weights, *_inputs(batch)), data)
         if by_batch:
             return (each for each, _ in outputs)
         with ShortTraceback():
@@ -109,7 +113,7 @@ def predict(
 
 
 def _outputs(run: Callable[[Batch], Tree], data: Dataset) -> Iterator[tuple[Tree, int | None]]:
-    """Yield the outputs of each batch, and its number of rows; the device computes them meanwhile."""
+    """Yield the outputs of each batch and its number of rows. The device computes them asynchronously."""
     number = 0
     with located(split="test", batch=lambda: number), closing(data.open(Cursor(), kind="test")) as batches:
         for batch in batches:
@@ -125,7 +129,7 @@ def _outputs(run: Callable[[Batch], Tree], data: Dataset) -> Iterator[tuple[Tree
 
 
 def _join_rows(outputs: Iterator[tuple[Tree, int | None]]) -> Tree:
-    """Join the outputs of all batches by rows, at most a few batches ahead of the device."""
+    """Join the outputs of all batches by rows. At most a few batches are queued on the device."""
     every: list[Tree] = []
     flight: deque[Tree] = deque()
     with device_backend().tuned(0, 1):
@@ -142,7 +146,7 @@ def _join_rows(outputs: Iterator[tuple[Tree, int | None]]) -> Tree:
 
 
 def _inputs(batch: Batch) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return what of a batch the model takes, by position and by name.
+    """Return the inputs of the model in a batch, by position and by name.
 
     >>> _inputs((1, [2])), _inputs({"feature": 1, "label": [2]}), _inputs({"a": 1, "b": 2, "y": [3], "mask": 4})
     (((1,), {}), ((1,), {}), ((), {'a': 1, 'b': 2}))
@@ -154,34 +158,34 @@ def _inputs(batch: Batch) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return (batch,), {}
     targets = fills("y", batch, taken=("x",))
     _check_target([batch[name] for name in targets])
-    found = fills("x", batch, taken=("y",))
-    if len(found) > 1:
-        both = " and ".join(map(repr, found))
-        raise ValueError(f"both {both} may be the input: data.collate({{'x': {found[0]!r}}}) says which")
-    if found:
-        return (batch[found[0]],), {}
+    inputs = fills("x", batch, taken=("y",))
+    if len(inputs) > 1:
+        both = " and ".join(map(repr, inputs))
+        raise ValueError(f"both {both} may be the input: data.collate({{'x': {inputs[0]!r}}}) says which")
+    if inputs:
+        return (batch[inputs[0]],), {}
     rest = {name: value for name, value in batch.items() if name not in (*targets, "mask")}
     if not rest:
         raise ValueError(f"the batch has no input, only {', '.join(map(str, batch)) or 'nothing'}")
     return (), rest
 
 
-def _check_target(targets: Sequence[Any]) -> None:
-    """Refuse a row, whose target is one number."""
-    for one in targets:
-        if isinstance(one, (int, float)) or getattr(one, "shape", None) == ():
+def _check_target(targets: Sequence[object]) -> None:
+    """Raise ValueError for a row in place of a batch: its target is one number."""
+    for target in targets:
+        if isinstance(target, (int, float)) or getattr(target, "shape", None) == ():
             raise ValueError(f"y is one number: {_BATCHES}")
 
 
 def _check_batched(data: Dataset) -> None:
-    """Refuse columns of arrays of which nothing makes batches, where that can be told before a row is read."""
+    """Raise ValueError for columns of arrays without `data.batch`, where this is known before a row is read."""
     columns = data.indexed and data.labels[0].startswith("arrays(")
-    if columns and any(isinstance(at, int) for at in islice(data.view(EpochRead(0, "test")).order, 1)):
+    if columns and any(isinstance(index, int) for index in islice(data.view(EpochRead(0, "test")).order, 1)):
         raise ValueError(f"{data!r} gives rows: {_BATCHES}")
 
 
 def _check_rows(outputs: Tree, rows: int | None) -> None:
-    """Refuse outputs that have no rows, or others than the inputs: the place of a row in the result would be lost."""
+    """Raise ValueError for outputs whose number of rows is not that of the inputs: rows of the result would shift."""
     for path, leaf in flat(outputs).items():
         name = f"the output {path!r}" if path else "the output"
         if not isinstance(leaf, mx.array):
@@ -191,6 +195,7 @@ def _check_rows(outputs: Tree, rows: int | None) -> None:
 
 
 def _concatenated(leaves: Sequence[Array]) -> Array:
+    """Concatenate the outputs of all batches along the first axis."""
     shapes = sorted({leaf.shape[1:] for leaf in leaves})
     if len(shapes) > 1:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The state of a run as plain values, and back: the content of a checkpoint beside parameters and optimiser state."""
+"""The state of a run as plain values, and back: the content of a checkpoint beside its arrays."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _LOG = logging.getLogger("mlx_fp.loop")
 
 
 def index(loop: Loop, state: LoopState) -> dict[str, Any]:
-    """Return those values of a record that files are known and named by; they do not grow with the run."""
+    """Return the values of a record that identify and name its file. Their size does not grow with the run."""
     cursor = state.cursor
     last, verdict = state.rows[-1] if state.rows else None, state.evaluation
     return {
@@ -55,10 +55,10 @@ def index(loop: Loop, state: LoopState) -> dict[str, Any]:
 
 
 def record(loop: Loop, state: LoopState, encoder: Encoder | None = None) -> dict[str, Any]:
-    """Return all of a state as plain values and arrays, but for parameters and optimiser state.
+    """Return a state as plain values and arrays, without parameters and optimiser state.
 
-    It reads nothing but the state, and no value of the device. `restored` is its inverse. An encoder that has encoded
-    the rows of an earlier state of the run encodes only those that are new.
+    This reads only the state, and no value of the device. `restore` is the inverse. An encoder that has encoded an
+    earlier state of the run encodes only the new rows.
     """
     sums, requests, encode = state.moving.sums, state.moving.requests, encoder or Encoder()
     policy = loop.trainer.policy
@@ -66,7 +66,7 @@ def record(loop: Loop, state: LoopState, encoder: Encoder | None = None) -> dict
         **index(loop, state),
         **asdict(state.best),
         "completed": state.completed,
-        "hooks": dict(zip(hook_keys(loop.hooks), (one._asdict() for one in state.moving.hooks), strict=True)),
+        "hooks": dict(zip(hook_keys(loop.hooks), (hook._asdict() for hook in state.moving.hooks), strict=True)),
         "requests": asdict(requests),
         "rows": encode("rows", state.rows, _plain_row),
         "evaluations": encode("evaluations", state.evaluations, _plain_row),
@@ -84,9 +84,9 @@ def record(loop: Loop, state: LoopState, encoder: Encoder | None = None) -> dict
 
 
 def restore(loop: Loop, metadata: Mapping[str, Any], params: Params, opt_state: State) -> LoopState:
-    """Return the state of which `record` made the metadata. Hooks that were not there begin anew.
+    """Return the state of which `record` made the metadata. Hooks that the record does not have start afresh.
 
-    For the same loop, `restored(loop, record(loop, state), params, opt_state)` is `state`, with its own parameters and
+    For the same loop, `restore(loop, record(loop, state), params, opt_state)` is `state`, with its own parameters and
     optimiser state.
     """
     losses = metadata["losses"].tolist() if loop.plan.keep_losses else []
@@ -111,7 +111,7 @@ def restore(loop: Loop, metadata: Mapping[str, Any], params: Params, opt_state: 
 
 
 def resume_state(loop: Loop, start: LoopState, checkpoint: Checkpoint) -> LoopState:
-    """Return the state in a checkpoint, checked against the run that goes on. CheckpointError for another run's."""
+    """Return the state of a checkpoint. Raise CheckpointError where it does not fit this run."""
     metadata, path, train = checkpoint.metadata, checkpoint.path, start.moving.train
     if "cursor" not in metadata or checkpoint.opt_state is None:
         raise CheckpointError(f"{path} holds parameters, and nothing of a run to go on with: give them as params=")
@@ -124,19 +124,21 @@ def resume_state(loop: Loop, start: LoopState, checkpoint: Checkpoint) -> LoopSt
         message = "%s was written by another run, and goes on inexactly, so that bits may differ: %s"
         _LOG.warning(message, path, "; ".join(other))
     warn_of_options(loop, checkpoint)
-    given, best = fill_frozen(checkpoint, train.params)
-    params = _restore_tree("parameters", train.params, given, path)
+    weights, best = fill_frozen(checkpoint, train.params)
+    params = _restore_tree("parameters", train.params, weights, path)
     best = None if best is None else _restore_tree("best parameters", train.params, best, path)
     opt_state = _restore_tree("optimiser state", train.opt_state, checkpoint.opt_state, path)
     state = restore(loop, {**metadata, "best_params": best}, params, opt_state)
     state = _check_losses(loop, state, path)
-    return state.with_requests(stop=None, interrupted=False, diverged=False)  # those ended the process that wrote it
+    return state.with_requests(
+        stop=None, interrupted=False, diverged=False
+    )  # those requests ended the process that wrote the file
 
 
-def _check_losses(loop: Loop, state: LoopState, path: Any) -> LoopState:
-    """Return the state with room for the losses of an epoch where a function of this run reduces them.
+def _check_losses(loop: Loop, state: LoopState, path: object) -> LoopState:
+    """Return the state with a list for the losses of the epoch if a function reduces them.
 
-    CheckpointError where the file lacks losses of the epoch at hand that a function of this run takes.
+    Raise CheckpointError where the file lacks losses of the present epoch that a function of this run needs.
     """
     sums, reduces = state.moving.sums, callable(loop.plan.reduce)
     read, counted = sums.updates - sums.queued, sums.read.counted
@@ -152,7 +154,8 @@ def _check_losses(loop: Loop, state: LoopState, path: Any) -> LoopState:
     return replace(state, moving=state.moving._replace(sums=sums))
 
 
-def _sums(sums: Sums) -> dict[str, Any]:
+def _sums(sums: Sums) -> dict[str, object]:
+    """Return the sums of an epoch as plain values and arrays."""
     read = sums.read
     return {
         "batches": sums.batches,
@@ -167,6 +170,7 @@ def _sums(sums: Sums) -> dict[str, Any]:
 
 
 def _restored_sums(plain: Mapping[str, Any], losses: list[float]) -> Sums:
+    """Return the sums of which `_sums` made the plain values."""
     counted = None if plain["counted"] is None else Series().extend(plain["counted"])
     figures: Mapping[str, tuple[float, float]] = FrozenDict(
         {name: (total, weight) for name, (total, weight) in plain["figures"].items()}
@@ -176,19 +180,20 @@ def _restored_sums(plain: Mapping[str, Any], losses: list[float]) -> Sums:
     return Sums(plain["batches"], plain["updates"], plain["examples"], len(queue), queue_of(queue), read)
 
 
-def _plain_row(row: Row | Evaluation) -> dict[str, Any]:
+def _plain_row(row: Row | Evaluation) -> dict[str, object]:
     return {name: getattr(row, name) for name in row.__slots__}
 
 
 def _rows(kind: type[R], rows: Iterable[Mapping[str, Any]]) -> tuple[R, ...]:
-    """Return rows of a kind, of their fields by name."""
-    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    """Return rows of a class from their fields by name."""
+    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]  # a TypeVar cannot say "dataclass"
     return tuple(kind(**{name: row[name] for name in names}) for row in rows)
 
 
 def _hooks(loop: Loop, states: Mapping[str, Any]) -> tuple[HookState, ...]:
+    """Return the states of the hooks of a run. Hooks that the file does not have start afresh."""
     fresh = {key: HookState(hook.init)._asdict() for key, hook in zip(hook_keys(loop.hooks), loop.hooks, strict=True)}
-    return tuple(HookState(**deepcopy(states.get(key, own))) for key, own in fresh.items())
+    return tuple(HookState(**deepcopy(states.get(key, initial))) for key, initial in fresh.items())
 
 
 def _requests(plain: Mapping[str, Any]) -> Requests:
@@ -196,17 +201,17 @@ def _requests(plain: Mapping[str, Any]) -> Requests:
     return Requests(**{**plain, "stop": None if stop is None else Stop(**stop)})
 
 
-def _restore_tree(name: str, own: Tree, given: Tree, path: Any) -> Tree:
-    """Return the tree of a file in the containers of the run's own; the paths, shapes and dtypes must be the same."""
-    mine, theirs = flat(own), flat(given)
-    kinds = [{p: _kind(leaf) for p, leaf in leaves.items()} for leaves in (mine, theirs)]
-    other = [p for p in kinds[0] | kinds[1] if kinds[0].get(p) != kinds[1].get(p)]
-    if other:
-        each = [f"{p}: here {kinds[0].get(p, 'none')}, there {kinds[1].get(p, 'none')}" for p in other]
-        more = f"; and {len(each) - 8} more" if len(each) > 8 else ""
-        raise CheckpointError(f"{path} holds other {name} than this run: {'; '.join(each[:8])}{more}")
-    return as_arrays(restore_like(own, theirs))
+def _restore_tree(name: str, present: Tree, stored: Tree, path: object) -> Tree:
+    """Return the tree of a file in the containers of the run's tree. Paths, shapes and dtypes must be the same."""
+    leaves = flat(stored)
+    here, there = ({p: _dtype_and_shape(leaf) for p, leaf in tree.items()} for tree in (flat(present), leaves))
+    differing = [p for p in here | there if here.get(p) != there.get(p)]
+    if differing:
+        lines = [f"{p}: here {here.get(p, 'none')}, there {there.get(p, 'none')}" for p in differing]
+        more = f"; and {len(lines) - 8} more" if len(lines) > 8 else ""
+        raise CheckpointError(f"{path} holds other {name} than this run: {'; '.join(lines[:8])}{more}")
+    return as_arrays(restore_like(present, leaves))
 
 
-def _kind(leaf: Any) -> str:
+def _dtype_and_shape(leaf: object) -> str:
     return f"{leaf.dtype} {tuple(leaf.shape)}" if isinstance(leaf, mx.array) else f"a {type(leaf).__name__}"

@@ -1,4 +1,4 @@
-"""What the record of a run is made of, field by field: metadata that are none are refused before they are used."""
+"""The fields of the record of a run and their types. Invalid metadata are refused before they are used."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ._rows import Evaluation, Row
 __all__ = ["check_record"]
 
 Kind = Callable[[Any, str], None]
-"""Raises ValueError, with the place, for a value that is none of the kind."""
+"""A function `(value, place)` that raises ValueError, with the place, for an invalid value."""
 
 
 def check_record(record: Mapping[str, Any]) -> None:
-    """Raise ValueError, naming the first field, for metadata that no run has written.
+    """Raise ValueError, with the name of the first invalid field, for metadata that no run has written.
 
     >>> check_record({"epoch": -2})
     Traceback (most recent call last):
@@ -37,14 +37,17 @@ def check_record(record: Mapping[str, Any]) -> None:
         raise ValueError(f"there are {len(record['losses'])} losses of {record['step']} steps")
 
 
-def _field(record: Mapping[str, Any], name: str, kind: Kind, place: str) -> None:
+def _field(record: Mapping[str, object], name: str, kind: Kind, place: str) -> None:
+    """Check a field that must be present."""
     if name not in record:
         raise ValueError(f"there is no {place!r}")
     kind(record[name], place)
 
 
 def _of(test: Callable[[Any], bool], wanted: str) -> Kind:
-    def check(value: Any, place: str) -> None:
+    """Return the kind of values that pass a test. `wanted` describes them in the error."""
+
+    def check(value: object, place: str) -> None:
         if not test(value):
             raise ValueError(f"{place!r} is {value!r:.60}, and not {wanted}")
 
@@ -52,32 +55,36 @@ def _of(test: Callable[[Any], bool], wanted: str) -> Kind:
 
 
 def _optional(kind: Kind) -> Kind:
+    """Return the kind of values of a kind, or None."""
     return lambda value, place: None if value is None else kind(value, place)
 
 
 def _listed(kind: Kind, size: int | None = None) -> Kind:
-    whole = _of(lambda value: isinstance(value, (list, tuple)) and size in (None, len(value)), "a list of its size")
+    """Return the kind of lists of values of a kind, of any size or of one."""
+    is_list = _of(lambda value: isinstance(value, (list, tuple)) and size in (None, len(value)), "a list of its size")
 
     def check(value: Any, place: str) -> None:
-        whole(value, place)
-        for i, one in enumerate(value):
-            kind(one, f"{place}.{i}")
+        is_list(value, place)
+        for i, item in enumerate(value):
+            kind(item, f"{place}.{i}")
 
     return check
 
 
 def _named(kind: Kind) -> Kind:
+    """Return the kind of dicts from names to values of a kind."""
+
     def check(value: Any, place: str) -> None:
         _DICT(value, place)
-        for name, one in value.items():
+        for name, item in value.items():
             _TEXT(name, f"a name in {place}")
-            kind(one, f"{place}.{name}")
+            kind(item, f"{place}.{name}")
 
     return check
 
 
 def _record(kinds: Mapping[str, Kind]) -> Kind:
-    """Return the kind of dicts that have these fields; there may be others."""
+    """Return the kind of dicts that have these fields, and perhaps others."""
 
     def check(value: Any, place: str) -> None:
         _DICT(value, place)
@@ -88,7 +95,7 @@ def _record(kinds: Mapping[str, Kind]) -> Kind:
 
 
 def _options(kinds: Mapping[str, Kind], *needed: str) -> Kind:
-    """Return the kind of dicts of these fields and no others, of which some are needed."""
+    """Return the kind of dicts that have no other fields than these. The fields in `needed` must be present."""
 
     def check(value: Any, place: str) -> None:
         _DICT(value, place)
@@ -101,32 +108,32 @@ def _options(kinds: Mapping[str, Kind], *needed: str) -> Kind:
 
 
 def _kinds_of(record: type, **others: Kind) -> dict[str, Kind]:
-    """Return the kinds of the fields of a dataclass, by their annotations."""
+    """Return the kinds of the fields of a dataclass, from their annotations."""
     return {field.name: others.get(field.name) or _BY_TYPE[str(field.type)] for field in fields(record)}
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _is_plain(value: Any) -> bool:
+def _is_plain(value: object) -> bool:
     return value is None or isinstance(value, (bool, int, float, str))
 
 
-def _is_losses(value: Any) -> bool:
+def _is_losses(value: object) -> bool:
     return isinstance(value, mx.array) and value.ndim == 1 and value.dtype == mx.float32
 
 
-def _is_logs(value: Any) -> bool:
-    return isinstance(value, dict) and all(isinstance(one, mx.array) and one.size == 1 for one in value.values())
+def _is_logs(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(item, mx.array) and item.size == 1 for item in value.values())
 
 
-def _is_weights(value: Any) -> bool:
-    return isinstance(value, dict) and all(_is_number(one) or _is_logs({"": one}) for one in value.values())
+def _is_weights(value: object) -> bool:
+    return isinstance(value, dict) and all(_is_number(item) or _is_logs({"": item}) for item in value.values())
 
 
 def _entry(value: Any, place: str) -> None:
-    """Check an update whose logs are not read."""
+    """Check an update with unread logs."""
     _listed(_ANY, 4)(value, place)
     logs, weights, *numbers = value
     _of(_is_logs, "logs by name")(logs, f"{place}.0")

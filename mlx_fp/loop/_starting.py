@@ -1,4 +1,4 @@
-"""How a run starts: its loop, and its state, new or from a checkpoint."""
+"""The start of a run: its loop, and its state, which is new or from a checkpoint."""
 
 from __future__ import annotations
 
@@ -40,48 +40,49 @@ from ._trainer_record import Trainer
 
 __all__ = ["start_run"]
 
-_USUAL = {"compile": True, "dtype": None, "parts": 1, "streams": 1}
-"""The options of a step that are passed on only where they differ from these: a step of one's own may lack them."""
+_STEP_DEFAULTS = {"compile": True, "dtype": None, "parts": 1, "streams": 1}
+"""Defaults of the options of a step. Only other values are passed on, because a step of the user may lack them."""
 
 _LOG = logging.getLogger("mlx_fp.loop")
 
 
 @contextmanager
 def start_run(trainer: Trainer, plan: Plan) -> Iterator[tuple[Loop, LoopState, Writer | None]]:
-    """Within, have the loop of a run, its state before the first step of this process, and the writer of its files.
+    """Within, yield the loop of a run, its state before the first step of this process, and the writer of its files.
 
-    The folder of the files is this run's alone before anybody looks for the newest of them.
+    The writer locks the folder of the files before the newest file is looked for.
     """
-    new = [_new_run(trainer, plan.collated_for(trainer.task))]  # a frame that holds a state keeps its parameters
+    new = [_new_run(trainer, plan.collated_for(trainer.task))]  # `pop` below: this frame must not keep the parameters
     writer = None if trainer.policy is None else Writer(trainer.policy)
     with writer or nullcontext():
         yield (*_restore_or_begin(*new.pop(), writer), writer)
 
 
 def _restore_or_begin(loop: Loop, state: LoopState, writer: Writer | None) -> tuple[Loop, LoopState]:
-    """Return the loop and the state of a run that goes on from where its plan says, if it says so."""
-    found, kind = resolved(loop.plan.resume, loop.trainer, loop.monitor.name, writer)
+    """Return the loop and the state of a run, restored from a checkpoint if the plan has `resume`."""
+    checkpoint, kind = resolved(loop.plan.resume, loop.trainer, loop.monitor.name, writer)
     files = [] if writer is None else writer.files()
-    if found is None:
+    if checkpoint is None:
         return loop, replace(state, lineage=Lineage(new_run(files)))
-    state = resume_state(loop, state, found)
+    state = resume_state(loop, state, checkpoint)
     named = {row.checkpoint for row in state.rows} | {each.checkpoint for each in state.evaluations}
     state = without_files(state, {name for name in named if name is not None and not Path(name).exists()})
-    if not is_newest(found.path, files):
+    if not is_newest(checkpoint.path, files):
         branches = {**state.lineage.branches, state.lineage.run: state.steps}
         state = replace(state, lineage=Lineage(new_run(files), branches))
     if state.ended is not None:
         state = state.with_requests(stop=Stop(state.ended))
         message = "%s is of a run that a hook has ended: %s; without that hook it goes on"
-        _LOG.warning(message, found.path or "the checkpoint", state.ended)
+        _LOG.warning(message, checkpoint.path or "the checkpoint", state.ended)
     if writer is not None:
-        writer.resume_from(found.path, state.held)
-    file = kind if found.path is None else str(found.path)
-    origin = Origin(state.epoch, file, found.metadata["epoch"], kind, differences(loop, found))
+        writer.resume_from(checkpoint.path, state.held)
+    file = kind if checkpoint.path is None else str(checkpoint.path)
+    origin = Origin(state.epoch, file, checkpoint.metadata["epoch"], kind, differences(loop, checkpoint))
     return replace(loop, origin=origin), state
 
 
 def _new_run(trainer: Trainer, plan: Plan) -> tuple[Loop, LoopState]:
+    """Return the loop of a run, and its state before the first step."""
     if plan.nonfinite == "skip":
         trainer = replace(trainer, optimizer=skip_nonfinite()(trainer.optimizer))
     task, hooks = trainer.task, tuple(sorted(trainer.hooks, key=lambda hook: hook.priority))
@@ -92,7 +93,7 @@ def _new_run(trainer: Trainer, plan: Plan) -> tuple[Loop, LoopState]:
         _check_averages(opt_state)
     listeners = _listeners(hooks)
     listened = frozenset(listeners) | plan.yielded
-    _check_unrolling(plan.steps_per_call, params, listened)
+    _check_steps_per_call(plan.steps_per_call, params, listened)
     check_uses(step, accumulates=plan.accumulate > 1, halves="after_backward" in listened)
     sync = SYNC.get(plan.sync)
     monitor = resolve_monitor(
@@ -105,27 +106,27 @@ def _new_run(trainer: Trainer, plan: Plan) -> tuple[Loop, LoopState]:
     in_flight = IN_FLIGHT * plan.steps_per_call if sync else None
     rates: Mapping[str, float] = FrozenDict(learning_rates(opt_state))
     silent = listened.isdisjoint(STEP_EVENTS - {"after_step"})
-    odd = frozenset(nonfinite_leaves(flat(params)))
-    loop = Loop(trainer, plan, step, evaluate, monitor, hooks, listeners, listened, rates, in_flight, odd, silent, sync)
+    bad = frozenset(nonfinite_leaves(flat(params)))
+    loop = Loop(trainer, plan, step, evaluate, monitor, hooks, listeners, listened, rates, in_flight, bad, silent, sync)
     sums = Sums(read=Read(counted=Series() if callable(plan.reduce) else None))
     return loop, LoopState(Moving(Carried((params, opt_state)), sums, hook_states(hooks)))
 
 
 def _make_step(trainer: Trainer, plan: Plan, options: dict[str, Any]) -> tuple[FullStep, Params, State]:
-    """Make the step of a run, and its first state; it measures itself where steps are logged."""
-    given = {name: value for name, value in options.items() if value is not _USUAL[name]}
+    """Return the step of a run, and its first state. With `log_every` the step measures its rate and norm."""
+    changed = {name: value for name, value in options.items() if value is not _STEP_DEFAULTS[name]}
     if plan.log_every is not None and trainer.step is None:
-        given["measure"] = True
+        changed["measure"] = True
     make, task = trainer.step or train_step, trainer.task
-    step = full_step(make(trainer.model, task.loss, trainer.optimizer, metrics=task.metrics, **given))
+    step = full_step(make(trainer.model, task.loss, trainer.optimizer, metrics=task.metrics, **changed))
     params, opt_state = step.init(plan.seed if plan.params is None else plan.params, seed=plan.seed)
     return step, params, opt_state
 
 
-def _check_unrolling(count: int, params: Params, listened: Container[str]) -> None:
-    """Refuse several steps in one call where a hook wants to come between; warn where they gain nothing.
+def _check_steps_per_call(count: int, params: Params, listened: Container[str]) -> None:
+    """Raise ValueError for several steps per call with a hook on gradients. Warn where they save nothing.
 
-    >>> _check_unrolling(2, {}, {"after_backward"})
+    >>> _check_steps_per_call(2, {}, {"after_backward"})
     Traceback (most recent call last):
     ValueError: steps_per_call=2 takes whole steps, and a hook listens to after_backward, which is in the midst of one
     """
@@ -144,6 +145,7 @@ def _check_unrolling(count: int, params: Params, listened: Container[str]) -> No
 
 
 def _check_averages(opt_state: State) -> None:
+    """Raise KeyError with the remedy where the optimiser keeps no averages."""
     try:
         averaged(opt_state)
     except KeyError as error:
@@ -151,5 +153,6 @@ def _check_averages(opt_state: State) -> None:
 
 
 def _listeners(hooks: tuple[Hook, ...]) -> Mapping[str, tuple[int, ...]]:
+    """Return the indices of the hooks of each event."""
     events = dict.fromkeys(hook.event for hook in hooks)
     return FrozenDict({name: tuple(i for i, hook in enumerate(hooks) if hook.event == name) for name in events})

@@ -81,9 +81,9 @@ def dispatch_after_step(
     return moving
 
 
-def release_states(held: tuple[Carried, ...], moving: Moving) -> tuple[Carried, ...]:
+def release_states(states: tuple[Carried, ...], moving: Moving) -> tuple[Carried, ...]:
     """Release the states from which a step has been taken. Return an empty tuple."""
-    for carried in held:
+    for carried in states:
         if carried is not moving.train:
             carried.release()
     return ()

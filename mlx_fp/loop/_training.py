@@ -38,7 +38,7 @@ def train_epoch(loop: Loop, state: LoopState, world: World) -> Trained:
     before = state.moving.train
     state = _with_fresh_metrics(loop, state)
     moving = state.moving
-    held: tuple[Carried, ...] = (before, moving.train)  # callers refer to these until the end of the epoch
+    unreleased: tuple[Carried, ...] = (before, moving.train)  # callers refer to these until the end of the epoch
     log, flight, started = Log.start(moving.sums), deque[Array](), time.perf_counter()
 
     def set_stage(name: str) -> None:
@@ -58,7 +58,7 @@ def train_epoch(loop: Loop, state: LoopState, world: World) -> Trained:
                 moving, logs = yield from step_with_events(loop, state, moving, group, world, set_stage)
             taken = len(group)
             yield Moment(state, moving)
-            held = release_states(held, moving)
+            unreleased = release_states(unreleased, moving)
             _queue_steps(loop, moving, logs)
             log = log if plan.log_every is None else note_due(loop, state, moving, logs, log)
             if "after_step" in loop.listened:
@@ -72,7 +72,7 @@ def train_epoch(loop: Loop, state: LoopState, world: World) -> Trained:
                 state, log, spent = yield from _between_steps(
                     loop, replace(state, moving=moving), world, log, len(logs)
                 )
-                moving, held, started = state.moving, (state.moving.train,), started + spent
+                moving, unreleased, started = state.moving, (state.moving.train,), started + spent
             if moving.requests.stop is not None:
                 break
             stage = "data"

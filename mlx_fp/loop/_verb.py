@@ -44,8 +44,8 @@ class TrainerVerb(Picklable):
         return self.change(checked_trainer(target, self.name))
 
     def __repr__(self) -> str:
-        given = [*map(_SHORT.repr, self.args), *(f"{name}={_SHORT.repr(one)}" for name, one in self.options.items())]
-        return f"{self.name}({', '.join(given)})"
+        options = [f"{name}={_SHORT.repr(value)}" for name, value in self.options.items()]
+        return f"{self.name}({', '.join([*map(_SHORT.repr, self.args), *options])})"
 
 
 def as_verb(
