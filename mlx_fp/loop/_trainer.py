@@ -68,7 +68,7 @@ def trainer(model: Any, task: Any, *, optimizer: Optimizer | None = None) -> Tra
 
     >>> from mlx_fp import classification, nn
     >>> trainer(nn.linear(4, 2), classification()).optimizer
-    adamw
+    adamw(learning_rate=0.001)
     """
     chosen = adamw(1e-3) if optimizer is None else checked(optimizer, "a trainer")
     return Trainer(as_layer(model, "a trainer's model"), as_task(task), chosen)
@@ -225,7 +225,7 @@ def with_named(registry: Registry, name: str, **options: Any) -> Verb:
     >>> from mlx_fp import classification, nn, optim
     >>> presets = Registry("preset").add("slow", with_optimizer(optim.sgd(1e-4)))
     >>> pipe(trainer(nn.linear(4, 2), classification()), with_named(presets, "slow")).optimizer
-    sgd
+    sgd(learning_rate=0.0001)
     """
     verb = registry[name](**options) if options else registry[name]
 

@@ -30,7 +30,7 @@ Module = mlx_nn.Module
 Node: TypeAlias = Any
 """A module, or a value inside one: a dict, a list, a tuple, an array, or any other object."""
 
-M = TypeVar("M", bound=mlx_nn.Module)
+M = TypeVar("M", bound="mlx_nn.Module")
 
 NO_SUBSTITUTES: Mapping[type, type] = MappingProxyType({})
 """No class is replaced by another."""
