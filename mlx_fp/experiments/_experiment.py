@@ -30,7 +30,7 @@ from ..data import Splits, as_dataset
 from ..loop._trainer import Trainer, Verb, trainer, with_optimizer
 from ..nn._lift import as_layer
 from ..optim import adamw
-from ..optim._optimizer import checked
+from ..optim._optimizer import require_optimizer
 from ..task._task import as_task
 
 __all__ = ["Experiment", "experiment", "override", "settings"]
@@ -199,7 +199,7 @@ def _as_verb(value: Any) -> Any:
 _KINDS: dict[str, Callable[[Any], Any]] = {
     "model": lambda value: as_layer(value, "an experiment's model"),
     "task": as_task,
-    "optimizer": lambda value: checked(value, "an experiment"),
+    "optimizer": lambda value: require_optimizer(value, "an experiment"),
     "data": lambda value: value if isinstance(value, Splits) else as_dataset(value),
     "artifacts": _as_verb,
 }

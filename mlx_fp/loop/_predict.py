@@ -16,7 +16,7 @@ from ..core.backend import device_backend
 from ..data import Cursor, Dataset
 from ..data._collate import fills
 from ..data._cursor import Pass
-from ..nn._layer import check_given, checked
+from ..nn._layer import check_given, require_layer
 from ..step._checks import check_options as check_step_options
 from ..step._forward import forward
 from ..step._rows import row_count
@@ -91,7 +91,7 @@ def predict(
     given = params
 
     def predicted(model: Any, params: Params | Report | None = given) -> Any:
-        target = checked(model, "predict")
+        target = require_layer(model, "predict")
         if params is None:
             raise TypeError("predict takes parameters, too: predict(test)(model, report.params)")
         own = params_of(params)

@@ -14,7 +14,7 @@ from ..core._registry import Registry
 from ..nn._layer import Layer
 from ..nn._lift import as_layer
 from ..optim import Optimizer, adamw
-from ..optim._optimizer import checked
+from ..optim._optimizer import require_optimizer
 from ..step._protocol import Step
 from ..task._folds import Metric
 from ..task._folds import checked as checked_metrics
@@ -70,7 +70,7 @@ def trainer(model: Any, task: Any, *, optimizer: Optimizer | None = None) -> Tra
     >>> trainer(nn.linear(4, 2), classification()).optimizer
     adamw(learning_rate=0.001)
     """
-    chosen = adamw(1e-3) if optimizer is None else checked(optimizer, "a trainer")
+    chosen = adamw(1e-3) if optimizer is None else require_optimizer(optimizer, "a trainer")
     return Trainer(as_layer(model, "a trainer's model"), as_task(task), chosen)
 
 
@@ -89,7 +89,7 @@ def _verb(name: str, change: Verb) -> Verb:
 
 def with_optimizer(optimizer: Optimizer) -> Verb:
     """Train with another optimiser."""
-    given = checked(optimizer, "a trainer")
+    given = require_optimizer(optimizer, "a trainer")
     return _verb("with_optimizer", lambda target: replace(target, optimizer=given))
 
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 from ..tree._paths import flat
 from ..tree._select import Select, everything, select
 from ..tree._strict import must_match
-from ._layer import Apply, Layer, checked, renamed, shapes
+from ._layer import Apply, Layer, renamed, require_layer, shapes
 
 __all__ = ["check_spec", "freeze", "frozen", "unfreeze"]
 
@@ -77,7 +77,8 @@ def frozen(target: Layer) -> Layer:
     [1.0, 1.0]
     """
     evaluating = replace(
-        checked(target, "frozen"), apply=Apply(lambda params, xs, kw, train: target.apply.run(params, xs, kw, False))
+        require_layer(target, "frozen"),
+        apply=Apply(lambda params, xs, kw, train: target.apply.run(params, xs, kw, False)),
     )
     return renamed(freeze()(evaluating), "frozen({})")
 

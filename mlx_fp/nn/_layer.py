@@ -23,10 +23,10 @@ __all__ = [
     "Trainable",
     "check_given",
     "check_tree",
-    "checked",
     "init",
     "layer",
     "renamed",
+    "require_layer",
     "shapes",
 ]
 
@@ -187,14 +187,14 @@ def init(key: int | Array) -> Callable[[Layer], Params]:
     start = rng.key(key)
 
     def make_params(target: Layer) -> Params:
-        params = checked(target, "init").init(start)
+        params = require_layer(target, "init").init(start)
         mx.eval(params)
         return params
 
     return make_params
 
 
-def checked(target: object, taker: str) -> Layer:
+def require_layer(target: object, taker: str) -> Layer:
     """Return a Layer unchanged; raise TypeError with the remedy for any other value."""
     if isinstance(target, Layer):
         return target

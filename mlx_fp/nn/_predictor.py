@@ -7,7 +7,7 @@ from typing import Any
 
 from ..compile._compiled import compiled
 from ..core._types import Params
-from ._layer import Inputs, Keywords, Layer, Output, check_given, checked
+from ._layer import Inputs, Keywords, Layer, Output, check_given, require_layer
 
 __all__ = ["predictor"]
 
@@ -35,7 +35,7 @@ def predictor(params: Params, *, compile: bool = False) -> Callable[[Layer], Cal
     """
 
     def bind(target: Layer) -> Callable[..., Output]:
-        check_given(checked(target, "predictor"), params)
+        check_given(require_layer(target, "predictor"), params)
 
         def call(params: Params, xs: Inputs, kw: Keywords) -> Output:
             return target.apply.run(params, xs, kw, False)[0]

@@ -12,7 +12,7 @@ from ..core._types import Array, Params
 from ..tree._paths import paths, size
 from ..tree._select import Select
 from ._composition import params_at
-from ._layer import Layer, check_given, checked, shapes
+from ._layer import Layer, check_given, require_layer, shapes
 from ._lift import split
 from ._module import Module
 from ._module_call import ModuleCall
@@ -105,7 +105,7 @@ def _model_of(target: object) -> Layer:
             f"summary takes a Layer, an mlx.nn module or a trainer; got {type(target).__name__}: "
             "for parameters, give their model, too: nn.summary(model, params)"
         )
-    return model if isinstance(model, Layer) else checked(target, "summary")
+    return model if isinstance(model, Layer) else require_layer(target, "summary")
 
 
 def _rows(target: Layer, params: Params, path: str, trains: Select) -> Iterator[Row]:

@@ -19,7 +19,7 @@ from ..core.backend import in_use
 from ..tree._paths import fresh
 from ._rules import OPTIMIZERS, RATE
 
-__all__ = ["Optimizer", "checked", "lift"]
+__all__ = ["Optimizer", "lift", "require_optimizer"]
 
 _ELEMENTWISE = {
     getattr(mlx_optimizers, name)
@@ -107,7 +107,7 @@ def lift(target: object, *args: object, **kwargs: object) -> Optimizer:
     return Optimizer(init, update, f"{kind}{changes}", label)
 
 
-def checked(optimizer: object, taker: str) -> Optimizer:
+def require_optimizer(optimizer: object, taker: str) -> Optimizer:
     """Return an Optimizer unchanged; raise TypeError with the remedy for any other value."""
     if isinstance(optimizer, Optimizer):
         return optimizer

@@ -10,7 +10,7 @@ from ..core._errors import is_count
 from ..core._mlx import mlx_optimizers, mx, utils
 from ..core._types import Array, Params, State, Tree
 from ..core.backend import Update, in_use
-from ._optimizer import Optimizer, checked
+from ._optimizer import Optimizer, require_optimizer
 from ._state import finite
 
 __all__ = ["clip_norm", "clip_value", "ema", "skip_nonfinite"]
@@ -186,7 +186,7 @@ def ema(decay: float) -> Verb:
 
 def _wrapped(verb: str, option: str, inner: object, init: Callable[[Params], State], update: Update) -> Optimizer:
     """Make the wrapper of an Optimizer, with its name; raise TypeError for any other value."""
-    optimizer = checked(inner, verb)
+    optimizer = require_optimizer(inner, verb)
     return Optimizer(init, update, f"{verb}({option})({optimizer.name})", f"{verb}({option})({optimizer!r})")
 
 
