@@ -144,8 +144,8 @@ class Activation:
             arguments(self._cls, args, options)
         except TypeError:  # options of the function alone, for example an axis
             arguments(self._function, (None, *args), options)
-            made = fn(lambda x: self._function(x, *args, **options), self.__name__)
-            return replace(made, label=printed_call(self.__name__, partial(self._function, None), args, options))
+            applied = fn(lambda x: self._function(x, *args, **options), self.__name__)
+            return replace(applied, label=printed_call(self.__name__, partial(self._function, None), args, options))
         return lift(self._cls, *args, **options)
 
     def __repr__(self) -> str:

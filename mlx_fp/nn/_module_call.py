@@ -67,8 +67,8 @@ def layer_of_module(module: mlx_nn.Module, make: Callable[[], Params]) -> Layer:
     set_arrays(template, blanks)
     mx.eval(parameters(template), constants(template))  # another thread may pickle the layer
     name = type(template).__name__
-    made = layer(make, ModuleCall(template), trainable=_trainable(template), name=name)
-    return replace(made, wide=_wide_leaves(template))
+    lifted = layer(make, ModuleCall(template), trainable=_trainable(template), name=name)
+    return replace(lifted, wide=_wide_leaves(template))
 
 
 def _trainable(module: mlx_nn.Module) -> Trainable:
