@@ -15,8 +15,9 @@ from ..core import _signature as call
 from ..core._errors import is_count
 from ..core._mlx import mx
 from ..core._types import Params
+from ._call import Inputs, Keywords, Output, Result
 from ._composition import Parts, PartsCall, as_arguments, as_value, composed, parts_of, run_each, run_in_sequence
-from ._layer import Apply, Inputs, Keywords, Layer, Output, Result, renamed
+from ._layer import Apply, Layer, renamed
 from ._lift import as_layer, lift
 from ._module import Module
 
@@ -104,6 +105,9 @@ def concat(*entries: object, axis: int = -1, **named: object) -> Layer:
 
     Raises:
         ValueError: There is no entry.
+
+    >>> concat(lambda x: x, lambda x: 2 * x).apply({"layers": [{}, {}]}, mx.array([1, 2]))[0].tolist()
+    [1, 2, 2, 4]
     """
 
     def flow(parts_call: PartsCall, xs: Inputs, kw: Keywords) -> Output:
@@ -124,6 +128,9 @@ def add(*entries: object, **named: object) -> Layer:
 
     Raises:
         ValueError: There is no entry.
+
+    >>> add(lambda x: x, lambda x: 2 * x).apply({"layers": [{}, {}]}, mx.array(3))[0].item()
+    9
     """
 
     def flow(parts_call: PartsCall, xs: Inputs, kw: Keywords) -> Output:
@@ -167,6 +174,10 @@ def repeat(count: int, entry: object) -> Layer:
 
     Returns:
         A Layer.
+
+    >>> from mlx_fp import nn
+    >>> [p["weight"].shape for p in nn.init(0)(repeat(2, nn.linear(3, 3)))["layers"]]
+    [(3, 3), (3, 3)]
     """
     return replace(sequential(*[as_layer(entry, "repeat's entry")] * _checked_count(count)), name="repeat")
 

@@ -7,7 +7,8 @@ from typing import TypeAlias
 
 from ..core._types import Params
 from ..tree._select import Select, parted
-from ._layer import Inputs, Keywords, Layer, Output, Result, Trainable, layer
+from ._call import Inputs, Keywords, Output, Result
+from ._layer import Layer, Trainable, layer
 from ._lift import as_layer
 
 __all__ = [

@@ -13,8 +13,9 @@ from ..core._signature import name_of, signature_of
 from ..core._types import Array, Params
 from ..tree._select import Select, select
 from . import initializers
+from ._call import Inputs, Keywords, Output, Result
 from ._composition import check_part_name, run_part, trainable_of_parts
-from ._layer import Inputs, Keywords, Layer, Output, Result, Trainable, layer
+from ._layer import Layer, Trainable, layer
 from ._lift import as_layer
 from ._part import Part
 

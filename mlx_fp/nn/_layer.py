@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeAlias
+from typing import Any
 
 from ..compile import rng
 from ..core._mlx import mx
@@ -12,14 +12,10 @@ from ..core._pickling import Picklable
 from ..core._types import Array, Params
 from ..tree._paths import alike, flat
 from ..tree._select import Select, everything, nothing, parted, within
+from ._call import LayerCall, Result
 
 __all__ = [
-    "Inputs",
-    "Keywords",
     "Layer",
-    "LayerCall",
-    "Output",
-    "Result",
     "Trainable",
     "check_given",
     "check_tree",
@@ -29,25 +25,6 @@ __all__ = [
     "require_layer",
     "shapes",
 ]
-
-Inputs: TypeAlias = tuple[Any, ...]
-"""The positional arguments of a call of a model: arrays, or other values that the model takes."""
-
-Keywords: TypeAlias = dict[str, Any]
-"""The keyword arguments of a call of a model."""
-
-Output: TypeAlias = Any
-"""The value that a model returns: an array, or a tuple, list or dict of arrays."""
-
-Result: TypeAlias = tuple[Output, Params]
-"""`(y, params)`: the output of a layer, and its parameters with updated buffers."""
-
-
-class LayerCall(Protocol):
-    """The computation of a layer. It draws random numbers from the stream that is installed during the call."""
-
-    def __call__(self, params: Params, xs: Inputs, kw: Keywords, train: bool, /) -> Result:
-        """Run the layer on positional arguments `xs` and keyword arguments `kw`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +125,9 @@ def layer(
         name: The name in messages and tables.
         parts: The layers inside this layer, by path.
 
+    Returns:
+        The Layer.
+
     >>> scale = layer(lambda: {"by": mx.array(2.0)}, lambda p, xs, kw, train: (xs[0] * p["by"], p), name="scale")
     >>> scale.apply(scale.init(0), mx.array(3.0))[0].item()
     6.0
@@ -209,6 +189,9 @@ def shapes(target: Layer) -> Params:
 
     Args:
         target: The layer.
+
+    Returns:
+        The parameters, a tree of arrays that are not evaluated.
 
     >>> from mlx_fp import nn
     >>> nn.shapes(nn.linear(3, 2))["bias"].shape

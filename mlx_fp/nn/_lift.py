@@ -17,7 +17,8 @@ from ..core._mlx_text import printed_call
 from ..core._signature import arguments, check_types, name_of, signature_of
 from ..core._types import Params
 from ..tree._paths import fresh
-from ._layer import Apply, Inputs, Keywords, Layer, Result, check_given, layer, renamed
+from ._call import Inputs, Keywords, Result
+from ._layer import Apply, Layer, check_given, layer, renamed
 from ._lowered import Lowered, freeze_rest
 from ._module import Module, parameters, refuse_functions_of_modules, refuse_tied_arrays
 from ._module_call import ModuleCall, layer_of_module

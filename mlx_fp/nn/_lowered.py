@@ -8,7 +8,8 @@ from ..compile import rng
 from ..core._mlx import mlx_nn, mx
 from ..core._types import Params
 from ..tree._paths import flat, fresh
-from ._layer import Layer, Output
+from ._call import Output
+from ._layer import Layer
 from ._module import Module, parameters
 
 __all__ = ["Lowered", "freeze_rest"]

@@ -12,7 +12,8 @@ from ..core.backend import in_use
 from ..tree._paths import flat
 from ..tree._select import Select, select, within
 from ._bounds import guarded_classes
-from ._layer import Inputs, Keywords, Layer, Result, Trainable, layer
+from ._call import Inputs, Keywords, Result
+from ._layer import Layer, Trainable, layer
 from ._lowered import Lowered
 from ._module import NO_SUBSTITUTES, clone, constants, get_arrays, parameters, set_arrays
 

@@ -10,8 +10,9 @@ from typing import Any
 from ..core._errors import unknown
 from ..core._types import Params
 from ..tree._paths import fresh
+from ._call import Inputs, Keywords, Output, Result
 from ._composition import run_part
-from ._layer import Apply, Inputs, Keywords, Layer, Output, Result, renamed
+from ._layer import Apply, Layer, renamed
 from ._lift import method
 
 __all__ = ["Part", "part_at"]

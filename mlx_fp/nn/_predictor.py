@@ -7,7 +7,8 @@ from typing import Any
 
 from ..compile._compiled import compiled
 from ..core._types import Params
-from ._layer import Inputs, Keywords, Layer, Output, check_given, require_layer
+from ._call import Inputs, Keywords, Output
+from ._layer import Layer, check_given, require_layer
 
 __all__ = ["predictor"]
 

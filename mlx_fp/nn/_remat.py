@@ -8,7 +8,8 @@ from ..compile import rng
 from ..core._mlx import mx, utils
 from ..core._types import Params
 from ..tree._paths import divided, merge
-from ._layer import Apply, Inputs, Keywords, Layer, Result, renamed
+from ._call import Inputs, Keywords, Result
+from ._layer import Apply, Layer, renamed
 from ._lift import as_layer
 
 __all__ = ["remat"]

@@ -8,7 +8,8 @@ from ..core._options import FLAG, check_options
 from ..core._types import Params
 from ..tree._casting import cast, first_floating, is_narrow, widened
 from ..tree._select import everything
-from ._layer import Apply, Inputs, Keywords, Layer, Result, renamed
+from ._call import Inputs, Keywords, Result
+from ._layer import Apply, Layer, renamed
 from ._lift import as_layer
 
 __all__ = ["wide"]
