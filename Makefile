@@ -4,10 +4,14 @@ PYTHON ?= python3
 BACKEND ?= cpu
 BIN = .venv/bin
 
-.PHONY: demo test lint bench bench-all bench-check bench-baseline bench-profile bench-peers clean
+.PHONY: demo page test lint bench bench-all bench-check bench-baseline bench-profile bench-peers clean
 
 demo: .venv/.examples
 	$(BIN)/python examples/digits.py
+
+# README's page: prints its table and writes its picture, docs/curves.png.
+page: .venv/.test
+	$(BIN)/python tests/page.py
 
 test: .venv/.test
 	$(BIN)/python -m pytest

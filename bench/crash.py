@@ -1,8 +1,8 @@
-"""What becomes of checkpoints under kill -9 and damage. `python bench/crash.py --kills 200 --fuzz 2000`.
+"""Test checkpoints under kill -9 and damage. `python bench/crash.py --kills 200 --fuzz 2000`.
 
 `--kills N` runs trainings that write a checkpoint after every step, kills them with SIGKILL at random instants, resumes
-each in a new process until it is done, and begins another until N kills are spent. `--fuzz N` loads N damaged files.
-Each prints a line of figures, and ends with status 1 if a promise was broken.
+each in a new process until it ends, and begins new trainings until N processes are killed. `--fuzz N` loads N damaged
+files. Each prints a line of figures. The exit status is 1 if a promise was broken.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ WAYS = [
     {"name": "s-{step}-{next_epoch}", "suffix": ".npz", "background": True},
     {"name": "s-{step}-{next_epoch}", "suffix": ".safetensors", "background": True},
 ]
-"""Ways to write: a file for each step, or one for all; either format; in a thread or not."""
+"""Ways to write: a file for each step, or one file for all steps; in both formats; in a thread or not."""
 
 
 def run(folder, way, told=lambda event: None):
-    """Train with everything that has a memory, from the newest checkpoint in the folder if there is one."""
+    """Train with hooks and data that have a memory, from the newest checkpoint in the folder if there is one."""
     x = mx.random.normal((40, 4), key=mx.random.key(3))
     rows = data.arrays(x=x, y=(x[:, 0] > 0).astype(mx.int32))
     held_out = data.batch(8)(data.arrays(x=x[:16], y=(x[:16, 0] > 0).astype(mx.int32)))
@@ -71,7 +71,7 @@ def run(folder, way, told=lambda event: None):
 
 
 def digest(report):
-    """A digest of all that a run ends with, but its times and files."""
+    """Return a digest of the results of a run, except its times and files."""
     found = hashlib.sha256()
     for tree in (report.params, report.opt_state):
         for name, leaf in fp.flat(tree).items():
@@ -82,7 +82,7 @@ def digest(report):
 
 
 def child(folder, way):
-    """One process of a run: say when it begins, each checkpoint that is on disk, and what it ends with."""
+    """Run one process of a training: print its start, each checkpoint on disk, and the digest of its results."""
     _ = fp.fit, fp.checkpoints, fp.fold, data.arrays, optim.adamw
     print("ready", flush=True)
     report = run(Path(folder), WAYS[way], lambda event: print("acked", event.step, flush=True))
@@ -90,13 +90,13 @@ def child(folder, way):
 
 
 def killed(folder, way, delay):
-    """Run a process of a run, killed after so long if it is still there; return what it said, and if it was."""
+    """Start a process of a training, and kill it after a delay; return its output, and if it was killed."""
     command = [sys.executable, __file__, "--child", str(folder), str(way)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         said = [process.stdout.readline().split()]
         with suppress(subprocess.TimeoutExpired):
             process.wait(delay)
-        process.kill()  # nothing, if it has ended
+        process.kill()  # no effect on a process that has ended
         said += [line.split() for line in process.stdout if line.endswith("\n")]
         wrong = process.stderr.read()
         status = process.wait()
@@ -106,7 +106,7 @@ def killed(folder, way, delay):
 
 
 def kills(count, seed=0):
-    """Spend so many kills; return the figures, and what was wrong."""
+    """Kill so many processes; return the figures and the failures."""
     draw, began, wrong = random.Random(seed), time.perf_counter(), []
     spent = runs = 0
     longest = 0.0
@@ -144,7 +144,7 @@ def kills(count, seed=0):
 
 
 def base(folder, suffix):
-    """A checkpoint of about a megabyte, with the state of a run beside the parameters."""
+    """Make a checkpoint of about a megabyte, with parameters and the state of a run."""
     params = {f"layer{i}": {"weight": mx.random.normal((128, 128)), "bias": mx.zeros((128,))} for i in range(5)}
     state = {"m": params, "v": params, "step": mx.array(7, mx.uint64)}
     return fp.save(folder / f"a{suffix}", opt_state=state, metadata={"epoch": 3, "rows": [{"a": 0.5}] * 20})(params)
@@ -156,7 +156,7 @@ def header_of(content):
 
 
 def sealed(entries, payload=b""):
-    """A file with a header whose digest is right, so that only what it says is wrong."""
+    """Make a file with a wrong header and a correct digest."""
     told = entries["__metadata__"]
     told["sha256"] = "0" * 64 if told["schema"] == "1" else digest_of(entries, payload)
     text = json.dumps(entries, separators=(",", ":")).encode()
@@ -167,7 +167,7 @@ def sealed(entries, payload=b""):
 
 
 def digest_of(entries, payload):
-    """The digest of schemas 2 and 3, of what can be digested."""
+    """Return the digest of schemas 2 and 3, over all entries that have one."""
     told = entries["__metadata__"]
     found = hashlib.sha256(f"mlx_fp {told['schema']}\n{told['manifest']}\n".encode())
     for name, entry in sorted(entries.items()):
@@ -180,7 +180,7 @@ def digest_of(entries, payload):
 
 
 def rewritten(content, draw):
-    """A safetensors file with one thing wrong in its header, sealed again."""
+    """Make a safetensors file with one error in its header, and a correct digest."""
     entries, payload = header_of(content)
     name = draw.choice([name for name in entries if name != "__metadata__"])
     big = draw.choice([-1, 2**31, 2**32 + 4, 2**62, 2**64, 10**30, 1.5, None, "1", True])
@@ -214,21 +214,21 @@ def rewritten(content, draw):
 
 
 def headless(content, draw):
-    """A file of its size that is all header."""
+    """Make a file of the same size that has only a header."""
     size = len(content) - 8
     unit = draw.choice([b"[", b'{"a":', b'"', b" ", b"\xff", b"\\", b"1"])
     return size.to_bytes(8, "little") + (unit * size)[:size]
 
 
 def lengthened(content, draw):
-    """A safetensors file that says it has another length of header."""
+    """Make a safetensors file with a wrong length of its header."""
     length = int.from_bytes(content[:8], "little")
     other = draw.choice([2**63 - 1, 2**64 - 1, 2**31, 100_000_001, len(content), len(content) - 8, length + 1, 0, 1])
     return other.to_bytes(8, "little") + content[8:]
 
 
 def repacked(content, draw):
-    """An archive with one member's header rewritten, packed, or there twice."""
+    """Make an archive in which one member has a rewritten header, is compressed, or occurs twice."""
     import io
 
     old, new = zipfile.ZipFile(io.BytesIO(content)), io.BytesIO()
@@ -262,7 +262,7 @@ def repacked(content, draw):
 
 
 def scarred(content, draw):
-    """A file with damage that a disk or a network does."""
+    """Make a file with the damage of a faulty disk or network."""
     size = len(content)
     where = draw.choice(
         [draw.randrange(size), draw.randrange(min(size, 4096)), size - 1 - draw.randrange(min(size, 4096))]
@@ -293,7 +293,7 @@ DAMAGE = {
 
 
 def contents(path):
-    """What a file loads to, as bytes."""
+    """Return the content of a file as loaded, as bytes."""
     found = fp.load(path)
     leaves = fp.flat({"params": found.params, "state": found.opt_state})
     return [
@@ -302,7 +302,7 @@ def contents(path):
 
 
 def cost(load, path):
-    """Load a file, and return what it raised, the bytes that it took beside, and the seconds."""
+    """Load a file; return the exception, the peak of additional bytes, and the seconds."""
     mx.clear_cache()
     mx.reset_peak_memory()
     tracemalloc.reset_peak()
@@ -316,7 +316,7 @@ def cost(load, path):
 
 
 def fuzz(count, seed=0):
-    """Load so many damaged files; return the figures, and what was wrong."""
+    """Load so many damaged files; return the figures and the failures."""
     draw, began, wrong, ends = random.Random(seed), time.perf_counter(), [], Counter()
     most, slowest = dict.fromkeys(DAMAGE, (0.0, "")), (0.0, "")
     with tempfile.TemporaryDirectory() as root:

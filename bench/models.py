@@ -68,7 +68,7 @@ MODELS = {"tiny_mlp": tiny, "mlp_784_256_10": mlp, "transformer_lm": lm}
 
 
 def raw(make, batch, loss=cross_entropy):
-    """The documented idiom: module and optimiser captured as the state of a compiled step."""
+    """Make the documented idiom: a compiled step that captures module and optimiser as its state."""
     mx.random.seed(0)
     module, optimizer = make(), mlx.optimizers.AdamW(1e-3)
     mx.eval(module.parameters())
@@ -92,7 +92,7 @@ def raw(make, batch, loss=cross_entropy):
 
 
 def ours(make, batch):
-    """The same module, lifted, through `train_step`."""
+    """Make the step of `train_step` for the same module, lifted."""
     model = nn.lift(make)
     step = fp.train_step(model, lambda f, x, y: cross_entropy(f(x), y), optim.adamw(1e-3))
     state = list(step.init(nn.init(0)(model)))

@@ -11,7 +11,7 @@ import mlx_fp as fp
 
 
 def first(idiom, name):
-    """Seconds of the first call: tracing and compiling kernels."""
+    """Return the seconds of the first call, in which MLX traces and compiles kernels."""
     make, batch = MODELS[name]()
     mx.eval(batch)
     run = {"raw": raw, "ours": ours}[idiom](make, batch)
@@ -21,7 +21,7 @@ def first(idiom, name):
 
 
 def memory(idiom, _):
-    """Peak bytes over some steps, the initial weights included."""
+    """Return the peak bytes over some steps, with the initial weights."""
     x = mx.random.normal((64, 1024), key=mx.random.key(0))
     batch = x, mx.random.randint(0, 10, (64,), key=mx.random.key(1))
     run = {"raw": raw, "ours": ours}[idiom](lambda: MLP(1024, 3072, 3072, 2304, 10), batch)

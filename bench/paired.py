@@ -1,4 +1,4 @@
-"""Time functions against each other: turns in random order within one run, so that a noisy machine hits all alike."""
+"""Compare the times of functions: they take turns in random order in one run, so that noise affects all alike."""
 
 import random
 import time
@@ -7,7 +7,7 @@ from statistics import median, quantiles
 
 
 def paired(functions, *, turns=200, calls=20, warm_up=30, within=None):
-    """Return the seconds per call of each function, one figure a turn; `within` makes contexts for some by name."""
+    """Return the seconds per call of each function, one figure per turn; `within` makes contexts for some functions."""
     for run in functions.values():
         for _ in range(warm_up):
             run()

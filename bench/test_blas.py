@@ -1,4 +1,4 @@
-"""How fast a product is through MLX once bound, and whether torch in the same process minds.
+"""Time a product through MLX with the fast BLAS, and the effect of the binding on torch in the same process.
 
 Run with `pytest bench/test_blas.py`. Nothing here asserts a time: read the ratios, and the control beside them.
 """
@@ -29,7 +29,7 @@ def test_product_against_numpy(benchmark: Any) -> None:
     """Time a product of 1024 x 1024 float32 matrices through MLX and through numpy, in turns of random order."""
     mx = pytest.importorskip("mlx.core")
     found = blas.bind()
-    np = pytest.importorskip("numpy")  # after binding, so that its threads share the timeout
+    np = pytest.importorskip("numpy")  # import it after the binding, so that its threads have the same timeout
     a, b = (np.random.default_rng(seed).normal(size=(N, N)).astype("float32") for seed in (0, 1))
     x, y = mx.array(a), mx.array(b)
 
@@ -47,7 +47,7 @@ def test_product_against_numpy(benchmark: Any) -> None:
 
 
 def test_torch_is_as_fast_beside_it(benchmark: Any) -> None:
-    """Time torch's product in processes with and without the binding, in turns, an MLX product between each two."""
+    """Time torch's product in processes with and without the binding, in turns, with MLX products in between."""
     if importlib.util.find_spec("torch") is None:
         pytest.skip("torch is not installed: nothing to compare")
     medians: dict[str, list[float]] = {"bound": [], "off": [], "off again": []}
@@ -90,7 +90,7 @@ def torch_process(choice: str) -> float:
 
 
 def in_turns(runs: Mapping[str, Callable[[], object]]) -> dict[str, list[float]]:
-    """Return the seconds of each run: TURNS turns, the order drawn anew for each."""
+    """Return the seconds of each run: TURNS turns, each in a new random order."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(TURNS + 3):
         for name in random.sample(list(runs), len(runs)):

@@ -1,4 +1,4 @@
-"""Data pipelines against the same loops written by hand, and against torch's and grain's where they are installed."""
+"""Compare data pipelines with loops written by hand, and with torch and grain if they are installed."""
 
 import importlib.util
 import logging
@@ -26,7 +26,7 @@ def drain(rows):
 
 
 def test_columns(benchmark):
-    """An epoch of shuffled batches of a numpy column."""
+    """Time an epoch of shuffled batches of a numpy column."""
     epochs, dataset = count(), pipe(data.arrays(X), data.shuffle(seed=7), data.batch(BATCH))
 
     def loop():
@@ -42,7 +42,7 @@ def test_columns(benchmark):
 
 
 def test_columns_as_mlx(benchmark):
-    """The same with batches that are arrays of MLX's."""
+    """Time an epoch of batches that are MLX arrays."""
     epochs, dataset = count(), pipe(data.arrays(mx.array(X)), data.shuffle(seed=7), data.batch(BATCH))
 
     def loop():
@@ -93,7 +93,7 @@ def in_grain():
 
 
 def test_rows(benchmark):
-    """Microseconds per row of `source | map | filter | batch | collate`."""
+    """Measure the microseconds per row of `source | map | filter | batch | collate`."""
     spec = {"x": "x", "t": "y"}
     dataset = pipe(data.source(ROWS), data.map(more), data.filter(some), data.batch(BATCH), data.collate(spec))
     ways = {"generators": lambda: drain(by_hand()), "gen. again": lambda: drain(by_hand())}
@@ -111,7 +111,7 @@ def test_rows(benchmark):
 
 
 def test_opening_in_the_middle(benchmark):
-    """Milliseconds to the first item of ten million shuffled indices, from the start and from the middle."""
+    """Measure the milliseconds to the first of ten million shuffled items, from the start and from the middle."""
     n = 10_000_000
     dataset = pipe(data.source(range(n)), data.shuffle(seed=7), data.batch(BATCH))
 
@@ -131,7 +131,7 @@ def test_opening_in_the_middle(benchmark):
 
 @pytest.mark.parametrize("ahead", [0, 2])
 def test_memory_of_a_stream(benchmark, ahead):
-    """Kilobytes that a million batches of a stream add to the process, without and with prefetch."""
+    """Measure how many kilobytes a million batches of a stream add to the process, with and without prefetch."""
     logging.getLogger("mlx_fp.data").setLevel(logging.WARNING)
     row = np.zeros(4, np.float32)
     operations = [data.map(lambda row: row + 1), data.batch(2), *([data.prefetch(ahead)] if ahead else [])]

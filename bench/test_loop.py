@@ -1,4 +1,4 @@
-"""The loop against one written by hand over the same step and batches, and against MLX's own eager idiom."""
+"""Compare the loop with a loop written by hand over the same step and batches, and with MLX's own eager idiom."""
 
 import json
 import os
@@ -42,7 +42,7 @@ WITH_DEEP = {**CASES, "deep_mlp": (deep, cross_entropy)}
 
 
 def by_hand(make, loss, batches):
-    """An epoch of the compiled step, waiting for each."""
+    """Run an epoch of the compiled step, and wait for each step."""
     model = nn.lift(make)
     step = fp.train_step(model, lambda forward, x, y: loss(forward(x), y), optim.adamw(1e-3))
     state = list(step.init(0))
@@ -56,7 +56,7 @@ def by_hand(make, loss, batches):
 
 
 def eager(make, loss, batches):
-    """An epoch of MLX's eager idiom, as its own documentation writes it."""
+    """Run an epoch of MLX's eager idiom, as in its documentation."""
     module, optimizer = make(), mlx.optimizers.AdamW(1e-3)
     value_and_grad = mlx.nn.value_and_grad(module, lambda x, y: loss(module(x), y))
 
@@ -70,7 +70,7 @@ def eager(make, loss, batches):
 
 
 def looped(make, loss, batches, *verbs, **options):
-    """An epoch of `fit`: its stream, from one epoch's start to the next."""
+    """Run an epoch of `fit` through its stream, from the start of one epoch to the start of the next."""
     trainer = pipe(
         fp.trainer(nn.lift(make), lambda forward, x, y: loss(forward(x), y)),
         fp.with_optimizer(optim.adamw(1e-3)),
@@ -82,7 +82,7 @@ def looped(make, loss, batches, *verbs, **options):
 
 
 def by_mlx(make, loss, batches):
-    """An epoch of MLX's compiled idiom, on the first batch, waiting for each step."""
+    """Run an epoch of MLX's compiled idiom on the first batch, and wait for each step."""
     run = raw(make, batches[0], loss)
     return lambda: [run() for _ in batches]
 
@@ -113,7 +113,7 @@ def test_loop(benchmark, name):
 @pytest.mark.parametrize("verb", [None, optim.clip_norm(1.0)], ids=["adamw", "clipped"])
 @pytest.mark.parametrize("name", WITH_DEEP)
 def test_steps_per_call(benchmark, name, verb):
-    """Several steps in one compiled call; the reference is the same loop with one."""
+    """Compare several steps in one compiled call with the same loop of single steps."""
     case, loss = WITH_DEEP[name]
     make, batch = case()
     mx.eval(batch)
@@ -128,7 +128,7 @@ def test_steps_per_call(benchmark, name, verb):
 
 @pytest.mark.parametrize("name", WITH_DEEP)
 def test_one_core(benchmark, name):
-    """The step, the loop, and several steps in one call, with MLX's thread on the core of the caller and without."""
+    """Time the step, the loop, and several steps in one call, within `one_core` and outside it."""
     case, loss = WITH_DEEP[name]
     make, batch = case()
     mx.eval(batch)
@@ -147,7 +147,7 @@ def test_one_core(benchmark, name):
 
 
 def test_peak_memory_of_a_run(benchmark):
-    """Steps of a 20-million-parameter model with AdamW, each way in a process of its own; 1,000 take 7 minutes each."""
+    """Measure a 20-million-parameter model with AdamW, each way in its own process; 1,000 steps take 7 minutes each."""
     peaks = {}
 
     def turn():
@@ -166,7 +166,7 @@ def _peak(way):
 
 
 def measure(way):
-    """Return the peak bytes of a run of BENCH_STEPS steps, 50 unless it says more, the initial weights included."""
+    """Return the peak bytes of a run of BENCH_STEPS steps (50 by default), with the initial weights."""
     steps = int(os.environ.get("BENCH_STEPS", "50"))
     x = mx.random.normal((8, 1024), key=mx.random.key(0))
     batch = x, mx.random.randint(0, 10, (8,), key=mx.random.key(1))

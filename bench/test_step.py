@@ -1,4 +1,4 @@
-"""The compiled step against MLX's documented idiom: time per step, time of the first call, peak memory."""
+"""Compare the compiled step with MLX's documented idiom: time per step, time of the first call, peak memory."""
 
 import json
 import os
@@ -26,7 +26,7 @@ def test_step(benchmark, name):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_first_call(benchmark, name):
-    """Trace and kernel compilation, each turn in new processes with an empty kernel cache."""
+    """Time tracing and kernel compilation; each turn has new processes with an empty kernel cache."""
     taken = {"raw": [], "ours": []}
 
     def turn():
@@ -39,7 +39,7 @@ def test_first_call(benchmark, name):
 
 
 def test_peak_memory(benchmark):
-    """A 20-million-parameter model with AdamW, each idiom in a process of its own."""
+    """Measure the peak memory of a 20-million-parameter model with AdamW, each idiom in a process of its own."""
     peaks = {}
 
     def turn():

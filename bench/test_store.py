@@ -1,4 +1,4 @@
-"""Checkpoints against MLX's own files, which are neither flushed, nor checked, nor put in place at once."""
+"""Compare checkpoints with MLX's own files, which are not flushed, not checked, and not renamed into place."""
 
 import os
 import time
@@ -13,15 +13,15 @@ from toolz import pipe
 
 import mlx_fp as fp
 from mlx_fp import nn, optim
-from mlx_fp.loop._checkpointing import _saved
+from mlx_fp.loop._checkpointing import _save
 from mlx_fp.loop._plan import plan
 from mlx_fp.loop._rows import Evaluation, Row
-from mlx_fp.loop._starting import started
+from mlx_fp.loop._starting import start_run
 from mlx_fp.loop._state import World
 
 
 def model(millions, layers=10):
-    """Evaluated parameters, so many millions, in matrices."""
+    """Make so many million parameters, in matrices, and evaluate them."""
     side = int((millions * 1e6 / layers) ** 0.5)
     params = {"layers": [{"weight": mx.random.normal((side, side))} for _ in range(layers)]}
     mx.eval(params)
@@ -33,12 +33,12 @@ def raw(tree):
 
 
 def plain(path):
-    """What MLX reads from a file, evaluated."""
+    """Load a file with MLX, and evaluate its arrays."""
     mx.eval(mx.load(str(path)))
 
 
 def flushed(path, arrays):
-    """MLX's own file, brought to disk."""
+    """Save a file with MLX, and flush it to disk."""
     mx.save_safetensors(str(path), arrays)
     number = os.open(path, os.O_RDONLY)
     os.fsync(number)
@@ -47,7 +47,7 @@ def flushed(path, arrays):
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".npz"])
 def test_a_million_parameters_with_adam(benchmark, tmp_path, suffix):
-    """Size of the file by that of the arrays, and milliseconds to save and to load."""
+    """Measure the size of the file relative to its arrays, and the milliseconds to save and to load it."""
     params = model(1)
     state = optim.adam(1e-3).init(params)
     mx.eval(state)
@@ -69,7 +69,7 @@ def test_a_million_parameters_with_adam(benchmark, tmp_path, suffix):
 
 
 def test_500_megabytes_saved(benchmark, tmp_path):
-    """Against MLX's own writer, and the same with a flush; the page cache is made clean before each."""
+    """Compare with MLX's own writer, with and without a flush; the page cache is flushed before each turn."""
     params = model(125)
     arrays = fp.flat(params)
     ways = {
@@ -82,7 +82,7 @@ def test_500_megabytes_saved(benchmark, tmp_path):
 
 
 def test_500_megabytes_loaded(benchmark, tmp_path):
-    """Against MLX's own reader, evaluated, from files in the page cache."""
+    """Compare with MLX's own reader, with evaluation, for files in the page cache."""
     params = model(125)
     fp.save(tmp_path / "ours.safetensors")(params)
     mx.save_safetensors(str(tmp_path / "plain.safetensors"), fp.flat(params))
@@ -97,20 +97,20 @@ def test_500_megabytes_loaded(benchmark, tmp_path):
 
 
 def alternating(ways, turns=9):
-    """`paired` for what writes much: one call a turn, and nothing of one left for the next to flush."""
+    """Time functions that write much, as `paired` does: one call per turn, and a flush between two turns."""
     taken = {name: [] for name in ways}
     for turn in range(turns + 1):
         for name in list(ways)[turn % len(ways) :] + list(ways)[: turn % len(ways)]:
             os.sync()
             start = time.perf_counter()
             ways[name]()
-            if turn:  # the first one is to warm up
+            if turn:  # the first turn is a warm-up
                 taken[name].append(time.perf_counter() - start)
     return taken
 
 
 def test_4_kilobytes_saved(benchmark, tmp_path):
-    """A small file: what the protocol costs."""
+    """Time a small file, which shows the cost of the protocol."""
     params = {"weight": mx.random.normal((32, 32))}
     mx.eval(params)
     ways = {
@@ -123,14 +123,14 @@ def test_4_kilobytes_saved(benchmark, tmp_path):
 
 
 def epochs_on(count, folder, keep_last=None):
-    """A function that adds an epoch to a run of so many and saves a checkpoint; most of a run but the training."""
+    """Make a function that adds an epoch to a run with so many, and saves a checkpoint: a run without the training."""
     pair = (mx.zeros((4, 4)), mx.zeros((4,), mx.int32))
     trainer = pipe(
         fp.trainer(nn.linear(4, 2), fp.classification()),
         fp.with_optimizer(optim.adam(1e-3)),
         fp.checkpoints(folder / "{epoch}", keep_last=keep_last),
     )
-    loop, state, writer = started(trainer, plan([pair], (), {"validation": [pair], "epochs": 10**6}))
+    loop, state, writer = start_run(trainer, plan([pair], (), {"validation": [pair], "epochs": 10**6}))
     world = World(writer)
 
     def later(state):
@@ -139,7 +139,7 @@ def epochs_on(count, folder, keep_last=None):
         row = Row(epoch, 4, 64, 4 * epoch + 4, values[2], train, values[3], held, 4, values[4], values[3])
         evaluation = Evaluation(epoch, 4 * epoch + 4, values[3], held, 4, values[3])
         rows, evaluations = (*state.rows, row), (*state.evaluations, evaluation)
-        return replace(state, rows=rows, evaluations=evaluations, epoch=epoch + 1, opened=4 * epoch + 4)
+        return replace(state, rows=rows, evaluations=evaluations, epoch=epoch + 1, epoch_start_step=4 * epoch + 4)
 
     for _ in range(count):
         state = later(state)
@@ -147,21 +147,21 @@ def epochs_on(count, folder, keep_last=None):
     def save():
         nonlocal state
         state = later(state)
-        for moment in _saved(loop, state, world):
+        for moment in _save(loop, state, world):
             state = moment.state
 
     return save
 
 
 def test_a_checkpoint_late_in_a_run(benchmark, tmp_path):
-    """Against one early in it: a file holds the rows of all epochs."""
+    """Compare a late checkpoint of a run with an early one: a file contains the rows of all epochs."""
     ways = {f"{count} rows": epochs_on(count, tmp_path / str(count)) for count in (100, 2_000, 10_000)}
     note(benchmark, paired(ways, turns=30, calls=1, warm_up=3), "100 rows")
     benchmark.pedantic(ways["100 rows"], rounds=5)
 
 
 def test_a_checkpoint_where_others_are_kept(benchmark, tmp_path):
-    """Among 3,000 kept ones, and in a folder of 50,000 other files."""
+    """Time a checkpoint among 3,000 retained checkpoints, and in a folder with 50,000 other files."""
     ways = {"3 kept": epochs_on(3, tmp_path / "a", 3), "3,000 kept": epochs_on(3, tmp_path / "b", 3_000)}
     for _ in range(3_000):
         ways["3,000 kept"]()

@@ -1,4 +1,4 @@
-"""The suite under pytest-benchmark: a test for each model and mode, timing `fp.testing.benchmark_step` on ours.
+"""Run the suite under pytest-benchmark: a test for each model and mode, timing `fp.testing.benchmark_step` on ours.
 
 The ratios of all variants, each in a process of its own, go into `extra_info`. BENCH_CASES, BENCH_VARIANTS and the
 other variables of `python -m suite --help` ask for less or more.
@@ -40,7 +40,7 @@ def test_suite(benchmark, pool, case, mode):
 
 
 def _step(case, folder):
-    """Our step on a case, its state from the weights that all share, and the batch."""
+    """Return our step for a case, a state with the weights that all variants share, and the batch."""
     found, batch = inputs.read(folder, case.name)
     model = fp_models.layer(case)
     step = fp.train_step(model, lambda forward, xs, y: fp_models.loss(case, forward(*xs), y), run_mlx.adamw())

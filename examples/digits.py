@@ -1,7 +1,7 @@
 """Classify handwritten digits: real images, a residual convolutional net, one compiled step.
 
 The data are the 1,797 scanned digits of the UCI repository (8 × 8 pixels, values 0 to 16) that scikit-learn carries.
-Writes `report.json` and `curves.png` into `runs/digits`, or the folder named on the command line.
+It writes `report.json` and `curves.png` into `runs/digits`, or into the folder that the command line names.
 """
 
 import sys
@@ -18,16 +18,17 @@ SEED, EPOCHS, BATCH = 7, 20, 64
 
 
 def digits(held_out: float = 0.2):
-    """Return (images, labels) to train on and (images, labels) held out; images are NHWC in [0, 1]."""
-    raw = load_digits()
-    images, labels = (raw.images[..., None] / 16).astype(np.float32), raw.target.astype(np.int32)
+    """Return (images, labels) for training and (images, labels) held out; images are (n, 8, 8, 1) in [0, 1]."""
+    pixels, digits = load_digits(return_X_y=True)
+    images, labels = (pixels.reshape(-1, 8, 8, 1) / 16).astype(np.float32), digits.astype(np.int32)
     order = np.random.default_rng(SEED).permutation(len(images))
     cut = int(len(order) * (1 - held_out))
-    return tuple((images[part], labels[part]) for part in (order[:cut], order[cut:]))
+    train, rest = order[:cut], order[cut:]
+    return (images[train], labels[train]), (images[rest], labels[rest])
 
 
 def block(channels: int):
-    """A residual block: (n, h, w, c) -> (n, h, w, c)."""
+    """Make a residual block: (n, h, w, c) -> (n, h, w, c)."""
     return nn.residual(
         nn.conv2d(channels, channels, 3, padding=1), nn.batch_norm(channels), nn.relu,
         nn.conv2d(channels, channels, 3, padding=1), nn.batch_norm(channels),
@@ -68,7 +69,7 @@ def main(folder: str = "runs/digits") -> fp.Report:
     (out / "report.json").write_text(report.to_json())
     picture = show.curves(report, out / "curves.png", title="UCI digits")
 
-    predict = pipe(model, nn.predictor(report.params))  # a plain function of arrays, to embed anywhere
+    predict = pipe(model, nn.predictor(report.params))  # a plain function of arrays, which you can call anywhere
     guesses = mx.argmax(predict(held_images[:10]), axis=-1)
     print(f"\nheld out: {held_labels[:10].tolist()}\npredicted: {guesses.tolist()}")
     print(f"held-out accuracy {report.rows[-1].val_accuracy:.4f}; wrote {out / 'report.json'} and {picture}")

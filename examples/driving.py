@@ -1,4 +1,6 @@
-"""Own the loop: take the run as a stream of events, look at each, go on or leave."""
+"""Drive the loop yourself: read a run as a stream of events, and leave it when you like."""
+
+from typing import Any
 
 import mlx.core as mx
 
@@ -11,7 +13,7 @@ train = pipe(data.arrays(x=x, y=y), data.shuffle(seed=1), data.batch(64))
 
 
 def count(memory: int, event) -> tuple[int, fp.Stop | None]:
-    """A fold: its memory goes from event to event, and it may ask for things."""
+    """Count events. A fold passes its memory from event to event, and may return a directive such as `Stop`."""
     return memory + 1, fp.Stop("a hundred steps") if memory == 99 else None
 
 
@@ -22,14 +24,15 @@ def main() -> tuple[int, float]:
         fp.with_hooks(fp.fold("after_step", 0, count)),
     )
     steps, loss = 0, float("inf")
+    event: Any  # each kind of event has fields of its own
     for event in fp.events(train, epochs=50, only=("after_step", "after_epoch", "after_fit"))(trainer):
-        match event:
-            case fp.Event(step=step) if hasattr(event, "loss_value"):
-                steps, loss = step + 1, event.loss_value  # reading waits for the device
-            case fp.Event(row=row):
-                print(f"epoch {row.epoch}: {row.steps} steps, loss {row.epoch_loss:.3f}, accuracy {row.accuracy:.3f}")
-            case fp.Event(report=report):
-                print(f"ended after {steps} steps: {report.stop_reason}")
+        if hasattr(event, "loss_value"):  # after a step
+            steps, loss = event.step + 1, event.loss_value  # to read the loss waits for the device
+        elif hasattr(event, "row"):  # after an epoch
+            row = event.row
+            print(f"epoch {row.epoch}: {row.steps} steps, loss {row.epoch_loss:.3f}, accuracy {row.accuracy:.3f}")
+        else:  # after the run
+            print(f"ended after {steps} steps: {event.report.stop_reason}")
     return steps, loss
 
 

@@ -1,10 +1,11 @@
-"""A small GPT-2-style language model of bytes, trained on the standard library; ends by writing some itself."""
+"""Train a small GPT-2-style language model on the bytes of the standard library, and let it write some bytes."""
 
 import sysconfig
 from pathlib import Path
 
 import mlx.core as mx
 import mlx.nn
+import numpy as np
 
 import mlx_fp as fp
 from mlx_fp import data, nn, optim, pipe
@@ -12,14 +13,14 @@ from mlx_fp import data, nn, optim, pipe
 LENGTH, BATCH, STEPS, SEED = 64, 16, 200, 1
 
 
-def text(size: int = 1_000_000) -> mx.array:
+def text(size: int = 1_000_000) -> np.ndarray:
     """Return the first bytes of the standard library's modules, one after another: (size,) of uint8."""
     folder = Path(sysconfig.get_path("stdlib"))
-    return mx.array(memoryview(b"".join(path.read_bytes() for path in sorted(folder.glob("*.py")))[:size]))
+    return np.frombuffer(b"".join(path.read_bytes() for path in sorted(folder.glob("*.py")))[:size], np.uint8)
 
 
 def gpt(vocabulary: int = 256, *, dims: int = 64, heads: int = 4, depth: int = 2, length: int = LENGTH):
-    """Tokens and learned positions, blocks of causal attention, and the embedding again to read out: logits."""
+    """Make the model: (b, length) -> (b, length, vocabulary). Learned positions, and blocks of causal attention."""
 
     def forward(m, tokens):
         size = tokens.shape[1]
@@ -39,11 +40,11 @@ def gpt(vocabulary: int = 256, *, dims: int = 64, heads: int = 4, depth: int = 2
 
 
 def sample(predict, prompt: list[int], count: int, *, temperature: float = 0.7) -> bytes:
-    """Write `count` bytes after a prompt of at least `LENGTH`, each drawn from what the model says of those before."""
+    """Sample `count` bytes after a prompt of at least `LENGTH` bytes, each from the model's logits at `temperature`."""
     tokens = list(prompt)
     for i in range(count):
         logits = predict(mx.array([tokens[-LENGTH:]]))[0, -1] / temperature
-        tokens.append(mx.random.categorical(logits, key=mx.random.key(SEED + i)).item())
+        tokens.append(int(mx.random.categorical(logits, key=mx.random.key(SEED + i))))
     return bytes(tokens[len(prompt) :])
 
 
@@ -51,7 +52,9 @@ def main(steps: int = STEPS) -> tuple[float, str]:
     tokens = text()
     cut = len(tokens) * 9 // 10
     windows = (data.window(LENGTH + 1, step=LENGTH), data.shuffle(seed=SEED), data.batch(BATCH))
-    batches = data.map(lambda columns: columns[0])  # an array of tokens is its own target, one place on
+    batches = data.map(
+        lambda columns: columns[0]
+    )  # the loss shifts the tokens: the target of each token is the next one
     train = pipe(data.arrays(tokens[:cut]), *windows, data.take(steps), batches)
     held_out = pipe(data.arrays(tokens[cut:]), *windows, data.take(10), batches)
 
@@ -65,8 +68,8 @@ def main(steps: int = STEPS) -> tuple[float, str]:
     predict = pipe(model, nn.predictor(report.params))
     prompt = tokens[cut : cut + LENGTH].tolist()
     written = sample(predict, prompt, 160).decode("utf-8", "replace")
-    print(f"perplexity {report.rows[-1].val_perplexity:.1f}\n--- it is given:\n{bytes(prompt).decode()}")
-    print(f"--- and goes on:\n{written}")
+    print(f"perplexity {report.rows[-1].val_perplexity:.1f}\n--- the prompt:\n{bytes(prompt).decode()}")
+    print(f"--- the model continues:\n{written}")
     return report.rows[-1].val_perplexity, written
 
 

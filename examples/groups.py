@@ -1,4 +1,4 @@
-"""Different optimisers for different parts, parts that do not train, and a rate changed on the way."""
+"""Different optimisers for different parts, frozen parts, and a learning rate that changes during the run."""
 
 import mlx.core as mx
 
@@ -12,7 +12,7 @@ model = nn.sequential(
 )
 
 optimizer = optim.groups(
-    (fp.matching(r"norm|bias$"), optim.adamw(1e-3, weight_decay=0.0)),  # first match wins
+    (fp.matching(r"norm|bias$"), optim.adamw(1e-3, weight_decay=0.0)),  # the first match wins
     (fp.under("body"), pipe(optim.adamw(1e-3), optim.clip_value(0.5))),
     (fp.everything, optim.sgd(1e-1)),
 )
@@ -32,15 +32,17 @@ def main() -> dict[str, bool]:
     step = fp.train_step(partly, loss, optimizer)
     start, opt_state = step.init(0)
     params = start
+    losses = []
     for n in range(60):
-        if n == 40:  # hyper-parameters are arrays in the state: changed by path, and no new trace
+        if n == 40:  # hyper-parameters are arrays in the state: you change them by path, without a new trace
             opt_state = fp.swap("optimizer.groups.2.learning_rate", 1e-2)(opt_state)
         params, opt_state, logs = step(params, opt_state, batch)
-    print(f"loss {logs['loss'].item():.4f} after 60 steps, {step.traces} trace")
+        losses.append(logs["loss"])
+    print(f"loss {losses[-1].item():.4f} after 60 steps, {step.traces} trace")
 
     moved = {path: not mx.array_equal(fp.flat(start)[path], leaf).item() for path, leaf in fp.flat(params).items()}
-    for path, did in moved.items():
-        print(f"{'trained' if did else 'frozen ':8} {path}")
+    for path, has_moved in moved.items():
+        print(f"{'trained' if has_moved else 'frozen ':8} {path}")
     return moved
 
 

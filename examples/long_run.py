@@ -1,10 +1,11 @@
-"""A long run in flat memory: an endless stream, no loss kept, a line per epoch in a file."""
+"""Train for long in constant memory: an endless stream, no losses in memory, and a line per epoch in a file."""
 
 import json
 import resource
 import tempfile
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,7 @@ EPOCHS, STEPS = 20, 1_000
 
 
 def readings(epoch: int):
-    """An endless stream of rows: eight values of a sine in noise, and the next one to say."""
+    """Yield rows without end: eight values of a sine with noise, and the next value to predict."""
     draw = np.random.default_rng(epoch)
     for block in count():
         values = np.sin(np.arange(1_000 * block, 1_000 * block + 1_008) * 0.1) + 0.1 * draw.normal(size=1_008)
@@ -24,13 +25,13 @@ def readings(epoch: int):
 
 
 def megabytes() -> float:
-    """Peak memory of this process."""
+    """Return the peak memory of this process in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def main() -> tuple[float, list[dict]]:
+def main() -> tuple[float, list[dict[str, Any]]]:
     train = pipe(data.stream(readings), data.batch(16), data.take(STEPS), data.prefetch(2))
-    log, memory = Path(tempfile.mkdtemp()) / "rows.jsonl", []
+    log, memory = Path(tempfile.mkdtemp()) / "rows.jsonl", list[float]()
 
     def write(event) -> None:
         memory.append(megabytes())
@@ -45,10 +46,10 @@ def main() -> tuple[float, list[dict]]:
         fp.fit(train, epochs=EPOCHS, keep_losses=False, quiet=True),
     )
     rows = [json.loads(line) for line in log.read_text().splitlines()]
-    grown = memory[-1] - memory[1]
+    growth = memory[-1] - memory[1]
     print(f"{rows[-1]['steps']} steps, R² {report.rows[-1].r2:.3f}, {len(report.losses)} losses kept")
-    print(f"memory grew by {grown:.1f} MB from epoch 1 to epoch {EPOCHS - 1}; rows are in {log}")
-    return grown, rows
+    print(f"memory grew by {growth:.1f} MB from epoch 1 to epoch {EPOCHS - 1}; rows are in {log}")
+    return growth, rows
 
 
 if __name__ == "__main__":

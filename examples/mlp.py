@@ -1,4 +1,4 @@
-"""Classify two interleaved spirals with a small perceptron: the shortest whole run."""
+"""Classify two interleaved spirals with a small perceptron: the shortest complete run."""
 
 import mlx.core as mx
 

@@ -1,9 +1,9 @@
-"""Train on MNIST, or anything else in its format, read from IDX files.
+"""Train on MNIST, or on other data in its format, from IDX files.
 
     python examples/mnist.py FOLDER
 
 where FOLDER has train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte,
-each plain or as .gz. Without a folder it writes such files of scikit-learn's digits, 8 × 8 pixels, and reads those.
+each plain or as .gz. Without a folder, it writes such files from scikit-learn's digits, 8 × 8 pixels, and reads them.
 """
 
 import gzip
@@ -27,7 +27,8 @@ TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: 
 def read_idx(path: Path) -> np.ndarray:
     """Read an IDX file: two zero bytes, one for the type, one for the rank, big-endian lengths, and the values.
 
-    Raise ValueError for a file that does not begin like one, or whose size is not what it says.
+    Raises:
+        ValueError: The file begins in another way, or its size differs from the size in its header.
     """
     with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
         raw = file.read()
@@ -45,37 +46,37 @@ def read_idx(path: Path) -> np.ndarray:
 
 
 def write_idx(path: Path, values: np.ndarray) -> None:
-    """Write bytes as an IDX file, gzipped if it is called .gz."""
+    """Write an array of bytes as an IDX file, with gzip if the name ends in .gz."""
     with gzip.open(path, "wb") if path.suffix == ".gz" else open(path, "wb") as file:
         file.write(struct.pack(f">4B{values.ndim}I", 0, 0, 0x08, values.ndim, *values.shape))
         file.write(values.astype(np.uint8).tobytes())
 
 
 def find(folder: Path, name: str) -> Path:
-    """Return the path of a file that may be gzipped."""
-    found = [path for path in (folder / name, folder / f"{name}.gz") if path.exists()]
-    if not found:
+    """Return the path of a file, plain or gzipped."""
+    paths = [path for path in (folder / name, folder / f"{name}.gz") if path.exists()]
+    if not paths:
         raise FileNotFoundError(f"{folder} has no {name} and no {name}.gz")
-    return found[0]
+    return paths[0]
 
 
 def write_digits(folder: Path) -> None:
     """Write scikit-learn's digits as the four files of MNIST, some plain and some gzipped."""
-    raw = load_digits()
-    order = np.random.default_rng(SEED).permutation(len(raw.target))
+    images, labels = map(np.asarray, load_digits(return_X_y=True))
+    order = np.random.default_rng(SEED).permutation(len(labels))
     for part, rows, suffix in (("train", order[:1437], ".gz"), ("t10k", order[1437:], "")):
-        write_idx(folder / f"{part}-images-idx3-ubyte{suffix}", raw.images[rows] * 15)
-        write_idx(folder / f"{part}-labels-idx1-ubyte{suffix}", raw.target[rows])
+        write_idx(folder / f"{part}-images-idx3-ubyte{suffix}", images[rows].reshape(-1, 8, 8) * 15)
+        write_idx(folder / f"{part}-labels-idx1-ubyte{suffix}", labels[rows])
 
 
 def digits(folder: Path, part: str) -> data.Dataset:
-    """Return the images `(n, h, w)` and labels `(n,)` of a part of MNIST, as they are in the files, uint8."""
+    """Return the images `(n, h, w)` and labels `(n,)` of a part of MNIST, both uint8."""
     images, labels = (read_idx(find(folder, f"{part}-{kind}-ubyte")) for kind in ("images-idx3", "labels-idx1"))
     return data.arrays(x=images, y=labels)
 
 
 def network(pixels: int):
-    """Classify images of uint8: (n, h, w) -> (n, 10). They are scaled in the compiled step, not in the data."""
+    """Make a classifier of uint8 images: (n, h, w) -> (n, 10). The compiled step scales them, not the pipeline."""
     return nn.sequential(
         lambda x: x.astype(mx.float32).flatten(1) / 255,
         nn.linear(pixels, 128), nn.relu, nn.dropout(0.1), nn.linear(128, 10),
@@ -84,9 +85,9 @@ def network(pixels: int):
 
 def main(folder: str | None = None) -> fp.Report:
     if folder is None:
-        with tempfile.TemporaryDirectory() as made:
-            write_digits(Path(made))
-            return main(made)
+        with tempfile.TemporaryDirectory() as temporary:
+            write_digits(Path(temporary))
+            return main(temporary)
     train, test = (digits(Path(folder), part) for part in ("train", "t10k"))
     print(f"train {train}, test {test}")
     pixels = next(iter(train))["x"].size

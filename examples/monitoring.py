@@ -1,4 +1,4 @@
-"""Watch the held-out accuracy, learn slower on a plateau, stop when it no longer improves, and show why."""
+"""Monitor the held-out F1 score: reduce the learning rate on a plateau, stop early, and print the reason."""
 
 import mlx.core as mx
 import numpy as np
@@ -11,14 +11,14 @@ SEED = 3
 
 
 def wine() -> data.Dataset:
-    """Return 178 wines: 13 measurements, standardised, and one of three growers."""
-    raw = load_wine()
-    x = (raw.data - raw.data.mean(axis=0)) / raw.data.std(axis=0)
-    return data.arrays(x=x.astype(np.float32), y=raw.target.astype(np.int32))
+    """Return 178 wines: 13 standardised measurements, and the grower, one of three."""
+    measurements, growers = load_wine(return_X_y=True)
+    x = (measurements - measurements.mean(axis=0)) / measurements.std(axis=0)
+    return data.arrays(x=x.astype(np.float32), y=growers.astype(np.int32))
 
 
 def careful(patience: int = 4):
-    """A pack: what several runs share, as a function of options that gives a verb."""
+    """Return a verb with settings that several runs share: a pack."""
 
     def verb(trainer: fp.Trainer) -> fp.Trainer:
         return pipe(

@@ -1,4 +1,4 @@
-"""A training step without a trainer: a pure compiled function, in a loop of your own."""
+"""Use a training step without a trainer: a pure compiled function, in a loop of your own."""
 
 import mlx.core as mx
 
@@ -9,7 +9,7 @@ model = nn.sequential(nn.linear(16, 64), nn.gelu, nn.dropout(0.1), nn.linear(64,
 
 
 def loss(model, x, y):
-    """Return the loss and what else to log; `model` is bound to this step's parameters, random stream and mode."""
+    """Return the loss and a figure to log. `model` is bound to the parameters, random stream and mode of the step."""
     error = model(x) - y
     return error.square().mean(), {"mae": error.abs().mean()}
 
@@ -28,13 +28,15 @@ def main() -> float:
 
     step = fp.train_step(model, loss, optimizer)
     params, opt_state = step.init(0)
+    losses = []
     for epoch in range(12):
         for batch in batches.open(data.Cursor(epoch)):
             params, opt_state, logs = step(params, opt_state, batch)
+            losses.append(logs["loss"])
         rate, norm = (optim.reading(name)(opt_state) for name in ("learning_rate", "grad_norm"))
-        print(f"epoch {epoch:2}  loss {logs['loss'].item():.4f}  rate {rate.item():.5f}  norm {norm.item():.3f}")
+        print(f"epoch {epoch:2}  loss {losses[-1].item():.4f}  rate {rate.item():.5f}  norm {norm.item():.3f}")
     print(f"{step.traces} trace, {optim.reading('skipped')(opt_state).item()} steps skipped")
-    return logs["loss"].item()
+    return losses[-1].item()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Train on files that are read as a stream: a function opens them anew each epoch, for training and for validation."""
+"""Train on files that are read as a stream. A function opens the files in each epoch, for training and validation."""
 
 import tempfile
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ SEED = 7
 
 
 def write_shards(folder: Path) -> None:
-    """Write scikit-learn's digits as files of up to 200 images, into a folder of training and one of validation."""
+    """Write scikit-learn's digits as files of up to 200 images, into the folders `train` and `validation`."""
     images, labels = load_digits(return_X_y=True)
     order = np.random.default_rng(SEED).permutation(len(labels))
     for kind, rows in {"train": order[:1437], "validation": order[1437:]}.items():
@@ -25,7 +25,7 @@ def write_shards(folder: Path) -> None:
 
 
 def digits(folder: Path, epoch: int, kind: str) -> Iterator[dict[str, np.ndarray]]:
-    """Yield row after row of the files of a kind, one file in memory; in training they begin elsewhere each epoch."""
+    """Yield the rows of all files of a kind, with one file in memory. In training each epoch starts at another file."""
     paths = sorted((folder / kind).glob("*.npz"))
     start = epoch % len(paths) if kind == "train" else 0
     for path in paths[start:] + paths[:start]:
@@ -44,9 +44,7 @@ def main() -> fp.Report:
         rows = data.stream(lambda epoch, kind: digits(folder, epoch, kind))
         train = pipe(
             rows,
-            data.shuffle(
-                seed=SEED, window=400
-            ),  # holds 400 rows and draws from them; a stream has no indices to shuffle
+            data.shuffle(seed=SEED, window=400),  # draws from 400 buffered rows: a stream has no indices to shuffle
             data.batch(64, drop_last=True),
             data.prefetch(2),  # a thread reads and stacks two batches ahead
         )
@@ -59,9 +57,11 @@ def main() -> fp.Report:
         )
         print(f"{train}\n\n{report}")
 
-        again = train.open(data.Cursor(epoch=5, index=20))  # the same rows again, by reading the files up to there
-        print(f"\nlabels of batch 20 of epoch 5: {next(again)['y'][:12].tolist()} …")
-        again.close()
+        batches = train.open(
+            data.Cursor(epoch=5, index=20)
+        )  # reads the files up to that batch, which has the same rows
+        print(f"\nlabels of batch 20 of epoch 5: {next(batches)['y'][:12].tolist()} …")
+        batches.close()
     return report
 
 

@@ -1,9 +1,9 @@
-"""Train on a table: from a CSV file, from a .npz, and from .npy files that stay on the disk.
+"""Train on a table from a CSV file, from a .npz file, and from .npy files that stay on the disk.
 
     python examples/tables.py TABLE.csv
 
-where the first line has names, the last column is the class, and the others are numbers. Without a file it is
-scikit-learn's wines: 178 wines of three growers, by 13 measurements.
+where the first line has names, the last column is the class, and the others are numbers. Without a file, the table is
+scikit-learn's wines: 178 wines of three growers, with 13 measurements.
 """
 
 import csv
@@ -20,12 +20,14 @@ from mlx_fp import data, nn, optim, pipe
 SEED = 7
 
 
-def write_wines(path: Path) -> None:
-    raw = load_wine()
+def write_wines(path: Path) -> Path:
+    """Write scikit-learn's wines as a CSV file; return its path."""
+    measurements, growers = load_wine(return_X_y=True)
     with open(path, "w", newline="") as file:
         table = csv.writer(file)
-        table.writerow([*raw.feature_names, "grower"])
-        table.writerows([*row, raw.target_names[n]] for row, n in zip(raw.data, raw.target, strict=True))
+        table.writerow([*(f"measurement {n}" for n in range(13)), "grower"])
+        table.writerows([*row, f"grower {n}"] for row, n in zip(measurements, growers, strict=True))
+    return path
 
 
 def read_csv(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -38,10 +40,10 @@ def read_csv(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
 
 
 def evaluated(rows: data.Dataset, classes: int) -> float:
-    """Train on 70 of 100 rows, watch 15, and return the accuracy on the last 15, which training never saw."""
+    """Train on 70 % of the rows, validate on 15 %, and return the accuracy on the other 15 %, the test split."""
     train, validation, test = pipe(rows, data.split((0.7, 0.15, 0.15), seed=SEED))
-    known = next(iter(pipe(train, data.batch(len(train)))))["x"]  # all training rows as one batch
-    mean, deviation = known.mean(axis=0), known.std(axis=0)
+    features = next(iter(pipe(train, data.batch(len(train)))))["x"]  # all training rows as one batch
+    mean, deviation = features.mean(axis=0), features.std(axis=0)
 
     plan = data.splits(
         train=pipe(train, data.shuffle(seed=SEED)),
@@ -49,19 +51,16 @@ def evaluated(rows: data.Dataset, classes: int) -> float:
         test=test,
         shared=[data.batch(16), data.map(lambda batch: {**batch, "x": (batch["x"] - mean) / deviation})],
     )
-    model = nn.sequential(nn.linear(known.shape[1], 32), nn.tanh, nn.dropout(0.2), nn.linear(32, classes))
+    model = nn.sequential(nn.linear(features.shape[1], 32), nn.tanh, nn.dropout(0.2), nn.linear(32, classes))
     trainer = fp.trainer(model, fp.classification(), optimizer=optim.adamw(5e-3))
     report = fp.fit(plan, epochs=15, quiet=True)(trainer)
     return fp.evaluate(plan, params=report.params)(trainer)["accuracy"]  # on the test split
 
 
 def main(path: str | None = None) -> dict[str, float]:
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
-        if path is None:
-            path = folder / "wines.csv"
-            write_wines(path)
-        x, y, names = read_csv(Path(path))
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        x, y, names = read_csv(Path(path) if path else write_wines(folder / "wines.csv"))
         np.savez(folder / "table.npz", x=x, y=y)
         np.save(folder / "x.npy", x)
         np.save(folder / "y.npy", y)

@@ -1,35 +1,36 @@
-"""A small language model of bytes: Python's own standard library is the text."""
+"""Train a small language model of bytes; the text is Python's standard library."""
 
 import sysconfig
 from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
-from toolz import compose_left, pipe
+from toolz import compose_left
 
 import mlx_fp as fp
-from mlx_fp import data, nn, optim
+from mlx_fp import data, nn, optim, pipe
 
 SEED, STEPS = 7, 100
 
 
 def corpus(size: int = 1_000_000) -> np.ndarray:
-    """Return the first bytes of the modules of the standard library, one after the other: (size,) of uint8."""
+    """Return the first bytes of the standard library's modules, one after another: (size,) of uint8."""
     folder = Path(sysconfig.get_path("stdlib"))
     text = b"".join(path.read_bytes() for path in sorted(folder.glob("*.py")))
     return np.frombuffer(text[:size], np.uint8)
 
 
 def shifted(batch):
-    """Return what the model reads and what it should say, one byte further on: (b, 65) -> two of (b, 64)."""
+    """Return the inputs and the targets, which are one byte further on: (b, 65) -> two arrays of (b, 64)."""
     (tokens,) = batch
     return tokens[:, :-1], tokens[:, 1:]
 
 
-windows = data.window(65, step=64)  # the last byte of one is the first of the next: each byte is a target once
+windows = data.window(65, step=64)  # windows share one byte, so that each byte is a target once
 batches = compose_left(data.batch(16), data.map(shifted))
 
-# Each byte sees itself and the seven before it. nn.gru(32, 32) in place of the residual part learns more, in more time.
+# Each byte sees itself and the seven bytes before it. With nn.gru(32, 32) in place of the residual part, the model
+# learns more, and takes longer.
 causal = nn.sequential(lambda x: mx.pad(x, [(0, 0), (7, 0), (0, 0)]), nn.conv1d(32, 32, 8), nn.gelu)
 model = nn.sequential(nn.embedding(256, 32), nn.residual(causal), nn.linear(32, 128), nn.relu, nn.linear(128, 256))
 
@@ -48,7 +49,7 @@ def main() -> tuple[float, float]:
     after = report.rows[-1]
     print(f"perplexity {before['perplexity']:.1f} before, {after.val_perplexity:.1f} after {STEPS} steps;", end=" ")
     print(f"{after.val_token_accuracy:.0%} of the next bytes guessed right")
-    return before["loss"], after.val_loss
+    return before["loss"], after.figures()["val_loss"]
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Functional pipelines for training models on Apple's MLX.
 
-Models, data, hooks and loops are pure functions and frozen records that compose under `toolz.pipe`; the training step
-is one compiled pure function of `(params, opt_state, batch)`. Names are loaded when they are first used, and MLX with
-the first of them that needs it.
+Models, data, hooks and loops are pure functions and frozen records, and you chain them with `pipe`. The training step
+is one compiled pure function of `(params, opt_state, batch)`. A name is loaded at its first use, and MLX is loaded with
+the first name that needs it. For example, `fp.under` does not load MLX, and `fp.fit` does.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ if TYPE_CHECKING:
     from .experiments._run import run as run
     from .experiments._sweep import Sweep as Sweep
     from .experiments._sweep import sweep as sweep
+    from .loop._directive import Replace as Replace
+    from .loop._directive import Save as Save
+    from .loop._directive import Stop as Stop
+    from .loop._directive import Validate as Validate
+    from .loop._emitting import emit as emit
     from .loop._event import Event as Event
-    from .loop._event import event as event
+    from .loop._event_table import event as event
     from .loop._fit import evaluate as evaluate
     from .loop._fit import events as events
     from .loop._fit import fit as fit
-    from .loop._hook import Replace as Replace
-    from .loop._hook import Save as Save
-    from .loop._hook import Stop as Stop
-    from .loop._hook import Validate as Validate
-    from .loop._hook import emit as emit
     from .loop._hook import fold as fold
     from .loop._hook import hook as hook
     from .loop._hook import hook_states as hook_states
@@ -51,8 +51,6 @@ if TYPE_CHECKING:
     from .loop._stopping import early_stop as early_stop
     from .loop._stopping import stop_on_divergence as stop_on_divergence
     from .loop._trainer import Trainer as Trainer
-    from .loop._trainer import checkpoints as checkpoints
-    from .loop._trainer import monitor as monitor
     from .loop._trainer import trainer as trainer
     from .loop._trainer import with_hooks as with_hooks
     from .loop._trainer import with_metrics as with_metrics
@@ -60,6 +58,8 @@ if TYPE_CHECKING:
     from .loop._trainer import with_optimizer as with_optimizer
     from .loop._trainer import with_options as with_options
     from .loop._trainer import with_step as with_step
+    from .loop._watching import checkpoints as checkpoints
+    from .loop._watching import monitor as monitor
     from .nn import freeze as freeze
     from .nn import unfreeze as unfreeze
     from .step import passes as passes
@@ -99,22 +99,25 @@ if TYPE_CHECKING:
     from .tree._select import select as select
     from .tree._select import under as under
 
-_MODULES = {
+_MODULES = {  # public modules: name -> module
     **{name: f".{name}" for name in ("cpu", "data", "nn", "optim", "show", "testing")},
     "metrics": ".task.metrics",
     "passes": ".step.passes",
     "rng": ".compile.rng",
 }
 
-_NAMES = {
+_NAMES = {  # public functions and classes: module -> names
     ".core._pipe": ("pipe",),
     ".core._registry": ("Registry",),
     ".experiments._experiment": ("Experiment", "experiment", "override", "settings"),
     ".experiments._run": ("run",),
     ".experiments._sweep": ("Sweep", "sweep"),
-    ".loop._event": ("Event", "event"),
+    ".loop._directive": ("Replace", "Save", "Stop", "Validate"),
+    ".loop._emitting": ("emit",),
+    ".loop._event": ("Event",),
+    ".loop._event_table": ("event",),
     ".loop._fit": ("evaluate", "events", "fit"),
-    ".loop._hook": ("Replace", "Save", "Stop", "Validate", "emit", "fold", "hook", "hook_states"),
+    ".loop._hook": ("fold", "hook", "hook_states"),
     ".loop._monitor": ("Monitor",),
     ".loop._on": ("on",),
     ".loop._plateau": ("plateau",),
@@ -123,8 +126,6 @@ _NAMES = {
     ".loop._stopping": ("early_stop", "stop_on_divergence"),
     ".loop._trainer": (
         "Trainer",
-        "checkpoints",
-        "monitor",
         "trainer",
         "with_hooks",
         "with_metrics",
@@ -133,6 +134,7 @@ _NAMES = {
         "with_options",
         "with_step",
     ),
+    ".loop._watching": ("checkpoints", "monitor"),
     ".nn": ("freeze", "unfreeze"),
     ".step._evaluate": ("EvalStep", "eval_step"),
     ".step._protocol": ("Step",),
@@ -147,25 +149,26 @@ _NAMES = {
     ".tree._paths": ("flat", "merge", "norm", "partition", "paths", "restore_like", "size", "swap"),
     ".tree._select": ("Select", "everything", "matching", "ndim", "nothing", "select", "under"),
 }
-_HOME = {name: home for home, names in _NAMES.items() for name in names}
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
 
 __version__ = "0.1.0"
 __all__ = sorted([*_MODULES, *_HOME])
 
 
 def _loaded(name: str) -> Any:
+    """Import the module or the object of a public name, and keep it; AttributeError with candidates for others."""
     if name in _MODULES:
         value: Any = import_module(_MODULES[name], __name__)
     elif name in _HOME:
         value = getattr(import_module(_HOME[name], __name__), name)
-    else:  # the import of a submodule asks for it here first, and needs no advice
+    else:  # Python asks here first when it imports a submodule; that needs no list of candidates
         module = find_spec(f"{__name__}.{name}")
         raise AttributeError(name if module else _unknown("name in mlx_fp", name, __all__))
     globals()[name] = value
     return value
 
 
-if not TYPE_CHECKING:  # a type checker would take any name for one of ours
+if not TYPE_CHECKING:  # with a `__getattr__` a type checker would accept any name
     __getattr__ = _loaded
 
 

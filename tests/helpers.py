@@ -144,7 +144,7 @@ def report_of(rows, **fields):
         "steps": (),
         "losses": (),
         "losses_kept": False,
-        "monitor_name": "epoch_loss",
+        "monitor_name": "loss",
         "monitor_mode": "min",
         "best_value": None,
         "best_epoch": None,

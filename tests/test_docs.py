@@ -1,6 +1,8 @@
 """README, the pages of docs/ and the examples run as they are printed."""
 
 import math
+import os
+import re
 import runpy
 import subprocess
 import sys
@@ -54,6 +56,21 @@ def test_example_gives_what_it_promises(script, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out.strip()
 
 
+@pytest.mark.parametrize("programs", [None, "/nowhere"], ids=["as it is", "without g++"])
+def test_the_page_of_the_readme_learns_and_prints_its_table(programs, tmp_path):
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    head = re.search(r"^epoch +loss .*$", page, re.MULTILINE)[0]
+    done = subprocess.run(
+        [sys.executable, ROOT / "tests" / "page.py", tmp_path / "curves.png"],
+        capture_output=True, text=True, timeout=300, cwd=tmp_path, env=child_env(PATH=programs or os.environ["PATH"]),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = done.stdout.partition(head)[2].strip().splitlines()
+    assert float(rows[-2].split()[head.split().index("val_accuracy")]) > 0.9
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert "](docs/curves.png)" in page
+
+
 def test_digits_reaches_097_and_writes_report_and_picture(tmp_path):
     import json
 
@@ -67,4 +84,4 @@ def test_digits_reaches_097_and_writes_report_and_picture(tmp_path):
     assert len(report["rows"]) == report["epochs_target"]
     assert (tmp_path / "digits" / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert "predicted:" in done.stdout
-    assert "epoch 1/20" in done.stdout  # plain lines where there is no terminal
+    assert "epoch 0 of 20" in done.stdout  # plain lines where there is no terminal

@@ -294,7 +294,7 @@ def test_every_public_name_says_what_it_is():
 def test_the_reader_of_docstrings_misses_nothing():
     found = dict(public())
     for name in (
-        "mlx_fp.step._train.TrainStep.init",
+        "mlx_fp.step._train_step.TrainStep.init",
         "mlx_fp.compile._compiled.Compiled.__call__",
         "mlx_fp.nn.linear",
         "mlx_fp.tree._select.nothing",

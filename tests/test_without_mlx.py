@@ -99,14 +99,14 @@ trainer = pipe(
 
 def test_the_monitor_judges_and_early_stopping_stops():
     code = """
-from mlx_fp.loop._monitor import Standing, judged
+from mlx_fp.loop._monitor import BestSoFar, update_best
 trainer = pipe(trainer, fp.monitor("val_loss", min_delta=0.01), fp.early_stop(patience=2), fp.plateau(patience=2))
-standing, stops = Standing(), []
+standing, stops = BestSoFar(), []
 hooks = [hook for hook in trainer.hooks if "early_stop" in repr(hook)]
 states = fp.hook_states(hooks)
 for epoch, loss in enumerate([1.0, 0.5, 0.6, 0.495, 0.2]):
     value = trainer.monitor.value(row(epoch, loss))
-    standing, improved = judged(trainer.monitor, standing, value, epoch, 4 * epoch + 4)
+    standing, improved = update_best(trainer.monitor, standing, value, epoch, 4 * epoch + 4)
     event = fp.event("after_evaluation", {}, {}, row=evaluation(epoch, loss, standing.stale))
     states, _, asked = fp.emit(hooks, states, event)
     stops.append(len(asked))

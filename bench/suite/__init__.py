@@ -1,4 +1,4 @@
 """The benchmark suite: one table of models by frameworks, each framework in a process of its own.
 
-`python -m suite --help`, with `bench` on PYTHONPATH; docs/benchmarks.md says how to read what it prints.
+`python -m suite --help`, with `bench` on PYTHONPATH; docs/benchmarks.md explains the output.
 """

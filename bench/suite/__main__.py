@@ -1,4 +1,4 @@
-"""Measure models across frameworks: prints a table, writes JSON and a picture; `--check` compares with the baseline."""
+"""Measure models across frameworks, print a table, write JSON and a picture; `--check` compares with the baseline."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def main(arguments=None):
 
 
 def check(asked, given):
-    """Measure the reference and ours, compare with a baseline, measure again what failed; the status of the process."""
+    """Measure the reference and ours, compare them with a baseline, repeat failed rows; return the exit status."""
     baseline = results.read(given.check)
     now = run(asked)
     found = {(v.case, v.mode, v.variant): v for v in gate.compare(baseline, now, given.tolerance)}
@@ -55,10 +55,10 @@ def check(asked, given):
 
 
 def run(asked):
-    """Measure all that is asked, with a line for each case and mode."""
+    """Measure all selected cases and modes, and print a line for each."""
     rows, load = [], results.load()
     if load is not None and load > 0.3:
-        console.print(f"the load average is {load}: other programs disturb what is measured, PyTorch's threads most")
+        console.print(f"the load average is {load}: other programs disturb the measurement, PyTorch's threads most")
     with tempfile.TemporaryDirectory() as folder, Pool(asked.variants, folder, asked.threads) as pool, _bar() as bar:
         task = bar.add_task("", total=len(asked.cases) * len(asked.modes))
         weights(folder, asked.cases, asked.threads)

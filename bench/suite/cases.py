@@ -1,4 +1,4 @@
-"""What is measured: models at fixed sizes, their batches, and the numbers of the optimiser. Needs no framework."""
+"""The measured models at fixed sizes, their batches, and the numbers of the optimiser. Needs no framework."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 
 ADAMW = SimpleNamespace(rate=3e-5, betas=(0.9, 0.999), eps=1e-8, decay=0.01)
-"""AdamW of every framework; the bias of the moments is corrected, as PyTorch and optax always do."""
+"""The numbers of AdamW in every framework; with bias correction, which PyTorch and optax always use."""
 
 MODES = ("forward", "train")
 
@@ -38,7 +38,7 @@ def _case(name, family, **sizes):
 
 
 def _five(suffix, batch, source, target, width, heads, layers):
-    """The models of one set of sizes: those of the table that was published for the commissioned system."""
+    """Return the models of one set of sizes: those of the published table."""
     sequence = {"batch": batch, "source": source, "target": target}
     return [
         _case(f"transformer_{suffix}", "transformer", **sequence, width=width, heads=heads, layers=layers),
@@ -59,7 +59,7 @@ CASES = (
 
 
 def chosen(patterns):
-    """The cases whose name matches one of the shell patterns; all of them for none.
+    """Return the cases whose name matches one of the shell patterns; all cases without patterns.
 
     Raise SystemExit for a pattern that matches nothing.
     """
@@ -70,18 +70,18 @@ def chosen(patterns):
 
 
 def named(name):
-    """The case of a name."""
+    """Return the case with a name."""
     return next(case for case in CASES if case.name == name)
 
 
 def dims(case):
-    """The widths of an mlp, from its input to its output."""
+    """Return the widths of an mlp, from its input to its output."""
     s = case.size
     return [s.first, *[s.hidden] * (s.layers - 1), s.last]
 
 
 def built(case, **families):
-    """The model of a case, made by the one of these functions that is called as its family is."""
+    """Make the model of a case with the function whose name is the family of the case."""
     s = case.size
     made_with = {
         "mlp": lambda: dims(case),
@@ -94,7 +94,7 @@ def built(case, **families):
 
 
 def batch(case):
-    """The batch of a case as numpy arrays: the inputs of the model in a tuple, and the target of its loss."""
+    """Return the batch of a case as numpy arrays: a tuple of the model's inputs, and the target of its loss."""
     draw, s = np.random.default_rng(0), case.size
 
     def floats(*shape):

@@ -1,4 +1,4 @@
-"""Has a run become slower than the committed one? Told by ratios to the reference of the same run, never by times."""
+"""Decide if a run is slower than the committed run, by ratios to the reference of the same run, never by times."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from .results import by_key
 from .variants import CONTROL, REFERENCE
 
 TOLERANCE = 0.05
-"""How much worse the median ratio may be, before the spread of either run is taken into account."""
+"""The tolerated increase of the median ratio, before the spread of both runs is taken into account."""
 
 MOST_DRIFT = 0.10
-"""How much of what the control is off by may be forgiven."""
+"""The largest drift of the control that is tolerated."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of a row: `ok`, `faster`, `slower`, `missing` from the run, or `new` in it.
+    """The verdict on a row: `ok`, `faster`, `slower`, `missing` from the run, or `new` in it.
 
-    Ratios are quartiles, None where there is none; `limit` is what the lower quartile of now may not exceed.
+    Ratios are quartiles, or None; `limit` is the upper limit of the current lower quartile.
     """
 
     case: str
@@ -32,12 +32,12 @@ class Verdict:
 
     @property
     def failed(self):
-        """Whether it fails the gate."""
+        """Whether the row fails the gate."""
         return self.verdict in ("slower", "missing")
 
 
 def compare(baseline, now, tolerance=TOLERANCE):
-    """The verdicts on every row of a run that is neither the reference nor its control; both are results as dicts.
+    """Return the verdict on every row of a run, except the reference and its control; both runs are dicts.
 
     A row is slower when three quarters of its turns have a ratio above the limit: the larger of the baseline's median
     plus the tolerance and the baseline's upper quartile, and that times one plus the drift of the run's own control.
@@ -49,7 +49,7 @@ def compare(baseline, now, tolerance=TOLERANCE):
 
 
 def drift(rows, key):
-    """How far the control of a row's case and mode is from one, to `MOST_DRIFT`; nothing without a control."""
+    """Return the distance of the control's ratio from 1, at most `MOST_DRIFT`; 0 without a control."""
     control = rows.get((*key[:2], CONTROL), {}).get("ratio")
     return min(MOST_DRIFT, abs(control[1] - 1)) if control else 0.0
 

@@ -12,7 +12,7 @@ from .pool import Failed, environment
 from .variants import REFERENCE
 
 TOLERANCE = 2e-4
-"""How far the losses of the first steps, or the numbers of an output, may be from the reference's: relative above 1."""
+"""The tolerated difference of losses and outputs from the reference's, relative for numbers above 1."""
 
 TURN, SETTLE, FEWEST, MOST = 0.04, 0.003, 7, 60
 """The least seconds of a turn, the seconds of rest before one, and the bounds of the number of turns."""
@@ -52,7 +52,7 @@ def spread(values):
 
 
 def _prepared(case, mode, pool):
-    """Have all workers prepare at the same time; the first numbers of each, or what went wrong."""
+    """Make all workers prepare at the same time; return the first numbers of each, or the reason for none."""
     asked, found = {}, {}
     for variant in pool.variants:
         try:
@@ -70,11 +70,11 @@ def _prepared(case, mode, pool):
 
 
 def turns(pool, names, options, reasons):
-    """The seconds of a call by variant, a figure for each turn; a worker that fails leaves, and its reason stays."""
+    """Return the seconds of a call by variant, one figure per turn. A worker that fails is dropped, with its reason."""
     taken = {name: [] for name in names}
 
     def turn(name, calls):
-        time.sleep(SETTLE)  # the threads of the one before go to sleep
+        time.sleep(SETTLE)  # wait until the threads of the previous worker sleep
         try:
             return pool.worker(pool.named[name]).ask(do="run", calls=calls)["seconds"]
         except Failed as failed:
@@ -82,7 +82,7 @@ def turns(pool, names, options, reasons):
             reasons.setdefault(name, str(failed))
             return TURN
 
-    pace = {name: min(turn(name, 1), turn(name, 2)) for name in names}  # and warms up
+    pace = {name: min(turn(name, 1), turn(name, 2)) for name in names}  # these turns are also a warm-up
     calls = {name: max(1, round(TURN / seconds)) for name, seconds in pace.items()}
     for _ in range(_count(sum(calls[name] * pace[name] + SETTLE for name in names), options)):
         for name in random.sample(list(taken), len(taken)):
@@ -93,7 +93,7 @@ def turns(pool, names, options, reasons):
 
 
 def _count(seconds, options):
-    """How many turns to take, where one of each variant takes so long."""
+    """Return the number of turns, from the seconds that one turn of all variants takes."""
     return options.turns or max(FEWEST, min(MOST, round(options.seconds / max(seconds, 1e-9))))
 
 

@@ -20,7 +20,7 @@ class Op:
 
     @property
     def title(self):
-        """What tables call it."""
+        """The name in tables."""
         return f"{self.kind} {'×'.join(map(str, self.sizes))}" if self.kind != "adamw" else "AdamW"
 
 
@@ -75,7 +75,7 @@ def _rnn(case, s):
 
 
 def _layers(s, rows, layers, activation):
-    """The parts of transformer layers that attention is not."""
+    """Return the operations of transformer layers, except attention."""
     return [
         Op("dense", (rows, s.width, s.width), 4 * layers),
         Op("dense", (rows, s.width, 4 * s.width), layers),

@@ -1,4 +1,4 @@
-"""What is asked of a run of the suite: by the command line, or by the environment under pytest."""
+"""The options of a run of the suite, from the command line, or from the environment under pytest."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def parser(description):
 
 
 def options(parsed):
-    """The options of a parsed command line. Raise SystemExit for names that there are not."""
+    """Return the options of a parsed command line. Raise SystemExit for unknown names."""
     modes = _names(parsed.modes)
     if unknown := set(modes) - set(cases.MODES):
         raise SystemExit(f"no mode is called {unknown.pop()!r}; there are {', '.join(cases.MODES)}")
@@ -50,7 +50,7 @@ def options(parsed):
 
 
 def from_environment():
-    """The options that BENCH_CASES, BENCH_VARIANTS, BENCH_TURNS and the others ask for."""
+    """Return the options from BENCH_CASES, BENCH_VARIANTS, BENCH_TURNS and the other variables."""
     return options(parser("").parse_args([]))
 
 

@@ -1,4 +1,4 @@
-"""Worker processes from the side of their parent: start, ask, and say why one did not answer."""
+"""Worker processes, as their parent sees them: start them, ask them, and report why a worker did not answer."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Worker:
         )
 
     def send(self, **order):
-        """Give an order. Raise Failed if nobody is there."""
+        """Give an order. Raise Failed if the process has ended."""
         try:
             self._process.stdin.write(json.dumps(order) + "\n")
             self._process.stdin.flush()
@@ -64,12 +64,12 @@ class Worker:
 
     @property
     def alive(self):
-        """Whether the process is there."""
+        """Whether the process runs."""
         return self._process.poll() is None
 
     def stop(self):
-        """End the process: no more orders, and a signal if it does not go by itself."""
-        with suppress(OSError):  # an order that nobody took
+        """End the process: close its orders, and send a signal if it does not end by itself."""
+        with suppress(OSError):  # an order that the process has not read
             self._process.stdin.close()
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(5)
@@ -79,7 +79,7 @@ class Worker:
         self._errors.close()
 
     def _reason(self):
-        """What the process said last, or how it ended."""
+        """Return the last line of the process, or its exit status."""
         status = self._process.wait()
         self._errors.seek(0)
         lines = [line.strip() for line in self._errors if line.strip()]
@@ -90,7 +90,7 @@ class Worker:
 
 
 class Pool:
-    """The workers of a run, one for each variant: started when they are needed, and anew after one has ended."""
+    """The workers of a run, one for each variant: started when they are needed, and started again after an end."""
 
     def __init__(self, variants, folder, threads):
         self.variants, self.versions = tuple(variants), {}
@@ -130,7 +130,7 @@ def environment(threads, more=()):
 
 
 def pin(threads):
-    """A function that keeps its process on so many CPUs, for frameworks that count those; None where there is none."""
+    """Return a function that binds its process to so many CPUs, or None if the system cannot."""
     if not hasattr(os, "sched_setaffinity"):
         return None
     cpus = sorted(os.sched_getaffinity(0))[:threads]

@@ -1,4 +1,4 @@
-"""Where the time of a training step goes, operation by operation, in MLX and PyTorch: prints tables, writes JSON."""
+"""Measure the time of each operation of a training step, in MLX and PyTorch; print tables, write JSON."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _measured(op, pool, asked):
 
 
 def table(case, rows, shown):
-    """What the operations of a case take of a step, the longest distance to PyTorch first."""
+    """Return the time of each operation in a step of a case, with the longest distance to PyTorch first."""
     made = Table(title=f"{case}: milliseconds of a training step", caption="medians; (in another) is not in the sum")
     made.add_column("operation")
     for name in ("times", *(variant.label for variant in shown), "to PyTorch"):
@@ -104,7 +104,7 @@ def _milliseconds(row, name):
 
 
 def _distance(row, shown):
-    """How many milliseconds of a step an operation of the last of our variants is behind PyTorch's."""
+    """Return the milliseconds in a step by which our last variant is behind PyTorch in an operation."""
     ours = [variant.name for variant in shown if variant.name != "torch" and variant.name in row["seconds"]]
     if not ours or "torch" not in row["seconds"]:
         return 0.0

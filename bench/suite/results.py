@@ -1,4 +1,4 @@
-"""A run as one JSON file: its rows, what it ran on, and how it was asked."""
+"""A run as one JSON file: its rows, its machine, and its options."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def gathered(rows, options, versions, load):
 
 
 def machine():
-    """What sort of machine this is; nothing that says which one."""
+    """Describe the kind of this machine, without anything that identifies it."""
     return {
         "system": platform.system(),
         "architecture": platform.machine(),
@@ -44,7 +44,7 @@ def machine():
 
 
 def load():
-    """The load average of the last minute, None where there is none."""
+    """Return the load average of the last minute, None if the system has none."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 

@@ -34,7 +34,7 @@ def versions():
 
 
 STREAMS = 2
-"""Parts of a batch that the way `streams` computes side by side."""
+"""The number of parts of a batch that the way `streams` computes at the same time."""
 
 
 def prepare(way, case, mode, weights, batch):
@@ -56,7 +56,7 @@ def prepare(way, case, mode, weights, batch):
 
 @cache
 def _core():
-    """Have the process work on one core from now on."""
+    """Keep the process on one core from now on."""
     CONTEXTS.enter_context(fp.cpu.one_core())
 
 

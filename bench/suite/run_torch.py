@@ -67,7 +67,7 @@ def _loaded(model, weights):
     for path, leaf in weights.items():
         tensor = own.pop(RNN.get(path, path))
         leaf = leaf.transpose(0, 3, 1, 2) if leaf.ndim == 4 else leaf
-        if path == "head.weight" and hasattr(model, "conv2"):  # what is flattened is (channels, rows, columns) here
+        if path == "head.weight" and hasattr(model, "conv2"):  # PyTorch flattens (channels, rows, columns)
             channels = model.conv2.out_channels
             side = int((leaf.shape[1] // channels) ** 0.5)
             leaf = leaf.reshape(-1, side, side, channels).transpose(0, 3, 1, 2).reshape(leaf.shape)

@@ -1,4 +1,4 @@
-"""Results and verdicts as tables for people."""
+"""Results and verdicts as tables to read."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def failures(result):
 
 
 def verdicts(found):
-    """A table of what the gate decided."""
+    """Make a table of the verdicts of the gate."""
     table = Table(
         title="ratio to MLX compiled, against the baseline", caption="quartiles; slower: lower quartile above the limit"
     )

@@ -33,7 +33,7 @@ class MLP(nn.Module):
 
 
 class RNN(nn.Module):
-    """nn.RNN has two biases where MLX has one: the second stays zero, and does not train."""
+    """Make an nn.RNN. It has two biases, and MLX has one: the second stays zero, and does not train."""
 
     def __init__(self, width, hidden):
         super().__init__()

@@ -1,4 +1,4 @@
-"""The ways to run a model that are compared, each in a process of its own."""
+"""The compared ways to run a model, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ REFERENCE, CONTROL = "raw", "control"
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A way to run a model: what tables call it, the module of this package that knows it, and its environment."""
+    """A way to run a model: its name in tables, the module of this package that runs it, and its environment."""
 
     name: str
     label: str
@@ -17,7 +17,7 @@ class Variant:
     way: str
     env: tuple[tuple[str, str], ...] = ()
     asked: bool = False
-    """Whether it is left out unless it is asked for by name."""
+    """Whether the variant runs only if an option names it."""
 
 
 _CORE = (("MLX_FP_JIT", "native"), ("OPENBLAS_THREAD_TIMEOUT", "22"))
@@ -40,7 +40,7 @@ NAMED = {variant.name: variant for variant in VARIANTS}
 
 
 def chosen(names):
-    """The variants of these names, in the order of tables, the reference always among them; the usual ones for none.
+    """Return the named variants and the reference, in the order of tables; without names, the usual variants.
 
     Raise SystemExit for a name that is none.
     """

@@ -1,4 +1,4 @@
-"""One process that runs one variant when it is told to: `python -m suite.worker MODULE WAY FOLDER`.
+"""One process that runs one variant on orders: `python -m suite.worker MODULE WAY FOLDER`.
 
 It reads a JSON line per command from standard input and answers each with one: `prepare` a case in a mode and give its
 first numbers, or an operation; `run` so many calls and give the seconds of one. Between commands it sleeps in a read.
@@ -16,15 +16,15 @@ from .cases import named
 from .inputs import read
 
 WARM = 0.02
-"""The seconds, one call at least, that a turn begins with."""
+"""The seconds of warm-up at the start of a turn; it is at least one call."""
 
 CHECKED = 6
-"""Steps whose losses, and numbers of a forward pass, that are compared with those of the reference."""
+"""The number of steps, and of numbers of an output, that are compared with the reference's."""
 
 
 def main(module, way, folder):
     answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what a library prints goes with the errors
+    os.dup2(2, 1)  # output of a library goes to the errors
     runner, run = importlib.import_module(f".{module}", __package__), None
     print(json.dumps({"versions": runner.versions()}), file=answers)
     for line in sys.stdin:
@@ -63,7 +63,7 @@ def _floats(result):
 
 
 def _timed(run, calls):
-    """The seconds of a call, after some that wake up threads and fill the processor's caches again."""
+    """Return the seconds of a call, after calls that wake up threads and fill the processor's caches."""
     start = time.perf_counter()
     while time.perf_counter() - start < WARM:
         run()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core._errors import CheckpointError
-from ..store._checkpoint import checked
+from ..store._checkpoint import check_and_peek
 from ._policy import Policy
 from ._retention import File, Mark, Seen, in_order, indexed, listed, mark_of, of_line, superfluous
 
@@ -103,7 +103,7 @@ class Listing:
 def _is_whole(path: Path, told: Mapping[str, Any]) -> bool:
     """Check the bytes of a file, and that it says what its header was read to say; warn where that is not so."""
     try:
-        return repr(indexed(checked(path))) == repr(told)  # NaN is no other than NaN
+        return repr(indexed(check_and_peek(path))) == repr(told)  # NaN is no other than NaN
     except (CheckpointError, OSError) as error:
         _LOG.warning("%s; it is not deleted, and no other is on its account", error)
         return False

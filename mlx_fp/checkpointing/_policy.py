@@ -15,9 +15,9 @@ from ..core._frozen import freeze_field
 from ..core._options import FLAG, check_options
 from ..core._pickling import Picklable
 from ..core._plain import check_plain
-from ..core._signature import name_of, named
+from ..core._signature import name_of, with_context
 from ..core._user_path import user_path
-from ..store._checkpoint import OTHERS, suffixed
+from ..store._checkpoint_path import OTHER_SUFFIXES, suffixed
 
 __all__ = ["FIELDS", "Policy", "as_template"]
 
@@ -141,11 +141,15 @@ class Policy(Picklable):
         return made
 
     def inside(self, name: str) -> Policy:
-        """Return the policy with its files in a folder of that name; ValueError for a path that is a function."""
+        """Return the policy with its files in a folder of that name; ValueError for a path that is a function.
+
+        >>> Policy("runs/{monitor_name}/ep-{epoch}").inside("trial-1").path
+        'runs/trial-1/{monitor_name}/ep-{epoch}'
+        """
         if not isinstance(self.path, str):
             raise ValueError("trials would write to the same files: give checkpoints a template, not a function")
-        path = Path(self.path)
-        return replace(self, path=str(path.parent / name / path.name))
+        parts, above = Path(self.path).parts, len(self.folder.parts)
+        return replace(self, path=str(Path(*parts[:above], name, *parts[above:])))
 
     def due(self, epoch: int, improved: bool) -> bool:
         """Whether the end of an epoch is to be kept."""
@@ -224,10 +228,10 @@ def _render(path: str | Callable[..., Any], values: Mapping[str, Any]) -> Path:
     if isinstance(path, str):
         return Path(path.format(**values))
     with located(path_function=name_of(path)):
-        made = named(path, offers=FIELDS, values=0, what="checkpoint path")(**values)
+        made = with_context(path, offers=FIELDS, values=0, what="checkpoint path")(**values)
     if not isinstance(made, (str, os.PathLike)) or not os.fspath(made):
         raise TypeError(f"the function {name_of(path)!r} gives the path of a checkpoint, a text; it gave {made!r}")
-    if user_path(made).suffix in OTHERS:
+    if user_path(made).suffix in OTHER_SUFFIXES:
         told = "a checkpoint ends in .safetensors or .npz"
         raise ValueError(f"the function {name_of(path)!r} gives the path of a checkpoint: {told}; it gave {made!r}")
     return user_path(made)

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ..core._errors import CheckpointError, located
-from ..core._signature import name_of, named
+from ..core._signature import name_of, with_context
 from ..core._user_path import user_path
 from ..store._bundle import SCHEMA, is_bundle, read_bundle
 from ..store._checkpoint import Checkpoint, load, peek
-from ..store._files import digest
+from ..store._files import file_sha256
 from ..store._safetensors import is_foreign
 from ._policy import Policy
 from ._retention import File, best_of, is_sound, of_line, owned
@@ -39,7 +39,7 @@ def resolved(source: Any, trainer: Any, monitor: str, writer: Writer | None) -> 
 def _resolved(source: Any, trainer: Any, monitor: str, writer: Writer | None) -> tuple[Checkpoint | None, str | None]:
     check_source(source)
     if callable(source):
-        call = named(source, offers=("trainer", "monitor"), values=0, what="resume function")
+        call = with_context(source, offers=("trainer", "monitor"), values=0, what="resume function")
         with located(resume_function=name_of(source)):
             given = call(trainer=trainer, monitor=monitor)
         found, kind = _resolved(given, trainer, monitor, writer)
@@ -88,7 +88,7 @@ def _of_bundle(bundle: Mapping[str, Any], folder: Path) -> Checkpoint:
     if not isinstance(told, Mapping) or not all(isinstance(told.get(name), str) for name in ("path", "sha256")):
         raise CheckpointError("the bundle names no checkpoint: write it with save_bundle(path, checkpoint=…)(report)")
     path = folder / told["path"]
-    if digest(path) != told["sha256"]:
+    if file_sha256(path) != told["sha256"]:
         raise CheckpointError(f"{path} is not the checkpoint that the bundle names: its SHA-256 is another")
     return load(path)
 

@@ -14,7 +14,8 @@ from heapq import nsmallest
 from pathlib import Path
 from typing import Any
 
-from ..store._checkpoint import SUFFIXES, peek
+from ..store._checkpoint import peek
+from ..store._checkpoint_path import SUFFIXES
 from ._policy import Policy
 
 __all__ = [

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from ..core._threads import begin_thread
 from ..data import Cursor
 from ..store._bundle import save_bundle
-from ..store._checkpoint import prepared
-from ..store._files import same_as, sweep, write_whole
+from ..store._checkpoint import prepare_save
+from ..store._files import link_or_copy, remove_leftovers, write_whole
 from ..store._folder_lock import Lock
 from ._listing import Listing
 from ._policy import Policy
@@ -100,7 +100,7 @@ class Writer:
         `done` gives what came of it.
         """
         told = {**told, "file": self.policy.name_of(path)}
-        write = prepared(path, params, opt_state=opt_state, metadata=told, select=kept, swept=True)
+        write = prepare_save(path, params, opt_state=opt_state, metadata=told, select=kept, swept=True)
 
         def work() -> Written:
             left = () if self._tidy else self._retain(told)  # by runs that were killed as they deleted
@@ -150,7 +150,7 @@ class Writer:
     def _sweep(self, folder: Path) -> None:
         """Delete what killed writers left half-written in a folder, once."""
         if folder not in self._swept and folder.is_dir():
-            sweep(folder)
+            remove_leftovers(folder)
         self._swept.add(folder)
 
     def _thread(self) -> ThreadPoolExecutor:
@@ -166,7 +166,7 @@ class Writer:
         """Have the file of the latest state hold what the newest file does, before an older one is deleted."""
         latest = self.policy.latest_path
         if latest is not None and not (latest.exists() and latest.samefile(newest)):
-            write_whole(latest, lambda new: same_as(newest, new))
+            write_whole(latest, lambda new: link_or_copy(newest, new))
 
     def _retain(self, told: dict[str, Any], newest: Path | None = None) -> tuple[str, ...]:
         return self._listing.delete_superfluous(told, (newest, self.resumed_from))

@@ -1,4 +1,4 @@
-"""`mx.compile` for functions of trees: compiles once per structure and shape, counts traces, warns of many."""
+"""Compile functions of trees once per structure and shape, count traces, and warn about repeated retracing."""
 
 from __future__ import annotations
 
@@ -12,38 +12,49 @@ from typing import Any
 
 from ..core._errors import unknown
 from ..core._mlx import mx
-from ..core._types import Array
-from ..tree._flattening import Structure, arrays, as_arrays, builder, describe, structure
-from ..tree._paths import fresh
+from ..core._types import Array, Tree
+from ..tree._flattening import Flattening, as_arrays, builder, describe_nodes, flattening, list_arrays
+from ..tree._paths import copy_arrays
 
 __all__ = ["Compiled", "available", "compiled"]
 
 _MANY = 5
-"""The trace at which a function counts as one that keeps retracing."""
+"""The number of the trace at which the warning about repeated retracing appears."""
 
 _EVALUATED = (
     "Attempting to eval an array during function transformations",
     "Attempting to eval an array without a primitive",
 )
-"""What MLX says of a value that is read while a function is traced."""
+"""The messages of MLX for a program that reads the value of an array during a trace."""
 
-_OWN = {"mlx", "mlx_fp", "toolz", "functools.py"}
-"""Folders and files whose frames are none of a user's."""
+_LIBRARIES = {"mlx", "mlx_fp", "toolz", "functools.py"}
+"""Folders and files whose frames are not the user's code."""
 
 _finding = threading.Lock()
+"""Held while a structure is looked up, so that two threads do not compile the same structure twice."""
 
 
 def compiled(
-    fn: Callable[..., Any],
+    fn: Callable[..., Tree],
     *names: str,
     compile: bool | Mapping[str, Any] = True,
     title: str = "function",
     numpy: Container[str] = (),
 ) -> Compiled:
-    """Compile a pure function of trees whose arguments, in order, are called `names`.
+    """Compile a pure function of trees.
 
-    `compile=False` runs it as it is; a mapping holds options of `mx.compile`. `title` is what a warning calls it. The
-    arguments named by `numpy` may hold numpy arrays.
+    Args:
+        fn: The function.
+        names: The names of its arguments, in order.
+        compile: False runs the function without `mx.compile`. A mapping holds options of `mx.compile`. Default: True.
+        title: The name of the function in warnings and errors. For example, "training step".
+        numpy: The names of the arguments that may contain numpy arrays.
+
+    Returns:
+        The compiled function.
+
+    Raises:
+        TypeError: `compile` is neither a flag nor a mapping, or holds an unknown option.
 
     >>> double = compiled(lambda tree: {"y": tree["x"] * 2}, "tree")
     >>> [double({"x": mx.array(v)})["y"].item() for v in (1, 2, 3)]
@@ -54,16 +65,16 @@ def compiled(
     for name in compile if isinstance(compile, Mapping) else ():
         if name != "shapeless":
             raise TypeError(unknown("option of compile", name, ["shapeless"]))
-    wanted = compile is not False and available()
+    compiles = compile is not False and available()
     options = dict(compile) if isinstance(compile, Mapping) else {}
-    return Compiled(fn, names, options if wanted else None, title, [name in numpy for name in names])
+    return Compiled(fn, names, options if compiles else None, title, [name in numpy for name in names])
 
 
 @cache
 def available() -> bool:
-    """Tell whether `mx.compile` compiles here, by counting traces; warn, once, when it does not.
+    """Tell whether `mx.compile` compiles on this machine, by counting traces. Warn once where it does not.
 
-    MLX needs `g++` on PATH for it on Linux CPUs, and runs the function as it is without.
+    On Linux CPUs MLX needs `g++` on PATH. Without `g++` MLX runs the function at each call, without compilation.
     """
     calls: list[Array] = []
 
@@ -86,13 +97,13 @@ def available() -> bool:
 
 
 class Compiled:
-    """A compiled pure function of trees; `traces` counts how often it was traced, over all structures and shapes."""
+    """Run a compiled pure function of trees. `traces` counts its traces over all structures and shapes."""
 
     __slots__ = ("_changes", "_fn", "_last", "_latest", "_names", "_numpy", "_options", "_title", "_variants", "traces")
 
     def __init__(
         self,
-        fn: Callable[..., Any],
+        fn: Callable[..., Tree],
         names: Sequence[str],
         options: dict[str, Any] | None,
         title: str,
@@ -102,14 +113,15 @@ class Compiled:
         self._variants: list[_Variant] = []
         self._last: _Variant | None = None
         self._latest: dict[str, str] = {}
+        """The nodes of the latest trace, as `describe_nodes` describes them."""
         self.traces = self._changes = 0
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: Tree) -> Tree:
         """Run the function on trees of arrays and constants."""
         if self._options is None:
-            return self._fn(*map(fresh, self._arrays(args)))
+            return self._fn(*map(copy_arrays, self._arrays(args)))
         variant = self._last
-        inputs = None if variant is None else variant.structure.flatten(*args)
+        inputs = None if variant is None else variant.flattening.flatten(*args)
         if variant is None or inputs is None:
             variant, inputs = self._find(self._arrays(args))
         outputs = variant.run(inputs)
@@ -117,31 +129,32 @@ class Compiled:
 
     @property
     def compiles(self) -> bool:
-        """Whether the function is compiled, and not run as it is."""
+        """Whether the function is compiled. False means that MLX runs it at each call."""
         return self._options is not None
 
-    def _arrays(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    def _arrays(self, args: tuple[Tree, ...]) -> tuple[Tree, ...]:
         return tuple(as_arrays(arg) if numpy else arg for arg, numpy in zip(args, self._numpy, strict=True))
 
-    def _find(self, args: tuple[Any, ...]) -> tuple[_Variant, list[Any]]:
+    def _find(self, args: tuple[Tree, ...]) -> tuple[_Variant, list[Array]]:
+        """Return the variant for the structure of the arguments, and their arrays. A new structure adds a variant."""
         with _finding:
             for variant in self._variants:
-                inputs = variant.structure.flatten(*args)
+                inputs = variant.flattening.flatten(*args)
                 if inputs is not None:
                     break
             else:
-                variant = _Variant(self, structure(*args, names=self._names), self._options or {})
-                inputs = variant.structure.flatten(*args)
+                variant = _Variant(self, flattening(*args, names=self._names), self._options or {})
+                inputs = variant.flattening.flatten(*args)
                 self._variants.append(variant)
         assert inputs is not None
         self._last = variant
         return variant, inputs
 
-    def trace(self, args: tuple[Any, ...]) -> Any:
-        """Run the function on tracers, and count it."""
+    def trace(self, args: tuple[Tree, ...]) -> Tree:
+        """Run the function on tracers, and count the trace."""
         self.traces += 1
-        before, self._latest = self._latest, describe(dict(zip(self._names, args, strict=True)))
-        self._changes += before != self._latest  # MLX traces for each thread anew: that is no change
+        before, self._latest = self._latest, describe_nodes(dict(zip(self._names, args, strict=True)))
+        self._changes += before != self._latest  # MLX traces again in each new thread: the nodes are then the same
         if self._changes == _MANY and before != self._latest:
             warnings.warn(_keeps_retracing(self._title, before, self._latest), RuntimeWarning, stacklevel=4)
         try:
@@ -153,27 +166,28 @@ class Compiled:
 
 
 class _Variant:
-    """The compiled function for one structure of arguments; each trace leaves the layout of what it returned."""
+    """Hold the compiled function for one structure of arguments. Each trace appends the layout of its result."""
 
-    __slots__ = ("layouts", "run", "structure")
+    __slots__ = ("flattening", "layouts", "run")
 
-    def __init__(self, owner: Compiled, known: Structure, options: dict[str, Any]) -> None:
-        self.structure = known
-        self.layouts: list[Callable[[list[Any]], Any]] = []
+    def __init__(self, owner: Compiled, flattening: Flattening, options: dict[str, Any]) -> None:
+        self.flattening = flattening
+        self.layouts: list[Callable[[list[Any]], Tree]] = []
 
-        def traced(inputs: list[Any]) -> list[Any]:
-            result = owner.trace(known.build(inputs))
+        def traced(inputs: list[Array]) -> list[Any]:
+            result = owner.trace(flattening.build(inputs))
             layout = builder(result, first=1)
             self.layouts.append(layout)
-            return [self.layouts.index(layout), *arrays(result)]
+            return [self.layouts.index(layout), *list_arrays(result)]
 
         self.run = mx.compile(traced, **options)
 
 
 def _reads_values(title: str, error: Exception) -> str:
-    """Say which function reads the value of an array while it is traced, and what to do."""
-    outside = [frame for frame in extract_tb(error.__traceback__) if not _OWN.intersection(Path(frame.filename).parts)]
-    frame = outside[-1] if outside else None
+    """Return the message that names the function which reads the value of an array during a trace, and the remedy."""
+    frames = extract_tb(error.__traceback__)
+    user_frames = [frame for frame in frames if not _LIBRARIES.intersection(Path(frame.filename).parts)]
+    frame = user_frames[-1] if user_frames else None
     where = f"{frame.name!r}, line {frame.lineno} of {frame.filename}," if frame else "a function"
     return (
         f"{where} reads the value of an array, and there is none while the compiled {title} is traced: `if`, `min`, "

@@ -1,22 +1,23 @@
-"""The numbers that a function reads from outside: a trace keeps them, so that a change to one has no effect."""
+"""Find the Python numbers outside a function. A trace keeps their values, so a later change has no effect."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import partial
 from types import FunctionType, MethodType
-from typing import Any
+from typing import TypeGuard
 
 __all__ = ["outer_numbers"]
 
-_DEPTH = 3
-"""How many calls deep functions are followed."""
+_CALL_DEPTH = 3
+"""The depth of calls to follow."""
 
 
-def outer_numbers(fn: Any) -> dict[str, Any]:
+def outer_numbers(fn: object) -> dict[str, float]:
     """Return the Python numbers that a function reads from its closure, its module and the functions that it calls.
 
-    Numbers in dicts and in attributes of plain objects count, one level deep. Names tell where each is.
+    Numbers in dicts and in attributes of plain objects count, one level deep. The key of each number is its place. For
+    example, `options['beta']`.
 
     >>> options, scale = {"beta": 0.1}, 2
     >>> def loss(x):
@@ -24,47 +25,48 @@ def outer_numbers(fn: Any) -> dict[str, Any]:
     >>> outer_numbers(loss)
     {'scale': 2, "options['beta']": 0.1}
     """
-    return dict(_numbers(fn, _DEPTH, set()))
+    return dict(_find_numbers(fn, _CALL_DEPTH, set()))
 
 
-def _numbers(fn: Any, depth: int, seen: set[int]) -> Iterator[tuple[str, Any]]:
+def _find_numbers(fn: object, depth: int, seen: set[int]) -> Iterator[tuple[str, float]]:
     if id(fn) in seen or not depth:
         return
     seen.add(id(fn))
     if isinstance(fn, partial):
-        yield from _numbers(fn.func, depth, seen)
+        yield from _find_numbers(fn.func, depth, seen)
     elif isinstance(fn, MethodType):
-        yield from _of(f"{type(fn.__self__).__name__}", fn.__self__, depth, seen)
-        yield from _numbers(fn.__func__, depth, seen)
+        yield from _numbers_in(f"{type(fn.__self__).__name__}", fn.__self__, depth, seen)
+        yield from _find_numbers(fn.__func__, depth, seen)
     elif isinstance(fn, FunctionType):
-        for name, value in _outer(fn):
-            yield from _of(name, value, depth, seen)
+        for name, value in _outer_values(fn):
+            yield from _numbers_in(name, value, depth, seen)
 
 
-def _outer(fn: FunctionType) -> Iterator[tuple[str, Any]]:
-    """Yield the outer values that a function names: of its module, then of its closure."""
+def _outer_values(fn: FunctionType) -> Iterator[tuple[str, object]]:
+    """Yield the names and values that a function reads from its module, then from its closure."""
     for name in fn.__code__.co_names:
         if name in fn.__globals__:
             yield name, fn.__globals__[name]
     for name, cell in zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True):
         try:
             yield name, cell.cell_contents
-        except ValueError:  # it is assigned later
+        except ValueError:  # the cell is empty: the program assigns it later
             continue
 
 
-def _of(name: str, value: Any, depth: int, seen: set[int]) -> Iterator[tuple[str, Any]]:
-    if _is_number(value):
+def _numbers_in(name: str, value: object, depth: int, seen: set[int]) -> Iterator[tuple[str, float]]:
+    """Yield the numbers of one outer value, with their places."""
+    if _is_python_number(value):
         yield name, value
     elif isinstance(value, (FunctionType, MethodType, partial)):
-        yield from _numbers(value, depth - 1, seen)
+        yield from _find_numbers(value, depth - 1, seen)
     elif isinstance(value, Mapping):
-        yield from ((f"{name}[{key!r}]", one) for key, one in value.items() if _is_number(one))
+        yield from ((f"{name}[{key!r}]", item) for key, item in value.items() if _is_python_number(item))
     else:
-        plain = getattr(value, "__dict__", None)
-        if isinstance(plain, dict) and not isinstance(value, type) and not hasattr(value, "__spec__"):
-            yield from ((f"{name}.{key}", one) for key, one in plain.items() if _is_number(one))
+        attributes = getattr(value, "__dict__", None)
+        if isinstance(attributes, dict) and not isinstance(value, type) and not hasattr(value, "__spec__"):
+            yield from ((f"{name}.{key}", item) for key, item in attributes.items() if _is_python_number(item))
 
 
-def _is_number(value: Any) -> bool:
+def _is_python_number(value: object) -> TypeGuard[float]:
     return isinstance(value, (bool, int, float))

@@ -1,18 +1,20 @@
-"""A key as MLX's random stream.
+"""Use a key as the random stream of MLX.
 
-Layers of mlx.nn draw from the stream of the thread. `run` installs a key as that stream for one call, hands back
-the key that the stream ended on, and restores the stream, after an exception too. So randomness is an argument
-and a result, under `mx.compile` as well, and no layer has to pass keys on.
+Layers of mlx.nn draw from the random stream of the thread. `run` installs a key as that stream for one call, and
+returns the key at which the stream ended. It restores the stream afterwards, also after an exception. So randomness is
+an argument and a result, also under `mx.compile`, and no layer has to pass keys on. For example, a training step calls
+`run(key, lambda: loss(params, batch))`, and the returned key is the key of the next step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import ContextVar, copy_context
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from ..core._fork import check_process
 from ..core._mlx import mx, utils
-from ..core._types import Array
+from ..core._types import Array, Tree
 
 __all__ = ["ambient", "key", "recomputed", "run", "undrawn"]
 
@@ -20,21 +22,32 @@ T = TypeVar("T")
 
 
 _installed: ContextVar[bool] = ContextVar("installed", default=False)
-"""Whether a key is installed; a call has a context of its own, so that an interrupt leaves nothing behind."""
+"""Whether a key is installed. Each call runs in a copied context, so an interrupt cannot leave the flag set."""
 
 
 def key(seed: int | Array) -> Array:
-    """Return a key, shape `(2,)` uint32, for an int seed; a key passes through.
+    """Return the random key of a seed.
+
+    Args:
+        seed: An int in [0, 2**64), or a key, which is returned unchanged.
+
+    Returns:
+        A uint32 array of shape `(2,)`.
+
+    Raises:
+        TypeError: The seed is neither such an int nor an array.
+        ValueError: The array is no key.
 
     >>> key(7).tolist(), key(key(7)).tolist()
     ([0, 7], [0, 7])
     """
+    check_process()
     check_seed(seed)
     return seed if isinstance(seed, mx.array) else mx.random.key(seed)
 
 
 def check_seed(seed: object) -> None:
-    """Raise TypeError for a seed that is no int, and ValueError for an array that is no key."""
+    """Raise TypeError for a seed that is no int in range, and ValueError for an array that is no key."""
     if isinstance(seed, mx.array):
         if seed.shape != (2,) or seed.dtype != mx.uint32:
             raise ValueError(f"a random key is a uint32 array of shape (2,); got {seed.dtype} {seed.shape}")
@@ -43,9 +56,15 @@ def check_seed(seed: object) -> None:
 
 
 def run(seed: int | Array, fn: Callable[[], T]) -> tuple[T, Array]:
-    """Call `fn()` with a key as the random stream: `(what it returned, the key that the stream ended on)`.
+    """Call `fn()` with a key as the random stream of MLX. The stream of the caller does not move.
 
-    The stream of the caller is left where it was. Without a draw the key comes back as it is.
+    Args:
+        seed: An int seed or a key.
+        fn: A function without arguments, which may draw random numbers.
+
+    Returns:
+        `(result, key)`: the result of `fn`, and the key at which the stream ended. If `fn` draws no random numbers,
+        this is the given key.
 
     >>> first, after = run(7, lambda: mx.random.uniform())
     >>> second, _ = run(after, lambda: mx.random.uniform())
@@ -53,21 +72,21 @@ def run(seed: int | Array, fn: Callable[[], T]) -> tuple[T, Array]:
     >>> [first.item(), second.item()] == [mx.random.uniform().item(), mx.random.uniform().item()]
     True
     """
-    installed = key(seed)
+    first = key(seed)
     outer = _position()
     try:
         try:
-            _move(installed)
-            start, value = _held(), ambient(fn)
-            return value, installed if _held() is start else _position()
+            _set_position(first)
+            start, value = _stream_array(), ambient(fn)
+            return value, first if _stream_array() is start else _position()
         finally:
-            _move(outer)
+            _set_position(outer)
     finally:
-        _move(outer)  # an interrupt may have cut the first time
+        _set_position(outer)  # an interrupt may have skipped the first restore
 
 
 def undrawn(fn: Callable[[], T]) -> T:
-    """Call `fn()`, and raise ValueError if it draws random numbers while no key is installed.
+    """Call `fn()` and return its result. Raise ValueError if it draws random numbers while no key is installed.
 
     >>> undrawn(lambda: mx.random.uniform())
     Traceback (most recent call last):
@@ -76,64 +95,64 @@ def undrawn(fn: Callable[[], T]) -> T:
     if _installed.get():
         return fn()
     outer = _position()
-    start = _held()
+    start = _stream_array()
     try:
         try:
             value = fn()
-            if _held() is not start:
+            if _stream_array() is not start:
                 raise ValueError(
                     "a layer drew random numbers with train=True and no key: pass key=mlx_fp.rng.key(seed)"
                 )
             return value
         finally:
-            if _held() is not start:
-                _move(outer)
+            if _stream_array() is not start:
+                _set_position(outer)
     finally:
-        if _held() is not start:  # an interrupt may have cut the first time
-            _move(outer)
+        if _stream_array() is not start:  # an interrupt may have skipped the first restore
+            _set_position(outer)
 
 
 def ambient(fn: Callable[[], T]) -> T:
-    """Call `fn()` on the stream as it stands, whoever seeded it."""
+    """Call `fn()` and return its result. `fn` may draw from the current stream, whoever seeded the stream."""
 
-    def called() -> T:
+    def allow_and_call() -> T:
         _installed.set(True)
         return fn()
 
-    return copy_context().run(called)
+    return copy_context().run(allow_and_call)
 
 
-def recomputed(fn: Callable[..., T], *trees: Any) -> T:
-    """Call `fn(*trees)` under `mx.checkpoint`, so that the recomputation draws what the first pass drew.
+def recomputed(fn: Callable[..., T], *trees: Tree) -> T:
+    """Call `fn(*trees)` under `mx.checkpoint`, with the same random numbers in the recomputation as in the first pass.
 
-    The key is closed over, as `mx.checkpoint` cannot take one as argument; the key that the stream ended on comes out
-    with the result, and the stream goes on from it. Integers among the arrays have no gradient.
+    The function closes over the key, because `mx.checkpoint` raises for a key as argument. The key at which the stream
+    ended is returned with the result, and the stream continues from that key. Integer arrays have no gradient.
     """
     start = mx.stop_gradient(_position())
 
-    def body(*trees: Any) -> tuple[T, Array]:
+    def body(*trees: Tree) -> tuple[T, Array]:
         return run(start, lambda: fn(*utils.tree_map(_constant_integers, trees)))
 
     value, after = mx.checkpoint(body)(*trees)
-    _move(mx.stop_gradient(after))
+    _set_position(mx.stop_gradient(after))
     return value
 
 
-def _constant_integers(leaf: Any) -> Any:
-    floating = not isinstance(leaf, mx.array) or mx.issubdtype(leaf.dtype, mx.inexact)
-    return leaf if floating else mx.stop_gradient(leaf)
+def _constant_integers(leaf: Tree) -> Tree:
+    is_floating = not isinstance(leaf, mx.array) or mx.issubdtype(leaf.dtype, mx.inexact)
+    return leaf if is_floating else mx.stop_gradient(leaf)
 
 
 def _position() -> Array:
-    """The stream's key as an array of its own; the stream's array object itself changes in place."""
-    return _held().astype(mx.uint32)
+    """Return the key of the stream as a new array, because draws change the array of the stream in place."""
+    return _stream_array().astype(mx.uint32)
 
 
-def _move(to: Array) -> None:
-    _held()[:] = to
+def _set_position(position: Array) -> None:
+    _stream_array()[:] = position
 
 
-def _held() -> Array:
-    """The stream's own array: the same object until something draws."""
-    held: Array = mx.random.state[0]  # type: ignore[index]
-    return held
+def _stream_array() -> Array:
+    """Return the array of the stream. It is the same object until a function draws."""
+    array: Array = mx.random.state[0]  # type: ignore[index]  # MLX's stubs declare the state as an array
+    return array

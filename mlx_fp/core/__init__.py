@@ -1,1 +1,1 @@
-"""Floor 1: what needs no arrays, the import of MLX, and how a device wants a step computed."""
+"""Floor 1: helpers that need no arrays, the import of MLX, and the record of how a device computes a step."""

@@ -1,4 +1,4 @@
-"""What stands in for MLX where it is not installed, so that all that needs no array works without it."""
+"""Stand-ins for MLX where it is not installed, so that code without arrays works."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ _REMEDY = (
 
 
 class Absent:
-    """Stand in for a module of MLX, or a name in it: to name it is free, to use it raises ImportError with the remedy.
+    """Stand in for a module of MLX, or for a name in such a module.
 
-    Nothing is an instance of an absent class.
+    A program may name an absent object. The first use of the object raises ImportError with the remedy. No value is
+    an instance of an absent class. For example, `isinstance(1.0, mx.array)` is False.
 
     >>> mx = Absent("mlx.core", ModuleNotFoundError("No module named 'mlx'"))
     >>> mx.float32, isinstance(1.0, mx.array)
@@ -33,24 +34,24 @@ class Absent:
     def __getattr__(self, name: str) -> Any:
         if name in ("__name__", "__qualname__"):
             return self._name.rpartition(".")[2]
-        if name.startswith("__"):  # what Python itself looks for
+        if name.startswith("__"):  # Python itself looks up special names
             raise AttributeError(name)
         return Absent(f"{self._name}.{name}", self._cause)
 
     def __repr__(self) -> str:
         return f"<{self._name}, not installed>"
 
-    def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type, ...]:
+    def __mro_entries__(self, bases: tuple[object, ...]) -> tuple[type, ...]:
         return (AbsentModule,)
 
-    def __instancecheck__(self, instance: Any) -> bool:
+    def __instancecheck__(self, instance: object) -> bool:
         return False
 
     def __subclasscheck__(self, subclass: type) -> bool:
         return False
 
-    def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Raise ImportError: whoever uses it needs MLX."""
+    def _refuse(self, *args: object, **kwargs: object) -> NoReturn:
+        """Raise ImportError, because every use needs MLX."""
         raise ImportError(f"{self._name} is not there; {_REMEDY}") from self._cause
 
     __call__ = __bool__ = __int__ = __iter__ = __len__ = __getitem__ = __contains__ = _refuse
@@ -59,8 +60,8 @@ class Absent:
 
 
 class AbsentModule:
-    """The base of a class that is made of an absent one; nobody can make an instance."""
+    """Serve as the base of a class whose own base is absent; such a class has no instances."""
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> NoReturn:
+    def __new__(cls, *args: object, **kwargs: object) -> NoReturn:
         """Raise ImportError with the remedy."""
         raise ImportError(f"{cls.__name__} is made of a class of MLX; {_REMEDY}")

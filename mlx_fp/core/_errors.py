@@ -1,4 +1,4 @@
-"""Say what was expected, what came, and where."""
+"""Word error messages: the expected value, the actual value, and the place."""
 
 from __future__ import annotations
 
@@ -25,46 +25,50 @@ __all__ = [
 E = TypeVar("E", bound=Exception)
 
 _PLACE = "_mlx_fp_place"
+"""The attribute of an exception that holds its own place."""
 
 
 def nearest(name: str, candidates: Iterable[str], n: int = 3) -> tuple[str, ...]:
-    """Return up to `n` candidates like `name`: those whose initials it is, then similar ones, then those it begins.
+    """Return up to `n` candidates that are similar to `name`.
+
+    The order is: candidates with `name` as their initials, candidates with a similar spelling, candidates that begin
+    with `name`. For example, `lr` has the initials of `learning_rate`.
 
     >>> nearest("wieght", ["weight", "bias"]), nearest("lr", ["eps", "learning_rate"])
     (('weight',), ('learning_rate',))
     >>> nearest("val", ["reduce", "validation", "validate_every"])
     ('validation', 'validate_every')
     """
-    from difflib import get_close_matches  # only an error needs it
+    from difflib import get_close_matches  # imported here, because only an error needs it
 
-    known = list(candidates)
-    initials = [one for one in known if name == _initials(one)]
-    longer = [one for one in known if len(name) > 2 and one.startswith(name)]
-    close = get_close_matches(name, known, n=n, cutoff=0.5)
-    return tuple(dict.fromkeys([*initials, *close, *longer]))[:n]
+    names = list(candidates)
+    same_initials = [candidate for candidate in names if name == _initials(candidate)]
+    completions = [candidate for candidate in names if len(name) > 2 and candidate.startswith(name)]
+    similar = get_close_matches(name, names, n=n, cutoff=0.5)
+    return tuple(dict.fromkeys([*same_initials, *similar, *completions]))[:n]
 
 
 def _initials(name: str) -> str:
-    """Shorten the last part of a path of several words: `optimizer.learning_rate` to `optimizer.lr`."""
+    """Shorten the last part of a path to its initials: `optimizer.learning_rate` becomes `optimizer.lr`."""
     above, dot, last = name.rpartition(".")
     words = [word for word in last.split("_") if word]
     return above + dot + "".join(word[0] for word in words) if len(words) > 1 else ""
 
 
 def unknown(kind: str, name: str, candidates: Iterable[str]) -> str:
-    """Word the message for a name that is not among the candidates.
+    """Return the message for a name that is not among the candidates.
 
     >>> unknown("event", "after_stp", ["before_step", "after_step"])
     "unknown event 'after_stp': did you mean 'after_step'? known: before_step, after_step"
     """
-    known = list(candidates)
-    close = nearest(name, known, n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"unknown {kind} {name!r}: {hint}known: {', '.join(known) or 'none'}"
+    names = list(candidates)
+    similar = nearest(name, names, n=1)
+    hint = f"did you mean {similar[0]!r}? " if similar else ""
+    return f"unknown {kind} {name!r}: {hint}known: {', '.join(names) or 'none'}"
 
 
 def is_count(value: object, least: int = 0) -> bool:
-    """Tell whether a value is an int of at least `least`; True and False are none.
+    """Tell whether a value is an int of at least `least`. True and False are no counts.
 
     >>> is_count(3), is_count(0, least=1), is_count(True), is_count(2.0)
     (True, False, False, False)
@@ -74,9 +78,9 @@ def is_count(value: object, least: int = 0) -> bool:
 
 @contextmanager
 def located(**where: object) -> Iterator[None]:
-    """Add a note saying where to any exception that passes; its class and message stay.
+    """Add a note with the place to any exception that leaves the context. Its class and message do not change.
 
-    A function among the values is asked then, for a place that moves.
+    A value may be a function, for a place that moves. The function is called when the exception arrives.
 
     >>> try:
     ...     with located(epoch=3, batch=7):
@@ -93,25 +97,26 @@ def located(**where: object) -> Iterator[None]:
 
 
 def note(error: BaseException, where: Mapping[str, object]) -> None:
-    """Add a note saying where to an exception; a function among the values is asked for its place now.
+    """Add a note with the place to an exception. A value that is a function is called now.
 
-    A place that the exception knows itself, by `placed`, is the one in the note.
+    An exception may have its own place, set by `placed`. Then the note has that place.
 
     >>> error = placed(KeyError("x"), batch=5)
     >>> note(error, {"epoch": lambda: 3, "batch": 8})
     >>> error.__notes__
     ['at epoch=3, batch=5']
     """
-    found = {name: value() if callable(value) else value for name, value in where.items()}
-    found |= {name: value for name, value in getattr(error, _PLACE, {}).items() if name in found}
-    error.add_note("at " + ", ".join(f"{name}={value}" for name, value in found.items()))
+    place = {name: value() if callable(value) else value for name, value in where.items()}
+    place |= {name: value for name, value in getattr(error, _PLACE, {}).items() if name in place}
+    error.add_note("at " + ", ".join(f"{name}={value}" for name, value in place.items()))
 
 
 @contextmanager
 def noted_on(error: BaseException, message: str) -> Iterator[None]:
-    """Within, another error becomes a note of this one, and goes no further.
+    """Turn a second error inside the context into a note on `error`, and suppress the second error.
 
-    Ctrl-C goes on, and so does `sys.exit` where this one is no error but an interrupt; then this one is the note.
+    There are two exceptions. KeyboardInterrupt always leaves the context. SystemExit leaves it where `error` is an
+    interrupt and no Exception. In both cases `error` becomes a note on the exception that leaves.
 
     >>> error = KeyError("x")
     >>> with noted_on(error, "the hook failed, too"):
@@ -121,12 +126,12 @@ def noted_on(error: BaseException, message: str) -> Iterator[None]:
     """
     try:
         yield
-    except BaseException as fault:
-        leaves = isinstance(fault, SystemExit) and not isinstance(error, Exception)
-        if leaves or isinstance(fault, KeyboardInterrupt):
-            fault.add_note(f"it came after {named_error(error)}")
+    except BaseException as second:
+        is_exit = isinstance(second, SystemExit) and not isinstance(error, Exception)
+        if is_exit or isinstance(second, KeyboardInterrupt):
+            second.add_note(f"it came after {named_error(error)}")
             raise
-        say_on(error, f"{message}: {named_error(fault)}")
+        say_on(error, f"{message}: {named_error(second)}")
 
 
 def named_error(error: BaseException) -> str:
@@ -139,7 +144,9 @@ def named_error(error: BaseException) -> str:
 
 
 def say_on(error: BaseException, text: str) -> None:
-    """Add a note to an exception; it goes to the log, too, where nobody sees notes: at an exit, in a closed stream.
+    """Add a note to an exception, and log the note where Python does not print notes.
+
+    Python prints no notes for SystemExit and for GeneratorExit, which closes a generator.
 
     >>> error = KeyError("x")
     >>> say_on(error, "y")
@@ -155,7 +162,7 @@ def say_on(error: BaseException, text: str) -> None:
 
 @contextmanager
 def placed_at(**where: object) -> Iterator[None]:
-    """Within, an exception belongs to this place, whatever the notes around it say.
+    """Give this place to any exception that leaves the context. Notes of outer contexts then have this place.
 
     >>> try:
     ...     with located(batch=3, stage="data"), placed_at(stage="figures"):
@@ -172,22 +179,22 @@ def placed_at(**where: object) -> Iterator[None]:
 
 
 def placed(error: E, **where: object) -> E:
-    """Return an exception that knows where it belongs, which need not be the place at which it is raised."""
+    """Give an exception its own place, which may differ from the place of the `raise`, and return the exception."""
     setattr(error, _PLACE, {**where, **getattr(error, _PLACE, {})})
     return error
 
 
-def refuse_mask(what: str, value: object, verb: str = "is") -> None:
-    """Raise TypeError for a masked array of numpy's: batches have no masks, and it would lose its own.
+def refuse_mask(holder: str, value: object, verb: str = "is") -> None:
+    """Raise TypeError for a masked array of numpy. Batches have no masks, so the mask would be lost.
 
     >>> refuse_mask("column 'x'", [1.0])
     """
     if isinstance(value, getattr(sys.modules.get("numpy.ma"), "MaskedArray", ())):
         raise TypeError(
-            f"{what} {verb} a masked array of numpy's, whose mask would be lost: "
+            f"{holder} {verb} a masked array of numpy, whose mask would be lost: "
             "fill it, as in x.filled(0), and give the mask as an array of its own where the loss needs it"
         )
 
 
 class CheckpointError(ValueError):
-    """A file that is no checkpoint, or a damaged one, or one that does not fit; the message names the file."""
+    """Report a file that is no checkpoint, is damaged, or does not fit the run. The message names the file."""

@@ -1,4 +1,4 @@
-"""Mappings of records, which nobody can change."""
+"""Read-only mappings for records."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ V = TypeVar("V")
 
 
 class FrozenDict(dict[K, V]):
-    """A dict that refuses every change; mappings in it are frozen too. `dict(frozen)` is a copy that can be changed.
+    """Hold entries as a dict that refuses every change. Dicts among its values are frozen too.
+
+    `dict(frozen)` is a copy that can be changed.
 
     >>> settings = FrozenDict({"rate": 0.1, "inner": {"count": 2}})
     >>> settings["inner"]["count"] = 3
@@ -25,8 +27,8 @@ class FrozenDict(dict[K, V]):
         plain = dict(*args, **entries)
         super().__init__({key: FrozenDict(value) if isinstance(value, dict) else value for key, value in plain.items()})
 
-    def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Raise TypeError: nobody changes a record."""
+    def _refuse(self, *args: object, **kwargs: object) -> NoReturn:
+        """Raise TypeError, because a record is read-only."""
         raise TypeError("a record's mapping is read-only; change a copy: dict(…)")
 
     __setitem__ = __delitem__ = __ior__ = _refuse
@@ -36,8 +38,10 @@ class FrozenDict(dict[K, V]):
         return type(self), (dict(self),)
 
 
-def freeze_field(record: Any, *names: str) -> None:
-    """Freeze fields of a frozen record that hold a mapping, from its `__post_init__`; None and others stay.
+def freeze_field(record: object, *names: str) -> None:
+    """Freeze the named fields of a frozen record that hold a dict. Call it from `__post_init__`.
+
+    A field with any other value, for example None, stays as it is.
 
     >>> from dataclasses import dataclass
     >>> @dataclass(frozen=True)

@@ -1,28 +1,28 @@
-"""Show the parameters that a function takes as `**options`, in its signature and its docstring."""
+"""Show the keyword parameters behind `**options` in the signature and the docstring of a function."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
 from textwrap import wrap
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 __all__ = ["Shown", "show_parameters"]
 
-F = TypeVar("F", bound=Callable[..., Any])
+F = TypeVar("F", bound=Callable[..., object])
 
 
 class Shown(NamedTuple):
-    """A keyword parameter, for readers."""
+    """Describe a keyword parameter for readers: its name, annotation, default value and meaning."""
 
     name: str
-    annotation: Any
-    default: Any
+    annotation: object
+    default: object
     words: str
 
 
 def show_parameters(fn: F, parameters: Sequence[Shown]) -> F:
-    """Put parameters in the place of `**options` of a function, and at the end of the `Args` of its docstring.
+    """Replace `**options` in the signature of a function, and append the parameters to the `Args` of its docstring.
 
     >>> def train(*, quiet: bool = False, **options):
     ...     '''Train.
@@ -41,25 +41,27 @@ def show_parameters(fn: F, parameters: Sequence[Shown]) -> F:
         epochs: Passes over the data.
     """
     signature = inspect.signature(fn)
-    own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-    given = [
-        inspect.Parameter(one.name, inspect.Parameter.KEYWORD_ONLY, default=one.default, annotation=one.annotation)
-        for one in parameters
+    named = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    options = [
+        inspect.Parameter(
+            shown.name, inspect.Parameter.KEYWORD_ONLY, default=shown.default, annotation=shown.annotation
+        )
+        for shown in parameters
     ]
-    fn.__signature__ = signature.replace(parameters=[*own, *given])  # type: ignore[attr-defined]  # read by inspect
-    if fn.__doc__:  # none under -OO
+    fn.__signature__ = signature.replace(parameters=[*named, *options])  # type: ignore[attr-defined]  # read by inspect
+    if fn.__doc__:  # `python -OO` removes docstrings
         fn.__doc__ = _with_arguments(fn.__doc__, parameters)
     return fn
 
 
 def _with_arguments(docstring: str, parameters: Sequence[Shown]) -> str:
-    """Return a docstring with parameters at the end of its `Args`, indented as in a function of a module."""
+    """Append parameters to the `Args` of a docstring, with the indentation of a module-level function."""
     head, args, rest = docstring.partition("    Args:\n")
-    own, gap, tail = rest.partition("\n\n")
+    listed, gap, tail = rest.partition("\n\n")
     lines = [
         line
-        for one in parameters
-        for line in wrap(f"{one.name}: {one.words}", 112, initial_indent=" " * 8, subsequent_indent=" " * 12)
+        for option in parameters
+        for line in wrap(f"{option.name}: {option.words}", 112, initial_indent=" " * 8, subsequent_indent=" " * 12)
     ]
-    end = own.rfind("\n" + " " * 4) if not gap and not own.rsplit("\n", 1)[-1].strip() else len(own)
-    return "".join([head, args, "\n".join([own[:end], *lines]), own[end:], gap, tail])
+    end = listed.rfind("\n" + " " * 4) if not gap and not listed.rsplit("\n", 1)[-1].strip() else len(listed)
+    return "".join([head, args, "\n".join([listed[:end], *lines]), listed[end:], gap, tail])

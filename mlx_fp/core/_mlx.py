@@ -1,8 +1,8 @@
-"""The door to MLX: every module that touches an array takes `mx` from here, and so `mlx.nn` and `mlx.optimizers`.
+"""Import MLX: every module of the library takes `mx`, `mlx.nn` and `mlx.optimizers` from here.
 
-Where MLX is missing, stand-ins take the place of its modules: the first use says which extra to install. The first
-import lets the folder `cpu/` prepare MLX on Linux CPUs. This is the only place that imports `cpu/`; without that folder
-MLX is used as it is.
+Where MLX is not installed, stand-ins replace its modules. The first use of a stand-in raises an error that names the
+extra to install. The first import of this module lets the folder `cpu/` prepare MLX on Linux CPUs. No other module
+imports `cpu/`. Without that folder the library uses MLX as it is.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ _MODULES = {"mx": "mlx.core", "utils": "mlx.utils", "mlx_nn": "mlx.nn", "mlx_opt
 
 
 def __getattr__(name: str) -> Any:
-    """Load a module of MLX when it is first asked for; a stand-in where MLX is not installed."""
+    """Load a module of MLX at its first use, or return a stand-in where MLX is not installed."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = _found(_MODULES[name])
+    value = globals()[name] = _import_or_stand_in(_MODULES[name])
     return value
 
 
-def _found(name: str) -> Any:
+def _import_or_stand_in(name: str) -> Any:
     try:
-        import_module("mlx.core")  # a Linux wheel without its backend fails here
+        import_module("mlx.core")  # this fails for a Linux wheel without its backend
         return import_module(name)
     except ImportError as error:
         return Absent(name, error)
 
 
 if not TYPE_CHECKING:
-    mx, utils = _found("mlx.core"), _found("mlx.utils")
+    mx, utils = _import_or_stand_in("mlx.core"), _import_or_stand_in("mlx.utils")
 
 _CPU = __name__.replace("core._mlx", "cpu")
 
@@ -58,7 +58,7 @@ def _find_cpu() -> ModuleType | None:
 
 
 cpu = _find_cpu()
-"""The module that serves Linux CPUs, None where the library comes without it, or without MLX."""
+"""The module for Linux CPUs. None where the folder `cpu/` or MLX is missing."""
 
 if cpu is not None:
     cpu.prepare()
@@ -68,5 +68,5 @@ _CPU_TYPE = mx.DeviceType.cpu
 
 
 def on_cpu() -> bool:
-    """Tell whether MLX computes on the CPU by default, at this moment; asked at every step."""
+    """Tell whether the CPU is the default device of MLX now. The library calls this at every step."""
     return mx.default_device().type is _CPU_TYPE

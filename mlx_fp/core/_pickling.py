@@ -1,8 +1,10 @@
-"""Records through pickle, to other processes of one program: functions made within functions of the library go along.
+"""Pickle records for other processes of the same program, with the nested functions that the records hold.
 
-Python pickles a function by its name, which one that was made within another has not. Such a function of this library
-or of MLX goes as the place of its code and the values that it holds. Functions of a user go by their names, and one
-without is an error that says which part of the record it is. No file of the library is made so.
+Python pickles a function by its name, and a nested function has no name that Python can look up. This module pickles a
+nested function of this library or of MLX as the position of its code and the values of its closure. For example, the
+`run` of a layer is the position "code 0 of `fn.<locals>.run`" and the function that it closes over. Functions of a user
+are pickled by name. A function of a user without such a name is an error, which names the part of the record. The
+library writes no files in this format.
 """
 
 from __future__ import annotations
@@ -17,22 +19,34 @@ from types import CellType, FunctionType, MappingProxyType, MethodType
 from typing import Any, NoReturn, Self
 
 from ._frozen import FrozenDict
-from ._rebuilding import called, codes, complete_function, complete_object, constant, found, function_at, instance
+from ._rebuilding import (
+    apply,
+    complete_function,
+    complete_object,
+    find_codes,
+    find_qualified,
+    function_at,
+    module_constant,
+    new_instance,
+)
 
 __all__ = ["Picklable"]
 
-_OURS = {"mlx_fp", "mlx"}
-"""Packages whose functions go by the place of their code, and whose constants stay the ones that they are."""
+_OUR_PACKAGES = {"mlx_fp", "mlx"}
+"""Packages whose functions are pickled by the position of their code, and whose constants keep their identity."""
 
-_OWN = ("__defaults__", "__kwdefaults__", "__name__", "__qualname__", "__doc__")
-"""The attributes of a function that it has of its own, beside its code."""
+_FUNCTION_ATTRIBUTES = ("__defaults__", "__kwdefaults__", "__name__", "__qualname__", "__doc__")
+"""The attributes of a function beside its code and its `__dict__`."""
 
 _PENDING = object()
-"""In the place of a value that is being encoded."""
+"""Stands for a value while the value is being encoded."""
+
+_Done = dict[int, tuple[object, object]]
+"""Encoded values by the id of the original: `(encoded, original)`. The original stays alive, so its id stays unique."""
 
 
 class Picklable:
-    """A frozen record that pickle takes, with the functions that it holds.
+    """Let pickle take a frozen record together with the functions in it.
 
     >>> import pickle
     >>> from mlx_fp import nn
@@ -48,150 +62,152 @@ class Picklable:
 
     __slots__ = ()
 
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        return _encoded(self, type(self).__name__, {}).__reduce__()
+    def __reduce_ex__(self, protocol: object) -> Any:
+        call = _encode(self, type(self).__name__, {})
+        assert isinstance(call, _Call)
+        return call.__reduce__()
 
     def __copy__(self) -> Self:
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return type(self)(**{name: copy.deepcopy(value, memo) for name, value in _values(self).items()})
+        return type(self)(**{name: copy.deepcopy(value, memo) for name, value in _field_values(self).items()})
 
 
 class _Call:
-    """A call in the place of a value: pickle writes it, and reading it gives the result.
+    """Stand for a value as a function call: pickle writes the call, and unpickling makes the call.
 
-    Where there is a `state`, `complete(result, state)` follows, so that the state may hold the result.
+    Where `complete` is set, unpickling then calls `complete(result, state)`. So the state may refer to the result.
     """
 
     __slots__ = ("_args", "_fn", "complete", "state")
 
-    def __init__(self, fn: Callable[..., Any], *args: Any) -> None:
+    def __init__(self, fn: Callable[..., object], *args: object) -> None:
         self._fn, self._args = fn, args
         self.complete: Callable[[Any, Any], None] | None = None
-        self.state: Any = None
+        self.state: object = None
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple[Any, ...]:
         call = (self._fn, self._args)
         return call if self.complete is None else (*call, self.state, None, None, self.complete)
 
 
-def _encoded(value: Any, at: str, done: dict[int, Any]) -> Any:
-    """Return a value with calls in the place of what pickle does not take; `done` has those that are encoded."""
-    made, _ = done.get(id(value), (None, None))
-    if made is _PENDING:
-        raise PicklingError(f"{at} holds itself, and cannot be pickled")
+def _encode(value: object, path: str, done: _Done) -> object:
+    """Return a value in which a `_Call` replaces each part that pickle refuses; `done` caches encoded values."""
+    encoded, _ = done.get(id(value), (None, None))
+    if encoded is _PENDING:
+        raise PicklingError(f"{path} holds itself, and cannot be pickled")
     if id(value) not in done:
         done[id(value)] = (_PENDING, value)
-        made = _as_calls(value, at, done)
-        done[id(value)] = (made, value)  # the value lives on, and its id with it
-    return made
+        encoded = _encode_new(value, path, done)
+        done[id(value)] = (encoded, value)
+    return encoded
 
 
-def _as_calls(value: Any, at: str, done: dict[int, Any]) -> Any:
+def _encode_new(value: Any, path: str, done: _Done) -> object:
     kind = type(value)
     if (name := _constant_name(kind.__module__, value)) is not None:
-        return _Call(constant, kind.__module__, name)
+        return _Call(module_constant, kind.__module__, name)
     if kind is FunctionType:
-        return _function(value, at, done)
+        return _encode_function(value, path, done)
     if kind is MethodType:
-        return _Call(getattr, _encoded(value.__self__, at, done), value.__func__.__name__)
+        return _Call(getattr, _encode(value.__self__, path, done), value.__func__.__name__)
     if isinstance(value, type):
-        return value if _is_named(value) else _refuse(value, at, f"in {value.__module__}")
-    if isinstance(value, Picklable) or (is_dataclass(kind) and _package(kind.__module__) in _OURS):
-        return _Call(
-            called, kind, (), {name: _encoded(one, f"{at}.{name}", done) for name, one in _values(value).items()}
-        )
+        return value if _has_name(value) else _refuse(value, path, f"in {value.__module__}")
+    if isinstance(value, Picklable) or (is_dataclass(kind) and _package(kind.__module__) in _OUR_PACKAGES):
+        values = {name: _encode(item, f"{path}.{name}", done) for name, item in _field_values(value).items()}
+        return _Call(apply, kind, (), values)
     if isinstance(value, (list, tuple)):
-        items = [_encoded(one, f"{at}[{i}]", done) for i, one in enumerate(value)]
-        return items if kind is list else tuple(items) if kind is tuple else _Call(called, kind, items, {})
+        items = [_encode(item, f"{path}[{i}]", done) for i, item in enumerate(value)]
+        return items if kind is list else tuple(items) if kind is tuple else _Call(apply, kind, items, {})
     if kind in (dict, FrozenDict, MappingProxyType):
-        named = {name: _encoded(one, f"{at}.{name}", done) for name, one in value.items()}
-        return named if kind is dict else _Call(kind, named)
-    return _others(value, at, done)
+        entries = {name: _encode(item, f"{path}.{name}", done) for name, item in value.items()}
+        return entries if kind is dict else _Call(kind, entries)
+    return _encode_foreign(value, path, done)
 
 
-def _others(value: Any, at: str, done: dict[int, Any]) -> Any:
-    """Encode what toolz and MLX make; anything else is left to pickle."""
+def _encode_foreign(value: Any, path: str, done: _Done) -> object:
+    """Encode objects of functools, toolz and MLX. Return any other value unchanged, for pickle itself."""
     kind = type(value)
     if kind is partial:
-        args = [_encoded(one, at, done) for one in (value.func, *value.args)]
-        return _Call(called, partial, args, _encoded(dict(value.keywords), at, done))
+        args = [_encode(item, path, done) for item in (value.func, *value.args)]
+        return _Call(apply, partial, args, _encode(dict(value.keywords), path, done))
     if (kind.__module__, kind.__name__) == ("toolz.functoolz", "Compose"):
-        functions = [_encoded(one, at, done) for one in (value.first, *value.funcs)]
-        return _Call(called, sys.modules[kind.__module__].compose_left, functions, {})
+        functions = [_encode(fn, path, done) for fn in (value.first, *value.funcs)]
+        return _Call(apply, sys.modules[kind.__module__].compose_left, functions, {})
     module_class = getattr(sys.modules.get("mlx.nn"), "Module", ())
     if isinstance(value, module_class) or kind.__module__.startswith("mlx.optimizers"):
-        return _object(value, at, done)
+        return _encode_object(value, path, done)
     if callable(value) and (name := _constant_name(getattr(value, "__module__", None), value)) is not None:
-        return _Call(constant, value.__module__, name)
+        return _Call(module_constant, value.__module__, name)
     return value
 
 
-def _function(fn: FunctionType, at: str, done: dict[int, Any]) -> Any:
-    """Return a function that pickle finds by its name, or else a call that makes one of the same code."""
-    if _is_named(fn):
+def _encode_function(fn: FunctionType, path: str, done: _Done) -> object:
+    """Return a function that pickle finds by its name, or else a call that builds a function from the same code."""
+    if _has_name(fn):
         return fn
     module, code = fn.__globals__["__name__"], fn.__code__
     if (name := _constant_name(module, fn)) is not None:
-        return _Call(constant, module, name)
-    places = codes(module, code.co_qualname) if _package(module) in _OURS else ()
-    number = next((i for i, one in enumerate(places) if one is code), None)
+        return _Call(module_constant, module, name)
+    codes = find_codes(module, code.co_qualname) if _package(module) in _OUR_PACKAGES else ()
+    number = next((i for i, candidate in enumerate(codes) if candidate is code), None)
     if number is None:
-        _refuse(fn, at, f"{code.co_filename}, line {code.co_firstlineno}")
-    made = _Call(function_at, module, code.co_qualname, number)
-    done[id(fn)] = (made, fn)  # the function may hold itself
+        _refuse(fn, path, f"{code.co_filename}, line {code.co_firstlineno}")
+    call = _Call(function_at, module, code.co_qualname, number)
+    done[id(fn)] = (call, fn)  # set now, because the closure may hold the function itself
     cells = zip(code.co_freevars, fn.__closure__ or (), strict=True)
-    attributes = {name: getattr(fn, name) for name in _OWN} | vars(fn)
-    made.state = (
-        [_content(cell, f"{at}.{name}", done) for name, cell in cells],
-        {name: _encoded(one, at, done) for name, one in attributes.items()},
+    attributes = {name: getattr(fn, name) for name in _FUNCTION_ATTRIBUTES} | vars(fn)
+    call.state = (
+        [_encode_cell(cell, f"{path}.{name}", done) for name, cell in cells],
+        {name: _encode(value, path, done) for name, value in attributes.items()},
     )
-    made.complete = complete_function
-    return made
+    call.complete = complete_function
+    return call
 
 
-def _content(cell: CellType, at: str, done: dict[int, Any]) -> tuple[Any, ...]:
+def _encode_cell(cell: CellType, path: str, done: _Done) -> tuple[object, ...]:
+    """Return the encoded value of a closure's cell in a tuple, or an empty tuple for an empty cell."""
     try:
-        held = cell.cell_contents
-    except ValueError:  # it is empty
+        value = cell.cell_contents
+    except ValueError:  # the cell is empty
         return ()
-    return (_encoded(held, at, done),)
+    return (_encode(value, path, done),)
 
 
-def _object(value: Any, at: str, done: dict[int, Any]) -> _Call:
-    """Return a call that makes an object of MLX: its attributes, and what a module has as a dict."""
-    made = _Call(instance, _encoded(type(value), at, done))
-    done[id(value)] = (made, value)  # its methods may be among its attributes
+def _encode_object(value: object, path: str, done: _Done) -> _Call:
+    """Return a call that builds an object of MLX from its attributes and, for a module, from its items as a dict."""
+    call = _Call(new_instance, _encode(type(value), path, done))
+    done[id(value)] = (call, value)  # set now, because attributes may hold methods of the object
     parts = (vars(value), dict.copy(value) if isinstance(value, dict) else {})
-    made.state = tuple({name: _encoded(one, f"{at}.{name}", done) for name, one in part.items()} for part in parts)
-    made.complete = complete_object
-    return made
+    call.state = tuple({name: _encode(item, f"{path}.{name}", done) for name, item in part.items()} for part in parts)
+    call.complete = complete_object
+    return call
 
 
-def _refuse(value: Any, at: str, where: str) -> NoReturn:
+def _refuse(value: type | FunctionType, path: str, where: str) -> NoReturn:
     raise PicklingError(
-        f"{at} is {value.__qualname__}, which pickle does not find by its name: {where}; define it at the top level of "
-        "a module, a function by `def`"
+        f"{path} is {value.__qualname__}, which pickle does not find by its name: {where}; define it at the top level "
+        "of a module, a function by `def`"
     )
 
 
-def _values(record: Any) -> dict[str, Any]:
-    """Return the fields that a record was made of, but for those that are their defaults."""
-    each = {field.name: (getattr(record, field.name), field.default) for field in fields(record) if field.init}
-    return {name: value for name, (value, default) in each.items() if value is not default}
+def _field_values(record: Any) -> dict[str, Any]:
+    """Return the fields of a record that its constructor takes, without fields that have their default."""
+    values = {field.name: (getattr(record, field.name), field.default) for field in fields(record) if field.init}
+    return {name: value for name, (value, default) in values.items() if value is not default}
 
 
-def _constant_name(module: str | None, value: Any) -> str | None:
-    """Return the name under which a module of this library or of MLX has this very value, None where it has none."""
-    if _package(module) not in _OURS:
+def _constant_name(module: str | None, value: object) -> str | None:
+    """Return the name of this very object in a module of this library or of MLX, or None."""
+    if _package(module) not in _OUR_PACKAGES:
         return None
-    return next((name for name, one in vars(sys.modules[module or ""]).items() if one is value), None)
+    return next((name for name, item in vars(sys.modules[module or ""]).items() if item is value), None)
 
 
-def _is_named(value: Any) -> bool:
+def _has_name(value: type | FunctionType) -> bool:
     """Tell whether pickle finds a function or class by its name."""
-    return found(value.__module__, value.__qualname__) is value
+    return find_qualified(value.__module__, value.__qualname__) is value
 
 
 def _package(module: str | None) -> str:

@@ -1,4 +1,4 @@
-"""`pipe` of toolz, with types: the result of a pipeline has the type that its last function returns."""
+"""Type `pipe` of toolz: the result of a pipeline has the return type of its last function."""
 
 from __future__ import annotations
 
@@ -209,21 +209,22 @@ def pipe(
 ) -> O_: ...
 
 
-def pipe(value: Any, /, *functions: Callable[[Any], Any]) -> Any:
-    """Call functions one after another, each with the result of the one before.
+def pipe(value: object, /, *functions: Callable[[Any], object]) -> object:
+    """Call functions one after another, each with the result of the function before it.
 
-    This is `toolz.pipe`. A type checker knows the type of the result of up to 14 functions.
+    This is `toolz.pipe`. A type checker knows the type of the result for up to 14 functions. For example,
+    `pipe(trainer, fit(train))` is a Report.
 
     Args:
         value: The argument of the first function.
         functions: Functions of one argument.
 
     Returns:
-        The result of the last function, or `value` where there is none.
+        The result of the last function, or `value` where there are no functions.
 
     >>> pipe(3, float, str)
     '3.0'
     """
-    from toolz import pipe as call  # loaded at its first use
+    from toolz import pipe as call  # imported at the first call
 
     return call(value, *functions)

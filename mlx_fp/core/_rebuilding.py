@@ -1,4 +1,4 @@
-"""What reading a pickled record calls, and the places of code by which a function within a function is found again."""
+"""Functions that unpickling calls, and the search for the code of a nested function by its qualified name."""
 
 from __future__ import annotations
 
@@ -7,90 +7,107 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from inspect import unwrap
 from types import CellType, CodeType, FunctionType
-from typing import Any
+from typing import TypeVar, cast
 
-__all__ = ["called", "codes", "complete_function", "complete_object", "constant", "found", "function_at", "instance"]
+__all__ = [
+    "apply",
+    "complete_function",
+    "complete_object",
+    "find_codes",
+    "find_qualified",
+    "function_at",
+    "module_constant",
+    "new_instance",
+]
+
+T = TypeVar("T")
 
 
-def called(fn: Callable[..., Any], args: Sequence[Any], options: Mapping[str, Any]) -> Any:
-    """Return what a function gives for arguments in a list and options in a dict.
+def apply(fn: Callable[..., T], args: Sequence[object], options: Mapping[str, object]) -> T:
+    """Call a function with arguments in a list and options in a dict.
 
-    >>> called(dict, [[("a", 1)]], {"b": 2})
+    >>> apply(dict, [[("a", 1)]], {"b": 2})
     {'a': 1, 'b': 2}
     """
     return fn(*args, **options)
 
 
-def constant(module: str, name: str) -> Any:
-    """Return what a module has under a name.
+def module_constant(module: str, name: str) -> object:
+    """Return the value of a name in a module, which is imported first.
 
-    >>> constant("mlx_fp.core._text", "table").__name__
+    >>> module_constant("mlx_fp.core._text", "table").__name__
     'table'
     """
     return getattr(import_module(module), name)
 
 
-def instance(kind: Any) -> Any:
-    """Return an object of a class, with nothing in it; see `complete_object`."""
+def new_instance(kind: type[T]) -> T:
+    """Return an empty object of a class. `complete_object` fills it."""
     return kind.__new__(kind)
 
 
-def complete_object(made: Any, state: tuple[dict[str, Any], dict[str, Any]]) -> None:
-    """Give an object its attributes, and a module of MLX what it has as a dict."""
+def complete_object(instance: object, state: tuple[dict[str, object], dict[str, object]]) -> None:
+    """Set the attributes of an object; `state` is `(attributes, items)`. A module of MLX is a dict, and has items."""
     attributes, items = state
-    made.__dict__.update(attributes)
+    instance.__dict__.update(attributes)
     for name, value in items.items():
-        dict.__setitem__(made, name, value)
+        dict.__setitem__(cast("dict[str, object]", instance), name, value)
 
 
 def function_at(module: str, qualname: str, number: int) -> FunctionType:
-    """Make a function of the code at a place of a module; `complete_function` gives it the values that it holds.
+    """Build a function from the code with a qualified name in a module. `complete_function` fills its closure.
+
+    Several functions may have the same qualified name; `number` is the index among them.
 
     >>> function_at("mlx_fp.nn._lift", "fn.<locals>.run", 0).__name__
     'run'
     """
-    space = vars(import_module(module))
-    code = list(codes(module, qualname))[number]
-    return FunctionType(code, space, closure=tuple(CellType() for _ in code.co_freevars))
+    namespace = vars(import_module(module))
+    code = list(find_codes(module, qualname))[number]
+    return FunctionType(code, namespace, closure=tuple(CellType() for _ in code.co_freevars))
 
 
-def complete_function(made: FunctionType, state: tuple[list[tuple[Any, ...]], dict[str, Any]]) -> None:
-    """Give a function the values of its cells, each in a tuple that is empty where the cell is, and its attributes."""
+def complete_function(fn: FunctionType, state: tuple[list[tuple[object, ...]], dict[str, object]]) -> None:
+    """Set the closure and the attributes of a function; `state` is `(cells, attributes)`.
+
+    Each cell is a tuple with its value. An empty tuple stands for an empty cell.
+    """
     cells, attributes = state
-    for cell, content in zip(made.__closure__ or (), cells, strict=True):
+    for cell, content in zip(fn.__closure__ or (), cells, strict=True):
         if content:
             (cell.cell_contents,) = content
     for name, value in attributes.items():
-        setattr(made, name, value)
+        setattr(fn, name, value)
 
 
-def found(module: str | None, qualname: str) -> Any:
-    """Return the object of a dotted name in a module that is loaded, None where there is none.
+def find_qualified(module: str | None, qualname: str) -> object:
+    """Return the object with a dotted name in an imported module, or None.
 
-    >>> found("mlx_fp.core._frozen", "FrozenDict.clear").__name__
+    >>> find_qualified("mlx_fp.core._frozen", "FrozenDict.clear").__name__
     '_refuse'
     """
-    here: Any = sys.modules.get(module or "")
+    value: object = sys.modules.get(module or "")
     for name in qualname.split("."):
-        here = vars(here).get(name) if hasattr(here, "__dict__") else None
-    return here
+        value = vars(value).get(name) if hasattr(value, "__dict__") else None
+    return value
 
 
-def codes(module: str, qualname: str) -> Iterator[CodeType]:
-    """Yield the code of each function of such a qualified name within the functions of a module.
+def find_codes(module: str, qualname: str) -> Iterator[CodeType]:
+    """Yield the code of each function with this qualified name, nested functions included.
 
-    >>> [code.co_name for code in codes("mlx_fp.core._rebuilding", "codes")]
-    ['codes']
+    >>> [code.co_name for code in find_codes("mlx_fp.core._rebuilding", "find_codes")]
+    ['find_codes']
     """
-    outer = found(module, qualname.partition(".<locals>")[0])
+    outer = find_qualified(module, qualname.partition(".<locals>")[0])
     outer = getattr(outer, "fget", None) or getattr(outer, "__func__", None) or outer
     code = getattr(unwrap(outer) if callable(outer) else outer, "__code__", None)
-    return iter(()) if code is None else _inside(code, qualname)
+    return iter(()) if code is None else _nested(code, qualname)
 
 
-def _inside(code: CodeType, qualname: str) -> Iterator[CodeType]:
+def _nested(code: CodeType, qualname: str) -> Iterator[CodeType]:
+    """Yield the codes with this qualified name in a code and in its nested functions."""
     if code.co_qualname == qualname:
         yield code
     for inner in code.co_consts:
         if isinstance(inner, CodeType):
-            yield from _inside(inner, qualname)
+            yield from _nested(inner, qualname)

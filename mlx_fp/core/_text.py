@@ -8,7 +8,7 @@ __all__ = ["table"]
 
 
 def table(rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
-    """Lay out rows of text in columns, the first `left` of them to the left, the others to the right.
+    """Lay out rows of text in columns. The first `left` columns are aligned to the left, the others to the right.
 
     >>> print(table([("name", "count"), ("weight", "40"), ("bias", "8")]))
     name    count

@@ -1,14 +1,21 @@
-"""Threads that the library makes for itself."""
+"""Prepare the threads of the library."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from contextvars import ContextVar
 
-__all__ = ["begin_thread"]
+__all__ = ["begin_thread", "stop_asked"]
+
+stop_asked: ContextVar[Callable[[], str | None]] = ContextVar("stop_asked", default=lambda: None)
+"""Returns the name of the signal that has asked the run at hand to stop, or None; what waits for a thread asks it."""
 
 
 def begin_thread() -> None:
-    """Prepare the calling thread, which the library has made, as the backend wants it; nothing where MLX is not in use.
+    """Prepare the calling thread as the backend requires. Call this first in each thread that the library starts.
+
+    It does nothing in a program that does not use MLX.
 
     >>> begin_thread()
     """

@@ -1,4 +1,4 @@
-"""Names for the shapes that functions and trees take; no behaviour, and no mlx at run time."""
+"""Names for the types of trees and functions. They have no behaviour, and need no MLX at run time."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ else:
 __all__ = ["Array", "Batch", "Forward", "Loss", "Params", "State", "Tree"]
 
 Tree: TypeAlias = Any
-"""A plain dict, list or tuple of arrays, nested at will."""
+"""A plain dict, list or tuple of arrays, nested to any depth. For example, `{"weight": w, "layers": [{"bias": b}]}`."""
 
-Params: TypeAlias = Any
-"""A tree of weights and buffers under mlx.nn's own paths."""
+Params: TypeAlias = Tree
+"""A tree of weights and buffers. Its paths are those of the module in mlx.nn."""
 
 State: TypeAlias = dict[str, Any]
-"""What goes from step to step beside the parameters, as plain dicts of arrays."""
+"""The values beside the parameters that one step hands to the next: plain dicts of arrays."""
 
-Batch: TypeAlias = Any
+Batch: TypeAlias = Tree
 """A dict, a tuple or list, or a single array."""
 
 
 class Forward(Protocol):
-    """The model bound to one step's parameters, random stream and mode."""
+    """A model that is bound to the parameters, the random stream and the mode of one step."""
 
     params: Params
     train: bool
@@ -38,4 +38,4 @@ class Forward(Protocol):
 
 
 Loss: TypeAlias = Callable[..., Any]
-"""`loss(forward, ...)` gives a scalar array, or `(scalar, dict of scalars)`."""
+"""`loss(forward, ...)` returns a scalar array, or `(scalar, dict of scalars)`."""

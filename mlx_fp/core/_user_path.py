@@ -1,4 +1,4 @@
-"""Paths as users write them."""
+"""Resolve paths that a user writes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["user_path"]
 
 
 def user_path(path: str | os.PathLike[str]) -> Path:
-    """Return a path with the home of the user in the place of a leading `~`.
+    """Return a path, with a leading `~` replaced by the home folder of the user.
 
     >>> user_path("runs/~a"), user_path("~/runs") == Path.home() / "runs"
     (PosixPath('runs/~a'), True)

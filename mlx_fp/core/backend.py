@@ -1,7 +1,8 @@
-"""How a device wants a step computed: a frozen record of answers, and the one that is in use.
+"""The record of how a device computes a step, and the record that is in use.
 
-The library asks these questions while it traces or takes a step. `PLAIN` answers all of them as MLX computes by
-itself. The folder `cpu/` answers them for Linux CPUs, and nothing else in the library knows of CPUs.
+The library reads the record while it traces or runs a step. `PLAIN` is MLX without changes. The folder `cpu/` provides
+the record for Linux CPUs. Nothing else in the library knows about CPUs. For example, the optimisers group small arrays
+only through `Backend.grouped`.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
+from ._fork import check_process
 from ._mlx import cpu, on_cpu, utils
 from ._types import Array, Params, State, Tree
 
@@ -23,31 +25,34 @@ T = TypeVar("T")
 Update = Callable[[Tree, State, Params], tuple[Params, State]]
 """`update(grads, state, params) -> (params, state)`: the update of an optimiser."""
 
+Ungroup: TypeAlias = Callable[[Tree], Tree]
+"""`ungroup(result) -> tree`: give a result of grouped leaves the structure of the original tree."""
+
 Parallel = Callable[[Sequence[Callable[[], Any]]], list[Any]]
-"""Call each of several functions and return their results, in order."""
+"""Call several functions, and return their results in the same order."""
 
 
 class Form(Protocol):
-    """How the arrays of parameters and optimiser state lie between two steps."""
+    """The layout of the arrays of parameters and optimiser state between two steps."""
 
     def join(self, params: Params, opt_state: State) -> list[Array] | None:
-        """Return the arrays in this form, or None for trees of another structure or other shapes."""
+        """Return the arrays in this layout, or None for trees with another structure or other shapes."""
 
     def trees(self, arrays: Sequence[Array]) -> tuple[Params, State]:
-        """Return the trees that were joined, lazily."""
+        """Return the original trees, as lazy arrays."""
 
 
 def _call_update(update: Update, grads: Tree, state: State, params: Params) -> tuple[Params, State]:
     return update(grads, state, params)
 
 
-def _ungrouped(*trees: Tree) -> tuple[tuple[Tree, ...], Callable[[Any], Tree]]:
+def _ungrouped(*trees: Tree) -> tuple[tuple[Tree, ...], Ungroup]:
     return trees, lambda result: result
 
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """How a device wants a step computed. Each default is MLX as it is.
+    """Hold the functions by which a device computes a step. Each default is MLX without changes.
 
     >>> PLAIN.elementwise(lambda a, b: a + b, {"w": 1}, {"w": 2}), PLAIN.waits(1 << 40)
     ({'w': 3}, False)
@@ -55,45 +60,45 @@ class Backend:
 
     name: str = "plain"
     substitutes: Mapping[Any, Any] = field(default_factory=lambda: MappingProxyType({}))
-    """Module classes, and functions of arrays, that compute in the place of others: `{mlx's own: substitute}`."""
-    grouped: Callable[..., tuple[tuple[Tree, ...], Callable[[Any], Tree]]] = _ungrouped
-    """`grouped(tree, *rest) -> (trees, ungroup)`: trees of the same elements in fewer leaves, for functions of elements
-    and sums, and how to give a result of such leaves the structure of `tree`. A leaf of `tree` may stand for a dict of
-    arrays of its shape in the other trees and in the result."""
+    """Replacements for module classes and functions of arrays: `{original of MLX: substitute}`."""
+    grouped: Callable[..., tuple[tuple[Tree, ...], Ungroup]] = _ungrouped
+    """`grouped(tree, *rest) -> (trees, ungroup)`: put the same elements into fewer leaves. This is for elementwise
+    functions and sums. `ungroup` gives a result with such leaves the structure of `tree`. A leaf of `tree` may
+    correspond to a dict in the other trees and in the result. The arrays of the dict have the shape of the leaf."""
     update: Callable[[Update, Tree, State, Params], tuple[Params, State]] = _call_update
     """`update(optimizer_update, grads, state, params)`: compute the update of an optimiser."""
     separate: Callable[[Tree, int], Tree] = lambda tree, parameter_bytes: tree
-    """Return a tree of results whose kernels must not be fused, for a model of so many bytes of parameters."""
+    """`separate(tree, parameter_bytes)`: return the tree of results such that MLX does not fuse their kernels."""
     form: Callable[[Params, State, Params, int], Form | None] = lambda params, opt_state, kept, parameter_bytes: None
-    """`form(params, opt_state, kept, parameter_bytes)`: the form of the state from step to step, None for trees.
-    `kept` are the parameters that train, the same array objects as in `params`."""
+    """`form(params, opt_state, kept, parameter_bytes)`: return the layout of the state between two steps, or None to
+    keep trees. `kept` holds the parameters that train, as the same array objects as in `params`."""
     waits: Callable[[int], bool] = lambda parameter_bytes: False
-    """Whether a step on so many bytes of parameters evaluates its gradients before it updates."""
+    """`waits(parameter_bytes)`: whether a step evaluates its gradients before it updates the parameters."""
     parallel: Parallel | None = None
-    """Compute the parts of a batch side by side. None: a batch stays whole, whatever number of streams is asked for."""
+    """Compute the parts of a batch in parallel. With None no batch is split, whatever the option `streams` says."""
     unrolls: Callable[[int], bool] = lambda elements: True
-    """Whether several steps in one compiled call are faster for a model of so many elements."""
+    """`unrolls(elements)`: whether several steps in one compiled call are faster for a model with so many elements."""
     tuned: Callable[..., AbstractContextManager[None]] = lambda parameter_bytes=None, streams=1: nullcontext()
-    """A context for the time of a run, which may set limits of the process and puts them back."""
+    """A context for a run. It may set limits of the process, and it restores them at the end."""
     thread: Callable[[], None] = lambda: None
-    """Called at the start of each thread that the library makes for itself."""
+    """The library calls this at the start of each thread that it creates."""
     facts: Callable[[], Mapping[str, str]] = dict
-    """Which libraries compute, by name, for the record of a run."""
+    """The names of the libraries that compute, for the record of a run. For example, `{"blas": "openblas"}`."""
 
-    def elementwise(self, fn: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
-        """Map a function over the leaves of trees; an element of its result depends on that element alone."""
+    def elementwise(self, fn: Callable[..., Tree], tree: Tree, *rest: Tree) -> Tree:
+        """Map an elementwise function over the leaves of trees: element i of its result depends on element i only."""
         trees, ungroup = self.grouped(tree, *rest)
         return ungroup(utils.tree_map(fn, *trees))
 
 
 PLAIN = Backend()
-"""MLX as it is."""
+"""MLX without changes."""
 
 _in_use: ContextVar[Backend] = ContextVar("backend", default=PLAIN)
 
 
 def in_use() -> Backend:
-    """Return the backend that the function at hand is traced for; `PLAIN` outside `using`.
+    """Return the backend for which the current function is traced. Outside `using` it is `PLAIN`.
 
     >>> in_use().name
     'plain'
@@ -102,30 +107,30 @@ def in_use() -> Backend:
 
 
 def using(backend: Backend) -> Callable[[Callable[..., T]], Callable[..., T]]:
-    """Return a decorator: the function runs with a backend in use.
+    """Return a decorator that runs a function with this backend in use.
 
-    Each call has a context of its own, so that an exception or an interrupt leaves nothing behind. A call within a
-    call of the same backend shares its context.
+    Each call runs in a copied context, so an exception or Ctrl-C cannot leave the backend in use. A nested call with
+    the same backend shares the context of the outer call.
 
     >>> using(Backend("fast"))(lambda: in_use().name)()
     'fast'
     """
 
     def decorated(fn: Callable[..., T]) -> Callable[..., T]:
-        def run(*args: Any) -> T:
+        def set_and_call(*args: object) -> T:
             _in_use.set(backend)
             return fn(*args)
 
-        def entered(*args: Any) -> T:
-            return fn(*args) if in_use() is backend else copy_context().run(run, *args)
+        def call(*args: object) -> T:
+            return fn(*args) if in_use() is backend else copy_context().run(set_and_call, *args)
 
-        return entered
+        return call
 
     return decorated
 
 
 def on_device(fn: Callable[..., T]) -> Callable[..., T]:
-    """Return a function that runs `fn` with the backend of the device on which MLX computes at the time of the call.
+    """Return a function that runs `fn` with the backend of the default device at the time of the call.
 
     >>> on_device(lambda x: x + 1)(2)
     3
@@ -134,7 +139,8 @@ def on_device(fn: Callable[..., T]) -> Callable[..., T]:
 
 
 def device_backend() -> Backend:
-    """Return the backend of the device on which MLX computes by default at this moment."""
+    """Return the backend of the default device of MLX now."""
+    check_process()
     if cpu is None or not on_cpu():
         return PLAIN
     backend: Backend = cpu.backend()

@@ -1,7 +1,7 @@
-"""MLX on Linux CPUs: a fast BLAS, native kernels, and a `Backend` that suits small arrays and few cores.
+"""Run MLX well on Linux CPUs: a fast BLAS, native kernels, and a `Backend` for small arrays and few cores.
 
-This folder stands beside the floors. Only the door to MLX, `core/_mlx.py`, imports it, and without it the library
-computes as MLX does by itself.
+This folder stands beside the floors of the library. Only the door to MLX, `core/_mlx.py`, imports it.
+If the folder is deleted, the library still works, and computes as MLX does by itself.
 
 >>> from mlx_fp import cpu
 >>> isinstance(cpu.kernels().native, bool)
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["BlasInfo", "KernelInfo", "blas", "kernels", "native", "one_core", "tuned"]
 
 _LATER = {"one_core": "._affinity", "tuned": "._limits"}
+"""Names that are imported at their first use, because their modules import MLX."""
 
 
 def __getattr__(name: str) -> Any:
@@ -36,18 +37,19 @@ def __getattr__(name: str) -> Any:
 
 
 def prepare() -> None:
-    """Bind MLX to a fast BLAS and obey the environment, once, when MLX is first used."""
+    """Bind MLX to a fast BLAS and apply the environment variables. Called once, at the first use of MLX."""
     blas()
     enable_from_environment()
 
 
 def backend() -> Backend:
-    """Return how Linux CPUs want a step computed; asked at every step."""
+    """Return the backend for Linux CPUs. The library calls this at every step."""
     return _backends()[is_native()]
 
 
 @cache
 def _backends() -> tuple[Backend, Backend]:
-    from ._backend import NATIVE, STOCK  # loaded with the first step
+    """Return the backends for stock and for native kernels."""
+    from ._backend import NATIVE, STOCK  # a late import: the first step needs it, `import mlx_fp` does not
 
     return STOCK, NATIVE

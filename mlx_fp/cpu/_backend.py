@@ -1,4 +1,4 @@
-"""The two backends of Linux CPUs: with MLX's stock kernels, and with kernels for the processor at hand."""
+"""The two backends for Linux CPUs: one for MLX's stock kernels, one for kernels built for this processor."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ STOCK = Backend(
     thread=restore_affinity,
     facts=lambda: {"blas": Path(blas().library).name, "kernels": "as MLX came"},
 )
-"""MLX's stock kernels, which are compiled for the oldest processor of the architecture."""
+"""For MLX's stock kernels, which MLX compiles for the oldest processor of the architecture."""
 
 NATIVE = replace(
     STOCK,
@@ -47,4 +47,4 @@ NATIVE = replace(
     separate=separate_all,
     facts=lambda: {**STOCK.facts(), "kernels": f"for the processor at hand, {' '.join(kernels().flags)}"},
 )
-"""Kernels for the processor at hand, see `native`."""
+"""For kernels that are built for this processor; see `native`."""

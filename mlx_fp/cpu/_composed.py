@@ -1,8 +1,8 @@
-"""Softmax, attention and cross entropy, composed of plain operations, which a compiled function builds kernels for.
+"""Softmax, attention and cross entropy from plain operations, for which a compiled function builds kernels.
 
-MLX's own primitives for them are compiled with it, for the oldest processor. Where kernels are built for the processor
-at hand, `native`, these are several times faster. Cross entropy gains without native kernels, too: its derivative
-reuses the exponentials that MLX's computes again. The numbers are the same to rounding.
+MLX's own primitives for them are compiled with MLX, for the oldest processor of the architecture. With native kernels,
+the compositions here are several times faster. Cross entropy is faster with stock kernels, too: its derivative reuses
+the exponentials, and the derivative of MLX's own computes them again. The numbers are the same to rounding.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _REDUCTIONS: dict[str, Callable[[Array], Array]] = {"none": lambda loss: loss, "
 
 
 def softmax(x: Array, axis: int = -1) -> Array:
-    """Return what `mx.softmax` does along one axis.
+    """Compute `mx.softmax` along one axis; the shape stays the same.
 
     >>> softmax(mx.array([0.0, 0.0])).tolist()
     [0.5, 0.5]
@@ -30,13 +30,13 @@ def softmax(x: Array, axis: int = -1) -> Array:
 
 
 def logsumexp(x: Array, axis: int = -1) -> Array:
-    """Return what `mx.logsumexp` does along one axis.
+    """Compute `mx.logsumexp` along one axis, which the result lacks.
 
     >>> round(logsumexp(mx.array([0.0, 0.0])).item(), 4)
     0.6931
     """
-    most = mx.stop_gradient(x.max(axis=axis, keepdims=True))
-    return mx.log(mx.exp(x - most).sum(axis=axis)) + most.squeeze(axis)
+    maximum = mx.stop_gradient(x.max(axis=axis, keepdims=True))
+    return mx.log(mx.exp(x - maximum).sum(axis=axis)) + maximum.squeeze(axis)
 
 
 def cross_entropy(
@@ -49,24 +49,25 @@ def cross_entropy(
 ) -> Array:
     """Compute the cross entropy loss: `(…, classes), (…) -> (…)`, or a scalar with reduction "mean" or "sum".
 
-    As `mlx.nn.losses.cross_entropy`, which computes all but the common case: labels as integers, float32 logits, no
-    weights and no smoothing. The gradient of that case takes half of the time here.
+    The arguments are those of `mlx.nn.losses.cross_entropy`. Only the common case is computed here: labels as integers,
+    float32 logits, no weights and no smoothing. Its gradient takes half of the time of MLX's. MLX computes all others.
 
     >>> round(cross_entropy(mx.array([[0.0, 0.0]]), mx.array([1])).item(), 4)
     0.6931
     """
-    common = weights is None and not label_smoothing and reduction in _REDUCTIONS and logits.dtype == mx.float32
-    places = list(logits.shape)
-    del places[axis]
-    if not (common and list(targets.shape) == places):
-        return mlx_nn.losses.cross_entropy(logits, targets, weights, axis, label_smoothing, reduction)  # type: ignore
+    is_common = weights is None and not label_smoothing and reduction in _REDUCTIONS and logits.dtype == mx.float32
+    shape = list(logits.shape)
+    del shape[axis]
+    if not (is_common and list(targets.shape) == shape):
+        return mlx_nn.losses.cross_entropy(logits, targets, weights, axis, label_smoothing, reduction)  # type: ignore[arg-type]  # MLX checks `reduction`
     score = mx.take_along_axis(logits, mx.expand_dims(targets, axis), axis).squeeze(axis)
     return _REDUCTIONS[reduction](logsumexp(logits, axis) - score)
 
 
 def attention(q: Array, k: Array, v: Array, *, scale: float, mask: Array | None = None) -> Array:
-    """Compute `softmax(scale q k^T + mask) v`: `(…, n, d), (…, m, d), (…, m, e) -> (…, n, e)`; the mask is added.
+    """Compute `softmax(scale q k^T + mask) v`: `(…, n, d), (…, m, d), (…, m, e) -> (…, n, e)`.
 
+    The mask is added to the scores. For example, a causal mask is 0 up to the diagonal and minus infinity above it.
     See Vaswani et al., Attention is all you need, https://arxiv.org/abs/1706.03762.
 
     >>> attention(mx.zeros((1, 2)), mx.zeros((2, 2)), mx.array([[1.0], [3.0]]), scale=1.0).tolist()
@@ -77,12 +78,12 @@ def attention(q: Array, k: Array, v: Array, *, scale: float, mask: Array | None 
 
 
 class MultiHeadAttention(mlx_nn.MultiHeadAttention):
-    """mlx.nn's attention, run by `attention`."""
+    """The substitute of `mlx.nn.MultiHeadAttention`, which computes with `attention`."""
 
     def __call__(self, queries: Array, keys: Array, values: Array, mask: Any = None) -> Any:
         """Map `(n, length, d), (n, memory, d), (n, memory, d) -> (n, length, out)`."""
         if mask is not None and (isinstance(mask, str) or mask.dtype == mx.bool_):
-            return super().__call__(queries, keys, values, mask)  # type: ignore[no-untyped-call]
+            return super().__call__(queries, keys, values, mask)  # type: ignore[no-untyped-call]  # MLX's has no types
 
         def heads(x: Array) -> Array:
             return x.reshape(*x.shape[:2], self.num_heads, -1).swapaxes(1, 2)

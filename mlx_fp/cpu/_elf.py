@@ -1,6 +1,7 @@
-"""Read and rewrite the functions that one loaded shared library imports (Linux, 64-bit ELF, through ctypes).
+"""Read and rewrite the import slots of one loaded shared library (Linux, 64-bit ELF, through ctypes).
 
-Only the library's own import slots change, so nothing else in the process is touched.
+An import slot is a pointer through which a library calls a function of another library. For example, libmlx.so calls
+`cblas_sgemm` through a slot. Only the slots of that one library change; other libraries of the process keep theirs.
 
 Source: System V ABI, ELF-64 chapters 4 and 5 (https://refspecs.linuxfoundation.org/elf/gabi4+/contents.html);
 `dl_iterate_phdr(3)`, `dladdr(3)`, `mprotect(2)`.
@@ -20,10 +21,10 @@ from dataclasses import dataclass
 __all__ = ["HERE", "KNOWN", "Image", "address", "image", "imports", "owner", "read", "write"]
 
 HERE = f"{sys.platform} {os.uname().machine}" if hasattr(os, "uname") else sys.platform
-"""What this runs on, such as "linux x86_64"; the module `platform` says it too, for 2 ms of import."""
+"""The system and the processor, for example "linux x86_64". The module `platform` would take 2 ms to import."""
 
 KNOWN = frozenset({"linux x86_64", "linux aarch64"})
-"""Where a library's imports can be read."""
+"""The systems on which the import slots of a library can be read."""
 
 _DYNAMIC, _RELRO = 2, 0x6474E552  # p_type
 _PLTRELSZ, _STRTAB, _SYMTAB, _RELA, _RELASZ, _STRSZ, _JMPREL, _RELACOUNT = 2, 5, 6, 7, 8, 10, 23, 0x6FFFFFF9  # d_tag
@@ -33,7 +34,7 @@ _READ, _READ_WRITE = 1, 3
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A loaded library: its file, the address it was loaded at, its segments as (type, address, bytes)."""
+    """A loaded library: its file, its load address, and its segments as (type, address, bytes)."""
 
     file: str
     base: int
@@ -70,43 +71,43 @@ class _DlInfo(ctypes.Structure):
 
 
 def image(name: str) -> Image | None:
-    """Return the loaded library whose file is called `name`, or None where the process has none."""
-    found: list[Image] = []
+    """Return the loaded library with the file name `name`, or None if the process has not loaded it."""
+    images: list[Image] = []
 
     def visit(info: ctypes._Pointer[_PhdrInfo], _size: int, _data: object) -> int:
         entry = info.contents
         file = os.fsdecode(entry.name or b"")
         if os.path.basename(file) == name:
-            found.append(Image(file, entry.addr, _segments(entry)))
-        return len(found)
+            images.append(Image(file, entry.addr, _segments(entry)))
+        return len(images)  # a result above 0 ends the iteration
 
     ctypes.CDLL(None).dl_iterate_phdr(_VISIT(visit), None)
-    return found[0] if found else None
+    return images[0] if images else None
 
 
-def imports(lib: Image, wanted: re.Pattern[bytes]) -> dict[str, tuple[int, ...]]:
-    """Return the addresses of the slots through which `lib` calls each imported function of a `wanted` name."""
+def imports(lib: Image, pattern: re.Pattern[bytes]) -> dict[str, tuple[int, ...]]:
+    """Return the addresses of the slots of each function that `lib` imports, by name, for names that match."""
     tags = _dynamic(lib)
-    names, whole = ctypes.string_at(tags[_STRTAB], tags[_STRSZ]), re.compile(b"(%b)\0" % wanted.pattern)
-    found: dict[str, tuple[int, ...]] = {}
-    nameless = 24 * tags.get(_RELACOUNT, 0)  # bytes of the relative relocations, which a table begins with
+    names, full_name = ctypes.string_at(tags[_STRTAB], tags[_STRSZ]), re.compile(b"(%b)\0" % pattern.pattern)
+    slots: dict[str, tuple[int, ...]] = {}
+    nameless = 24 * tags.get(_RELACOUNT, 0)  # bytes of the relative relocations at the start of a table
     for table, size, skipped in ((_RELA, _RELASZ, nameless), (_JMPREL, _PLTRELSZ, 0)):
         for offset, info, _addend in _rows("<QQq", tags.get(table, 0) + skipped, tags.get(size, 0) - skipped):
-            if info & 0xFFFFFFFF in _FUNCTION and (named := whole.match(names, _name(tags[_SYMTAB], info >> 32))):
-                name = named[1].decode()
-                found[name] = (*found.get(name, ()), lib.base + offset)
-    return found
+            if info & 0xFFFFFFFF in _FUNCTION and (match := full_name.match(names, _name(tags[_SYMTAB], info >> 32))):
+                name = match[1].decode()
+                slots[name] = (*slots.get(name, ()), lib.base + offset)
+    return slots
 
 
 def read(slot: int) -> int:
-    """Return the pointer that a slot holds."""
+    """Return the pointer in a slot."""
     return int(ctypes.c_uint64.from_address(slot).value)
 
 
 def write(lib: Image, pointers: Mapping[int, int]) -> dict[int, int]:
-    """Write a pointer into each slot of `lib` and return what was there: writing that back undoes it.
+    """Write a pointer into each slot of `lib`; return the previous pointers. To undo it, write them back.
 
-    OSError: a page of slots cannot be made writable; nothing was written then.
+    OSError, and nothing is written, if a page of slots cannot be made writable.
     """
     pages = {slot - slot % _page() for slot in pointers}
     before = {slot: read(slot) for slot in pointers}
@@ -115,54 +116,58 @@ def write(lib: Image, pointers: Mapping[int, int]) -> dict[int, int]:
         for slot, pointer in pointers.items():
             ctypes.c_uint64.from_address(slot).value = pointer
     finally:
-        with suppress(OSError):  # a page left writable does no harm
+        with suppress(OSError):  # a page that stays writable does no harm
             _protect(pages & _relro(lib), _READ)
     return before
 
 
 def address(library: ctypes.CDLL, *names: str) -> int:
     """Return the address of the first of these functions that a library has, or 0."""
-    found = (getattr(library, name, None) for name in names)
-    return next((ctypes.cast(f, ctypes.c_void_p).value or 0 for f in found if f is not None), 0)
+    functions = (getattr(library, name, None) for name in names)
+    return next((ctypes.cast(f, ctypes.c_void_p).value or 0 for f in functions if f is not None), 0)
 
 
 def owner(pointer: int) -> str:
-    """Return the file of the library that an address lies in, or "" where it lies in none."""
+    """Return the file of the library that contains an address, or "" if no library contains it."""
     info = _DlInfo()
-    known = ctypes.CDLL(None).dladdr(ctypes.c_void_p(pointer), ctypes.byref(info))
-    return os.fsdecode(info.file) if known and info.file else ""
+    is_known = ctypes.CDLL(None).dladdr(ctypes.c_void_p(pointer), ctypes.byref(info))
+    return os.fsdecode(info.file) if is_known and info.file else ""
 
 
 def _segments(entry: _PhdrInfo) -> tuple[tuple[int, int, int], ...]:
+    """Return the segments of a library as (type, address, bytes)."""
     rows = (entry.phdr[i] for i in range(entry.phnum))
     return tuple((row.type, entry.addr + row.vaddr, row.memsz) for row in rows)
 
 
 def _dynamic(lib: Image) -> dict[int, int]:
-    """Return the dynamic section by tag, its table addresses made absolute (glibc has done so, musl has not)."""
-    where = next(((at, size) for kind, at, size in lib.segments if kind == _DYNAMIC), (0, 0))
-    tags = {row[0]: row[1] for row in _rows("<qQ", *where)}
+    """Return the dynamic section by tag, with absolute table addresses (glibc stores absolute ones, musl does not)."""
+    section = next(((start, size) for kind, start, size in lib.segments if kind == _DYNAMIC), (0, 0))
+    tags = {row[0]: row[1] for row in _rows("<qQ", *section)}
     tables = {tag: tags[tag] for tag in (_STRTAB, _SYMTAB, _RELA, _JMPREL) if tag in tags}
-    return tags | {tag: at if at >= lib.base else lib.base + at for tag, at in tables.items()}
+    return tags | {tag: start if start >= lib.base else lib.base + start for tag, start in tables.items()}
 
 
 def _name(table: int, index: int) -> int:
-    """Return where the name of a symbol is in the table of names: an Elf64_Sym is 24 bytes and begins with this."""
+    """Return the offset of a symbol's name in the table of names: the first field of an Elf64_Sym, of 24 bytes."""
     return ctypes.c_uint32.from_address(table + 24 * index).value
 
 
-def _rows(shape: str, at: int, size: int) -> Iterable[tuple[int, ...]]:
-    step = struct.calcsize(shape)
-    return struct.iter_unpack(shape, ctypes.string_at(at, size - size % step)) if at and size else ()
+def _rows(layout: str, start: int, size: int) -> Iterable[tuple[int, ...]]:
+    """Return the rows of a table in memory; `layout` is the format of a row for the module `struct`."""
+    row_bytes = struct.calcsize(layout)
+    return struct.iter_unpack(layout, ctypes.string_at(start, size - size % row_bytes)) if start and size else ()
 
 
 def _relro(lib: Image) -> set[int]:
+    """Return the addresses of the pages that the linker has made read-only after relocation."""
     page = _page()
-    spans = ((at, at + size) for kind, at, size in lib.segments if kind == _RELRO)
+    spans = ((start, start + size) for kind, start, size in lib.segments if kind == _RELRO)
     return {start for low, high in spans for start in range(low - low % page, high - high % page, page)}
 
 
 def _protect(pages: Iterable[int], access: int) -> None:
+    """Set the access of pages; OSError if the system refuses."""
     libc = ctypes.CDLL(None, use_errno=True)
     for page in pages:
         if libc.mprotect(ctypes.c_void_p(page), ctypes.c_size_t(_page()), access):
@@ -170,4 +175,5 @@ def _protect(pages: Iterable[int], access: int) -> None:
 
 
 def _page() -> int:
+    """Return the size of a memory page in bytes."""
     return os.sysconf("SC_PAGE_SIZE")

@@ -1,7 +1,8 @@
-"""Concatenate small leaves of like shape, so that one kernel computes all of them.
+"""Concatenate small leaves of similar shape into groups, so that one kernel computes a whole group.
 
-Concatenating leaves costs about as much as their kernels. So it pays only where several stages of an update, or several
-steps, are one compiled function: the array that one stage split is known to the next, and is not concatenated again.
+To concatenate leaves costs about as much as their kernels. So it pays only if several stages of an update, or several
+steps, are in one compiled function. There, the array that one stage splits is remembered, and the next stage uses it
+again without a concatenation. For example, `clip_norm` around `adamw` is two stages.
 """
 
 from __future__ import annotations
@@ -18,27 +19,28 @@ from ..compile import rng
 from ..core._mlx import mx, utils
 from ..core._types import Array, Params, State, Tree
 from ..core.backend import PLAIN, Update, in_use
-from ..tree._flattening import arrays, builder
+from ..tree._flattening import builder, list_arrays
 from ._thresholds import GROUPED_ELEMENTS, GROUPED_LEAVES
 
 __all__ = ["Wholes", "current_wholes", "grouped", "groups_of", "update", "writes_in_place"]
 
 Whole = tuple[Array, list[Array]]
+"""A concatenated array and its parts, in order."""
 
 
 class Wholes:
-    """The arrays that were split or concatenated in one trace, found by their parts."""
+    """The arrays that were split or concatenated in one trace. Each part leads to its whole."""
 
     def __init__(self) -> None:
-        self._of: dict[int, Whole] = {}  # by the id of a part; the parts are kept, so that their ids stay theirs
+        self._of: dict[int, Whole] = {}  # by the id of a part; the parts are kept alive, so that their ids stay unique
 
-    def find(self, part: Any) -> Array | None:
-        """Return the array that `part` is a part of, None where it is none."""
+    def find(self, part: object) -> Array | None:
+        """Return the whole array of a part, or None for an array that is no part."""
         whole, _ = self._of.get(id(part), (None, []))
         return whole
 
     def join(self, parts: list[Array]) -> Array:
-        """Return the array of which these are the parts, or concatenate them."""
+        """Return the remembered whole of these parts, or concatenate them."""
         if len(parts) == 1:
             return parts[0]
         whole, siblings = self._of.get(id(parts[0]), (None, []))
@@ -50,12 +52,12 @@ class Wholes:
         """Split an array along its first axis, and remember its parts."""
         if len(lengths) == 1:
             return [whole]
-        parts: list[Array] = mx.split(whole, list(accumulate(lengths))[:-1])  # type: ignore[assignment]
+        parts: list[Array] = mx.split(whole, list(accumulate(lengths))[:-1])  # type: ignore[assignment]  # it is a list
         self._remember(whole, parts)
         return parts
 
     def forget(self) -> None:
-        """Forget all parts, because something has written over some of them."""
+        """Forget all parts, because a function has written into some of them."""
         self._of.clear()
 
     def _remember(self, whole: Array, parts: list[Array]) -> Array:
@@ -64,11 +66,11 @@ class Wholes:
 
 
 _wholes: ContextVar[Wholes | None] = ContextVar("wholes", default=None)
-"""What has been split in the trace at hand; None where leaves are not grouped."""
+"""The wholes of the current trace; None if leaves are not grouped."""
 
 
 def current_wholes() -> Wholes:
-    """Return the wholes of the trace at hand, and group leaves from now on; outside a trace, new ones each time."""
+    """Return the wholes of the current trace, and group leaves from now on. Outside a trace they are new each time."""
     wholes = _wholes.get() or Wholes()
     if in_use() is not PLAIN:
         _wholes.set(wholes)
@@ -76,10 +78,11 @@ def current_wholes() -> Wholes:
 
 
 def update(fn: Update, grads: Tree, state: State, params: Params) -> tuple[Params, State]:
-    """Compute an optimiser's update, its small leaves grouped where it has several stages or the state is packed.
+    """Compute an optimiser's update. Small leaves are grouped if it has several stages or the state is packed.
 
-    An update that writes over arrays in place, as `p -= …` does, is computed leaf by leaf: the whole of a part that was
-    written over is out of date. The library's own updates never do so; that of a user is traced once more to see.
+    An update that writes into its arrays, as `p -= …` does, is computed leaf by leaf, because such a write makes the
+    whole of a part out of date. The library's own updates never write into their arrays. A user's update is traced once
+    more to find out.
     """
     if _wholes.get() is None and not _has_stages(state):
         return fn(grads, state, params)
@@ -87,15 +90,17 @@ def update(fn: Update, grads: Tree, state: State, params: Params) -> tuple[Param
     leaf_by_leaf = not _is_ours(fn) and writes_in_place(fn, grads, state, params)
     if leaf_by_leaf:
         wholes.forget()
-    result: tuple[Params, State] = _within(None if leaf_by_leaf else wholes, fn, grads, state, params)
+    result: tuple[Params, State] = _with_wholes(None if leaf_by_leaf else wholes, fn, grads, state, params)
     return result
 
 
 def grouped(tree: Tree, *rest: Tree) -> tuple[tuple[Tree, ...], Callable[[Any], Tree]]:
-    """Return trees with small leaves of like shape concatenated, and how to split results of them; see `Backend`.
+    """Return trees with small leaves of similar shape concatenated, and the function that splits a result again.
+
+    `Backend.grouped` defines the contract.
 
     >>> halves = [mx.array([1.0]), mx.array([2.0, 3.0])]
-    >>> (leaves,), ungroup = _within(Wholes(), grouped, halves)
+    >>> (leaves,), ungroup = _with_wholes(Wholes(), grouped, halves)
     >>> [leaf.tolist() for leaf in leaves], [leaf.tolist() for leaf in ungroup([2 * leaf for leaf in leaves])]
     ([[1.0, 2.0, 3.0]], [[2.0], [4.0, 6.0]])
     """
@@ -106,17 +111,17 @@ def grouped(tree: Tree, *rest: Tree) -> tuple[tuple[Tree, ...], Callable[[Any], 
     joined = [[_join(wholes, [leaves[i][which] for i in group]) for group in groups] for which in range(1 + len(rest))]
 
     def ungroup(results: list[Any]) -> Tree:
-        found: dict[int, Any] = {}
+        split: dict[int, Any] = {}
         for group, result in zip(groups, results, strict=True):
-            found |= zip(group, _split(wholes, result, [leaves[i][0] for i in group]), strict=True)
+            split |= zip(group, _split(wholes, result, [leaves[i][0] for i in group]), strict=True)
         order = iter(range(len(leaves)))
-        return utils.tree_map(lambda _: found[next(order)], tree)
+        return utils.tree_map(lambda _: split[next(order)], tree)
 
     return tuple(joined), ungroup
 
 
 def groups_of(tree: Tree, *rest: Tree) -> list[list[Array]]:
-    """List the arrays that `grouped` concatenates into one, for each array that it makes.
+    """List, for each array that `grouped` makes, the leaves that it concatenates.
 
     >>> weight, bias, momentum = mx.zeros((2,)), mx.zeros((3,)), mx.zeros((2,))
     >>> lists = groups_of({"weight": weight, "bias": bias}, {"weight": {"v": momentum}, "bias": {}})
@@ -124,15 +129,16 @@ def groups_of(tree: Tree, *rest: Tree) -> list[list[Array]]:
     [[2], [2], [3]]
     """
     groups, leaves = _grouped(Wholes(), tree, *rest)
-    found = []
+    lists = []
     for group in groups:
-        for leaf in zip(*(leaves[i] for i in group), strict=True):
-            found += [[one[key] for one in leaf] for key in leaf[0]] if isinstance(leaf[0], dict) else [list(leaf)]
-    return found
+        for column in zip(*(leaves[i] for i in group), strict=True):  # the leaves of one tree
+            is_dict = isinstance(column[0], dict)
+            lists += [[leaf[key] for leaf in column] for key in column[0]] if is_dict else [list(column)]
+    return lists
 
 
 def writes_in_place(fn: Update, grads: Tree, state: State, params: Params) -> bool:
-    """Tell whether an update writes over arrays that it is given, by tracing it once: nothing is computed.
+    """Tell whether an update writes into its argument arrays. It is traced once, and nothing is computed.
 
     >>> def descend(grads, state, params):
     ...     params["w"] -= grads["w"]
@@ -141,22 +147,22 @@ def writes_in_place(fn: Update, grads: Tree, state: State, params: Params) -> bo
     True
     """
     trees = (grads, state, params)
-    build, found = builder(trees), list[bool]()
+    build, verdict = builder(trees), list[bool]()
 
     def probe(inputs: list[Array]) -> list[Array]:
         tracers = list(inputs)
         rng.run(0, lambda: fn(*build(tracers)))
         graph = io.StringIO()
-        mx.export_to_dot(graph, tracers)  # an input of a trace has no operation before it, unless it was written over
-        found.append("label" in graph.getvalue())
+        mx.export_to_dot(graph, tracers)  # an input of a trace has an operation before it only after a write into it
+        verdict.append("label" in graph.getvalue())
         return []
 
-    _within(None, mx.compile(probe), arrays(trees))
-    return found[0]
+    _with_wholes(None, mx.compile(probe), list_arrays(trees))
+    return verdict[0]
 
 
-def _within(wholes: Wholes | None, fn: Callable[..., Any], *args: Any) -> Any:
-    """Call a function with these wholes in a context of its own, so that an interrupt leaves nothing behind."""
+def _with_wholes(wholes: Wholes | None, fn: Callable[..., Any], *args: object) -> Any:
+    """Call a function with these wholes in a copied context, so that an interrupt cannot leave grouping on."""
 
     def run() -> Any:
         _wholes.set(wholes)
@@ -166,50 +172,54 @@ def _within(wholes: Wholes | None, fn: Callable[..., Any], *args: Any) -> Any:
 
 
 def _is_ours(fn: Update) -> bool:
+    """Tell whether this library defines a function."""
     return getattr(fn, "__module__", "").partition(".")[0] == __name__.partition(".")[0]
 
 
-def _has_stages(state: Any) -> bool:
-    """Tell whether a state is that of an optimiser inside another, or of groups of which one is."""
+def _has_stages(state: object) -> bool:
+    """Tell whether a state belongs to a wrapped optimiser, or to groups with a wrapped optimiser among them."""
     if not isinstance(state, dict):
         return False
     return "inner" in state or any(map(_has_stages, state.get("groups", ())))
 
 
 def _grouped(wholes: Wholes, tree: Tree, *rest: Tree) -> tuple[list[list[int]], list[tuple[Any, ...]]]:
-    """Return which leaves go together, by their numbers, and the leaves of all trees.
+    """Return the groups, as lists of leaf numbers, and for each leaf number the leaves of all trees.
 
-    Parts of one whole stay together; other small leaves go together by dtype and shape of their rows.
+    Parts of one whole stay together. Other small leaves form a group if their dtype and the shape of their rows agree.
     """
-    groups: dict[Any, list[int]] = {}
+    groups: dict[object, list[int]] = {}
     leaves: list[tuple[Any, ...]] = []
 
-    def listed(path: str, *each: Any) -> None:
-        members = [array for leaf in each for array in (leaf.values() if isinstance(leaf, dict) else (leaf,))]
-        fits = each[0].ndim and each[0].size <= GROUPED_ELEMENTS
-        fits = fits and all(member.shape == each[0].shape for member in members)
-        whole = next((id(found) for member in members if (found := wholes.find(member)) is not None), None)
-        key = (whole, str([_kind(leaf) for leaf in each])) if fits else path
+    def assign(path: str, *column: Any) -> None:
+        members = [array for leaf in column for array in (leaf.values() if isinstance(leaf, dict) else (leaf,))]
+        fits = column[0].ndim and column[0].size <= GROUPED_ELEMENTS
+        fits = fits and all(member.shape == column[0].shape for member in members)
+        whole = next((id(whole) for member in members if (whole := wholes.find(member)) is not None), None)
+        key = (whole, str([_kind(leaf) for leaf in column])) if fits else path
         groups.setdefault(key, []).append(len(leaves))
-        leaves.append(each)
+        leaves.append(column)
 
-    utils.tree_map_with_path(listed, tree, *rest)
+    utils.tree_map_with_path(assign, tree, *rest)
     return [part for group in groups.values() for part in chunked(group, GROUPED_LEAVES)], leaves
 
 
 def _kind(leaf: Any) -> Any:
+    """Return the dtype and the shape of a row of an array, or a dict of them for a dict of arrays."""
     return {k: _kind(v) for k, v in leaf.items()} if isinstance(leaf, dict) else (leaf.dtype, leaf.shape[1:])
 
 
 def _join(wholes: Wholes, leaves: list[Any]) -> Any:
+    """Concatenate arrays, or dicts of arrays key by key."""
     if isinstance(leaves[0], dict):
         return {key: wholes.join([leaf[key] for leaf in leaves]) for key in leaves[0]}
     return wholes.join(leaves)
 
 
 def _split(wholes: Wholes, result: Any, like: list[Array]) -> list[Any]:
+    """Split an array, or a dict of arrays, into parts with the lengths of `like`."""
     lengths = [leaf.shape[0] if leaf.ndim else 1 for leaf in like]
     if not isinstance(result, dict):
         return wholes.split(result, lengths)
     parts = {key: wholes.split(value, lengths) for key, value in result.items()}
-    return [dict(zip(parts, each, strict=True)) for each in zip(*parts.values(), strict=True)] or [{} for _ in like]
+    return [dict(zip(parts, column, strict=True)) for column in zip(*parts.values(), strict=True)] or [{} for _ in like]

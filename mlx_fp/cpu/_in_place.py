@@ -1,14 +1,12 @@
-"""Prevent MLX from fusing the results of an update into one kernel, so that each reuses the memory of its input.
+"""Prevent MLX from fusing the results of an update into one kernel, so that each result reuses its input's memory.
 
-MLX fuses the update of a parameter, its moments and its average into one kernel. A kernel of several results writes
-none of them in place, so a compiled step needs the whole state twice. What a non-elementwise operation reads stays out
-of the fusion; then each kernel has one result, and the old array's memory holds it. Where freed memory is at hand, one
-kernel of several results is faster, but for native kernels.
+MLX fuses the update of a parameter, its moments and its average into one kernel. A kernel with several results writes
+none of them in place, so a compiled step needs memory for the whole state twice. A result that a non-elementwise
+operation reads stays out of the fusion. Then each kernel has one result, and writes it into the memory of the old
+array. If freed memory is at hand, a stock kernel with several results is faster; native kernels are not.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 from ..core._mlx import mx, utils
 from ..core._types import Tree
@@ -18,7 +16,7 @@ __all__ = ["separate_all", "separate_large_models"]
 
 
 def separate_all(state: Tree, parameter_bytes: int = 0) -> Tree:
-    """Return the same values, the large arrays computed by kernels of their own.
+    """Return the same values; each large array is computed by a kernel of its own.
 
     >>> separate_all({"m": mx.array([1.0]), "step": mx.array(3)})["step"].item()
     3
@@ -27,9 +25,9 @@ def separate_all(state: Tree, parameter_bytes: int = 0) -> Tree:
 
 
 def separate_large_models(state: Tree, parameter_bytes: int) -> Tree:
-    """Return the same values, the large arrays of a large model computed by kernels of their own."""
+    """Return the same values; each large array of a large model is computed by a kernel of its own."""
     return separate_all(state) if parameter_bytes >= WAIT_BYTES else state
 
 
-def _separate(leaf: Any) -> Any:
+def _separate(leaf: object) -> object:
     return mx.depends([leaf], [])[0] if isinstance(leaf, mx.array) and leaf.size >= SEPARATE_ELEMENTS else leaf

@@ -1,18 +1,19 @@
-"""Let MLX build its CPU kernels for this machine's instruction set, in a cache of their own.
+"""Make MLX build its CPU kernels for this machine's instruction set, in a cache of their own.
 
-MLX builds the kernels of compiled functions with `g++ -O3` for the oldest processor of the architecture, and keeps them
-in the folder for temporary files, where every program finds them again. `patch_compiler` points two functions that
-libmlx.so imports, the one that runs the compiler and the one that names that folder, at replacements. They add flags
-and name a private folder. The environment, other libraries and child processes see nothing of it.
+MLX builds the kernels of compiled functions with `g++ -O3` for the oldest processor of the architecture. It keeps the
+kernels in the folder for temporary files, which all programs share. `patch_compiler` replaces two functions that
+libmlx.so imports: the one that runs the compiler, and the one that names that folder. The replacements add flags and
+name a private folder. The environment, other libraries and child processes stay as they were.
 """
 
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import os
 import re
+import shlex
 import shutil
+import string
 import subprocess
 import tempfile
 import threading
@@ -21,18 +22,19 @@ from pathlib import Path
 from types import ModuleType
 
 from . import _elf
+from ._kernel_folder import discard_damaged, make_private, seal
 
 __all__ = ["FLAGS", "patch_compiler"]
 
 FLAGS = ("-march=native", "-fno-math-errno", "-fno-trapping-math", "--param", "max-inline-insns-auto=200")
-"""What is added. No sum is reordered and no NaN assumed away; a product and a sum may become one rounding.
+"""The flags that are added. They reorder no sum and keep NaN. A product and a sum may be rounded once, not twice.
 
-Besides, subnormal numbers are zero.
+Besides, subnormal numbers are treated as zero.
 """
 
 _POPEN, _FOLDER = "popen", "_ZNSt10filesystem19temp_directory_pathB5cxx11Ev"
 _PREAMBLE = "mlx/backend/cpu/compiled_preamble.h"
-_BUILD = ("-std=c++17", "-O3", "-Wall", "-fPIC")  # what MLX says, which a precompiled header must match
+_BUILD = ("-std=c++17", "-O3", "-Wall", "-fPIC")  # MLX's own flags; a precompiled header must be built with the same
 
 _SOURCE = r"""
 #include <atomic>
@@ -53,7 +55,7 @@ extern "C" std::filesystem::path mlx_fp_folder() {
   return FOLDER;
 }
 
-// Subnormal numbers, which cost a hundred times as much as others, are zero within a kernel
+// Treat subnormal numbers as zero within a kernel: they cost forty times as much as other numbers, or more
 static const char* flush = R"(
 struct mlx_fp_flush {
 #if defined(__SSE__)
@@ -74,7 +76,7 @@ static void insert(std::string& source, const std::string& place, bool after, co
     source.insert(after ? at + place.size() : at, text);
 }
 
-// The loop over elements reads and writes only those of its own number; say so, for a result may lie where an input did
+// Iteration i reads and writes only elements i. Tell the compiler, because a result may share the memory of an input
 static void improve(const std::string& from, const std::string& to) {
   std::stringstream text;
   text << std::ifstream(from).rdbuf();
@@ -85,32 +87,48 @@ static void improve(const std::string& from, const std::string& to) {
   std::ofstream(to) << source;
 }
 
-// `g++ … "kernel.cpp" -o "kernel.so" 2>&1`: add the flags, and put the kernel in its place when it is whole
+static std::string as_word(const std::string& text) {
+  std::string result = "'";
+  for (char c : text)
+    result += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return result + "'";
+}
+
+// The command is `g++ … "kernel.cpp" -o "kernel.so" 2>&1`. Add the flags, seal the finished kernel with its SHA-256,
+// and rename it into its place. If the build fails with the precompiled header, build without it
 extern "C" FILE* mlx_fp_popen(const char* command, const char* mode) {
-  const std::string line(command), compiler = "g++ ", middle = "\" -o \"", end = "\" 2>&1";
-  auto at = line.rfind(middle), from = line.rfind('"', at - 1) + 1, to = at + middle.size(), stop = line.rfind(end);
-  if (line.rfind(compiler, 0) != 0 || at == std::string::npos || stop == std::string::npos || stop < to)
+  const std::string line(command), compiler = "g++ ", folder = FOLDER, start = "\"" + folder, middle = "\" -o ";
+  const std::string end = "\" 2>&1";
+  auto from = line.find(start), at = line.find(middle + start, from), stop = line.rfind(end);
+  if (from == std::string::npos)
     return popen(command, mode);
-  auto options = line.substr(compiler.size(), from - 1 - compiler.size());
+  if (line.rfind(compiler, 0) != 0 || at == std::string::npos || stop == std::string::npos || stop <= at)
+    return nullptr;  // a shell would read the name of the folder, which may hold anything
+  auto options = line.substr(compiler.size(), from - compiler.size());
+  auto to = at + middle.size() + 1;
   auto kernel = line.substr(to, stop - to), own = kernel + "." + std::to_string(getpid());
-  improve(line.substr(from, at - from), own + ".cpp");
-  auto build = std::string(COMPILER) + options + "\"" + own + ".cpp\" -o \"" + own + "\" 2>&1";
-  auto place = " && mv \"" + own + "\" \"" + kernel + "\"; code=$?; rm -f \"" + own + "\"*; exit $code";
-  return popen((build + place).c_str(), mode);
+  improve(line.substr(from + 1, at - from - 1), own + ".cpp");
+  auto out = as_word(own), files = options + as_word(own + ".cpp") + " -o " + out + " 2>&1";
+  auto sum = as_word(own + ".sum");
+  auto plain = COMPILER + files, ready = COMPILER INCLUDE + files;
+  auto build = "{ " + ready + " || " + plain + "; }";
+  auto seal = " && { sha256sum < " + out + " > " + sum + " && cat " + sum + " >> " + out + "; mv " + out + " " +
+      as_word(kernel) + "; }";
+  return popen((build + seal + "; code=$?; rm -f " + out + " " + out + ".*; exit $code").c_str(), mode);
 }
 """
 
 
 def patch_compiler() -> Path:
-    """Put the replacements in place; return the folder of kernels. RuntimeError with the reason where it cannot be."""
-    mx, compiler, lib = _needs()
+    """Replace both functions and return the folder of kernels. If that fails, a RuntimeError gives the reason."""
+    mx, compiler, lib = _requirements()
     slots = _elf.imports(lib, re.compile(f"{_POPEN}|{_FOLDER}".encode()))
     if slots.keys() != {_POPEN, _FOLDER}:
-        raise RuntimeError("this build of MLX does not compile CPU kernels in the way that is known here")
+        raise RuntimeError("this build of MLX compiles CPU kernels in a way that mlx_fp does not know")
     folder = _folder(mx, compiler)
     library = ctypes.CDLL(str(_built(folder, compiler, Path(lib.file).parent.parent / "include")))
-    new = {_POPEN: _elf.address(library, "mlx_fp_popen"), _FOLDER: _elf.address(library, "mlx_fp_folder")}
-    before = _elf.write(lib, {slot: new[name] for name in new for slot in slots[name]})
+    addresses = {_POPEN: _elf.address(library, "mlx_fp_popen"), _FOLDER: _elf.address(library, "mlx_fp_folder")}
+    before = _elf.write(lib, {slot: addresses[name] for name in addresses for slot in slots[name]})
     try:
         _check(mx, library, folder)
     except BaseException:
@@ -119,14 +137,14 @@ def patch_compiler() -> Path:
     return folder
 
 
-def _needs() -> tuple[ModuleType, str, _elf.Image]:
-    """Return MLX, the compiler and libmlx, or raise RuntimeError for what is missing."""
+def _requirements() -> tuple[ModuleType, str, _elf.Image]:
+    """Return MLX, the path of the compiler, and libmlx; RuntimeError if one is missing."""
     if _elf.HERE not in _elf.KNOWN:
-        raise RuntimeError(f"this is for Linux CPUs, and here is {_elf.HERE}")
+        raise RuntimeError(f"native kernels are for Linux CPUs, and this system is {_elf.HERE}")
     import mlx.core as mx
 
     if mx.default_device().type == mx.DeviceType.gpu:
-        raise RuntimeError("MLX computes on the GPU, whose kernels are built for it anyway")
+        raise RuntimeError("MLX computes on the GPU, and builds its GPU kernels for that GPU by itself")
     compiler, lib = shutil.which("g++"), _elf.image("libmlx.so")
     if compiler is None:
         raise RuntimeError("MLX compiles nothing without g++ on PATH (Debian, Ubuntu: apt install g++)")
@@ -136,38 +154,34 @@ def _needs() -> tuple[ModuleType, str, _elf.Image]:
 
 
 def _folder(mx: ModuleType, compiler: str) -> Path:
-    """Make the folder of kernels of this MLX, compiler, processor and set of flags, for this user alone."""
+    """Make the folder of kernels for this MLX, compiler, processor and set of flags; only this user may write to it."""
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
-    machine = Path("/proc/cpuinfo").read_text(errors="patch_compiler").partition("\n\n")[0].splitlines()
+    machine = Path("/proc/cpuinfo").read_text(errors="replace").partition("\n\n")[0].splitlines()
     features = [line for line in machine if line.partition(":")[0].strip() in _FEATURES]
-    told = "\n".join([mx.__version__, compiler, version, *features, *FLAGS, _SOURCE])
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = home / "mlx_fp" / f"kernels-{hashlib.sha256(told.encode()).hexdigest()[:16]}"
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        held = folder.stat()
-    except OSError as error:
-        raise RuntimeError(
-            f"the folder for kernels cannot be made: {error}; XDG_CACHE_HOME names another place"
-        ) from error
-    if held.st_uid != os.geteuid() or held.st_mode & 0o022:
-        raise RuntimeError(f"others can write to {folder}, and what lies there is run: it must be this user's alone")
+    identity = "\n".join([mx.__version__, compiler, version, *features, *FLAGS, _SOURCE])
+    folder = make_private(identity)
+    discard_damaged(folder)
     return folder
 
 
 _FEATURES = ("model name", "flags", "Features", "CPU part")
+"""The lines of /proc/cpuinfo that identify a processor, on x86-64 and on aarch64."""
 
 
 def _built(folder: Path, compiler: str, include: Path) -> Path:
-    """Build the replacements, and MLX's header ready parsed, which makes a kernel's build four times shorter."""
-    ready, library = folder / "include" / f"{_PREAMBLE}.gch", folder / "replacements.so"
-    if not ready.exists() and (include / _PREAMBLE).exists():
-        ready.parent.mkdir(parents=True, exist_ok=True)
+    """Build the replacements and a precompiled header of MLX, with which a kernel builds in a quarter of the time."""
+    precompiled, library = folder / "include" / f"{_PREAMBLE}.gch", folder / "replacements.so"
+    if not precompiled.exists() and (include / _PREAMBLE).exists():
+        precompiled.parent.mkdir(parents=True, exist_ok=True)
         header = ("-x", "c++-header", *_BUILD, *FLAGS, "-I", str(include), str(include / _PREAMBLE))
-        _compile(compiler, header, ready)
+        _compile(compiler, header, precompiled)
     if not library.exists():
-        command = " ".join(["g++", *FLAGS, "-I", f"'{folder / 'include'}'"]).replace("'", '\\"') + " "
-        constants = f'#define FOLDER "{folder}"\n#define COMPILER "{command}"\n'
+        texts = {
+            "FOLDER": str(folder),
+            "COMPILER": f"{shlex.join(['g++', *FLAGS])} ",
+            "INCLUDE": f"-I {shlex.quote(str(folder / 'include'))} ",
+        }
+        constants = "".join(f"#define {name} {_as_literal(text)}\n" for name, text in texts.items())
         with tempfile.NamedTemporaryFile("w", suffix=".cpp", dir=folder) as source:
             source.write(constants + _SOURCE)
             source.flush()
@@ -175,34 +189,42 @@ def _built(folder: Path, compiler: str, include: Path) -> Path:
     return library
 
 
+def _as_literal(text: str) -> str:
+    """Return a text as a literal of C."""
+    plain = string.ascii_letters + string.digits
+    return '"' + "".join(chr(b) if chr(b) in plain else f"\\{b:03o}" for b in os.fsencode(text)) + '"'
+
+
 def _compile(compiler: str, options: Sequence[str], result: Path) -> None:
-    """Compile to a file that appears whole; RuntimeError with what the compiler said."""
-    beside = result.with_name(f".{result.name}.{os.getpid()}")
-    done = subprocess.run([compiler, *options, "-o", str(beside)], capture_output=True, text=True, check=False)
+    """Compile to a temporary file and rename it; if it fails, a RuntimeError has the compiler's output."""
+    temporary = result.with_name(f".{result.name}.{os.getpid()}")
+    done = subprocess.run([compiler, *options, "-o", str(temporary)], capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{compiler} failed: {done.stderr.strip()[-500:]}")
-    os.replace(beside, result)
+    if result.suffix == ".so":
+        seal(temporary)
+    os.replace(temporary, result)
 
 
 def _check(mx: ModuleType, library: ctypes.CDLL, folder: Path) -> None:
     """Raise RuntimeError unless MLX builds a kernel in the folder and computes the known answer with it.
 
-    It runs in a thread of its own: streams of MLX belong to their thread, and one of the importing thread would hang
-    a process that is forked later.
+    The check runs in a thread of its own. A stream of MLX belongs to its thread, and a stream of the importing thread
+    would hang a process that is forked later.
     """
-    found: list[float] = []
+    values: list[float] = []
 
     def probe() -> None:
         x = mx.arange(8, dtype=mx.float32)
         double = mx.compile(lambda x: (x * 2 + 1) * (x - 3) * 0.5)
         with mx.stream(mx.cpu):
-            found.extend(double(x).tolist())
+            values.extend(double(x).tolist())
 
     mx.default_stream(mx.cpu)
     worker = threading.Thread(target=probe, name="mlx_fp.jit check")
     worker.start()
     worker.join()
-    if found != [(x * 2 + 1) * (x - 3) * 0.5 for x in range(8)]:
-        raise RuntimeError("a kernel built so computes wrongly, or not at all")
+    if values != [(x * 2 + 1) * (x - 3) * 0.5 for x in range(8)]:
+        raise RuntimeError("a native kernel computes wrongly, or not at all")
     if not library.mlx_fp_calls() or not any((folder / "mlx").glob("*/cpu/*.so")):
-        raise RuntimeError("MLX does not look for kernels where it is told")
+        raise RuntimeError(f"MLX does not look for kernels in {folder}")

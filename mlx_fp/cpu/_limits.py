@@ -1,7 +1,7 @@
-"""Limits of the process for the time of a run: how much freed memory MLX keeps, how many threads the BLAS has.
+"""Set two limits of the process for the duration of a run: MLX's cache of freed memory, and the threads of the BLAS.
 
-MLX's CPU build keeps 32 MB of freed memory by default. Larger arrays are then allocated anew at each step, page by
-page. On a GPU MLX keeps as much as there is.
+MLX's CPU build keeps 32 MB of freed memory by default. A step with larger arrays then allocates them from the system
+each time, page by page. On a GPU, MLX keeps as much memory as there is.
 """
 
 from __future__ import annotations
@@ -26,28 +26,33 @@ from ._thresholds import (
 __all__ = ["tuned"]
 
 _PROCESS = os.getpid()
-"""The process that imported this. In a fork of it MLX's threads do not exist, and a change of its limits would hang."""
+"""The process that imported this module. A fork of it lacks MLX's threads, and to set MLX's limits there would hang."""
 
 
 class _Limit:
-    """A limit of the process that several contexts ask for at a time; `choose` of all their demands holds.
+    """A limit of the process that several contexts may demand at the same time; `choose` picks among the demands.
 
-    The last context to end puts back the value from before the first, unless the program has set another meanwhile.
+    The last context that ends restores the value from before the first context, unless the program has set another
+    value in the meantime.
+
+    Args:
+        swap: sets the limit and returns the previous value, or None if the limit does not exist.
+        choose: picks one of the demands. For example, `max` for the cache and `min` for threads.
     """
 
     def __init__(self, swap: Callable[[int], int | None], choose: Callable[[list[int]], int]) -> None:
         self._swap, self._choose = swap, choose
         self._demands: list[int] = []
         self._before: int | None = None
-        self.held: int | None = None
+        self.current: int | None = None
         """The value that the contexts have set, None outside them."""
         self._lock = threading.Lock()
 
     @contextmanager
-    def at(self, demand: int) -> Iterator[None]:
-        """Hold the limit at `demand`, or at another context's demand where that is chosen."""
+    def demand(self, value: int) -> Iterator[None]:
+        """Demand a value of the limit until the context ends."""
         with self._lock:
-            self._demands.append(demand)
+            self._demands.append(value)
             before = self._set(self._choose(self._demands))
             if len(self._demands) == 1:
                 self._before = before
@@ -55,26 +60,27 @@ class _Limit:
             yield
         finally:
             with self._lock:
-                self._demands.remove(demand)
+                self._demands.remove(value)
                 self._set(self._choose(self._demands) if self._demands else self._before)
                 if not self._demands:
-                    self.held = None
+                    self.current = None
 
     def _set(self, value: int | None) -> int | None:
-        """Set the limit, but not over a value of the program's own; return what it was."""
+        """Set the limit, unless the program has set a value of its own; return the previous value."""
         if value is None:
             return None
         before = self._swap(value)
-        if self.held is not None and before is not None and before != self.held:
+        if self.current is not None and before is not None and before != self.current:
             self._swap(before)
-        self.held = value
+        self.current = value
         return before
 
 
 def _swap_cache_limit(limit: int) -> int:
+    """Set MLX's limit of freed memory in bytes, free the memory above it, and return the previous limit."""
     before = int(mx.set_cache_limit(limit))
     if limit < before:
-        mx.clear_cache()  # MLX lets go of what is above a lower limit only as it frees more
+        mx.clear_cache()  # by itself MLX frees the memory above a lower limit only when it frees another array
     return before
 
 
@@ -84,17 +90,17 @@ _BLAS_THREADS = _Limit(set_threads, min)
 
 @contextmanager
 def tuned(parameter_bytes: int | None = None, *, streams: int = 1) -> Iterator[None]:
-    """Within, MLX keeps enough freed memory for steps of a model, and the BLAS has the threads that its steps want.
+    """Give steps of a model enough cached memory and the right number of BLAS threads, until the context ends.
 
-    `fit` and `evaluate` enter this context by themselves; it is for loops of your own. Both limits belong to the
-    process. They are put back at the end, after an exception too. Where the program has set a cache limit of its own,
-    that limit stays. With a GPU as MLX's device, and in a forked process, nothing is done.
+    `fit` and `evaluate` enter this context by themselves; use it around loops of your own. Both limits belong to the
+    process. They are restored at the end, after an exception too. If the program has set a cache limit of its own, that
+    limit stays. With a GPU as MLX's device, and in a forked process, nothing is changed.
 
     Args:
-        parameter_bytes: bytes of the model's parameters, `step.parameter_bytes`. A model of less than 8 MB needs no
-            more than MLX's default. None: MLX keeps up to 1 GiB.
-        streams: the `streams` of the step. With more than one the BLAS has a single thread, because products that are
-            computed side by side would wait for each other's threads.
+        parameter_bytes: Bytes of the model's parameters, `step.parameter_bytes`. For a model of less than 8 MB, MLX's
+            default is enough. None, the default: MLX keeps up to 1 GiB.
+        streams: The `streams` of the step, 1 by default. With more than one the BLAS has a single thread, because
+            products that are computed at the same time would wait for each other's threads.
 
     >>> before = mx.set_cache_limit(32 << 20)
     >>> with tuned():
@@ -105,17 +111,20 @@ def tuned(parameter_bytes: int | None = None, *, streams: int = 1) -> Iterator[N
     """
     with ExitStack() as stack:
         if on_cpu() and os.getpid() == _PROCESS:
-            wanted = TUNED_CACHE_BYTES if parameter_bytes is None else _cache_bytes(parameter_bytes)
-            if wanted > DEFAULT_CACHE_BYTES and _limit_is_ours():
-                mx.clear_cache()  # arrays of other sizes, which would fill it for good
-                stack.enter_context(_CACHE.at(wanted))
+            cache_bytes = TUNED_CACHE_BYTES if parameter_bytes is None else _cache_bytes(parameter_bytes)
+            if cache_bytes > DEFAULT_CACHE_BYTES and _limit_is_ours():
+                mx.clear_cache()  # free the arrays of other sizes, which would fill the cache for good
+                stack.enter_context(_CACHE.demand(cache_bytes))
             if streams > 1:
-                stack.enter_context(_BLAS_THREADS.at(1))
+                stack.enter_context(_BLAS_THREADS.demand(1))
         yield
 
 
 def _cache_bytes(parameter_bytes: int) -> int:
-    """Return how much freed memory steps of a model need: what they free and allocate again."""
+    """Return how much freed memory MLX should keep for a model: the bytes that each step frees and allocates again.
+
+    For example, a model of 100 MB gets 300 MB. The result 0 means that MLX's default is enough.
+    """
     if parameter_bytes >= WAIT_BYTES:
         return CACHED_MODELS * parameter_bytes
     if parameter_bytes >= MIDDLE_BYTES and not is_native():
@@ -124,7 +133,7 @@ def _cache_bytes(parameter_bytes: int) -> int:
 
 
 def _limit_is_ours() -> bool:
-    """Tell whether the cache limit is MLX's default or that of a tuned context, and not the program's own."""
-    now = int(mx.set_cache_limit(DEFAULT_CACHE_BYTES))
-    mx.set_cache_limit(now)
-    return now in (DEFAULT_CACHE_BYTES, _CACHE.held)
+    """Tell whether the cache limit is MLX's default or was set by `tuned`, and not by the program."""
+    limit = int(mx.set_cache_limit(DEFAULT_CACHE_BYTES))
+    mx.set_cache_limit(limit)
+    return limit in (DEFAULT_CACHE_BYTES, _CACHE.current)

@@ -1,7 +1,7 @@
-"""The dense product, with a weight gradient that comes out in the weight's own layout.
+"""The dense product, with a weight gradient in the weight's own layout.
 
-MLX's derivative of `x @ w.T` is a transposed view, on which the compiled update of the optimiser takes its slow,
-strided path. Here it is computed as `(out, in)` from the start: the same sums, fewer operations.
+MLX's derivative of `x @ w.T` is a transposed view. For a transposed view the compiled update of the optimiser takes
+its slow, strided path. Here the gradient is computed as `(out, in)` directly: the same sums in fewer operations.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ def _dense() -> Callable[[Array, Array], Array]:
     """Return the function `x @ weight.T`: `(…, in), (out, in) -> (…, out)`."""
     product: Any = mx.custom_function(lambda x, weight: x @ weight.T)
 
-    @product.vjp  # type: ignore[untyped-decorator]
+    @product.vjp  # type: ignore[untyped-decorator]  # MLX's decorator has no types
     def backward(primals: tuple[Array, Array], ct: Array, _: Array) -> tuple[Array, Array]:
         x, weight = primals
         return (ct @ weight).astype(x.dtype), (_rows(ct).T @ _rows(x)).astype(weight.dtype)
 
-    return product  # type: ignore[no-any-return]
+    return product  # type: ignore[no-any-return]  # MLX's custom functions have no types
 
 
 @cache
@@ -34,7 +34,7 @@ def _dense_bias() -> Callable[[Array, Array, Array], Array]:
     """Return the function `x @ weight.T + bias`: `(…, in), (out, in), (out,) -> (…, out)`."""
     product: Any = mx.custom_function(lambda x, weight, bias: mx.addmm(bias, x, weight.T))
 
-    @product.vjp  # type: ignore[untyped-decorator]
+    @product.vjp  # type: ignore[untyped-decorator]  # MLX's decorator has no types
     def backward(primals: tuple[Array, Array, Array], ct: Array, _: Array) -> tuple[Array, Array, Array]:
         x, weight, bias = primals
         rows = _rows(ct)
@@ -44,11 +44,11 @@ def _dense_bias() -> Callable[[Array, Array, Array], Array]:
             rows.sum(axis=0).astype(bias.dtype),
         )
 
-    return product  # type: ignore[no-any-return]
+    return product  # type: ignore[no-any-return]  # MLX's custom functions have no types
 
 
 class Linear(mlx_nn.Linear):
-    """mlx.nn's Linear, run by those functions; what a lifted Linear, alone or inside a module, computes with."""
+    """The substitute of `mlx.nn.Linear` in a lifted layer, alone or inside a module."""
 
     def __call__(self, x: Array) -> Array:
         """Map `(…, in) -> (…, out)`."""
@@ -58,4 +58,5 @@ class Linear(mlx_nn.Linear):
 
 
 def _rows(x: Array) -> Array:
+    """Merge all leading axes: `(…, n) -> (rows, n)`."""
     return x if x.ndim == 2 else x.reshape(-1, x.shape[-1])

@@ -1,4 +1,4 @@
-"""Kernels for the processor at hand: whether MLX builds them so, asked for by a call or by the environment."""
+"""Native kernels: let MLX build kernels for this processor, by a call or by an environment variable."""
 
 from __future__ import annotations
 
@@ -11,12 +11,17 @@ __all__ = ["KernelInfo", "enable_from_environment", "is_native", "kernels", "nat
 
 _LOCK = threading.Lock()
 _folders: list[str] = []
-"""The folder of native kernels, once they are enabled; they stay enabled for the life of the process."""
+"""The folder of native kernels, once they are enabled; they stay enabled until the process ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class KernelInfo:
-    """Say how MLX builds the CPU kernels of compiled functions.
+    """Describe how MLX builds the CPU kernels of compiled functions.
+
+    Args:
+        native: whether MLX builds kernels for this processor.
+        flags: the flags that are added to MLX's own; empty for stock kernels.
+        folder: the folder of the kernels; "" for stock kernels, which MLX keeps in the folder for temporary files.
 
     >>> print(KernelInfo(True, ("-march=native",), "kernels"))
     for the processor at hand, with -march=native, kept in kernels
@@ -33,19 +38,27 @@ class KernelInfo:
 
 
 def native() -> KernelInfo:
-    """Let MLX build its CPU kernels for the processor at hand, from now on and in this process; MLX_FP_JIT=native too.
+    """Let MLX build its CPU kernels for this processor, from now on and in this process.
 
     Elementwise operations become up to twenty times faster, and the last bits of results change. Kernels that the
-    process has built already stay as they are, so call it first.
+    process has built already stay as they are, so call it first. MLX_FP_JIT=native does the same without a call. For
+    example, `MLX_FP_JIT=native python train.py`.
+
+    Returns:
+        How MLX builds kernels now.
 
     Raises:
-        RuntimeError: the machine is not a Linux CPU with `g++`; the message gives the reason.
+        RuntimeError: The machine is not a Linux CPU with `g++`; the message gives the reason.
     """
     with _LOCK:
         if not _folders:
             from ._kernels import patch_compiler
 
-            _folders.append(str(patch_compiler()))
+            try:
+                _folders.append(str(patch_compiler()))
+            except OSError as error:
+                told = f"the folder for kernels cannot be used: {error}; XDG_CACHE_HOME names another place"
+                raise RuntimeError(told) from error
     return kernels()
 
 
@@ -63,12 +76,12 @@ def kernels() -> KernelInfo:
 
 
 def is_native() -> bool:
-    """Tell whether MLX builds its CPU kernels for the processor at hand."""
+    """Tell whether MLX builds its CPU kernels for this processor."""
     return bool(_folders)
 
 
 def enable_from_environment() -> None:
-    """Call `native` if MLX_FP_JIT=native is set; a RuntimeWarning gives the reason where that fails."""
+    """Call `native` if MLX_FP_JIT=native is set. If that fails, a RuntimeWarning gives the reason."""
     choice = os.environ.get("MLX_FP_JIT", "").strip().lower()
     if choice in ("", "off"):
         return
@@ -79,5 +92,5 @@ def enable_from_environment() -> None:
             raise RuntimeError(unknown("choice", choice, ["native", "off"]))
         native()
     except RuntimeError as error:
-        message = f"MLX_FP_JIT={choice} has no effect, and MLX builds its kernels as it came: {error}"
+        message = f"MLX_FP_JIT={choice} has no effect, and MLX builds its stock kernels: {error}"
         warnings.warn(message, RuntimeWarning, stacklevel=2)

@@ -1,6 +1,7 @@
-"""Keep many small arrays of parameters and optimiser state in a few large ones from step to step.
+"""Keep many small arrays of parameters and optimiser state in a few large arrays from step to step.
 
-On CPUs each array costs about one kernel launch, and a compiled call passes every leaf of its trees in and out.
+On CPUs each array costs about one kernel launch, and a compiled call passes every leaf of its trees in and out. For
+example, 100 layers of 8 × 8 with AdamW have 603 arrays, and 27 when they are packed.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 
 from ..core._mlx import mx
 from ..core._types import Array, Params, State, Tree
-from ..tree._flattening import Structure, arrays, structure
+from ..tree._flattening import Flattening, flattening, list_arrays
 from ._grouping import current_wholes, groups_of
 from ._thresholds import MIDDLE_BYTES
 
@@ -17,20 +18,26 @@ __all__ = ["Layout", "form"]
 
 
 class Layout:
-    """A form of the state: which arrays of trees of one structure are concatenated, by their numbers in tree order."""
+    """A packed form of the state. It knows which leaves of trees of one structure form each array.
+
+    Args:
+        structure: the structure of the trees.
+        arrays: their leaves, in tree order.
+        places: for each packed array, the indices of its leaves in `arrays`.
+    """
 
     __slots__ = ("_places", "_shapes", "_structure")
 
-    def __init__(self, known: Structure, arrays: Sequence[Array], places: Sequence[Sequence[int]]) -> None:
-        self._structure, self._places, self._shapes = known, places, _shapes(arrays)
+    def __init__(self, structure: Flattening, arrays: Sequence[Array], places: Sequence[Sequence[int]]) -> None:
+        self._structure, self._places, self._shapes = structure, places, _shapes(arrays)
 
     @property
     def worthwhile(self) -> bool:
-        """Whether there are half as many arrays, or fewer."""
+        """Whether packing at least halves the number of arrays."""
         return 2 * len(self._places) <= len(self._shapes)
 
     def join(self, params: Params, opt_state: State) -> list[Array] | None:
-        """Concatenate the arrays, or return None for trees of another structure or other shapes."""
+        """Concatenate the leaves, or return None for trees of another structure or with other shapes."""
         leaves = self._structure.flatten(params, opt_state)
         if leaves is None or _shapes(leaves) != self._shapes:
             return None
@@ -38,7 +45,7 @@ class Layout:
         return [wholes.join([leaves[i] for i in place]) for place in self._places]
 
     def trees(self, arrays: Sequence[Array]) -> tuple[Params, State]:
-        """Split the arrays into the leaves of trees, lazily."""
+        """Split the packed arrays into the leaves of trees, lazily."""
         wholes, leaves = current_wholes(), dict[int, Array]()
         for place, whole in zip(self._places, arrays, strict=True):
             lengths = [1] if len(place) == 1 else [self._shapes[i][0][0] for i in place]
@@ -48,31 +55,32 @@ class Layout:
 
 
 def form(params: Params, opt_state: State, kept: Params, parameter_bytes: int) -> Layout | None:
-    """Return how to pack a state, None where that gains nothing: for large models, and for few arrays.
+    """Return how to pack a state, or None if packing gains nothing: for large models, and for few arrays.
 
     Args:
-        params: all parameters, no two leaves of which are one object.
-        opt_state: the state of a step, the optimiser's under `optimizer`.
-        kept: those of `params` that train, the same objects.
+        params: all parameters; no two leaves are the same array object.
+        opt_state: the state of a step, with the optimiser's state under `optimizer`.
+        kept: the parameters that train, the same array objects as in `params`.
         parameter_bytes: the bytes of `params`.
     """
     if parameter_bytes >= MIDDLE_BYTES:
         return None
-    known = structure(params, opt_state, names=("params", "opt_state"))
-    leaves = arrays((params, opt_state))
-    number = {id(leaf): i for i, leaf in enumerate(leaves)}
+    both = flattening(params, opt_state, names=("params", "opt_state"))
+    leaves = list_arrays((params, opt_state))
+    index_of = {id(leaf): i for i, leaf in enumerate(leaves)}
     groups = groups_of(kept, *_parallel_trees(opt_state["optimizer"], kept))
-    places = [[number.pop(id(leaf)) for leaf in group] for group in groups]
-    layout = Layout(known, leaves, places + [[i] for i in number.values()])
+    places = [[index_of.pop(id(leaf)) for leaf in group] for group in groups]
+    layout = Layout(both, leaves, places + [[i] for i in index_of.values()])
     return layout if layout.worthwhile else None
 
 
 def _shapes(arrays: Sequence[Array]) -> list[tuple[tuple[int, ...], mx.Dtype]]:
+    """List the shape and the dtype of each array."""
     return [(array.shape, array.dtype) for array in arrays]
 
 
 def _parallel_trees(state: Tree, params: Params) -> list[Tree]:
-    """List the trees in a state that hold something for each parameter, or for some."""
+    """List the trees within a state that hold a value for each parameter, or for some parameters."""
     if isinstance(params, dict) and _fits(state, params):
         return [state]
     children = state.values() if isinstance(state, dict) else state if isinstance(state, (list, tuple)) else ()
@@ -80,6 +88,7 @@ def _parallel_trees(state: Tree, params: Params) -> list[Tree]:
 
 
 def _fits(state: Tree, params: Params) -> bool:
+    """Tell whether a state has the structure of the parameters, with an array or a dict of arrays for each of them."""
     if isinstance(params, mx.array):
         members = state.values() if isinstance(state, dict) else [state]
         return all(isinstance(leaf, mx.array) for leaf in members)

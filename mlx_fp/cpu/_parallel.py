@@ -1,6 +1,6 @@
-"""Parts of a batch that are computed side by side, each on a CPU stream of its own.
+"""Compute parts of a batch at the same time, each part on a CPU stream of its own.
 
-MLX computes all but matrix products on one core of a CPU. A second stream is a second core.
+On a CPU, MLX computes every operation on one core, except matrix products. A second stream uses a second core.
 """
 
 from __future__ import annotations
@@ -17,18 +17,19 @@ __all__ = ["run_parallel"]
 
 T = TypeVar("T")
 
-_of_thread = threading.local()  # MLX's streams belong to the thread that made them
+_of_thread = threading.local()  # an MLX stream belongs to the thread that made it
 
 
 def run_parallel(calls: Sequence[Callable[[], T]]) -> list[T]:
-    """Call each function, its arrays being computed on a stream of its own; return the results in order.
+    """Call each function with a CPU stream of its own; return the results in order.
 
-    A RuntimeWarning says so where several streams share a BLAS of several threads: their products wait for each other.
+    If several streams share a BLAS with several threads, a RuntimeWarning names the remedy: the products of such
+    streams wait for each other's threads.
     """
     if (count := threads() or 1) > 1 and len(calls) > 1:
         warnings.warn(
             f"{len(calls)} streams with {count} threads of the BLAS each wait for one another: take the steps within "
-            f"`with fp.cpu.tuned(streams={len(calls)}):`, which leaves the BLAS one thread for the time",
+            f"`with fp.cpu.tuned(streams={len(calls)}):`, which sets the BLAS to one thread until the context ends",
             RuntimeWarning,
             stacklevel=2,
         )

@@ -1,4 +1,4 @@
-"""The sizes from which on a CPU wants something computed in another way. Each was measured; the unit is in the name."""
+"""The sizes at which a CPU computes something in another way. Each was measured; the name contains the unit."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ __all__ = [
 ]
 
 GROUPED_ELEMENTS = 4096
-"""A leaf of at most so many elements is computed faster together with others than by itself."""
+"""Maximum elements of a leaf that is computed faster in a group than alone."""
 
 GROUPED_LEAVES = 32
-"""At most so many leaves are concatenated: MLX's cost for an array of parts grows with the square of their number."""
+"""Maximum leaves in a group. MLX's cost for a concatenated array grows with the square of the number of its parts."""
 
 SEPARATE_ELEMENTS = 1 << 18
-"""From so many elements on, allocating an array costs more than launching another kernel."""
+"""Minimum elements of an array for which an allocation costs more than the launch of another kernel."""
 
 UNROLLED_ELEMENTS = 1 << 17
-"""Up to so many elements of parameters, several steps in one compiled call were measured to be faster."""
+"""Maximum elements of all parameters for which several steps in one compiled call were measured to be faster."""
 
 WAIT_BYTES = 32 << 20
-"""From so many bytes of parameters on, gradients are evaluated before the update, to bound peak memory."""
+"""At this many bytes of parameters or more, gradients are evaluated before the update, to bound peak memory."""
 
 MIDDLE_BYTES = 8 << 20
-"""From so many bytes of parameters on, packing gains nothing, and a step frees more memory than MLX keeps."""
+"""At this many bytes of parameters or more, packing gains nothing, and a step frees more memory than MLX keeps."""
 
 DEFAULT_CACHE_BYTES = 32 << 20
-"""The bytes of freed memory that MLX's CPU build keeps by default."""
+"""Bytes of freed memory that MLX's CPU build keeps by default."""
 
 TUNED_CACHE_BYTES = 1 << 30
-"""The bytes of freed memory that MLX keeps in a tuned context for a model of unknown size."""
+"""Bytes of freed memory that MLX keeps within `tuned` for a model of unknown size."""
 
 CACHED_MODELS = 3
-"""Freed memory that a large step needs anew, in units of its parameters: gradients and two moments."""
+"""Freed memory that a large step allocates again, in units of its parameters: gradients and two moments."""
 
 CACHED_MODELS_FUSED = 4
-"""The same where fused kernels write the parameters anew, too."""
+"""The same for fused kernels, which write the parameters to new memory, too."""

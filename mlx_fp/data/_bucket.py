@@ -10,7 +10,7 @@ from typing import Any
 
 from more_itertools import chunked
 
-from ..core._signature import name_of, named
+from ..core._signature import name_of, with_context
 from ._cursor import CONTEXT, Pass, blame, natural
 from ._dataset import Operation
 from ._rows import bind_context
@@ -37,7 +37,7 @@ def bucket(
     """
     ends, size = _boundaries(boundaries), natural(batch_size, "the batch_size of bucket", least=1)
     label = f"bucket({name_of(by)}, boundaries={ends}, batch_size={size})"
-    call = named(by, offers=CONTEXT, what="bucket function")
+    call = with_context(by, offers=CONTEXT, what="bucket function")
 
     def lists(rows: Iterator[Any], now: Pass) -> Iterator[list[Any]]:
         return _buckets(bind_context(call, now), rows, ends, size, drop_last, now, label)

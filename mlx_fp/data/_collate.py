@@ -7,7 +7,7 @@ from inspect import Parameter
 from typing import Any
 
 from ..core._errors import unknown
-from ..core._signature import Named, name_of, named, signature_of
+from ..core._signature import WithContext, name_of, signature_of, with_context
 from ._cursor import CONTEXT, Pass
 from ._dataset import Operation
 from ._rows import bind_context, each
@@ -112,15 +112,15 @@ def bound(batch: Any, names: Mapping[str, bool], loss: str) -> dict[str, Any]:
     return {name: batch[found[0]] for name, found in keys.items() if found}
 
 
-def _function(fn: Callable[..., Any]) -> Named:
-    return named(fn, offers=("batch", *CONTEXT), what="collate function")
+def _function(fn: Callable[..., Any]) -> WithContext:
+    return with_context(fn, offers=("batch", *CONTEXT), what="collate function")
 
 
-def _on_batch(call: Named, now: Pass) -> Callable[[Any], Any]:
+def _on_batch(call: WithContext, now: Pass) -> Callable[[Any], Any]:
     """Return a function of the batch; a function may also take the batch by its name."""
-    if "batch" not in call.uses:
+    if "batch" not in call.context:
         return bind_context(call, now)
-    by_name = Named(lambda batch, **context: call.fn(batch, batch=batch, **context), _without_batch(call.uses))
+    by_name = WithContext(lambda batch, **context: call.fn(batch, batch=batch, **context), _without_batch(call.context))
     return bind_context(by_name, now)
 
 

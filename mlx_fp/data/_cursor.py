@@ -92,14 +92,15 @@ def replayed(rows: Iterator[Any], now: Pass, label: str) -> Iterator[Any]:
 
 
 def close(rows: Any) -> None:
-    """Close an iterator that can be closed.
+    """Close an iterator that can be closed; one that a thread is in is left to that thread.
 
     >>> rows = (row for row in "abc")
     >>> close(rows)
     >>> list(rows)
     []
     """
-    getattr(rows, "close", lambda: None)()
+    if not getattr(rows, "gi_running", False):
+        getattr(rows, "close", lambda: None)()
 
 
 def natural(value: object, what: str, least: int = 0) -> int:

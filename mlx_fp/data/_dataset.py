@@ -13,7 +13,7 @@ from typing import Any
 
 from ..core._pickling import Picklable
 from ._cursor import START, Cursor, Pass, blame, close, replayed
-from ._view import Order, View
+from ._view import Order, View, check_within
 
 __all__ = ["Dataset", "Operation", "Source", "same"]
 
@@ -167,11 +167,17 @@ def _view(source: Source, operations: tuple[Operation, ...], now: Pass) -> View:
     order = view.order
     for operation in operations:
         try:
-            order = operation.on_order(order, now)  # type: ignore[misc]  # so says `parts`
+            order, given = operation.on_order(order, now), order  # type: ignore[misc]  # so says `parts`
+            if not _is_ours(operation.on_order):
+                check_within(order, given)
         except Exception as error:
             blame(error, operation.label, now)
             raise
     return replace(view, order=order)
+
+
+def _is_ours(fn: Any) -> bool:
+    return getattr(fn, "__module__", "").partition(".")[0] == __name__.partition(".")[0]
 
 
 def _read(dataset: Dataset, now: Pass) -> Generator[Any, None, None]:

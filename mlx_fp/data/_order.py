@@ -8,7 +8,7 @@ from typing import Any
 
 from more_itertools import chunked
 
-from ..core._signature import name_of, named
+from ..core._signature import name_of, with_context
 from ._cursor import Pass, mapped, natural
 from ._dataset import Operation, same
 from ._random import draws, permutation, seeded
@@ -199,7 +199,7 @@ def _count(n: int | Callable[..., int], what: str) -> tuple[str, Callable[[Pass]
         whole = natural(n, f"the n of {what}(n)")
         return f"{what}({whole})", lambda now: whole
     label = f"{what}({name_of(n)})"
-    call = named(n, offers=("epoch", "kind"), values=0, what=f"{what} function")
+    call = with_context(n, offers=("epoch", "kind"), values=0, what=f"{what} function")
     return label, lambda now: natural(call(epoch=now.epoch, kind=now.kind), f"what the function of {label} returns")
 
 

@@ -8,7 +8,7 @@ from functools import partial
 from itertools import count
 from typing import Any
 
-from ..core._signature import Named, name_of, named
+from ..core._signature import WithContext, name_of, with_context
 from ._cursor import CONTEXT, Pass, blame, close, mapped
 from ._dataset import Operation, same
 from ._random import row_key, seeded
@@ -34,8 +34,8 @@ def map(f: Callable[..., Any], *, key: int | None = None) -> Operation:
     True
     """
     label = f"map({name_of(f)})" if key is None else f"map({name_of(f)}, key={seeded(key, 'map')})"
-    call = named(f, offers=CONTEXT if key is None else (*CONTEXT, "key"), what="map function")
-    if key is not None and "key" not in call.uses:
+    call = with_context(f, offers=CONTEXT if key is None else (*CONTEXT, "key"), what="map function")
+    if key is not None and "key" not in call.context:
         raise TypeError(f"{label} makes random keys, but {name_of(f)!r} does not name 'key'")
     return each(label, lambda now: bind_context(call, now, key))
 
@@ -50,7 +50,7 @@ def filter(f: Callable[..., Any]) -> Operation:
     >>> list(pipe(data.source(range(6)), data.filter(lambda n: n % 2)))
     [1, 3, 5]
     """
-    label, call = f"filter({name_of(f)})", named(f, offers=CONTEXT, what="filter function")
+    label, call = f"filter({name_of(f)})", with_context(f, offers=CONTEXT, what="filter function")
     return Operation(label, lambda rows, now: _kept(bind_context(call, now), rows, now, label))
 
 
@@ -62,7 +62,7 @@ def flat_map(f: Callable[..., Iterable[Any]]) -> Operation:
     >>> list(pipe(data.source(["to be", "or not"]), data.flat_map(str.split)))
     ['to', 'be', 'or', 'not']
     """
-    label, call = f"flat_map({name_of(f)})", named(f, offers=CONTEXT, what="flat_map function")
+    label, call = f"flat_map({name_of(f)})", with_context(f, offers=CONTEXT, what="flat_map function")
     return Operation(label, lambda rows, now: _flat(bind_context(call, now), rows, now, label))
 
 
@@ -102,7 +102,7 @@ def tap(f: Callable[..., Any]) -> Operation:
     b
     ['a', 'b']
     """
-    label, call = f"tap({name_of(f)})", named(f, offers=CONTEXT, what="tap function")
+    label, call = f"tap({name_of(f)})", with_context(f, offers=CONTEXT, what="tap function")
 
     def bind(now: Pass) -> Callable[[Any], Any]:
         look = bind_context(call, now)
@@ -122,20 +122,20 @@ def each(label: str, bind: Callable[[Pass], Callable[[Any], Any]], *, calls: boo
     return Operation(label, on_rows, size=lambda size: size, seek=same, calls=calls)
 
 
-def bind_context(call: Named, now: Pass, seed: int | None = None) -> Callable[[Any], Any]:
+def bind_context(call: WithContext, now: Pass, seed: int | None = None) -> Callable[[Any], Any]:
     """Return a function of an item, which gives the call what it uses of the item's place.
 
-    >>> from mlx_fp.core._signature import named
-    >>> f = bind_context(named(lambda row, index: (row, index), offers=CONTEXT), Pass(0, "train", start=5))
+    >>> from mlx_fp.core._signature import with_context
+    >>> f = bind_context(with_context(lambda row, index: (row, index), offers=CONTEXT), Pass(0, "train", start=5))
     >>> f("a"), f("b")
     (('a', 5), ('b', 6))
     """
-    if not call.uses:
+    if not call.context:
         return call.fn
-    fixed = {name: getattr(now, name) for name in call.uses if name in ("epoch", "kind")}
-    if len(fixed) == len(call.uses):
+    fixed = {name: getattr(now, name) for name in call.context if name in ("epoch", "kind")}
+    if len(fixed) == len(call.context):
         return partial(call.fn, **fixed)
-    indices, uses = count(now.start), call.uses
+    indices, uses = count(now.start), call.context
 
     def placed(row: Any) -> Any:
         index = next(indices)

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from ..core._errors import refuse_mask
-from ..core._signature import name_of, named
+from ..core._signature import name_of, with_context
 from ._cursor import Pass, blame, close, replayed
 from ._dataset import Dataset, Source
 from ._lazy import evaluated
@@ -92,7 +92,7 @@ def stream(factory: Callable[..., Any]) -> Dataset:
     if not callable(factory):
         raise TypeError(f"stream takes a function that returns an iterable; got {type(factory).__name__}")
     label = f"stream({name_of(factory)})"
-    call = named(factory, offers=("epoch", "kind"), values=0, what="stream factory")
+    call = with_context(factory, offers=("epoch", "kind"), values=0, what="stream factory")
     return Dataset(Source(label, rows=lambda now: replayed(_streamed(call, now, label), now, label)))
 
 

@@ -11,12 +11,13 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, chain
+from math import inf
 from typing import Any, Protocol
 
 from ._cursor import Pass, mapped
 from ._stack import stack
 
-__all__ = ["Groups", "Order", "View", "gather", "join", "side_by_side"]
+__all__ = ["Groups", "Order", "View", "check_within", "gather", "join", "side_by_side"]
 
 
 class Order(Protocol):
@@ -89,6 +90,19 @@ def gather(order: Order, at: Any) -> Order:
     return _picked(order, at) if _is_flat(order) else [order[i] for i in at]
 
 
+def check_within(order: Any, known: Any) -> None:
+    """Raise IndexError for an order that goes beyond the indices of another: arrays of MLX's read others unchecked.
+
+    >>> check_within(memoryview(array("q", [0, 7])), range(5))
+    Traceback (most recent call last):
+    IndexError: the order given has indices from 0 to 4, and the one returned from 0 to 7
+    """
+    (low, high), (least, most) = _ends(known), _ends(order)
+    if least < low or most > high:
+        told = f"from {least} to {most}"
+        raise IndexError(f"the order given has indices from {low} to {high}, and the one returned {told}")
+
+
 def join(views: Sequence[View]) -> View:
     """Return the items of several views, one view after the other.
 
@@ -119,6 +133,22 @@ def side_by_side(views: Sequence[View], together: Callable[[list[Any]], Any]) ->
 
 def _is_flat(order: Order) -> bool:
     return isinstance(order, (range, memoryview))
+
+
+def _ends(order: Any) -> tuple[float, float]:
+    """Return the least and the largest index of an order."""
+    if isinstance(order, int):
+        return order, order
+    if isinstance(order, Groups):
+        return _ends(order.order)
+    if not len(order):
+        return inf, -inf
+    if not _is_flat(order):
+        least, most = zip(*map(_ends, order), strict=True)
+        return min(least), max(most)
+    if isinstance(order, range):
+        return min(order[0], order[-1]), max(order[0], order[-1])
+    return min(order), max(order)
 
 
 def _picked(order: Order, at: Any) -> memoryview:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from typing import Any, Unpack
 
+from ..checkpointing._policy import Policy
 from ..core._frozen import FrozenDict, freeze_field
 from ..core._text import table
 from ..loop._options import Options, documented
@@ -16,6 +18,7 @@ from ..loop._report import Report
 from ..loop._signals import SIGNALS
 from ..loop._trainer import Trainer
 from ._experiment import Experiment, override
+from ._folders import Folders, identity
 from ._run import run
 
 __all__ = ["Sweep", "Trial", "sweep"]
@@ -66,8 +69,9 @@ def sweep(
     """Run an experiment for each combination of the values that `grid` gives to paths, as `override` does.
 
     Every path and value is tried out, and so every name checked, before the first run. The checkpoints of a trial are
-    in a folder of its own, `trial-1` and so on. Ctrl-C and SIGTERM end the sweep after the current step, with the
-    trials so far.
+    in a folder of its own, `trial-1` and so on, with its settings in a file. A sweep of another grid finds the folder
+    of a trial by its settings, and makes a new one where there is none. Ctrl-C and SIGTERM end the sweep after the
+    current step, with the trials so far.
 
     Args:
         grid: Values by path, for example `{"optimizer.learning_rate": [0.1, 0.01]}`.
@@ -97,17 +101,19 @@ def sweep(
         cases: list[FrozenDict[str, Any]] = [
             FrozenDict(zip(grid, values, strict=True)) for values in product(*grid.values())
         ]
-        variants = [_apart(override(case)(target), number) for number, case in enumerate(cases, 1)]
+        variants = [override(case)(target) for case in cases]
         for variant in variants:
             checked: Any = {"epochs": variant.epochs, **given}
-            _ = variant.trainer, plan(variant.splits, (), checked)
+            _ = _apart(variant, lambda policy: policy.inside("trial")).trainer, plan(variant.splits, (), checked)
+        folders = Folders()
         trials: list[Trial] = []
         best: Trial | None = None
         for number, (case, variant) in enumerate(zip(cases, variants, strict=True), 1):
             if not quiet:
                 print(f"trial {number}/{len(cases)}: {', '.join(f'{k}={v!r}' for k, v in case.items())}", flush=True)
             try:
-                report = run(quiet=quiet, **given)(variant)
+                place = partial(folders.inside, number=number, known=identity(variant, case))
+                report = run(quiet=quiet, **given)(_apart(variant, place))
             except KeyboardInterrupt:  # while the trial was set up
                 if not trials:
                     raise
@@ -126,12 +132,11 @@ def sweep(
     return swept
 
 
-def _apart(variant: Experiment, number: int) -> Experiment:
-    """Give the checkpoints of a trial a folder of its own."""
+def _apart(variant: Experiment, place: Callable[[Policy], Policy]) -> Experiment:
+    """Give the checkpoints of a trial another place."""
 
     def verb(trainer: Trainer) -> Trainer:
-        policy = trainer.policy
-        return trainer if policy is None else replace(trainer, policy=policy.inside(f"trial-{number}"))
+        return trainer if trainer.policy is None else replace(trainer, policy=place(trainer.policy))
 
     return replace(variant, verbs=(*variant.verbs, verb))
 

@@ -12,13 +12,13 @@ from typing import TypeVar
 
 from ..checkpointing._writer import Writer
 from ..core._errors import located, named_error, noted_on, say_on
+from ._dispatching import dispatch
 from ._frozen import trained_only
+from ._reading import nonfinite_paths, read_all
 from ._record import index, record
 from ._report import best_checkpoint
 from ._rows import Evaluation, Row
-from ._settling import not_finite, settled
 from ._state import Loop, LoopState, Moment, Moments, World
-from ._telling import told
 
 __all__ = [
     "note_failed_save",
@@ -26,8 +26,8 @@ __all__ = [
     "save_after_step",
     "save_despite",
     "save_final",
+    "save_on_error",
     "save_partial_epoch",
-    "saved_on_error",
     "without_files",
 ]
 
@@ -42,11 +42,11 @@ def save_after_step(loop: Loop, state: LoopState, world: World, taken: int) -> M
     """Write what is due after steps, is asked for, or must not be lost; emit what was written meanwhile."""
     if (writer := world.writer) is None:
         return state
-    state = yield from _written(loop, state, world, wait=False)
+    state = yield from _emit_written(loop, state, world, wait=False)
     requests, policy = state.moving.requests, writer.policy
     best = policy.best and _improved(state)
     if requests.save or requests.interrupted or best or policy.due_at(state.steps, taken):
-        state = yield from _saved(loop, state, world)
+        state = yield from _save(loop, state, world)
     return state
 
 
@@ -54,7 +54,7 @@ def save_partial_epoch(loop: Loop, state: LoopState, world: World) -> Moments:
     """Save at a stop within an epoch, so that resuming finishes the epoch, or knows that the run is over."""
     if (writer := world.writer) is None or writer.holds(state.held):
         return state
-    return (yield from _saved(loop, state, world))
+    return (yield from _save(loop, state, world))
 
 
 def save_after_epoch(loop: Loop, state: LoopState, world: World, row: Row) -> Moments:
@@ -63,7 +63,7 @@ def save_after_epoch(loop: Loop, state: LoopState, world: World, row: Row) -> Mo
         return state
     requests = state.moving.requests
     if requests.save or requests.interrupted or writer.policy.due(row.epoch, _improved(state)):
-        state = yield from _saved(loop, state, world)
+        state = yield from _save(loop, state, world)
     return state
 
 
@@ -72,17 +72,15 @@ def save_final(loop: Loop, state: LoopState, world: World) -> Moments:
     if (writer := world.writer) is None:
         return state
     held = state.cursor.index or not state.steps or writer.holds(state.held)
-    if not held and not not_finite(loop, state):
-        state = settled(loop, state)
+    if not held and not nonfinite_paths(loop, state):
+        state = read_all(loop, state)
         if not _replaces_best(loop, state, writer):
-            state = yield from _saved(loop, state, world)
-    return (yield from _written(loop, state, world, wait=True))
+            state = yield from _save(loop, state, world)
+    return (yield from _emit_written(loop, state, world, wait=True))
 
 
 @contextmanager
-def saved_on_error(
-    loop: Loop, state: Callable[[], LoopState], world: World, stage: Callable[[], str]
-) -> Iterator[None]:
+def save_on_error(loop: Loop, state: Callable[[], LoopState], world: World, stage: Callable[[], str]) -> Iterator[None]:
     """Within, an error in data or validation leaves a checkpoint to go on from, and says in a note where it is.
 
     A failure of the writing is logged.
@@ -106,7 +104,7 @@ def save_despite(loop: Loop, state: LoopState, world: World, error: BaseExceptio
     if writer is None or writer.step == state.steps:
         return
     try:
-        for _ in chain(_saved(loop, state, world), _written(loop, state, world, wait=True)):
+        for _ in chain(_save(loop, state, world), _emit_written(loop, state, world, wait=True)):
             pass
     except FloatingPointError:  # a loss or a parameter is not finite, which ends the run anyway
         return
@@ -125,33 +123,34 @@ def note_failed_save(world: World, error: BaseException) -> None:
         say_on(error, f"a checkpoint could not be written, too: {named_error(fault)}")
 
 
-def _saved(loop: Loop, state: LoopState, world: World) -> Moments:
+def _save(loop: Loop, state: LoopState, world: World) -> Moments:
     """Write a checkpoint of a state, in which all losses are read first."""
     writer = world.writer
     assert writer is not None
-    state = settled(loop, state.asking(save=False))
-    if odd := not_finite(loop, state):
+    state = read_all(loop, state.with_requests(save=False))
+    if odd := nonfinite_paths(loop, state):
         fault = f"{', '.join(odd)} not finite after step {state.steps}: no checkpoint is made of that"
         if loop.plan.nonfinite == "raise":
             raise FloatingPointError(fault)
         _LOG.warning("%s", fault)
         return state
     with world.undisturbed():  # a second signal must not cut it
-        state = yield from _written(loop, state, world, wait=True)  # one is written at a time
-        with located(epoch=state.cursor.epoch, step=state.steps, stage="checkpoint"):
-            path = writer.policy.of(index(loop, state))
+        state = yield from _emit_written(loop, state, world, wait=True)  # one is written at a time
+        known = index(loop, state)
+        with located(epoch=known["epoch"], step=state.steps, stage="checkpoint"):
+            path = writer.policy.of(known)
         state = _with_checkpoint(state, str(path))
         yield Moment(state, state.moving)
         train, recorded, kept = state.moving.train, record(loop, state, encoder=world.encoder), None
         if writer.policy.trainable_only:
             kept, recorded = trained_only(loop, train.params, recorded)
         writer.start(path, train.params, train.opt_state, recorded, state.held, kept)
-        return (yield from _written(loop, state, world, wait=not writer.policy.background))
+        return (yield from _emit_written(loop, state, world, wait=not writer.policy.background))
 
 
 def _replaces_best(loop: Loop, state: LoopState, writer: Writer) -> bool:
     """Tell whether a checkpoint of a state would take the place of the best one, of an earlier step."""
-    best_step = state.standing.best_step
+    best_step = state.best.best_step
     best = best_checkpoint(state.evaluations, best_step)
     return best is not None and state.steps != best_step and best == str(writer.policy.of(index(loop, state)))
 
@@ -164,12 +163,14 @@ def _improved(state: LoopState) -> bool:
 def _with_checkpoint(state: LoopState, path: str) -> LoopState:
     """Return the state with the path in the rows of this step, and no longer in another's that had the same path."""
     state = without_files(state, {path})
-    rows = _naming_last(state.rows, path) if not state.cursor.index else state.rows
+    rows = _with_last_path(state.rows, path) if not state.cursor.index else state.rows
     judged = state.evaluation is not None
-    return replace(state, rows=rows, evaluations=_naming_last(state.evaluations, path) if judged else state.evaluations)
+    return replace(
+        state, rows=rows, evaluations=_with_last_path(state.evaluations, path) if judged else state.evaluations
+    )
 
 
-def _naming_last(rows: tuple[R, ...], path: str) -> tuple[R, ...]:
+def _with_last_path(rows: tuple[R, ...], path: str) -> tuple[R, ...]:
     last: tuple[R, ...] = tuple(replace(row, checkpoint=path) for row in rows[-1:])
     return rows[:-1] + last
 
@@ -187,7 +188,7 @@ def without_files(state: LoopState, gone: Set[str]) -> LoopState:
     return replace(state, rows=named(state.rows), evaluations=named(state.evaluations))
 
 
-def _written(loop: Loop, state: LoopState, world: World, wait: bool) -> Moments:
+def _emit_written(loop: Loop, state: LoopState, world: World, wait: bool) -> Moments:
     """Tell of the checkpoint that is being written, if it is on disk; its failure is raised here."""
     assert world.writer is not None
     done = world.writer.done(wait=wait)
@@ -197,4 +198,4 @@ def _written(loop: Loop, state: LoopState, world: World, wait: bool) -> Moments:
     state = without_files(state, set(deleted) - {str(path)})
     fields = {name: metadata[name] for name in ("epoch", "step", "monitor_value", "improved")}
     with located(epoch=fields["epoch"], step=fields["step"], stage="after_checkpoint"):
-        return (yield from told(loop, state, world, "after_checkpoint", path=str(path), deleted=deleted, **fields))
+        return (yield from dispatch(loop, state, world, "after_checkpoint", path=str(path), deleted=deleted, **fields))

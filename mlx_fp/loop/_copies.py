@@ -1,21 +1,23 @@
-"""What a hook receives is its own: what it does to that in place changes nothing in the run."""
+"""Copies for hooks: an in-place change of a value that a hook receives changes nothing in the run."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
-__all__ = ["own_arrays", "owning"]
+from ..core._types import Tree
+
+__all__ = ["copy_arrays", "copy_on_read"]
 
 Record = TypeVar("Record", bound=type)
 
 
-def owning(copied: Callable[[Any], Any], *fields: str) -> Callable[[Record], Record]:
-    """Decorate a record without slots: each reading of these fields gives what `copied` makes of them.
+def copy_on_read(copied: Callable[[Any], object], *fields: str) -> Callable[[Record], Record]:
+    """Decorate a record without slots: each reading of these fields returns `copied(value)`.
 
     >>> from dataclasses import dataclass
-    >>> @owning(list, "names")
+    >>> @copy_on_read(list, "names")
     ... @dataclass(frozen=True)
     ... class Event:
     ...     names: list
@@ -27,19 +29,19 @@ def owning(copied: Callable[[Any], Any], *fields: str) -> Callable[[Record], Rec
 
     def decorated(record: Record) -> Record:
         for name in fields:
-            setattr(record, name, _Own(name, copied))
-        record.__init__ = _quick_init(record)  # type: ignore[misc]
+            setattr(record, name, _CopiedField(name, copied))
+        record.__init__ = _quick_init(record)  # type: ignore[misc]  # the method of a class, replaced as it is defined
         return record
 
     return decorated
 
 
-def _quick_init(record: Any) -> Callable[..., None]:
-    """Return an `__init__` that takes all fields by position at once: a run makes an event at each step."""
-    plain = record.__init__
+def _quick_init(record: type) -> Callable[..., None]:
+    """Return an `__init__` that sets all positional fields at once, because a run makes an event at each step."""
+    plain: Callable[..., None] = vars(record)["__init__"]
     names = [field.name for field in dataclasses.fields(record)]
 
-    def init(self: Any, *args: Any, **kwargs: Any) -> None:
+    def init(self: object, *args: object, **kwargs: object) -> None:
         if kwargs or len(args) != len(names):
             plain(self, *args, **kwargs)
         else:
@@ -48,35 +50,45 @@ def _quick_init(record: Any) -> Callable[..., None]:
     return init
 
 
-def own_arrays(tree: Any) -> Any:
-    """Return a tree with array objects of its own; those of numpy share the memory, and cannot be written to.
+def copy_arrays(tree: Tree) -> Tree:
+    """Return a tree with new array objects. Arrays of numpy share the memory and are read-only.
 
-    >>> one = {"w": mx.array(1)}
-    >>> other = own_arrays(one)
-    >>> other["w"] += 1
-    >>> one["w"].item()
+    >>> first = {"w": mx.array(1)}
+    >>> second = copy_arrays(first)
+    >>> second["w"] += 1
+    >>> first["w"].item()
     1
     """
     from ..core._mlx import utils
-    from ..tree._paths import fresh
+    from ..tree._paths import copy_arrays
 
-    return utils.tree_map(lambda leaf: _unwritable(leaf) if hasattr(leaf, "setflags") else leaf, fresh(tree))
+    return utils.tree_map(lambda leaf: _read_only(leaf) if hasattr(leaf, "setflags") else leaf, copy_arrays(tree))
 
 
-class _Own:
-    """A field that keeps its value in the record's dict, and gives a copy."""
+class _CopiedField:
+    """A field that keeps its value in the record's dict and returns a copy."""
 
-    def __init__(self, name: str, copied: Callable[[Any], Any]) -> None:
+    def __init__(self, name: str, copied: Callable[[Any], object]) -> None:
         self.name, self.copied = name, copied
 
-    def __get__(self, record: Any, owner: type) -> Any:
+    def __get__(self, record: object, owner: type) -> object:
         return self if record is None else self.copied(record.__dict__[self.name])
 
-    def __set__(self, record: Any, value: Any) -> None:
+    def __set__(self, record: object, value: object) -> None:
         record.__dict__[self.name] = value
 
 
-def _unwritable(array: Any) -> Any:
-    view = array.view()
+class _NumpyArray(Protocol):
+    """The methods of a numpy array that a read-only view needs; numpy itself is not imported."""
+
+    def view(self) -> _NumpyArray:
+        """Return a view of the same memory."""
+
+    def setflags(self, *, write: bool) -> None:
+        """Set whether the array may be written to."""
+
+
+def _read_only(array: object) -> _NumpyArray:
+    view = cast(_NumpyArray, array).view()
     view.setflags(write=False)
     return view

@@ -8,9 +8,10 @@ from typing import Any
 
 from ..core._errors import CheckpointError
 from ..core._mlx import mx
-from ..store._bundle import environment
 from ..store._checkpoint import Checkpoint
+from ..store._environment import environment
 from ._hook import hook_keys
+from ._monitor import figure_name
 from ._state import Loop
 
 __all__ = ["check_monitor", "differences", "plain_seed", "warn_of_options"]
@@ -20,10 +21,10 @@ _LOG = logging.getLogger("mlx_fp.loop")
 
 def check_monitor(loop: Loop, checkpoint: Checkpoint) -> None:
     """Raise CheckpointError where the file is of a run that watches another figure."""
-    one = loop.monitor.name, loop.monitor.mode
-    other = checkpoint.metadata["monitor_name"], checkpoint.metadata["monitor_mode"]
-    if one != other:
-        raise CheckpointError(f"{checkpoint.path} watches {other[0]} ({other[1]}), and this run {one[0]} ({one[1]})")
+    here = figure_name(loop.monitor.name), loop.monitor.mode
+    there = figure_name(checkpoint.metadata["monitor_name"]), checkpoint.metadata["monitor_mode"]
+    if here != there:
+        raise CheckpointError(f"{checkpoint.path} watches {there[0]} ({there[1]}), and this run {here[0]} ({here[1]})")
 
 
 def differences(loop: Loop, checkpoint: Checkpoint) -> tuple[str, ...]:

@@ -9,13 +9,13 @@ from signal import Signals
 from ..core._errors import named_error, noted_on
 from ..core.backend import device_backend
 from ._checkpointing import note_failed_save, save_despite
+from ._directive import Stop
+from ._dispatching import dispatch
 from ._event import Event
-from ._hook import Stop
 from ._report import Report
 from ._run import run
 from ._state import Loop, LoopState, Moment, World
 from ._summary import report_of
-from ._telling import told
 
 __all__ = ["drive"]
 
@@ -62,7 +62,7 @@ def _end_by(loop: Loop, state: LoopState, world: World, error: BaseException) ->
     closed = isinstance(error, GeneratorExit)
     reason = "the stream was closed" if closed else named_error(error)
     with noted_on(error, "after_fit failed, too"):
-        for _ in _after_fit(loop, state.asking(stop=Stop(reason)), world):
+        for _ in _after_fit(loop, state.with_requests(stop=Stop(reason)), world):
             pass
     if lost and signal is not None:
         raise SystemExit(128 + Signals[signal]) from error
@@ -84,12 +84,12 @@ def _after_fit(loop: Loop, state: LoopState, world: World) -> Generator[Event, N
             with world.undisturbed():
                 world.writer.bundle(report)
     finally:
-        state = yield from _told_of_end(loop, state, world, report)
+        state = yield from _dispatch_end(loop, state, world, report)
     return state
 
 
-def _told_of_end(loop: Loop, state: LoopState, world: World, report: Report) -> Generator[Event, None, LoopState]:
-    moments = told(loop, state, world.deaf(), "after_fit", report=report)
+def _dispatch_end(loop: Loop, state: LoopState, world: World, report: Report) -> Generator[Event, None, LoopState]:
+    moments = dispatch(loop, state, world.deaf(), "after_fit", report=report)
     while True:
         try:
             moment = next(moments)

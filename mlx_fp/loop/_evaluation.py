@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Generator
 from contextlib import closing
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..core._errors import placed_at
 from ..core._mlx import mx
@@ -31,18 +31,18 @@ from ._totals import (
     wait_for_oldest,
 )
 
-__all__ = ["Evaluated", "evaluated", "held_out", "names_in_logs"]
+__all__ = ["EvaluatedBatch", "as_test_data", "evaluate_batches", "names_in_logs"]
 
 
-class Evaluated(NamedTuple):
-    """A batch that was evaluated, with its number, its logs, and the sums before it counts."""
+class EvaluatedBatch(NamedTuple):
+    """An evaluated batch, with its number from 0 and its logs. The sums do not count it yet."""
 
     number: int
     batch: Batch
     logs: State
 
 
-def evaluated(
+def evaluate_batches(
     step: EvalStep,
     params: Params,
     data: Dataset,
@@ -51,15 +51,15 @@ def evaluated(
     in_flight: int | None = IN_FLIGHT,
     epoch: int = 0,
     kind: str = "validation",
-) -> Generator[Evaluated, None, Means]:
-    """Evaluate every batch of the data; yield each before it counts, and return the means."""
+) -> Generator[EvaluatedBatch, None, Means]:
+    """Evaluate every batch of the data. Yield each batch before the sums count it, and return the means."""
     state, sums = step.init(), Sums(read=Read(counted=Series() if callable(reduce) else None))
     reserved, flight = reserved_names(step.metrics), deque[Array]()
     with closing(data.open(Cursor(epoch), kind=kind)) as batches:
         for batch in batches:
             state, logs, weights = step.weighted(params, state, batch)
             mx.async_eval(state, logs)
-            yield Evaluated(sums.batches, batch, logs)
+            yield EvaluatedBatch(sums.batches, batch, logs)
             if not sums.batches:
                 check_names(logs, reserved)
             sums = add(sums, logs, weights, example_count(batch))
@@ -71,10 +71,10 @@ def evaluated(
             return close(read(sums, keep=False), data, values(step.metrics, state), reduce)
 
 
-def held_out(test: Any, taker: str) -> Dataset:
-    """Return data that were held out: of splits the test split.
+def as_test_data(test: object, taker: str) -> Dataset:
+    """Return test data as a dataset: of `splits` the test split.
 
-    >>> held_out([(1, 2)], "evaluate")
+    >>> as_test_data([(1, 2)], "evaluate")
     source(list of 1)
     """
     if isinstance(test, Splits):
@@ -85,7 +85,7 @@ def held_out(test: Any, taker: str) -> Dataset:
 
 
 def names_in_logs(step: EvalStep, params: Params, data: Dataset) -> list[str]:
-    """Name the figures that the loss reports, by tracing it on the first batch: nothing is computed."""
+    """List the figures that the loss reports. The loss is traced on the first batch, and nothing is computed."""
     with closing(data.open()) as batches:
         traced = [step(params, step.init(), batch) for batch in islice(batches, 1)]
     return [name for _, logs in traced for name in logs if name != "loss"]

@@ -6,24 +6,27 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any, TypeVar, Unpack
 
 from ..core._errors import located
+from ..core._fork import check_process
 from ..core._options import FLAG, check_options
+from ..core._traceback import ShortTraceback
 from ..core._types import Params
 from ..core.backend import device_backend
 from ..data import Splits, as_dataset
 from ..nn._layer import check_given
 from ..step._evaluate import eval_step
 from ._driving import drive
-from ._evaluation import Evaluated, evaluated, held_out
-from ._event import EVENTS, Event
+from ._evaluation import EvaluatedBatch, as_test_data, evaluate_batches
+from ._event import Event
+from ._event_table import EVENTS
 from ._options import Options, documented
-from ._plan import checked_options, merged, plan, shaped
+from ._plan import checked_options, collated_for, merge_options, plan
 from ._progress import progress
 from ._report import Report, params_of
 from ._signals import graceful_stop
-from ._starting import started
+from ._starting import start_run
 from ._state import World
 from ._summary import report_of
-from ._trainer import Trainer, checked_trainer
+from ._trainer_record import Trainer, checked_trainer
 
 __all__ = ["evaluate", "events", "fit"]
 
@@ -58,19 +61,20 @@ def fit(train: Any, *, quiet: bool = False, **options: Unpack[Options]) -> Calla
     >>> len(report.rows), report.rows[-1].steps
     (3, 12)
     """
+    check_process()
     check_options("fit", {"quiet": quiet}, {"quiet": FLAG})
     checked_options(options, beside=["quiet"])  # an error now and not when the run starts
     data = train if isinstance(train, Splits) else as_dataset(train)
 
     def run(target: Trainer) -> Report:
         shown = progress(quiet=quiet)
-        asked = plan(data, shown.events, merged(checked_trainer(target, "fit").options, options))
-        begun = started(target, asked)
-        with begun as (loop, state, writer), graceful_stop() as signals, shown(loop.plan, state) as show:
+        asked = plan(data, shown.events, merge_options(checked_trainer(target, "fit").options, options))
+        begun, short = start_run(target, asked), ShortTraceback()
+        with short, begun as (loop, state, writer), graceful_stop() as signals, shown(loop.plan, state) as show:
             world = World(writer, signals.asked, signals.undisturbed)
             stream = drive(loop, state, world)
             del state  # a frame that holds a state keeps its parameters
-            state = _followed(stream, show)
+            state = _follow(stream, show)  # MLX_FP_TRACEBACK=full shows the frames of the library
         return report_of(loop, state, world)
 
     return run
@@ -99,8 +103,8 @@ def events(
     checked_options(options)
 
     def stream(target: Trainer) -> Generator[Event, None, None]:
-        merged_options = merged(checked_trainer(target, "events").options, options)
-        with started(target, plan(train, only, merged_options)) as (loop, state, writer):
+        merged_options = merge_options(checked_trainer(target, "events").options, options)
+        with ShortTraceback(), start_run(target, plan(train, only, merged_options)) as (loop, state, writer):
             moments = drive(loop, state, World(writer))
             del state
             yield from moments
@@ -123,7 +127,7 @@ def evaluate(
     >>> evaluate([mx.ones((2, 3))], params=params)(trainer(model, lambda m, x: m(x).mean()))
     {'loss': 3.0}
     """
-    data = held_out(test, "evaluate")
+    data = as_test_data(test, "evaluate")
     given = params_of(params)
 
     def evaluated_on(target: Trainer) -> dict[str, float]:
@@ -133,18 +137,18 @@ def evaluate(
         tuned = device_backend().tuned(0, streams)
         batches = 0
 
-        def count(part: Evaluated) -> None:
+        def count(part: EvaluatedBatch) -> None:
             nonlocal batches
             batches = part.number + 1
 
-        with tuned, located(split="test", batch=lambda: batches):
-            means = _followed(evaluated(step, given, shaped(data, task), kind="test"), count)
+        with ShortTraceback(), tuned, located(split="test", batch=lambda: batches):
+            means = _follow(evaluate_batches(step, given, collated_for(data, task), kind="test"), count)
         return {"loss": means.figures["loss"], **means.named()}
 
     return evaluated_on
 
 
-def _followed(parts: Generator[T, None, R], each: Callable[[T], None]) -> R:
+def _follow(parts: Generator[T, None, R], each: Callable[[T], None]) -> R:
     """Run a generator to its end, hand each of its values to `each`, and return its result.
 
     An error of `each` is raised in the generator.

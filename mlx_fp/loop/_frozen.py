@@ -13,7 +13,7 @@ from ..tree._paths import flat, partition
 from ..tree._select import Select
 from ._state import Loop
 
-__all__ = ["filled", "trained_only"]
+__all__ = ["fill_frozen", "trained_only"]
 
 _WORDS = {1: mx.uint8, 2: mx.uint16}
 
@@ -24,7 +24,7 @@ def trained_only(loop: Loop, params: Params, recorded: Mapping[str, Any]) -> tup
     """Return the parameters and buffers to keep, and a record that knows the others by their bits."""
     frozen = _frozen(loop, params)
     kept = Select(lambda path, leaf: path not in frozen, "all but frozen weights")
-    marks = {path: _mark(leaf) for path, leaf in frozen.items()}
+    marks = {path: _fingerprint(leaf) for path, leaf in frozen.items()}
     best = recorded["best_params"]
     told = {
         "frozen": {path: mark.item() for path, mark in marks.items()},
@@ -33,7 +33,7 @@ def trained_only(loop: Loop, params: Params, recorded: Mapping[str, Any]) -> tup
     return kept, {**recorded, **told}
 
 
-def filled(checkpoint: Checkpoint, own: Params) -> tuple[Tree, Params | None]:
+def fill_frozen(checkpoint: Checkpoint, own: Params) -> tuple[Tree, Params | None]:
     """Return the parameters of a checkpoint, and the best ones, with weights of one's own where it leaves some out.
 
     Those are by path then.
@@ -45,7 +45,9 @@ def filled(checkpoint: Checkpoint, own: Params) -> tuple[Tree, Params | None]:
         return checkpoint.params, best
     mine, told = flat(own), checkpoint.metadata.get("frozen")
     marks = told if isinstance(told, Mapping) else {}
-    other = [path for path in checkpoint.left_out if path not in mine or _mark(mine[path]).item() != marks.get(path)]
+    other = [
+        path for path in checkpoint.left_out if path not in mine or _fingerprint(mine[path]).item() != marks.get(path)
+    ]
     if other:
         more = f" and {len(other) - 8} more" if len(other) > 8 else ""
         raise CheckpointError(
@@ -62,12 +64,12 @@ def _frozen(loop: Loop, params: Params) -> dict[str, Array]:
     return {path: leaf for path, leaf in flat(params).items() if path not in trained and weight(path, leaf)}
 
 
-def _mark(leaf: Array) -> Array:
+def _fingerprint(leaf: Array) -> Array:
     """Return a number that tells the bits of an array from others: a sum of its words, each mixed with its place.
 
     Mixing is one to one, so that one other word always makes another sum.
 
-    >>> _mark(mx.array([1, 2])).item() == _mark(mx.array([2, 1])).item()
+    >>> _fingerprint(mx.array([1, 2])).item() == _fingerprint(mx.array([2, 1])).item()
     False
     """
     parts = mx.view(leaf.reshape(-1), mx.float32) if leaf.dtype == mx.complex64 else leaf.reshape(-1)

@@ -1,98 +1,38 @@
-"""Hooks: folds over the events of a run, which ask for things that the loop then does."""
+"""Hooks: folds over the events of a run. A hook returns a directive, and the loop carries it out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
-from ..core._errors import note
 from ..core._options import FLAG, FUNCTION, check_options, count, number, optional
 from ..core._pickling import Picklable
 from ..core._signature import name_of
-from ._event import AfterBackward, Event, event_name, name_of_event
-from ._replacing import checked_tree
-from ._run_state import RunState, run_state
+from ._directive import HookResult
+from ._event_table import event_name
 
-__all__ = [
-    "Asked",
-    "Directive",
-    "Hook",
-    "HookState",
-    "Interrupt",
-    "Replace",
-    "Save",
-    "Stop",
-    "Validate",
-    "emit",
-    "emit_to",
-    "fold",
-    "hook",
-    "hook_keys",
-    "hook_states",
-]
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """End the run after the step at hand, and for good: resumed with the hook that said so, it has nothing left to do.
-
-    With `final=False` it pauses, as for a limit of time, and goes on when it is resumed. `diverged` says that the
-    reason is a loss that is not finite, so that the run does not raise for it.
-    """
-
-    reason: str
-    final: bool = True
-    diverged: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Replace:
-    """Go on with other parameters, optimiser state or, from `after_backward`, gradients."""
-
-    params: Any = None
-    opt_state: Any = None
-    grads: Any = None
-
-
-@dataclass(frozen=True, slots=True)
-class Save:
-    """Write a checkpoint after the step at hand."""
-
-
-@dataclass(frozen=True, slots=True)
-class Validate:
-    """Validate after the step at hand, beside what is done at the end of each epoch."""
-
-
-@dataclass(frozen=True, slots=True)
-class Interrupt:
-    """A signal that came while hooks ran. No hook returns it: `emit_to` puts it among what hooks ask, in order."""
-
-    signal: str
-
+__all__ = ["Hook", "HookFold", "HookState", "fold", "hook", "hook_keys", "hook_states"]
 
 _SCHEDULE = {"priority": number(), "every": count(1), "once": FLAG, "when": optional(FUNCTION)}
-"""The rules of when a hook runs."""
+"""The rules of the options that say when a hook runs."""
 
-Asked = Stop | Replace | Save | Validate
-"""What a hook can ask of the loop."""
-Directive = Asked | None
-"""What a hook may return."""
+
+class HookFold(Protocol):
+    """The function of a hook with a memory: `fn(memory, event) -> (memory, directive)`."""
+
+    def __call__(self, memory: Any, event: Any, /) -> tuple[Any, HookResult]:
+        """Return the new memory, and a directive or None."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hook(Picklable):
-    """A fold over one kind of event, `fn(memory, event) -> (memory, directive)`, and when it runs.
-
-    Hooks run by `priority`, low ones first, then in the order they were added; on emissions 1, n+1, 2n+1, … for
-    `every=n`, counted before `when(event)` is asked; at most one time for `once`.
-    """
+    """A fold over one kind of event, and the options that say when it runs; `fold` and `hook` describe them."""
 
     event: str
-    fn: Callable[[Any, Any], tuple[Any, Directive]]
-    init: Any = None
+    fn: HookFold
+    init: object = None
     priority: int = 0
     every: int = 1
     once: bool = False
@@ -110,8 +50,8 @@ class Hook(Picklable):
 
 def fold(
     event: str,
-    init: Any,
-    fn: Callable[[Any, Any], tuple[Any, Directive]],
+    init: object,
+    fn: HookFold,
     *,
     priority: int = 0,
     every: int = 1,
@@ -119,18 +59,48 @@ def fold(
     when: Callable[[Any], bool] | None = None,
     name: str | None = None,
 ) -> Hook:
-    """Make a hook with memory of its own: `fn(memory, event) -> (memory, directive)`, from `init` on in each run.
+    """Make a hook with a memory.
 
-    `name` is what messages and checkpoints call it, the function's own name unless one is given.
+    The memory is part of the state of a run: a checkpoint holds it.
 
+    Args:
+        event: The name of the event, for example `"after_epoch"`.
+        init: The memory at the start of each run: plain values, arrays, or containers of these.
+        fn: `fn(memory, event) -> (memory, directive)`. The directive is None, `Stop`, `Replace`, `Save` or `Validate`.
+        priority: Hooks run in the order of their priorities, low ones first, then in the order of their addition.
+        every: With `every=n` the hook runs on emissions 1, n+1, 2n+1, …, counted before `when` is asked.
+        once: Whether the hook runs at most one time in a run.
+        when: `when(event)` tells whether the hook runs. None: always.
+        name: The name in messages and checkpoints. None: the name of the function.
+
+    Returns:
+        A hook, for `with_hooks`.
+
+    Raises:
+        ValueError: There is no such event, or an option is out of range.
+        TypeError: `fn` or `when` is no function.
+
+    >>> from mlx_fp import Stop
     >>> fold("after_epoch", 0, lambda count, event: (count + 1, Stop("two epochs") if count == 1 else None))
     on('after_epoch', <lambda>)
     """
     return Hook(event_name(event), fn, init, priority, every, once, when, name or name_of(fn))
 
 
-def hook(event: str, fn: Callable[[Any], Directive], **schedule: Any) -> Hook:
-    """Make a hook of a plain function of the event, which may return a directive; `schedule` as for `fold`.
+def hook(event: str, fn: Callable[[Any], HookResult], **schedule: Any) -> Hook:
+    """Make a hook of a function of the event.
+
+    Args:
+        event: The name of the event, for example `"after_epoch"`.
+        fn: `fn(event)` returns a directive, or None.
+        schedule: `priority`, `every`, `once`, `when` and `name`, as for `fold`.
+
+    Returns:
+        A hook, for `with_hooks`.
+
+    Raises:
+        ValueError: There is no such event, or an option is out of range.
+        TypeError: `fn` is no function.
 
     >>> hook("after_epoch", print, every=2)
     on('after_epoch', print)
@@ -141,120 +111,41 @@ def hook(event: str, fn: Callable[[Any], Directive], **schedule: Any) -> Hook:
 
 
 class HookState(NamedTuple):
-    """Where a hook stands in a run: its memory, the emissions it has seen, and its final word."""
+    """The state of a hook in a run: its memory, and the number of events that it has seen."""
 
-    memory: Any = None
+    memory: object = None
     seen: int = 0
     spent: bool = False
     """Whether a hook with `once` has run."""
     ended: str | None = None
-    """The reason for which it has ended the run for good."""
+    """The reason of its final `Stop`."""
 
 
 def hook_states(hooks: Sequence[Hook]) -> tuple[HookState, ...]:
-    """Return the state of each hook before a run, for `emit`."""
+    """Return the state of each hook before a run, for `emit`.
+
+    Args:
+        hooks: Hooks that `fold` or `hook` has made.
+
+    Returns:
+        A state for each hook, in the same order.
+
+    >>> hook_states([fold("after_step", 0, lambda count, event: (count + 1, None))])[0].memory
+    0
+    """
     return tuple(HookState(deepcopy(hook.init)) for hook in hooks)
 
 
-def emit(
-    hooks: Sequence[Hook], states: Sequence[HookState], event: Event
-) -> tuple[tuple[HookState, ...], Event, tuple[Asked, ...]]:
-    """Fold an event through the hooks that listen to it: `(states, event, directives)`.
-
-    Hooks run by priority. Each sees the event with each `Replace` before it applied. The directives are for the caller.
-
-    >>> from mlx_fp import event
-    >>> hooks = (fold("before_epoch", 0, lambda count, event: (count + 1, Stop("third") if count == 2 else None)),)
-    >>> states = hook_states(hooks)
-    >>> for epoch in range(3):
-    ...     states, _, asked = emit(hooks, states, event("before_epoch", {}, {}, epoch=epoch))
-    >>> states[0].memory, asked
-    (3, (Stop(reason='third', final=True, diverged=False),))
-    """
-    if len(states) != len(hooks):
-        raise ValueError(f"each hook has a state, from hook_states(hooks): {len(hooks)} hooks, {len(states)} states")
-    name = name_of_event(event)
-    order = sorted((i for i, hook in enumerate(hooks) if hook.event == name), key=lambda i: hooks[i].priority)
-    after, event, asked = emit_to(order, hooks, states, event)
-    return after, event, tuple(directive for directive in asked if not isinstance(directive, Interrupt))
-
-
-def emit_to(
-    numbers: Sequence[int],
-    hooks: Sequence[Hook],
-    states: Sequence[HookState],
-    event: Event,
-    carry: Callable[[Any, Any], Any] | None = None,
-    signal: Callable[[], str | None] = lambda: None,
-) -> tuple[tuple[HookState, ...], Event, tuple[Asked | Interrupt, ...]]:
-    """Fold an event through the hooks of these numbers, for a loop.
-
-    `carry(params, opt_state)` gives a replaced state its form; `signal()` names a signal that has come.
-    """
-    after = list(states)
-    asked: list[Asked | Interrupt] = []
-    for i in numbers:
-        hook = hooks[i]
-        try:
-            after[i], directive = _run(hook, states[i], event)
-            if isinstance(directive, Replace):
-                event = _replaced(event, directive, carry)
-        except Exception as error:
-            note(error, {"hook": hook})
-            raise
-        if (name := signal()) is not None:
-            asked.append(Interrupt(name))
-        if directive is not None:
-            asked.append(directive)
-            if isinstance(directive, Stop) and directive.final and all(state.ended is None for state in after):
-                after[i] = after[i]._replace(ended=directive.reason)
-    return tuple(after), event, tuple(asked)
-
-
 def hook_keys(hooks: Sequence[Hook]) -> list[str]:
-    """Name each hook for a file: by its event, its name, and its number among those of that name.
+    """Return the key of each hook in a file: its event, its name, and its number among the hooks of that name.
 
     >>> hook_keys([hook("after_epoch", print), hook("after_epoch", print)])
     ['after_epoch print 1', 'after_epoch print 2']
     """
     counts: dict[str, int] = {}
     keys = []
-    for one in hooks:
-        key = f"{one.event} {one.name}"
+    for each in hooks:
+        key = f"{each.event} {each.name}"
         counts[key] = counts.get(key, 0) + 1
         keys.append(f"{key} {counts[key]}")
     return keys
-
-
-def _run(hook: Hook, state: HookState, event: Event) -> tuple[HookState, Directive]:
-    """Run a hook if it is due; return where it stands then and what it asks."""
-    memory, seen, spent, ended = state
-    if spent or seen % hook.every or not (hook.when is None or hook.when(event)):
-        return HookState(memory, seen + 1, spent, ended), None
-    result = hook.fn(memory, event)
-    if not isinstance(result, tuple) or len(result) != 2:
-        raise TypeError(f"{hook!r}, a fold, returns (memory, directive); this is {result!r}")
-    memory, directive = result
-    if directive is not None and not isinstance(directive, Asked):
-        kinds = "None, Stop(reason), Replace(…), Validate() or Save()"
-        raise TypeError(f"{hook!r} returned {directive!r}; a hook returns {kinds}")
-    return HookState(memory, seen + 1, hook.once, ended), directive
-
-
-def _replaced(event: Event, by: Replace, carry: Callable[[Any, Any], Any] | None) -> Event:
-    """Return an event with the parameters, state or gradients that a hook gives in their place, checked."""
-    if by.grads is not None and not isinstance(event, AfterBackward):
-        raise TypeError("Replace(grads=…) is for hooks of after_backward, where gradients are")
-    if by.params is not None or by.opt_state is not None:
-        state = event.state
-        params, opt_state = (
-            own if given is None else checked_tree(name, own, given)
-            for name, own, given in (("params", state.params, by.params), ("opt_state", state.opt_state, by.opt_state))
-        )
-        event = replace(
-            event, state=run_state(params, opt_state) if carry is None else RunState(carry(params, opt_state))
-        )
-    if by.grads is None:
-        return event
-    assert isinstance(event, AfterBackward)
-    return replace(event, grads=checked_tree("grads", event.grads, by.grads))

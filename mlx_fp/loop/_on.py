@@ -1,10 +1,11 @@
-"""`on`: a trainer with one more hook, whose function knows the type of its event."""
+"""`on`: the verb that adds a hook. Type checkers know the type of each event from its name."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, Literal, TypedDict, Unpack, overload
 
+from ._directive import HookResult
 from ._event import (
     AfterBackward,
     AfterCheckpoint,
@@ -20,14 +21,15 @@ from ._event import (
     BeforeStep,
     BeforeValidation,
 )
-from ._hook import Directive, hook
-from ._trainer import Verb, with_hooks
+from ._hook import hook
+from ._trainer import with_hooks
+from ._verb import TrainerVerb, as_verb
 
 __all__ = ["on"]
 
 
 class Schedule(TypedDict, total=False):
-    """When a hook runs; `fold` describes each."""
+    """The options of a hook. `fold` describes each."""
 
     priority: float
     every: int
@@ -37,90 +39,101 @@ class Schedule(TypedDict, total=False):
 
 
 @overload
-def on(event: Literal["before_fit"], fn: Callable[[BeforeFit], Directive], **schedule: Unpack[Schedule]) -> Verb: ...
+def on(
+    event: Literal["before_fit"], fn: Callable[[BeforeFit], HookResult], **schedule: Unpack[Schedule]
+) -> TrainerVerb: ...
 
 
 @overload
 def on(
-    event: Literal["before_epoch"], fn: Callable[[BeforeEpoch], Directive], **schedule: Unpack[Schedule]
-) -> Verb: ...
-
-
-@overload
-def on(event: Literal["before_step"], fn: Callable[[BeforeStep], Directive], **schedule: Unpack[Schedule]) -> Verb: ...
+    event: Literal["before_epoch"], fn: Callable[[BeforeEpoch], HookResult], **schedule: Unpack[Schedule]
+) -> TrainerVerb: ...
 
 
 @overload
 def on(
-    event: Literal["after_backward"], fn: Callable[[AfterBackward], Directive], **schedule: Unpack[Schedule]
-) -> Verb: ...
-
-
-@overload
-def on(event: Literal["after_step"], fn: Callable[[AfterStep], Directive], **schedule: Unpack[Schedule]) -> Verb: ...
-
-
-@overload
-def on(event: Literal["after_log"], fn: Callable[[AfterLog], Directive], **schedule: Unpack[Schedule]) -> Verb: ...
+    event: Literal["before_step"], fn: Callable[[BeforeStep], HookResult], **schedule: Unpack[Schedule]
+) -> TrainerVerb: ...
 
 
 @overload
 def on(
-    event: Literal["before_validation"], fn: Callable[[BeforeValidation], Directive], **schedule: Unpack[Schedule]
-) -> Verb: ...
+    event: Literal["after_backward"], fn: Callable[[AfterBackward], HookResult], **schedule: Unpack[Schedule]
+) -> TrainerVerb: ...
+
+
+@overload
+def on(
+    event: Literal["after_step"], fn: Callable[[AfterStep], HookResult], **schedule: Unpack[Schedule]
+) -> TrainerVerb: ...
+
+
+@overload
+def on(
+    event: Literal["after_log"], fn: Callable[[AfterLog], HookResult], **schedule: Unpack[Schedule]
+) -> TrainerVerb: ...
+
+
+@overload
+def on(
+    event: Literal["before_validation"], fn: Callable[[BeforeValidation], HookResult], **schedule: Unpack[Schedule]
+) -> TrainerVerb: ...
 
 
 @overload
 def on(
     event: Literal["after_validation_batch"],
-    fn: Callable[[AfterValidationBatch], Directive],
+    fn: Callable[[AfterValidationBatch], HookResult],
     **schedule: Unpack[Schedule],
-) -> Verb: ...
+) -> TrainerVerb: ...
 
 
 @overload
 def on(
-    event: Literal["after_validation"], fn: Callable[[AfterValidation], Directive], **schedule: Unpack[Schedule]
-) -> Verb: ...
+    event: Literal["after_validation"], fn: Callable[[AfterValidation], HookResult], **schedule: Unpack[Schedule]
+) -> TrainerVerb: ...
 
 
 @overload
 def on(
-    event: Literal["after_evaluation"], fn: Callable[[AfterEvaluation], Directive], **schedule: Unpack[Schedule]
-) -> Verb: ...
-
-
-@overload
-def on(event: Literal["after_epoch"], fn: Callable[[AfterEpoch], Directive], **schedule: Unpack[Schedule]) -> Verb: ...
+    event: Literal["after_evaluation"], fn: Callable[[AfterEvaluation], HookResult], **schedule: Unpack[Schedule]
+) -> TrainerVerb: ...
 
 
 @overload
 def on(
-    event: Literal["after_checkpoint"], fn: Callable[[AfterCheckpoint], Directive], **schedule: Unpack[Schedule]
-) -> Verb: ...
+    event: Literal["after_epoch"], fn: Callable[[AfterEpoch], HookResult], **schedule: Unpack[Schedule]
+) -> TrainerVerb: ...
 
 
 @overload
-def on(event: Literal["after_fit"], fn: Callable[[AfterFit], Directive], **schedule: Unpack[Schedule]) -> Verb: ...
+def on(
+    event: Literal["after_checkpoint"], fn: Callable[[AfterCheckpoint], HookResult], **schedule: Unpack[Schedule]
+) -> TrainerVerb: ...
 
 
-def on(event: str, fn: Callable[[Any], Any], **schedule: Any) -> Verb:
+@overload
+def on(
+    event: Literal["after_fit"], fn: Callable[[AfterFit], HookResult], **schedule: Unpack[Schedule]
+) -> TrainerVerb: ...
+
+
+def on(event: str, fn: Callable[[Any], HookResult], **schedule: Any) -> TrainerVerb:
     """Call a function at each event of a kind.
 
     Args:
         event: The name of the event, for example `"after_epoch"`.
         fn: A function of the event. It may return a directive: `Stop`, `Replace`, `Save` or `Validate`.
-        schedule: `priority`, `every`, `once` and `when`, as for `fold`.
+        schedule: `priority`, `every`, `once`, `when` and `name`, as for `fold`.
 
     Returns:
         A function from a trainer to a trainer with this hook after the others.
 
     Raises:
         ValueError: There is no such event; the error names the nearest one.
+        TypeError: `fn` is no function, or an option is unknown.
 
-    >>> from mlx_fp import classification, nn
-    >>> from mlx_fp.loop._trainer import trainer
-    >>> pipe(trainer(nn.linear(4, 2), classification()), on("after_epoch", print)).hooks
-    (on('after_epoch', print),)
+    >>> on("after_epoch", print, every=2)
+    on('after_epoch', print, every=2)
     """
-    return with_hooks(hook(event, fn, **schedule))
+    return as_verb(on, with_hooks(hook(event, fn, **schedule)), event, fn, **schedule)

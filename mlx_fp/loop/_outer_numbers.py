@@ -1,32 +1,32 @@
-"""Warn of a number that changes outside a compiled loss, which keeps the value that it had when it was traced."""
+"""Warn about a Python number that changes outside a compiled loss: the loss keeps the value of its trace."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..compile._constants import outer_numbers
 from ..core._frozen import FrozenDict
 from ._state import Loop
 
-__all__ = ["Outer", "compared"]
+__all__ = ["OuterNumbers", "compare_outer"]
 
 _EPOCHS = 4
-"""How many epochs of a run begin with a comparison."""
+"""The number of epochs of a run that begin with a comparison."""
 
 
-class Outer(NamedTuple):
-    """The outer numbers of the loss and the metrics at the beginning of an epoch."""
+class OuterNumbers(NamedTuple):
+    """The outer numbers that the loss and the metrics read, at the start of an epoch."""
 
     traces: int = 0
-    """How often the steps had been traced by then: a new trace reads the numbers again."""
-    numbers: Mapping[str, Any] = FrozenDict()
+    """The number of traces of the steps so far. A new trace reads the numbers again."""
+    numbers: Mapping[str, object] = FrozenDict()
     epochs: int = 0
 
 
-def compared(loop: Loop, before: Outer) -> Outer:
-    """Return the numbers now; warn where one has changed since the epoch before, and nothing was traced meanwhile."""
+def compare_outer(loop: Loop, before: OuterNumbers) -> OuterNumbers:
+    """Return the present numbers. Warn where one has changed since the previous epoch without a new trace."""
     if not loop.plan.compile or before.epochs == _EPOCHS:
         return before
     traces = loop.step.traces + loop.evaluate.traces
@@ -43,4 +43,4 @@ def compared(loop: Loop, before: Outer) -> Outer:
             )
         if changed:
             return before._replace(epochs=_EPOCHS)
-    return Outer(traces, FrozenDict(now), before.epochs + 1)
+    return OuterNumbers(traces, FrozenDict(now), before.epochs + 1)

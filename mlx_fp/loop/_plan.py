@@ -17,12 +17,12 @@ from ..data import Dataset, Splits, as_dataset, collate
 from ..nn._layer import check_tree
 from ..step._checks import check_options as check_step_options
 from ..task._task import Task
-from ._event import event_name
+from ._event_table import event_name
 from ._options import OPTIONS
 from ._report import params_of
 from ._totals import Reducer, checked_reducer
 
-__all__ = ["SYNC", "Plan", "checked_options", "merged", "plan", "shaped"]
+__all__ = ["SYNC", "Plan", "checked_options", "collated_for", "merge_options", "plan"]
 
 SYNC: dict[str, Callable[..., Any]] = {"async": mx.async_eval, "step": mx.eval}
 """What is done with the results of a step, by the name of a `sync`; nothing for the other names."""
@@ -33,7 +33,7 @@ class Plan:
     """A run's options, checked."""
 
     train: Dataset
-    wanted: frozenset[str]
+    yielded: frozenset[str]
     """The events that the stream yields."""
     validation: Mapping[str, Dataset]
     """The validation sets by name; a single one has the name ""."""
@@ -66,10 +66,10 @@ class Plan:
         """Return how many steps are left after so many; None where the number of epochs says how long the run is."""
         return None if self.steps is None else max(self.steps - step, 0)
 
-    def shaped(self, task: Task) -> Plan:
+    def collated_for(self, task: Task) -> Plan:
         """Return the plan with batches shaped as the task wants them."""
-        sets = {name: shaped(data, task) for name, data in self.validation.items()}
-        return replace(self, train=shaped(self.train, task), validation=FrozenDict(sets))
+        sets = {name: collated_for(data, task) for name, data in self.validation.items()}
+        return replace(self, train=collated_for(self.train, task), validation=FrozenDict(sets))
 
 
 def plan(train: Any, only: Iterable[str], options: Mapping[str, Any]) -> Plan:
@@ -81,7 +81,7 @@ def plan(train: Any, only: Iterable[str], options: Mapping[str, Any]) -> Plan:
     """
     if isinstance(only, str):
         raise TypeError(f"only is a collection of names of events; for one of them give only=({only!r},)")
-    wanted = frozenset(event_name(name) for name in only)
+    yielded = frozenset(event_name(name) for name in only)
     given = checked_options(options)
     if isinstance(train, Splits):
         train, given = train.train, {"validation": _validation_sets(train.validation), **given}
@@ -90,7 +90,7 @@ def plan(train: Any, only: Iterable[str], options: Mapping[str, Any]) -> Plan:
     if given.get("steps") is None:
         given["epochs"] = 1 if given.get("epochs") is None else given["epochs"]
     defaults = {name: option.default for name, option in OPTIONS.items()}
-    return Plan(as_dataset(train), wanted, **{**defaults, "validation": FrozenDict(), **given})
+    return Plan(as_dataset(train), yielded, **{**defaults, "validation": FrozenDict(), **given})
 
 
 def checked_options(options: Mapping[str, Any], *, beside: Iterable[str] = ()) -> dict[str, Any]:
@@ -120,10 +120,10 @@ def checked_options(options: Mapping[str, Any], *, beside: Iterable[str] = ()) -
     return given
 
 
-def merged(options: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
+def merge_options(options: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
     """Return options of a run with later ones before them; a later length takes the place of any other.
 
-    >>> merged({"epochs": 3, "seed": 1}, {"steps": 100})
+    >>> merge_options({"epochs": 3, "seed": 1}, {"steps": 100})
     {'seed': 1, 'steps': 100}
     """
     length = {"epochs", "steps"} if {"epochs", "steps"} & later.keys() else set()
@@ -158,11 +158,11 @@ def _validation_sets(given: Any) -> Mapping[str, Dataset]:
     return FrozenDict({name: as_dataset(data) for name, data in given.items()})
 
 
-def shaped(data: Dataset, task: Task) -> Dataset:
+def collated_for(data: Dataset, task: Task) -> Dataset:
     """Return data with batches as a task wants them.
 
     >>> from mlx_fp.task._task import classification
-    >>> list(shaped(as_dataset([{"input": 1, "label": 2}]), classification()))
+    >>> list(collated_for(as_dataset([{"input": 1, "label": 2}]), classification()))
     [{'x': 1, 'y': 2}]
     """
     return data if task.collate is None else collate(task.collate)(data)

@@ -1,30 +1,44 @@
-"""Learns slower when a run gets no better. An ordinary hook."""
+"""A verb that lowers the learning rates of a run without improvement. It adds ordinary hooks."""
 
 from __future__ import annotations
 
 from ..core._options import check_options, count, number
 from ..optim import scale_rates
 from ..optim._rates import scheduled_rates
+from ._directive import Replace
 from ._event import AfterEvaluation, BeforeFit
-from ._hook import Replace, fold, hook
-from ._trainer import Verb, with_hooks
+from ._hook import fold, hook
+from ._trainer import with_hooks
+from ._verb import TrainerVerb, as_verb
 
 __all__ = ["plateau"]
 
 
-def plateau(factor: float = 0.1, *, patience: int = 10, least: float = 0.0) -> Verb:
-    """Multiply every learning rate by `factor` once `patience` evaluations in a row bring no improvement.
+def plateau(factor: float = 0.1, *, patience: int = 10, least: float = 0.0) -> TrainerVerb:
+    """Multiply every learning rate by a factor after several evaluations in a row without improvement.
 
-    No rate falls below `least`. A `patience` of 0 is taken as 1. The count starts anew after each change. A rate that
-    follows a schedule is computed at each step and cannot be changed: ValueError when the run starts.
+    The count starts again after each change.
 
-    >>> from mlx_fp import classification, nn
-    >>> from mlx_fp.loop._trainer import trainer
+    Args:
+        factor: The factor, above 0 and below 1.
+        patience: The number of evaluations without improvement, 0 or more. 0 counts as 1.
+        least: The lower limit of each rate.
+
+    Returns:
+        A function from a trainer to a trainer.
+
+    Raises:
+        ValueError: An option is out of range; or, when the run starts, a rate follows a schedule. A scheduled rate is
+            computed at each step and cannot be changed.
+
+    >>> from mlx_fp import classification, nn, trainer
+    >>> plateau(0.5, patience=2)
+    plateau(0.5, patience=2)
     >>> pipe(trainer(nn.linear(4, 2), classification()), plateau(0.5, patience=2)).hooks
     (on('before_fit', check), on('after_evaluation', plateau(0.5)))
     """
-    given = {"factor": factor, "patience": patience, "least": least}
-    check_options("plateau", given, {"factor": number(above=0, below=1), "patience": count(0), "least": number(0)})
+    options = {"factor": factor, "patience": patience, "least": least}
+    check_options("plateau", options, {"factor": number(above=0, below=1), "patience": count(0), "least": number(0)})
 
     def check(event: BeforeFit) -> None:
         optimizer, state = event.optimizer, event.state.opt_state.get("optimizer")
@@ -33,11 +47,12 @@ def plateau(factor: float = 0.1, *, patience: int = 10, least: float = 0.0) -> V
         for path in scheduled_rates(optimizer, state, event.trainable):
             raise ValueError(f"plateau changes a rate that is a number; {path} of {optimizer.name} is a schedule")
 
-    def watch(changed_at: int, event: AfterEvaluation) -> tuple[int, Replace | None]:
+    def watch(stale_at_change: int, event: AfterEvaluation) -> tuple[int, Replace | None]:
         stale = event.row.stale
-        changed_at = min(changed_at, stale)  # an improvement begins the count anew
-        if stale - changed_at < max(patience, 1):
-            return changed_at, None
+        stale_at_change = min(stale_at_change, stale)  # the count starts again after an improvement
+        if stale - stale_at_change < max(patience, 1):
+            return stale_at_change, None
         return stale, Replace(opt_state=scale_rates(factor, least=least)(event.state.opt_state))
 
-    return with_hooks(hook("before_fit", check), fold("after_evaluation", 0, watch, name=f"plateau({factor:g})"))
+    lowering = fold("after_evaluation", 0, watch, name=f"plateau({factor:g})")
+    return as_verb(plateau, with_hooks(hook("before_fit", check), lowering), factor, patience=patience, least=least)

@@ -11,6 +11,7 @@ from typing import Any, Literal, overload
 from ..core._errors import located
 from ..core._mlx import mx
 from ..core._options import FLAG, check_options
+from ..core._traceback import ShortTraceback
 from ..core._types import Array, Batch, Params, Tree
 from ..core.backend import device_backend
 from ..data import Cursor, Dataset
@@ -21,7 +22,7 @@ from ..step._checks import check_options as check_step_options
 from ..step._forward import forward
 from ..step._rows import row_count
 from ..tree._paths import flat, tree_map
-from ._evaluation import held_out
+from ._evaluation import as_test_data
 from ._report import Report, params_of
 from ._totals import IN_FLIGHT
 
@@ -87,7 +88,7 @@ def predict(
     """
     check_options("predict", {"by_batch": by_batch}, {"by_batch": FLAG})
     check_step_options(compile, dtype)
-    data = held_out(test, "predict")
+    data = as_test_data(test, "predict")
     given = params
 
     def predicted(model: Any, params: Params | Report | None = given) -> Any:
@@ -99,7 +100,10 @@ def predict(
         _check_batched(data)
         run = forward(target, compile=compile, dtype=dtype)
         outputs = _outputs(lambda batch: run(own, *_inputs(batch)), data)
-        return (each for each, _ in outputs) if by_batch else _joined(outputs)
+        if by_batch:
+            return (each for each, _ in outputs)
+        with ShortTraceback():
+            return _join_rows(outputs)
 
     return predicted
 
@@ -120,7 +124,7 @@ def _outputs(run: Callable[[Batch], Tree], data: Dataset) -> Iterator[tuple[Tree
         )
 
 
-def _joined(outputs: Iterator[tuple[Tree, int | None]]) -> Tree:
+def _join_rows(outputs: Iterator[tuple[Tree, int | None]]) -> Tree:
     """Join the outputs of all batches by rows, at most a few batches ahead of the device."""
     every: list[Tree] = []
     flight: deque[Tree] = deque()

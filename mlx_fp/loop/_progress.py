@@ -1,16 +1,30 @@
-"""Progress of a run: a bar on a terminal, lines elsewhere. It reads the stream of events, and is no hook."""
+"""Progress of a run: a bar on a terminal, lines elsewhere. It reads the stream of events and is no hook.
+
+Epochs count from 0, as in rows, events and errors: the last of three epochs is "epoch 2 of 3".
+"""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
-from ._event import EVENTS, AfterEpoch, AfterEvaluation, AfterFit, AfterLog, BeforeFit, Event
+from ._event import (
+    AfterEpoch,
+    AfterEvaluation,
+    AfterFit,
+    AfterLog,
+    AfterStep,
+    BeforeEpoch,
+    BeforeFit,
+    BeforeValidation,
+    Event,
+)
+from ._event_table import name_of_event
 
 if TYPE_CHECKING:
     from ._plan import Plan
@@ -18,14 +32,12 @@ if TYPE_CHECKING:
 
 __all__ = ["progress"]
 
-_NAMES = {kind: name for name, kind in EVENTS.items()}
-
 _EVERY = 0.2
-"""Seconds between two looks at the loss, each of which waits for the device."""
+"""Seconds between two readings of the loss. Each reading waits for the device."""
 
 
 def progress(*, quiet: bool = False) -> type[_Silent]:
-    """Return what shows a run: a rich bar where standard output is a terminal and rich is there, else lines.
+    """Return the class that shows a run: a bar where standard output is a terminal and rich is installed, else lines.
 
     >>> progress(quiet=True).__name__
     '_Silent'
@@ -36,7 +48,7 @@ def progress(*, quiet: bool = False) -> type[_Silent]:
 
 
 class _Silent:
-    """Shows nothing of a run that goes on at a state. A class that shows more has a method for each of its `events`."""
+    """Show nothing of a run that starts from a state. A subclass has a method for each of its `events`."""
 
     events: ClassVar[frozenset[str]] = frozenset()
 
@@ -51,11 +63,19 @@ class _Silent:
 
     def __call__(self, event: Event) -> None:
         with _guarded():
-            getattr(self, _NAMES[type(event)])(event)
+            getattr(self, name_of_event(event))(event)
+
+    def _epoch(self, epoch: int) -> str:
+        """Name an epoch, with the number of epochs of the run where it is known."""
+        return f"epoch {epoch}" + ("" if self.plan.epochs is None else f" of {self.plan.epochs}")
+
+    def _step(self, count: int) -> str:
+        """Return the number of steps taken, with the number of steps of the run where it is known."""
+        return f"step {count}" + ("" if self.plan.steps is None else f"/{self.plan.steps}")
 
 
 class _Lines(_Silent):
-    """A line for each finished epoch, each logged step, and each validation within an epoch."""
+    """Print a line for each finished epoch, each logged step, and each validation within an epoch."""
 
     events = frozenset({"before_fit", "after_epoch", "after_evaluation", "after_log", "after_fit"})
 
@@ -64,37 +84,33 @@ class _Lines(_Silent):
 
     def after_epoch(self, event: AfterEpoch) -> None:
         row = event.row
-        of = "" if self.plan.epochs is None else f"/{self.plan.epochs}"
-        at = "" if self.plan.steps is None else f"  step {row.steps}/{self.plan.steps}"
-        self.show(f"epoch {row.epoch + 1}{of}{at}", row.figures(), f"{row.examples_per_second:,.0f} examples/s")
+        start = self._epoch(row.epoch) + ("" if self.plan.steps is None else f"  {self._step(row.steps)}")
+        self.show(start, row.figures(), f"{row.examples_per_second:,.0f} examples/s")
 
     def after_evaluation(self, event: AfterEvaluation) -> None:
         if self.plan.validate_every is not None:
-            self.show(f"step {event.row.step}{self._of_steps()}", event.row.figures())
+            self.show(self._step(event.row.step), event.row.figures())
 
     def after_log(self, event: AfterLog) -> None:
         row = event.row
         rates = {"learning_rate": row.learning_rate, "grad_norm": row.grad_norm}
         figures = {"loss": row.loss, **row.figures, **{k: v for k, v in rates.items() if v is not None}}
-        self.show(f"step {row.step}{self._of_steps()}", figures, f"{row.rows_per_second or 0.0:,.0f} rows/s")
+        self.show(self._step(row.step), figures, f"{row.rows_per_second or 0.0:,.0f} rows/s")
 
     def after_fit(self, event: AfterFit) -> None:
         report = event.report
         if report.stop_reason is not None:
             self.show(f"stopped after {report.rows[-1].steps if report.rows else 0} steps: {report.stop_reason}", {})
 
-    def show(self, start: str, figures: dict[str, float], *more: str) -> None:
-        """Show a line."""
+    def show(self, start: str, figures: Mapping[str, float], *more: str) -> None:
+        """Print a line."""
         print(_line(start, figures, *more), flush=True)
-
-    def _of_steps(self) -> str:
-        return "" if self.plan.steps is None else f"/{self.plan.steps}"
 
 
 class _Bar(_Lines):
-    """A bar over the steps of the epoch at hand, or of the run, with the time that the run still takes; past are lines.
+    """Show a bar over the steps of the present epoch, or of the run, with the remaining time. Past epochs are lines.
 
-    Logged steps are no lines here: the bar shows the newest loss.
+    Logged steps have no lines here: the bar shows the newest loss.
     """
 
     events = (_Lines.events - {"after_log"}) | {"before_epoch", "after_step", "before_validation"}
@@ -118,8 +134,8 @@ class _Bar(_Lines):
         self.batches: int | None = None
         self.done = self.examples = 0
         self.epoch = state.epoch
-        self.looked = self.started = 0.0
-        self.held = ""
+        self.last_reading = self.started = 0.0
+        self.val_loss = ""
 
     def __exit__(self, *error: object) -> None:
         with _guarded():
@@ -129,50 +145,49 @@ class _Bar(_Lines):
         self.batches = None if event.batches is None else -(-event.batches // self.plan.accumulate)
         self.started = time.monotonic()
         self.bar.start()
-        if self.cursor.index:  # no event tells of an epoch that was begun before
+        if self.cursor.index:  # an epoch that another process began has no `before_epoch` here
             self._begin(event.start_epoch, self.cursor.index // self.plan.accumulate)
 
-    def before_epoch(self, event: Any) -> None:
+    def before_epoch(self, event: BeforeEpoch) -> None:
         self._begin(event.epoch, 0)
 
-    def after_step(self, event: Any) -> None:
+    def after_step(self, event: AfterStep) -> None:
         batches = event.batch if self.plan.accumulate > 1 else [event.batch]
         self.done, self.examples = self.done + 1, self.examples + sum(map(self.count, batches))
         now = time.monotonic()
-        if now - self.looked < _EVERY:
+        if now - self.last_reading < _EVERY:
             self.bar.advance(self.task)
             return
-        self.looked = now
+        self.last_reading = now
         rate = self.examples / max(now - self.started, 1e-9)
-        figures = [f"loss {event.loss_value:.4f}", self.held, f"{rate:,.0f} examples/s", self._left(now)]
+        figures = [f"loss {event.loss_value:.4f}", self.val_loss, f"{rate:,.0f} examples/s", self._remaining(now)]
         self.bar.update(self.task, advance=1, figures="  ".join(filter(None, figures)))
 
-    def before_validation(self, event: Any) -> None:
-        self.bar.update(self.task, figures=f"{self.held}  validating".strip())
+    def before_validation(self, event: BeforeValidation) -> None:
+        self.bar.update(self.task, figures=f"{self.val_loss}  validating".strip())
 
     def after_evaluation(self, event: AfterEvaluation) -> None:
         super().after_evaluation(event)
-        self.held = "" if event.row.val_loss is None else f"val_loss {event.row.val_loss:.4f}"
+        self.val_loss = "" if event.row.val_loss is None else f"val_loss {event.row.val_loss:.4f}"
 
     def after_epoch(self, event: AfterEpoch) -> None:
         self.batches = -(-event.row.batches // self.plan.accumulate)
         super().after_epoch(event)
 
-    def show(self, start: str, figures: dict[str, float], *more: str) -> None:
+    def show(self, start: str, figures: Mapping[str, float], *more: str) -> None:
         self.bar.console.print(self.text(_line(start, figures, *more)))
 
     def _begin(self, epoch: int, done: int) -> None:
-        """Show an epoch of which some steps are done, or the whole run where it has a number of steps."""
-        name = f"epoch {epoch + 1}" + ("" if self.plan.epochs is None else f"/{self.plan.epochs}")
+        """Show an epoch with its number of finished steps, or the whole run where its number of steps is known."""
         total = self.batches
         if self.plan.steps is not None:
             total, done = self.plan.steps, self.steps + self.done
         of = "" if total is None else f"/{total}"
-        shown: dict[str, Any] = {"description": name, "figures": self.held, "of": of}
-        self.bar.reset(self.task, total=total, completed=done, visible=True, **shown)
+        name, figures = self._epoch(epoch), self.val_loss
+        self.bar.reset(self.task, total=total, completed=done, visible=True, description=name, figures=figures, of=of)
 
-    def _left(self, now: float) -> str:
-        """Say how long the run still takes, at the rate so far, where the number of steps is known."""
+    def _remaining(self, now: float) -> str:
+        """Return the remaining time at the mean rate so far, or "" where the number of steps is not known."""
         if self.plan.steps is not None:
             left = self.plan.steps - self.steps - self.done
         elif self.batches and self.plan.epochs is not None:
@@ -186,30 +201,31 @@ class _Bar(_Lines):
 
 @contextmanager
 def _guarded() -> Iterator[None]:
-    """Within, an output that nobody reads any more costs nothing but the lines themselves.
+    """Within, an output without a reader loses its lines and nothing else.
 
-    A closed pipe is replaced by the null device, so that nothing fails when Python flushes it at the end.
+    A closed pipe is replaced by the null device, so that nothing fails when Python flushes the output at exit.
     """
     try:
         yield
     except BrokenPipeError:
         _discard_output()
-    except SystemExit:  # so rich ends a program whose output is closed
+    except SystemExit:  # rich ends a program whose output is closed in this way
         _discard_output()
     except ValueError as error:
         if "closed file" not in str(error):
             raise
-    except OSError:  # a full disk under a redirected output
+    except OSError:  # for example, a full disk under a redirected output
         pass
 
 
 def _discard_output() -> None:
+    """Replace standard output by the null device."""
     with suppress(OSError, ValueError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())
         os.close(null)
 
 
-def _line(start: str, figures: dict[str, float], *more: str) -> str:
+def _line(start: str, figures: Mapping[str, float], *more: str) -> str:
     shown = "  ".join(f"{name} {value:.4f}" for name, value in figures.items())
     return "  ".join(filter(None, [start, shown, *more]))

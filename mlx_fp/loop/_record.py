@@ -12,22 +12,23 @@ from ..core._errors import CheckpointError
 from ..core._frozen import FrozenDict
 from ..core._mlx import mx
 from ..core._types import Params, State, Tree
-from ..store._bundle import environment
 from ..store._checkpoint import Checkpoint
+from ..store._environment import environment
 from ..store._packed import Encoder, Floats
 from ..tree._flattening import as_arrays
 from ..tree._paths import flat, restore_like
 from ._differences import check_monitor, differences, plain_seed, warn_of_options
-from ._frozen import filled
-from ._hook import HookState, Stop, hook_keys
-from ._monitor import Standing
+from ._directive import Stop
+from ._frozen import fill_frozen
+from ._hook import HookState, hook_keys
+from ._monitor import BestSoFar
 from ._record_check import check_record
 from ._rows import Evaluation, Row
 from ._series import Series
 from ._state import Lineage, Loop, LoopState, Moving, Requests
 from ._totals import Read, Sums, entries_of, queue_of
 
-__all__ = ["index", "record", "restored", "resumed"]
+__all__ = ["index", "record", "restore", "resume_state"]
 
 R = TypeVar("R")
 
@@ -63,7 +64,7 @@ def record(loop: Loop, state: LoopState, encoder: Encoder | None = None) -> dict
     policy = loop.trainer.policy
     return {
         **index(loop, state),
-        **asdict(state.standing),
+        **asdict(state.best),
         "completed": state.completed,
         "hooks": dict(zip(hook_keys(loop.hooks), (one._asdict() for one in state.moving.hooks), strict=True)),
         "requests": asdict(requests),
@@ -82,7 +83,7 @@ def record(loop: Loop, state: LoopState, encoder: Encoder | None = None) -> dict
     }
 
 
-def restored(loop: Loop, metadata: Mapping[str, Any], params: Params, opt_state: State) -> LoopState:
+def restore(loop: Loop, metadata: Mapping[str, Any], params: Params, opt_state: State) -> LoopState:
     """Return the state of which `record` made the metadata. Hooks that were not there begin anew.
 
     For the same loop, `restored(loop, record(loop, state), params, opt_state)` is `state`, with its own parameters and
@@ -103,13 +104,13 @@ def restored(loop: Loop, metadata: Mapping[str, Any], params: Params, opt_state:
         _rows(Row, metadata["rows"]),
         _rows(Evaluation, metadata["evaluations"]),
         metadata["completed"],
-        Standing(**{field.name: metadata[field.name] for field in fields(Standing)}),
+        BestSoFar(**{field.name: metadata[field.name] for field in fields(BestSoFar)}),
         metadata["best_params"] if loop.plan.keep_best else None,
         Lineage(metadata["run"], metadata["branch"]),
     )
 
 
-def resumed(loop: Loop, start: LoopState, checkpoint: Checkpoint) -> LoopState:
+def resume_state(loop: Loop, start: LoopState, checkpoint: Checkpoint) -> LoopState:
     """Return the state in a checkpoint, checked against the run that goes on. CheckpointError for another run's."""
     metadata, path, train = checkpoint.metadata, checkpoint.path, start.moving.train
     if "cursor" not in metadata or checkpoint.opt_state is None:
@@ -123,16 +124,16 @@ def resumed(loop: Loop, start: LoopState, checkpoint: Checkpoint) -> LoopState:
         message = "%s was written by another run, and goes on inexactly, so that bits may differ: %s"
         _LOG.warning(message, path, "; ".join(other))
     warn_of_options(loop, checkpoint)
-    given, best = filled(checkpoint, train.params)
-    params = _like("parameters", train.params, given, path)
-    best = None if best is None else _like("best parameters", train.params, best, path)
-    opt_state = _like("optimiser state", train.opt_state, checkpoint.opt_state, path)
-    state = restored(loop, {**metadata, "best_params": best}, params, opt_state)
-    state = _with_losses(loop, state, path)
-    return state.asking(stop=None, interrupted=False, diverged=False)  # those ended the process that wrote it
+    given, best = fill_frozen(checkpoint, train.params)
+    params = _restore_tree("parameters", train.params, given, path)
+    best = None if best is None else _restore_tree("best parameters", train.params, best, path)
+    opt_state = _restore_tree("optimiser state", train.opt_state, checkpoint.opt_state, path)
+    state = restore(loop, {**metadata, "best_params": best}, params, opt_state)
+    state = _check_losses(loop, state, path)
+    return state.with_requests(stop=None, interrupted=False, diverged=False)  # those ended the process that wrote it
 
 
-def _with_losses(loop: Loop, state: LoopState, path: Any) -> LoopState:
+def _check_losses(loop: Loop, state: LoopState, path: Any) -> LoopState:
     """Return the state with room for the losses of an epoch where a function of this run reduces them.
 
     CheckpointError where the file lacks losses of the epoch at hand that a function of this run takes.
@@ -195,7 +196,7 @@ def _requests(plain: Mapping[str, Any]) -> Requests:
     return Requests(**{**plain, "stop": None if stop is None else Stop(**stop)})
 
 
-def _like(name: str, own: Tree, given: Tree, path: Any) -> Tree:
+def _restore_tree(name: str, own: Tree, given: Tree, path: Any) -> Tree:
     """Return the tree of a file in the containers of the run's own; the paths, shapes and dtypes must be the same."""
     mine, theirs = flat(own), flat(given)
     kinds = [{p: _kind(leaf) for p, leaf in leaves.items()} for leaves in (mine, theirs)]

@@ -8,8 +8,8 @@ from typing import Any
 
 from ..core._errors import is_count
 from ..core._mlx import mx
-from ._hook import Stop
-from ._monitor import Standing
+from ._directive import Stop
+from ._monitor import BestSoFar
 from ._rows import Evaluation, Row
 
 __all__ = ["check_record"]
@@ -181,7 +181,7 @@ _RECORD: Mapping[str, Kind] = {
     "cursor": _record({"epoch": _COUNT, "index": _COUNT}),
     "monitor_name": _TEXT,
     "monitor_mode": _TEXT,
-    **_kinds_of(Standing),
+    **_kinds_of(BestSoFar),
     "completed": _COUNT,
     "hooks": _named(_options(_HOOK)),
     "requests": _options(_REQUESTS),
@@ -197,5 +197,5 @@ _RECORD: Mapping[str, Kind] = {
     "keep_losses": _FLAG,
     "optimizer": _PLAIN,
     "rates": _named(_NUMBER),
-    "versions": _named(_ANY),
+    "versions": _named(_PLAIN),
 }

@@ -1,4 +1,4 @@
-"""Check the trees that a hook gives in the place of others."""
+"""Check the trees that a hook gives by `Replace`."""
 
 from __future__ import annotations
 
@@ -7,26 +7,27 @@ from ..core._types import Tree
 __all__ = ["checked_tree"]
 
 
-def checked_tree(name: str, own: Tree, given: Tree) -> Tree:
-    """Return a tree that a hook gives as `name`; ValueError unless paths, shapes, dtypes and containers are the own.
+def checked_tree(name: str, present: Tree, replacement: Tree) -> Tree:
+    """Return the replacement of a tree. Raise ValueError where paths, shapes, dtypes or containers differ.
 
     >>> checked_tree("params", {"w": mx.zeros((2,))}, {"w": mx.zeros((3,))})
     Traceback (most recent call last):
     ValueError: Replace(params=…) is not like the params of the run: w is float32 (2,), given float32 (3,)
     """
-    from ..tree._paths import alike, flat
+    from ..tree._paths import flat, same_structure
 
-    mine, theirs = flat(own), flat(given)
-    kinds = [{path: _kind(leaf) for path, leaf in leaves.items()} for leaves in (mine, theirs)]
-    other = [path for path in kinds[0] | kinds[1] if kinds[0].get(path) != kinds[1].get(path)]
-    if other:
-        each = [f"{path} is {kinds[0].get(path, 'not there')}, given {kinds[1].get(path, 'nothing')}" for path in other]
-        raise ValueError(f"Replace({name}=…) is not like the {name} of the run: {'; '.join(each[:5])}")
-    if not alike(own, given):
+    here, given = (
+        {path: _dtype_and_shape(leaf) for path, leaf in flat(tree).items()} for tree in (present, replacement)
+    )
+    differing = [path for path in here | given if here.get(path) != given.get(path)]
+    if differing:
+        lines = [f"{path} is {here.get(path, 'not there')}, given {given.get(path, 'nothing')}" for path in differing]
+        raise ValueError(f"Replace({name}=…) is not like the {name} of the run: {'; '.join(lines[:5])}")
+    if not same_structure(present, replacement):
         raise ValueError(f"Replace({name}=…) has the paths of the {name} of the run, but not its containers")
-    return given
+    return replacement
 
 
-def _kind(leaf: object) -> str:
+def _dtype_and_shape(leaf: object) -> str:
     dtype = str(getattr(leaf, "dtype", type(leaf).__name__)).removeprefix("mlx.core.")
     return f"{dtype} {tuple(getattr(leaf, 'shape', ()))}"

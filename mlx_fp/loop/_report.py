@@ -1,4 +1,4 @@
-"""The report of a run: its rows, and where it ended."""
+"""The report of a run: its rows, and its end."""
 
 from __future__ import annotations
 
@@ -20,12 +20,15 @@ __all__ = ["Report", "best_checkpoint", "params_of"]
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Report:
-    """The outcome of a run: rows, the loss of every step, the last parameters and state, and why it ended."""
+    """The result of a run: rows, losses of the steps, the last parameters and state, and the reason of the end.
+
+    It prints as a table of the epochs, which count from 0.
+    """
 
     rows: tuple[Row, ...]
     evaluations: tuple[Evaluation, ...]
     steps: tuple[StepRow, ...]
-    """The steps that this process logged, see `log_every`."""
+    """The logged steps of this process, see `log_every`."""
     losses: tuple[float, ...]
     losses_kept: bool
     monitor_name: str
@@ -43,47 +46,52 @@ class Report:
     resume_from: str | None
     resumed_from_epoch: int | None
     checkpoints: tuple[str, ...]
-    """The files that this process wrote and has not deleted since, the newest last."""
-    policy: Mapping[str, Any] | None
-    """The options of `checkpoints`; `latest` and `bundle` are the paths of those files, or None."""
+    """The present files of this process, newest last."""
+    policy: Mapping[str, object] | None
+    """The options of `checkpoints`. `latest` and `bundle` are the paths of those files, or None."""
     setup: Setup
-    """How the run was set up: its options, and whether it goes on from a checkpoint, and how exactly."""
+    """The settings of the run: its options, and whether it was resumed, and how exactly."""
     params: Params = field(repr=False)
     opt_state: State = field(repr=False)
     best_params: Params | None = field(default=None, repr=False)
-    """The parameters of the best evaluation, with `keep_best=True`; with `averaged=True` their averages."""
+    """The parameters of the best evaluation, with `keep_best=True`. With `averaged=True` they are averages."""
 
     def __post_init__(self) -> None:
         freeze_field(self, "policy")
 
     @property
     def best_checkpoint(self) -> str | None:
-        """The checkpoint of the best evaluation, None where it has none; `load` reads it."""
+        """The path of the checkpoint of the best evaluation; None where it has none. `load` reads it."""
         return best_checkpoint(self.evaluations, self.best_step)
 
     @property
     def exit_status(self) -> int:
-        """What a script should exit with: 130 after Ctrl-C, 143 after SIGTERM, else 0."""
+        """The exit status for a script: 130 after Ctrl-C, 143 after SIGTERM, else 0."""
         return {"SIGINT": 130, "SIGTERM": 143}.get(self.stop_reason or "", 0)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, without the arrays."""
+    def to_dict(self) -> dict[str, object]:
+        """Return plain values, without arrays."""
         rows = {name: [row.to_dict() for row in getattr(self, name)] for name in ("rows", "evaluations", "steps")}
         listed = {"losses": list(self.losses), "checkpoints": list(self.checkpoints), "setup": self.setup.to_dict()}
         arrays = ("params", "opt_state", "best_params")
         return {name: getattr(self, name) for name in self.__slots__ if name not in arrays} | rows | listed
 
     def to_json(self, indent: int | None = 2) -> str:
-        """Return JSON, without the arrays; numbers that are not finite as the strings nan, inf and -inf."""
-        return json.dumps(_finite(self.to_dict()), indent=indent, allow_nan=False)
+        """Return JSON, without arrays. Numbers that are not finite are the strings nan, inf and -inf.
+
+        Args:
+            indent: Spaces of indentation. None: one line.
+        """
+        return json.dumps(_as_json(self.to_dict()), indent=indent, allow_nan=False)
 
     def __str__(self) -> str:
         if not self.rows:
             return "no epochs"
-        names = merge(row.figures() for row in self.rows)  # an epoch that was cut has no figures of validation
+        names = merge(row.figures() for row in self.rows)  # an epoch that was cut short has no figures of validation
         rows = table([["epoch", *names, "seconds"], *(_cells(row, names) for row in self.rows)], left=0)
         last = self.rows[-1].named().items()
-        return "\n\n".join([rows, *(f"{name}\n{_told(one)}" for name, one in last if isinstance(one, (list, dict)))])
+        tables = [f"{name}\n{_table_text(value)}" for name, value in last if isinstance(value, (list, dict))]
+        return "\n\n".join([rows, *tables])
 
     def __repr__(self) -> str:
         return f"Report({self.epochs_ran} epochs, {self.rows[-1].steps if self.rows else 0} steps)"
@@ -97,19 +105,19 @@ def best_checkpoint(evaluations: Sequence[Evaluation], best_step: int | None) ->
 
 def _cells(row: Row, names: Iterable[str]) -> list[str]:
     figures = row.figures()
-    told = (f"{figures[name]:.4f}" if name in figures else "" for name in names)
-    return [str(row.epoch), *told, f"{row.seconds:.2f}"]
+    cells = (f"{figures[name]:.4f}" if name in figures else "" for name in names)
+    return [str(row.epoch), *cells, f"{row.seconds:.2f}"]
 
 
-def _told(value: Any) -> str:
-    """Lay out a figure that is no single number: a matrix as a table, anything else by its lines.
+def _table_text(value: dict[str, object] | list[Any]) -> str:
+    """Return the text of a figure that is no single number: a table for a matrix, else one line for each part.
 
-    >>> print(_told([[12.0, 0.5], [3.0, 1.0]]))
+    >>> print(_table_text([[12.0, 0.5], [3.0, 1.0]]))
       12  0.5
        3    1
     """
     if isinstance(value, dict):
-        return "\n".join(f"  {name}: {one}" for name, one in value.items())
+        return "\n".join(f"  {name}: {part}" for name, part in value.items())
     rows = value if value and isinstance(value[0], list) else [value]
     if any(isinstance(cell, list) for row in rows for cell in row) or len({len(row) for row in rows}) > 1:
         return f"  {value}"
@@ -117,16 +125,17 @@ def _told(value: Any) -> str:
     return "\n".join(f"  {line}" for line in lines.split("\n"))
 
 
-def _finite(value: Any) -> Any:
+def _as_json(value: object) -> object:
+    """Return plain values, with numbers that are not finite as strings."""
     if isinstance(value, dict):
-        return {key: _finite(v) for key, v in value.items()}
+        return {key: _as_json(v) for key, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(v) for v in value]
+        return [_as_json(v) for v in value]
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
         return str(value)
     return value
 
 
 def params_of(params: Params | Report) -> Params:
-    """Return parameters, of a report its own."""
+    """Return parameters. Of a report, return its last parameters."""
     return params.params if isinstance(params, Report) else params

@@ -1,21 +1,20 @@
-"""A run as a fold: a generator that is handed a state, yields the states it passes through, and returns the last."""
+"""A run as a fold: a generator that takes a state, yields the states it passes through, and returns the last state."""
 
 from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import replace
-from typing import Any
 
 from ..core._errors import located
 from ._checkpointing import save_after_epoch, save_final, save_partial_epoch
-from ._outer_numbers import Outer, compared
+from ._dispatching import dispatch, with_signal
+from ._outer_numbers import OuterNumbers, compare_outer
 from ._rows import Row
 from ._state import Loop, LoopState, Moment, Moments, World
 from ._summary import row_of
-from ._telling import heard, told
 from ._totals import Means, next_epoch
-from ._training import trained
-from ._validation import judged_epoch, validated, validated_now
+from ._training import train_epoch
+from ._validation import judge_epoch, validate, validate_on_request
 
 __all__ = ["run"]
 
@@ -23,29 +22,30 @@ __all__ = ["run"]
 def run(loop: Loop, state: LoopState, world: World) -> Moments:
     """Train from a state to the end of the plan, or to the first stop; return the state at the end.
 
-    Every part of a run is a function `(loop, state, …) -> state` or a generator like this one. No record is changed,
-    and effects go through the ports of `world`. Only the newest state has arrays: an earlier one gives them up as a
-    step is taken from it, so that a run never holds two sets of parameters. An event keeps those of its moment.
+    Every part of a run is a function `(loop, state, …) -> state` or a generator like this one. Records are never
+    changed, and effects go through the ports of `world`. Only the newest state has arrays: a step releases the arrays
+    of the state before it, so that a run never holds two sets of parameters. An event keeps the arrays of its moment.
     """
-    stopped, asked = state.stop is not None, state.moving.requests.validate
-    state = yield from told(loop, state, world, "before_fit", **_about(loop, state))
-    if asked and state.stop is None:  # an interrupt has cut a validation that a hook had asked for
-        state = yield from validated_now(loop, state, world, state.epoch - (not state.cursor.index))
+    stopped, validation_due = state.stop is not None, state.moving.requests.validate
+    state = yield from dispatch(loop, state, world, "before_fit", **_start_fields(loop, state))
+    if validation_due and state.stop is None:  # an interrupt cut short the validation that a hook requested
+        state = yield from validate_on_request(loop, state, world, state.epoch - (not state.cursor.index))
     if state.cursor.index and (stopped or loop.plan.is_over(state.epoch, state.steps)):
-        state = yield from _epoch(loop, state, world)  # it was cut at its very end
-    outer = Outer()
+        state = yield from _run_epoch(loop, state, world)  # the run was cut short after the last step of this epoch
+    outer = OuterNumbers()
     while state.stop is None and not loop.plan.is_over(state.epoch, state.steps):
-        outer = compared(loop, outer)
+        outer = compare_outer(loop, outer)
         if not state.cursor.index:
             with located(epoch=state.epoch, stage="before_epoch"):
-                state = yield from told(loop, state, world, "before_epoch", epoch=state.epoch)
-            state = heard(state, world)
+                state = yield from dispatch(loop, state, world, "before_epoch", epoch=state.epoch)
+            state = with_signal(state, world)
         if state.stop is None:
-            state = yield from _epoch(loop, state, world)
-    return (yield from save_final(loop, heard(state, world), world.deaf()))
+            state = yield from _run_epoch(loop, state, world)
+    return (yield from save_final(loop, with_signal(state, world), world.deaf()))
 
 
-def _about(loop: Loop, state: LoopState) -> dict[str, Any]:
+def _start_fields(loop: Loop, state: LoopState) -> dict[str, object]:
+    """Return the fields of the event `before_fit`."""
     plan, origin = loop.plan, loop.origin
     return {
         "epochs_target": plan.epochs,
@@ -58,42 +58,43 @@ def _about(loop: Loop, state: LoopState) -> dict[str, Any]:
     }
 
 
-def _epoch(loop: Loop, state: LoopState, world: World) -> Moments:
-    """Train on an epoch, or on the rest of one; validate, judge it, and close it if it is complete."""
+def _run_epoch(loop: Loop, state: LoopState, world: World) -> Moments:
+    """Train on an epoch, or on the rest of one. Validate and judge it, and close it if it is complete."""
     before = state.moving.sums.examples
-    state, train, whole, seconds = yield from trained(loop, state, world)
+    state, train, all_read, seconds = yield from train_epoch(loop, state, world)
     yield Moment(state, state.moving)
-    state = heard(state, world)
+    state = with_signal(state, world)
     if train is None:  # a signal came before the first batch
         return state
     timed, stop = state.moving.sums.examples - before, state.stop
-    pauses = stop is not None and not stop.final and not whole
-    if pauses:  # a resumed run goes on as if it had not been stopped: what follows is for the report
+    pauses = stop is not None and not stop.final and not all_read
+    if pauses:  # a resumed run continues from here as if it had not stopped: all below is for the report only
         state = yield from save_partial_epoch(loop, state, world)
-    whole = whole and not state.moving.requests.diverged
-    closes = whole or (stop is None and loop.plan.is_over(state.epoch, state.steps))
-    state, evaluated = yield from _evaluated(loop, state, world, train if closes else None)
-    complete = whole and evaluated
+    all_read = all_read and not state.moving.requests.diverged
+    closes = all_read or (stop is None and loop.plan.is_over(state.epoch, state.steps))
+    state, evaluated = yield from _evaluate_epoch(loop, state, world, train if closes else None)
+    complete = all_read and evaluated
     if not complete and not pauses:
         state = yield from save_partial_epoch(loop, state, world)
     row = _with_verdict(row_of(state, state.epoch, seconds, timed, train, Means()), state)
     with located(epoch=row.epoch, stage="after_epoch"):
-        state = heard(replace(state, rows=(*state.rows, row)), world)
+        state = with_signal(replace(state, rows=(*state.rows, row)), world)
         yield Moment(state, state.moving)
-        state = yield from told(loop, state, world, "after_epoch", row=row)
-        state = _closed(state) if complete else state
+        state = yield from dispatch(loop, state, world, "after_epoch", row=row)
+        state = _close_epoch(state) if complete else state
         yield Moment(state, state.moving)
         if state.moving.requests.validate and not state.moving.requests.interrupted:
-            state = yield from validated_now(loop, state, world, row.epoch)
+            state = yield from validate_on_request(loop, state, world, row.epoch)
     return (yield from save_after_epoch(loop, state, world, row)) if complete else state
 
 
-def _evaluated(
+def _evaluate_epoch(
     loop: Loop, state: LoopState, world: World, train: Means | None
 ) -> Generator[Moment, None, tuple[LoopState, bool]]:
-    """Validate at the end of an epoch where it is due, or judge it by its training figures, which are `train`.
+    """Validate at the end of an epoch if it is due, or judge the epoch by its training figures, `train`.
 
-    Return the state, and whether all that was due was done. `train` is None for an epoch that is not complete.
+    `train` is None for an epoch that is not complete. Return the state, and False where a signal prevented a due
+    validation.
     """
     plan, requests = loop.plan, state.moving.requests
     stops = requests.stop is not None and not requests.interrupted and (requests.stop.final or train is None)
@@ -102,14 +103,14 @@ def _evaluated(
     if due and plan.validation:
         if requests.interrupted:
             return state, False
-        return (yield from validated(loop, state, world, state.epoch, train=train))
+        return (yield from validate(loop, state, world, state.epoch, train=train))
     if train is not None and not loop.judges_validation:
-        state = yield from judged_epoch(loop, state, world, train)
+        state = yield from judge_epoch(loop, state, world, train)
     return state, True
 
 
 def _with_verdict(row: Row, state: LoopState) -> Row:
-    """Return the row of an epoch with the last evaluation in it, if there is one."""
+    """Return the row of an epoch with the figures and the verdict of its last evaluation, if it has one."""
     last = state.evaluations[-1] if state.evaluations else None
     if last is None or last.epoch != row.epoch:
         return row
@@ -124,7 +125,9 @@ def _with_verdict(row: Row, state: LoopState) -> Row:
     )
 
 
-def _closed(state: LoopState) -> LoopState:
-    """Return the state at the beginning of the next epoch."""
+def _close_epoch(state: LoopState) -> LoopState:
+    """Return the state at the start of the next epoch."""
     moving = state.moving._replace(sums=next_epoch(state.moving.sums))
-    return replace(state, moving=moving, epoch=state.epoch + 1, opened=state.steps, completed=state.completed + 1)
+    return replace(
+        state, moving=moving, epoch=state.epoch + 1, epoch_start_step=state.steps, completed=state.completed + 1
+    )

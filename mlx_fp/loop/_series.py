@@ -5,22 +5,26 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import NamedTuple, Optional
 
 __all__ = ["Series"]
 
 _CHUNK = 256
+"""Numbers in a full chunk."""
+
+Chunks = Optional["tuple[Chunks, bytes]"]
+"""Full chunks as pairs `(older chunks, newest chunk)`; None: no chunk."""
 
 
 class Series(NamedTuple):
-    """A long list of numbers as a value: to extend it copies no more than a few of them.
+    """A long list of numbers as a value. To extend it copies at most one chunk of numbers.
 
     >>> Series().extend([0.5, 0.25]).extend([0.125]).values()
     [0.5, 0.25, 0.125]
     """
 
-    chunks: Any = None
-    """Full chunks of numbers, each the bytes of their float64, as pairs `(the older ones, newest)`."""
+    chunks: Chunks = None
+    """Full chunks of numbers, each the bytes of their float64."""
     last: tuple[float, ...] = ()
 
     def extend(self, values: Iterable[float]) -> Series:
@@ -29,25 +33,25 @@ class Series(NamedTuple):
         return Series(chunks, last) if len(last) < _CHUNK else Series((chunks, array("d", last).tobytes()), ())
 
     def newest(self, count: int) -> list[float]:
-        """Return the last so many numbers in order, or all where there are fewer; the older ones are not read.
+        """Return the last `count` numbers in order, or all where there are fewer. Older chunks are not read.
 
         >>> Series().extend([0.5, 0.25]).extend([0.125]).newest(2)
         [0.25, 0.125]
         """
-        chunks, found, size = self.chunks, [array("d", self.last)], len(self.last)
+        chunks, parts, size = self.chunks, [array("d", self.last)], len(self.last)
         while chunks is not None and size < count:
             chunks, chunk = chunks
-            found.append(array("d", chunk))
-            size += len(found[-1])
-        return list(chain.from_iterable(reversed(found)))[max(size - count, 0) :]
+            parts.append(array("d", chunk))
+            size += len(parts[-1])
+        return list(chain.from_iterable(reversed(parts)))[max(size - count, 0) :]
 
     def packed(self) -> bytes:
         """Return the numbers in order as the bytes of their float64."""
-        chunks, found = self.chunks, [array("d", self.last).tobytes()]
+        chunks, parts = self.chunks, [array("d", self.last).tobytes()]
         while chunks is not None:
             chunks, chunk = chunks
-            found.append(chunk)
-        return b"".join(reversed(found))
+            parts.append(chunk)
+        return b"".join(reversed(parts))
 
     def values(self) -> list[float]:
         """Return the numbers in order."""

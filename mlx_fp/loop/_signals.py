@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a run after the step at hand."""
+"""Ctrl-C and SIGTERM end a run after the present step."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
+from ..core._threads import stop_asked
+
 __all__ = ["SIGNALS", "Signals", "graceful_stop"]
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-"""The signals that end a run after the step at hand."""
+"""The signals that end a run after the present step."""
 
 
 _STDERR = 2
@@ -21,8 +23,9 @@ _STDERR = 2
 class Signals:
     """The signals that have come since a run began.
 
-    The first one only asks. The second one does what it did before the run; where that kills the process, the run is
-    ended first, so that it can save. While a checkpoint is written, the second one waits, and the third does not.
+    The first signal only asks the run to end. The second one calls the handler of before the run; where that handler
+    kills the process, the run is ended first, so that it can save. While a checkpoint is written, the second signal
+    waits, and the third does not.
     """
 
     def __init__(self) -> None:
@@ -32,12 +35,12 @@ class Signals:
         self._before = {number: handler for number in SIGNALS if (handler := signal.getsignal(number)) is not None}
 
     def asked(self) -> str | None:
-        """Return the name of the first signal that has come, None where none has."""
+        """Return the name of the first signal that has come, or None."""
         return self._name
 
     @contextmanager
     def undisturbed(self) -> Iterator[None]:
-        """Within, as a checkpoint is written, a second signal waits for the end of the run."""
+        """Within, while a checkpoint is written, a second signal waits for the end of the run."""
         self._undisturbed += 1
         try:
             yield
@@ -45,22 +48,22 @@ class Signals:
             self._undisturbed -= 1
 
     def install(self) -> None:
-        """Take the signals, the first of which only asks."""
+        """Install the handlers. The first signal only asks the run to end."""
         for number in self._before:
             signal.signal(number, self._first)
 
     def restore(self) -> None:
-        """Put back the handlers of before the run."""
+        """Restore the handlers of before the run."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
     def raise_late(self) -> None:
-        """Raise the signal that had to wait."""
+        """Raise the delayed signal, if there is one."""
         if self._late is not None:
             signal.raise_signal(self._late)
 
     def _first(self, number: int, frame: FrameType | None) -> None:
-        self._name = signal.Signals(number).name  # before anything that could fail
+        self._name = signal.Signals(number).name  # before any statement that could fail
         for each in self._before:
             signal.signal(each, self._again)
         _tell_terminal("stopping after this step; once more to stop at once\n")
@@ -78,7 +81,7 @@ class Signals:
 
 
 def _tell_terminal(text: str) -> None:
-    """Write a line to standard error where that is a terminal: a pipe may be closed, or full, which would block."""
+    """Write a line to standard error if it is a terminal. A pipe may be closed, or full, and would block."""
     with suppress(OSError):
         if os.isatty(_STDERR):
             os.write(_STDERR, text.encode())
@@ -86,9 +89,9 @@ def _tell_terminal(text: str) -> None:
 
 @contextmanager
 def graceful_stop() -> Iterator[Signals]:
-    """Within, the first Ctrl-C or SIGTERM only asks; the next one does what it did before.
+    """Within, the first Ctrl-C or SIGTERM only asks the run to end. The next one calls the handler of before.
 
-    In a thread other than the main one signals are left alone.
+    Outside the main thread signals are unchanged.
 
     >>> with graceful_stop() as signals:
     ...     signal.raise_signal(signal.SIGTERM)
@@ -100,8 +103,10 @@ def graceful_stop() -> Iterator[Signals]:
         yield signals
         return
     signals.install()
+    known = stop_asked.set(signals.asked)
     try:
         yield signals
     finally:
+        stop_asked.reset(known)
         signals.restore()
         signals.raise_late()

@@ -25,19 +25,20 @@ from ..step._train import train_step
 from ..tree._paths import flat, size
 from ._checkpointing import without_files
 from ._differences import differences
+from ._directive import Stop
 from ._evaluation import names_in_logs
-from ._event import STEP_EVENTS
-from ._hook import Hook, Stop, hook_states
-from ._monitor import watched
+from ._event_table import STEP_EVENTS
+from ._hook import Hook, hook_states
+from ._monitor import resolve_monitor
 from ._plan import SYNC, Plan
-from ._record import resumed
+from ._reading import nonfinite_leaves
+from ._record import resume_state
 from ._series import Series
-from ._settling import odd_leaves
 from ._state import Lineage, Loop, LoopState, Moving, Origin
 from ._totals import IN_FLIGHT, Read, Sums
-from ._trainer import Trainer
+from ._trainer_record import Trainer
 
-__all__ = ["started"]
+__all__ = ["start_run"]
 
 _USUAL = {"compile": True, "dtype": None, "parts": 1, "streams": 1}
 """The options of a step that are passed on only where they differ from these: a step of one's own may lack them."""
@@ -46,31 +47,31 @@ _LOG = logging.getLogger("mlx_fp.loop")
 
 
 @contextmanager
-def started(trainer: Trainer, plan: Plan) -> Iterator[tuple[Loop, LoopState, Writer | None]]:
+def start_run(trainer: Trainer, plan: Plan) -> Iterator[tuple[Loop, LoopState, Writer | None]]:
     """Within, have the loop of a run, its state before the first step of this process, and the writer of its files.
 
     The folder of the files is this run's alone before anybody looks for the newest of them.
     """
-    new = [_new(trainer, plan.shaped(trainer.task))]  # a frame that holds a state keeps its parameters
+    new = [_new_run(trainer, plan.collated_for(trainer.task))]  # a frame that holds a state keeps its parameters
     writer = None if trainer.policy is None else Writer(trainer.policy)
     with writer or nullcontext():
-        yield (*_taken_up(*new.pop(), writer), writer)
+        yield (*_restore_or_begin(*new.pop(), writer), writer)
 
 
-def _taken_up(loop: Loop, state: LoopState, writer: Writer | None) -> tuple[Loop, LoopState]:
+def _restore_or_begin(loop: Loop, state: LoopState, writer: Writer | None) -> tuple[Loop, LoopState]:
     """Return the loop and the state of a run that goes on from where its plan says, if it says so."""
     found, kind = resolved(loop.plan.resume, loop.trainer, loop.monitor.name, writer)
     files = [] if writer is None else writer.files()
     if found is None:
         return loop, replace(state, lineage=Lineage(new_run(files)))
-    state = resumed(loop, state, found)
+    state = resume_state(loop, state, found)
     named = {row.checkpoint for row in state.rows} | {each.checkpoint for each in state.evaluations}
     state = without_files(state, {name for name in named if name is not None and not Path(name).exists()})
     if not is_newest(found.path, files):
         branches = {**state.lineage.branches, state.lineage.run: state.steps}
         state = replace(state, lineage=Lineage(new_run(files), branches))
     if state.ended is not None:
-        state = state.asking(stop=Stop(state.ended))
+        state = state.with_requests(stop=Stop(state.ended))
         message = "%s is of a run that a hook has ended: %s; without that hook it goes on"
         _LOG.warning(message, found.path or "the checkpoint", state.ended)
     if writer is not None:
@@ -80,21 +81,23 @@ def _taken_up(loop: Loop, state: LoopState, writer: Writer | None) -> tuple[Loop
     return replace(loop, origin=origin), state
 
 
-def _new(trainer: Trainer, plan: Plan) -> tuple[Loop, LoopState]:
+def _new_run(trainer: Trainer, plan: Plan) -> tuple[Loop, LoopState]:
     if plan.nonfinite == "skip":
         trainer = replace(trainer, optimizer=skip_nonfinite()(trainer.optimizer))
     task, hooks = trainer.task, tuple(sorted(trainer.hooks, key=lambda hook: hook.priority))
     common = {"compile": plan.compile, "dtype": plan.dtype, "streams": plan.streams}
     evaluate = eval_step(trainer.model, task.loss, metrics=task.metrics, **common)
-    step, params, opt_state = _step(trainer, plan, {**common, "parts": plan.parts})
+    step, params, opt_state = _make_step(trainer, plan, {**common, "parts": plan.parts})
     if plan.averaged:
         _check_averages(opt_state)
     listeners = _listeners(hooks)
-    listened = frozenset(listeners) | plan.wanted
+    listened = frozenset(listeners) | plan.yielded
     _check_unrolling(plan.steps_per_call, params, listened)
     check_uses(step, accumulates=plan.accumulate > 1, halves="after_backward" in listened)
     sync = SYNC.get(plan.sync)
-    monitor = watched(task, trainer.monitor, list(plan.validation), lambda: names_in_logs(evaluate, params, plan.train))
+    monitor = resolve_monitor(
+        task, trainer.monitor, list(plan.validation), lambda: names_in_logs(evaluate, params, plan.train)
+    )
     if monitor.takes_losses and not plan.keep_losses:
         raise ValueError(
             f"monitor {monitor.name!r} takes the losses of steps, and keep_losses=False drops them: leave it out"
@@ -102,13 +105,13 @@ def _new(trainer: Trainer, plan: Plan) -> tuple[Loop, LoopState]:
     in_flight = IN_FLIGHT * plan.steps_per_call if sync else None
     rates: Mapping[str, float] = FrozenDict(learning_rates(opt_state))
     silent = listened.isdisjoint(STEP_EVENTS - {"after_step"})
-    odd = frozenset(odd_leaves(flat(params)))
+    odd = frozenset(nonfinite_leaves(flat(params)))
     loop = Loop(trainer, plan, step, evaluate, monitor, hooks, listeners, listened, rates, in_flight, odd, silent, sync)
     sums = Sums(read=Read(counted=Series() if callable(plan.reduce) else None))
     return loop, LoopState(Moving(Carried((params, opt_state)), sums, hook_states(hooks)))
 
 
-def _step(trainer: Trainer, plan: Plan, options: dict[str, Any]) -> tuple[FullStep, Params, State]:
+def _make_step(trainer: Trainer, plan: Plan, options: dict[str, Any]) -> tuple[FullStep, Params, State]:
     """Make the step of a run, and its first state; it measures itself where steps are logged."""
     given = {name: value for name, value in options.items() if value is not _USUAL[name]}
     if plan.log_every is not None and trainer.step is None:

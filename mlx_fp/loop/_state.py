@@ -1,4 +1,4 @@
-"""A run as values: `Loop`, which never changes, and `LoopState`, which is all that a run needs in order to go on."""
+"""A run as values: `Loop` never changes, and `LoopState` is all that a run needs in order to continue."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..checkpointing._writer import Held, Writer
 from ..core._frozen import FrozenDict, freeze_field
-from ..core._types import Params
+from ..core._types import Params, State
 from ..data import Cursor
 from ..step._carried import Carried
 from ..store._packed import Encoder
+from ._directive import Stop
 from ._event import Event
-from ._hook import Hook, HookState, Stop
-from ._monitor import Monitor, Standing
+from ._hook import Hook, HookState
+from ._monitor import BestSoFar, Monitor
 from ._rows import Evaluation, Row, StepRow
 from ._totals import Sums
 
@@ -23,27 +24,27 @@ if TYPE_CHECKING:
     from ..step._evaluate import EvalStep
     from ..step._protocol import FullStep
     from ._plan import Plan
-    from ._trainer import Trainer
+    from ._trainer_record import Trainer
 
 __all__ = ["Lineage", "Loop", "LoopState", "Moment", "Moments", "Moving", "Origin", "Requests", "World"]
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where this process took a run up."""
+    """The point of a run at which this process started."""
 
     epoch: int = 0
     resume_from: str | None = None
     resumed_from_epoch: int | None = None
     source: str | None = None
-    """The kind of `resume`, in a word; None for a run that starts anew."""
+    """The kind of `resume`, for example "latest"; None for a new run."""
     differences: tuple[str, ...] = ()
-    """Why the run goes on inexactly."""
+    """The reasons why the resumed run is inexact."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """All of a run that does not change: what trains, how, and who listens."""
+    """The constant part of a run: trainer, plan, step, and listeners."""
 
     trainer: Trainer
     plan: Plan
@@ -51,54 +52,54 @@ class Loop:
     evaluate: EvalStep
     monitor: Monitor
     hooks: tuple[Hook, ...]
-    """The hooks in the order in which they run."""
+    """The hooks, sorted by priority."""
     listeners: Mapping[str, tuple[int, ...]]
-    """The numbers of the hooks of each event, by its name."""
+    """The indices of the hooks of each event, by the name of the event."""
     listened: frozenset[str]
-    """The names of the events that a hook or the driver wants."""
+    """The names of the events with a listener: a hook or the driver."""
     rates: Mapping[str, float]
-    """The learning rates that the code starts with, by path."""
+    """The initial learning rates of the optimiser, by path."""
     in_flight: int | None
-    """How many steps may be queued on the device before the loop waits for the oldest; None: all of an epoch."""
-    odd_at_start: frozenset[str]
-    """The paths of parameters and buffers that are not finite before the first step: a constant mask, for example."""
+    """The number of steps that may be queued on the device before the loop waits. None: all steps of an epoch."""
+    nonfinite_at_start: frozenset[str]
+    """The paths of arrays that are not finite before the first step, for example a constant mask."""
     silent: bool
-    """Whether nobody listens to an event before an update."""
-    sync: Callable[..., Any] | None = None
-    """What is done with the results of a step; None: nothing."""
+    """Whether no event before an update has a listener."""
+    sync: Callable[..., None] | None = None
+    """The function that queues or evaluates the results of a step; None: they stay lazy."""
     origin: Origin = Origin()
 
     @property
     def takes_halves(self) -> bool:
-        """Whether a hook comes between the gradients of a step and its update."""
+        """Whether an event between the gradients of a step and its update has a listener."""
         return "after_backward" in self.listened
 
     @property
     def judges_validation(self) -> bool:
-        """Whether the monitor judges each validation; else it judges the end of an epoch."""
+        """Whether the monitor judges each validation. Otherwise it judges the end of each epoch."""
         return bool(self.plan.validation) and self.monitor.watches_validation
 
-    def carry(self, params: Any, opt_state: Any) -> Carried:
-        """Put a state into the form in which this loop takes steps."""
+    def carry(self, params: Params, opt_state: State) -> Carried:
+        """Return parameters and optimiser state in the form in which this loop takes steps."""
         as_trees = self.takes_halves or self.plan.accumulate > 1
         return Carried((params, opt_state)) if as_trees else self.step.carry(params, opt_state)
 
 
 @dataclass(frozen=True, slots=True)
 class Requests:
-    """What hooks, signals and losses have asked of the loop. A stop is sticky: the first one stays."""
+    """The requests of hooks, signals and losses. The first stop stays."""
 
     stop: Stop | None = None
     save: bool = False
     validate: bool = False
     interrupted: bool = False
-    """Whether a signal ends the run, without a last validation."""
+    """Whether a signal ends the run. There is no last validation then."""
     diverged: bool = False
     """Whether a loss that is not finite has ended the run."""
 
 
 class Moving(NamedTuple):
-    """The part of a run's state that each step changes; a NamedTuple, because one is made at each step."""
+    """The part of the state that each step changes. It is a NamedTuple, which is fast to make."""
 
     train: Carried
     sums: Sums
@@ -108,7 +109,7 @@ class Moving(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """Which run this is, and the runs that it branched off from, with the step at which it left each."""
+    """The name of a run, and the runs from which it branched off, each with the step of the branch."""
 
     run: str = ""
     branches: Mapping[str, int] = field(default_factory=FrozenDict)
@@ -119,58 +120,58 @@ class Lineage:
 
 @dataclass(frozen=True, slots=True)
 class LoopState:
-    """All that a run needs in order to go on."""
+    """All that a run needs in order to continue."""
 
     moving: Moving
     epoch: int = 0
-    opened: int = 0
-    """The steps of the run when the epoch began."""
+    epoch_start_step: int = 0
+    """The number of steps of the run at the start of the epoch."""
     rows: tuple[Row, ...] = ()
     evaluations: tuple[Evaluation, ...] = ()
     completed: int = 0
-    standing: Standing = field(default_factory=Standing)
+    best: BestSoFar = field(default_factory=BestSoFar)
     best_params: Params | None = None
-    """The parameters of the best evaluation, where the plan keeps them."""
+    """The parameters of the best evaluation, with `keep_best=True`."""
     lineage: Lineage = Lineage()
 
     @property
     def steps(self) -> int:
-        """The steps of the run so far."""
-        return self.opened + self.moving.sums.updates
+        """The number of steps of the run so far."""
+        return self.epoch_start_step + self.moving.sums.updates
 
     @property
     def cursor(self) -> Cursor:
-        """Where the data go on."""
+        """The position in the data."""
         return Cursor(self.epoch, self.moving.sums.batches)
 
     @property
     def evaluation(self) -> Evaluation | None:
-        """The evaluation of this very step, None where there is none."""
+        """The evaluation at this step; None where there is none."""
         last = self.evaluations[-1] if self.evaluations else None
         return last if last is not None and last.step == self.steps else None
 
     @property
     def stop(self) -> Stop | None:
-        """Why the run ends, None while it goes on."""
+        """The request to stop; None while the run continues."""
         return self.moving.requests.stop
 
     @property
     def held(self) -> Held:
-        """What a checkpoint of this state holds."""
+        """The identity of this state among checkpoints."""
         return Held(self.steps, self.cursor, len(self.evaluations), self.ended)
 
     @property
     def ended(self) -> str | None:
-        """Why a hook has ended the run for good, None while none has."""
+        """The reason of a final stop of a hook; None without one."""
         return next((state.ended for state in self.moving.hooks if state.ended is not None), None)
 
-    def asking(self, **changes: Any) -> LoopState:
-        """Return the state with other requests."""
+    def with_requests(self, **changes: Any) -> LoopState:
+        """Return the state with changed requests."""
         return replace(self, moving=self.moving._replace(requests=replace(self.moving.requests, **changes)))
 
 
 class Moment(NamedTuple):
-    """A state that a run passes through, and the event that made it, if any."""
+    """A state that a run passes through, and the event at this point, if any."""
 
     base: LoopState
     moving: Moving
@@ -178,28 +179,28 @@ class Moment(NamedTuple):
 
     @property
     def state(self) -> LoopState:
-        """The whole state of this moment."""
+        """The complete state."""
         return replace(self.base, moving=self.moving)
 
 
 Moments = Generator[Moment, None, LoopState]
-"""A part of a run: it is handed a state, yields the states that it passes through, and returns the last."""
+"""A part of a run: a generator that yields the states that it passes through, and returns the last state."""
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """The ports of a run: everything in it that has an effect outside."""
+    """The ports of a run: all its effects on files, signals and logs."""
 
     writer: Writer | None = None
     asked: Callable[[], str | None] = lambda: None
-    """Return the name of a signal that asks the run to end."""
-    undisturbed: Callable[[], AbstractContextManager[Any]] = nullcontext
-    """A context in which a second signal waits."""
+    """A function that returns the name of a signal that asks the run to end, or None."""
+    undisturbed: Callable[[], AbstractContextManager[object]] = nullcontext
+    """A context that delays a second signal."""
     logged: list[StepRow] = field(default_factory=list)
-    """Takes the rows of logged steps."""
+    """The rows of logged steps. The run appends to this list."""
     encoder: Encoder = field(default_factory=Encoder)
-    """Encodes the rows of the run for its checkpoints, each once."""
+    """The encoder of rows for checkpoints. It encodes each row once."""
 
     def deaf(self) -> World:
-        """Return the ports of a run whose steps are over: a signal changes nothing in it."""
+        """Return the ports for the end of a run: a signal has no effect after the last step."""
         return replace(self, asked=lambda: None)

@@ -1,4 +1,4 @@
-"""One call of the step of a run, and the events before it, in it and after it."""
+"""One call of the step of a run, with the events before, within and after it."""
 
 from __future__ import annotations
 
@@ -7,116 +7,136 @@ from collections.abc import Callable, Generator, Sequence
 from ..core._types import Batch
 from ..step._carried import Carried, Logged
 from ..step._rows import example_count
+from ._dispatching import fold_event
 from ._event import AfterBackward
 from ._state import Loop, LoopState, Moment, Moving, World
-from ._telling import fire
 from ._totals import add
 
-__all__ = ["advanced", "released", "stepped", "told_after"]
+__all__ = ["advance", "dispatch_after_step", "release_states", "step_with_events"]
 
 Group = tuple[Batch, ...]
 """The batches of one call."""
 
-Place = tuple[int, Batch, int, int]
-"""The fields by which the events of a step know it: its epoch, its batch, its number in the run and in the epoch."""
+StepFields = tuple[int, Batch, int, int]
+"""The first fields of the events of a step: epoch, batch, step of the run, and index of the batch in the epoch."""
 
 Stepped = tuple[Moving, tuple[Logged, ...]]
-At = Callable[[str], None]
+"""The state after the steps of a call, and the logs of each step."""
+
+SetStage = Callable[[str], None]
+"""A function that sets the present stage, which error notes name."""
 
 
-def advanced(loop: Loop, moving: Moving, group: Group) -> Stepped:
-    """Take the steps of one call, and count their batches: the state then, and the logs of each.
+def advance(loop: Loop, moving: Moving, group: Group) -> Stepped:
+    """Take the steps of one call, and count their batches. Return the new state, and the logs of each step.
 
-    Nothing is queued on the device yet: the old parameters would be kept until it is done.
+    Nothing is queued on the device yet: queued work would keep the old parameters in memory until it is done.
     """
     if loop.plan.accumulate > 1:
-        old = moving.train
-        params, opt_state, logged = loop.step.accumulated(old.params, old.opt_state, group)
-        return _counted(moving, Carried((params, opt_state)), (logged,), len(group)), (logged,)
-    train, each = loop.step.advance(moving.train, group)
-    return _counted(moving, train, each), each
+        before = moving.train
+        params, opt_state, logged = loop.step.accumulated(before.params, before.opt_state, group)
+        return _count_steps(moving, Carried((params, opt_state)), (logged,), len(group)), (logged,)
+    train, logs = loop.step.advance(moving.train, group)
+    return _count_steps(moving, train, logs), logs
 
 
-def stepped(
-    loop: Loop, state: LoopState, moving: Moving, group: Group, world: World, at: At
+def step_with_events(
+    loop: Loop,
+    state: LoopState,
+    moving: Moving,
+    group: Group,
+    world: World,
+    set_stage: SetStage,
 ) -> Generator[Moment, None, Stepped]:
-    """Tell of the steps that are about to be taken, and take them."""
+    """Dispatch the events before the steps of a call, and take the steps."""
     if "before_step" in loop.listened:
-        at("before_step")
-        for place in _places(loop, state, moving, group, before=True):
-            moving, event = fire(loop, moving, world, "before_step", *place)
-            if "before_step" in loop.plan.wanted:
+        set_stage("before_step")
+        for place in _step_fields(loop, state, moving, group, before=True):
+            moving, event = fold_event(loop, moving, world, "before_step", *place)
+            if "before_step" in loop.plan.yielded:
                 yield Moment(state, moving, event)
-    at("step")
+    set_stage("step")
     if not loop.takes_halves:
-        return advanced(loop, moving, group)
-    (place,) = _places(loop, state, moving, group, before=True)
-    return (yield from _halves(loop, state, moving, group, place, world, at))
+        return advance(loop, moving, group)
+    (place,) = _step_fields(loop, state, moving, group, before=True)
+    return (yield from _step_in_halves(loop, state, moving, group, place, world, set_stage))
 
 
-def told_after(
-    loop: Loop, state: LoopState, moving: Moving, group: Group, logged: tuple[Logged, ...], world: World, at: At
+def dispatch_after_step(
+    loop: Loop,
+    state: LoopState,
+    moving: Moving,
+    group: Group,
+    logged: tuple[Logged, ...],
+    world: World,
+    set_stage: SetStage,
 ) -> Generator[Moment, None, Moving]:
-    """Tell of the steps that were taken."""
-    at("after_step")
-    wanted = "after_step" in loop.plan.wanted
-    for place, (logs, *_) in zip(_places(loop, state, moving, group, before=False), logged, strict=True):
-        moving, event = fire(loop, moving, world, "after_step", *place, logs["loss"], logs)
-        yield Moment(state, moving, event if wanted else None)
-    at("step")
+    """Dispatch the events after the steps of a call."""
+    set_stage("after_step")
+    is_yielded = "after_step" in loop.plan.yielded
+    for place, (logs, *_) in zip(_step_fields(loop, state, moving, group, before=False), logged, strict=True):
+        moving, event = fold_event(loop, moving, world, "after_step", *place, logs["loss"], logs)
+        yield Moment(state, moving, event if is_yielded else None)
+    set_stage("step")
     return moving
 
 
-def released(held: tuple[Carried, ...], moving: Moving) -> tuple[Carried, ...]:
-    """Release states that a step has been taken from; return none."""
-    for one in held:
-        if one is not moving.train:
-            one.release()
+def release_states(held: tuple[Carried, ...], moving: Moving) -> tuple[Carried, ...]:
+    """Release the states from which a step has been taken. Return an empty tuple."""
+    for carried in held:
+        if carried is not moving.train:
+            carried.release()
     return ()
 
 
-def _halves(
-    loop: Loop, state: LoopState, moving: Moving, group: Group, place: Place, world: World, at: At
+def _step_in_halves(
+    loop: Loop,
+    state: LoopState,
+    moving: Moving,
+    group: Group,
+    place: StepFields,
+    world: World,
+    set_stage: SetStage,
 ) -> Generator[Moment, None, Stepped]:
-    """Take a step in its two halves, with the gradients that hooks make of them between."""
+    """Take a step in two halves, gradients and update, with the hooks on the gradients between them."""
     params, opt_state = moving.train.params, moving.train.opt_state
     several = loop.plan.accumulate > 1
-    found = (
+    half = (
         loop.step.accumulated_gradients(params, opt_state, group)
         if several
         else loop.step.gradients(params, opt_state, place[1])
     )
-    grads, rest, opt_state, logs, weights = found
+    grads, rest, opt_state, logs, weights = half
     moving = moving._replace(train=loop.carry(params, opt_state))
-    at("after_backward")
-    moving, event = fire(loop, moving, world, "after_backward", *place, logs["loss"], grads)
-    if "after_backward" in loop.plan.wanted:
+    set_stage("after_backward")
+    moving, event = fold_event(loop, moving, world, "after_backward", *place, logs["loss"], grads)
+    if "after_backward" in loop.plan.yielded:
         yield Moment(state, moving, event)
-    at("step")
+    set_stage("step")
     grads = event.grads if isinstance(event, AfterBackward) else grads
     train = loop.carry(*loop.step.update(moving.train.params, moving.train.opt_state, grads, rest))
     logged = ((logs, weights, sum(map(example_count, group))),)
-    return _counted(moving, train, logged, len(group)), logged
+    return _count_steps(moving, train, logged, len(group)), logged
 
 
-def _counted(moving: Moving, train: Carried, logged: tuple[Logged, ...], batches: int = 1) -> Moving:
-    """Return the state after steps, each on so many batches."""
+def _count_steps(moving: Moving, train: Carried, logged: tuple[Logged, ...], batches: int = 1) -> Moving:
+    """Return the state after steps, each on `batches` batches."""
     _, sums, hooks, requests = moving
     for logs, weights, examples in logged:
         sums = add(sums, logs, weights, examples, batches)
     return Moving(train, sums, hooks, requests)
 
 
-def _places(loop: Loop, state: LoopState, moving: Moving, group: Group, *, before: bool) -> Sequence[Place]:
-    """List the fields that say which steps these are."""
+def _step_fields(loop: Loop, state: LoopState, moving: Moving, group: Group, *, before: bool) -> Sequence[StepFields]:
+    """List the first fields of the events of the steps of a call."""
     sums, several = moving.sums, loop.plan.accumulate > 1
     count = len(group)
     batch, update = sums.batches, sums.updates
     if not before:
         batch, update = batch - count, update - (1 if several else count)
-    step = state.opened + update
+    step = state.epoch_start_step + update
     if several:
         return ((state.epoch, list(group), step, batch),)
-    if count == 1:  # no list for the usual step
+    if count == 1:  # a tuple is faster than a list for the usual step
         return ((state.epoch, group[0], step, batch),)
-    return [(state.epoch, one, step + i, batch + i) for i, one in enumerate(group)]
+    return [(state.epoch, each, step + i, batch + i) for i, each in enumerate(group)]

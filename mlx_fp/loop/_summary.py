@@ -1,14 +1,13 @@
-"""What a run has come to so far: the row of an epoch, and the report of all."""
+"""The row of an epoch, and the report of a run at any state."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
 from math import nan
-from typing import Any
 
 from ..core._signature import name_of
-from ..tree._paths import fresh
+from ..tree._paths import copy_arrays
 from ._report import Report
 from ._rows import Row
 from ._setup import Setup
@@ -17,7 +16,7 @@ from ._totals import Means
 
 __all__ = ["report_of", "row_of", "setup_of"]
 
-_APART = ("train", "wanted", "validation", "resume", "params")
+_NOT_PLAIN = ("train", "yielded", "validation", "resume", "params")
 """The fields of a plan that are no plain options."""
 
 
@@ -33,9 +32,9 @@ def report_of(loop: Loop, state: LoopState, world: World) -> Report:
         losses_kept=plan.keep_losses,
         monitor_name=loop.monitor.name,
         monitor_mode=loop.monitor.mode or "min",
-        best_value=state.standing.best_value,
-        best_epoch=state.standing.best_epoch,
-        best_step=state.standing.best_step,
+        best_value=state.best.best_value,
+        best_epoch=state.best.best_epoch,
+        best_step=state.best.best_step,
         epochs_target=plan.epochs,
         steps_target=plan.steps,
         epochs_completed=state.completed,
@@ -48,14 +47,14 @@ def report_of(loop: Loop, state: LoopState, world: World) -> Report:
         checkpoints=tuple(writer.written) if writer else (),
         policy=writer.policy.to_dict() if writer else None,
         setup=setup_of(loop),
-        params=fresh(train.params),
-        opt_state=fresh(train.opt_state),
-        best_params=None if state.best_params is None else fresh(state.best_params),
+        params=copy_arrays(train.params),
+        opt_state=copy_arrays(train.opt_state),
+        best_params=None if state.best_params is None else copy_arrays(state.best_params),
     )
 
 
 def row_of(state: LoopState, epoch: int, seconds: float, timed: int, train: Means, validation: Means) -> Row:
-    """Return the row of an epoch of its means, without a verdict; `seconds` timed so many of its examples."""
+    """Return the row of an epoch without a verdict. `timed` of its examples took `seconds`."""
     return Row(
         epoch=epoch,
         batches=train.batches,
@@ -72,9 +71,9 @@ def row_of(state: LoopState, epoch: int, seconds: float, timed: int, train: Mean
 
 
 def setup_of(loop: Loop) -> Setup:
-    """Return how a run was set up."""
+    """Return the settings of a run."""
     plan, origin, monitor = loop.plan, loop.origin, loop.monitor
-    options = {each.name: _plain(getattr(plan, each.name)) for each in fields(plan) if each.name not in _APART}
+    options = {each.name: _plain(getattr(plan, each.name)) for each in fields(plan) if each.name not in _NOT_PLAIN}
     kind = "inexact" if origin.differences else "exact"
     return Setup(
         train=repr(plan.train),
@@ -90,12 +89,12 @@ def setup_of(loop: Loop) -> Setup:
     )
 
 
-def _plain(value: Any) -> Any:
-    """Return an option as a value that JSON has a form for."""
+def _plain(value: object) -> object:
+    """Return an option as a plain value for JSON."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, Mapping):
-        return {str(name): _plain(one) for name, one in value.items()}
+        return {str(name): _plain(item) for name, item in value.items()}
     if hasattr(value, "tolist"):  # a key as the seed
         return value.tolist()
     return name_of(value) if callable(value) else str(value).removeprefix("mlx.core.")

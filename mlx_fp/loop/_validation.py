@@ -1,4 +1,4 @@
-"""Validation within a run, and the verdict on it: after an epoch, every n steps, or when a hook asks for it."""
+"""Validation within a run, and its verdict: after an epoch, every n steps, or when a hook requests it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Generator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from ..core._errors import located, placed_at
 from ..core._frozen import FrozenDict
@@ -14,83 +13,83 @@ from ..core._types import Params
 from ..data import Dataset
 from ..optim import averaged
 from ..task._folds import values
-from ._checkpointing import saved_on_error
-from ._evaluation import evaluated
-from ._monitor import Standing, judged
+from ._checkpointing import save_on_error
+from ._dispatching import dispatch, with_signal
+from ._evaluation import evaluate_batches
+from ._monitor import BestSoFar, update_best
+from ._reading import read_all
 from ._rows import Evaluation
-from ._settling import settled
 from ._state import Loop, LoopState, Moment, Moments, World
 from ._summary import row_of
-from ._telling import heard, told
 from ._totals import Means, close
 
-__all__ = ["judged_epoch", "means_so_far", "validated", "validated_now"]
+__all__ = ["judge_epoch", "means_so_far", "validate", "validate_on_request"]
 
 Validated = Generator[Moment, None, "tuple[LoopState, bool]"]
-Place = dict[str, Any]
-"""Where a validation is, for errors: set, batch and stage, which change as it goes on."""
+Place = dict[str, object]
+"""The place within a validation, for error notes: set, batch and stage, which change during the validation."""
 
 SetMeans = Generator[Moment, None, "tuple[LoopState, Means | None]"]
 
 
-def validated_now(loop: Loop, state: LoopState, world: World, epoch: int) -> Moments:
-    """Run a validation that was asked for; one that is interrupted is asked for still."""
+def validate_on_request(loop: Loop, state: LoopState, world: World, epoch: int) -> Moments:
+    """Run a requested validation. After an interrupt the request stays, so that a resumed run repeats it."""
     if not loop.plan.validation:
         raise ValueError("a hook asked to Validate(), and there is no validation data")
-    state, done = yield from validated(loop, state.asking(validate=False), world, epoch, asked=True)
-    return state if done else state.asking(validate=True)
+    state, done = yield from validate(loop, state.with_requests(validate=False), world, epoch, requested=True)
+    return state if done else state.with_requests(validate=True)
 
 
-def validated(
-    loop: Loop, state: LoopState, world: World, epoch: int, *, asked: bool = False, train: Means | None = None
+def validate(
+    loop: Loop, state: LoopState, world: World, epoch: int, *, requested: bool = False, train: Means | None = None
 ) -> Validated:
-    """Evaluate the parameters on the validation data, and judge them: the state, and whether it was not interrupted.
+    """Evaluate the parameters on the validation data, and judge them.
 
-    A validation that was `asked` for and fails is asked for still in the checkpoint that the error leaves. `train` are
-    the training figures at the end of an epoch, which a monitor may watch.
+    Return the state, and False after an interrupt. With `requested`, a checkpoint that an error leaves keeps the
+    request. `train` are the training figures at the end of an epoch, which a monitor may watch.
     """
     place: Place = {"batch": 0, "stage": "before_validation"}
     if list(loop.plan.validation) != [""]:
         place["set"] = None
-    rescue = saved_on_error(
-        loop, lambda: state.asking(validate=True) if asked else state, world, lambda: str(place["stage"])
+    rescue = save_on_error(
+        loop, lambda: state.with_requests(validate=True) if requested else state, world, lambda: str(place["stage"])
     )
     now = {name: partial(place.get, name) for name in place}
     with rescue, located(split="validation", epoch=epoch, **now):
-        state = yield from told(loop, state, world, "before_validation", epoch=epoch, step=state.steps)
-        params = _judged_params(loop, state)
+        state = yield from dispatch(loop, state, world, "before_validation", epoch=epoch, step=state.steps)
+        params = _params_to_judge(loop, state)
         means: dict[str, Means] = {}
         for name, data in loop.plan.validation.items():
             place |= {"batch": 0, "stage": "validation"} | ({"set": name} if name else {})
-            state, found = yield from _set_evaluated(loop, state, world, params, name, data, epoch, place)
-            if found is None:
+            state, set_means = yield from _evaluate_set(loop, state, world, params, name, data, epoch, place)
+            if set_means is None:
                 return state, False
-            means[name] = found
+            means[name] = set_means
         place["stage"] = "after_validation"
-        state = _judged(loop, state, epoch, params, _joined(means), train)
+        state = _add_evaluation(loop, state, epoch, params, _merge_sets(means), train)
         yield Moment(state, state.moving)
         row = state.evaluations[-1]
-        state = yield from told(loop, state, world, "after_validation", row=row)
+        state = yield from dispatch(loop, state, world, "after_validation", row=row)
         place["stage"] = "after_evaluation"
-        return (yield from told(loop, state, world, "after_evaluation", row=row)), True
+        return (yield from dispatch(loop, state, world, "after_evaluation", row=row)), True
 
 
-def judged_epoch(loop: Loop, state: LoopState, world: World, means: Means) -> Moments:
+def judge_epoch(loop: Loop, state: LoopState, world: World, means: Means) -> Moments:
     """Judge the end of an epoch by its training figures."""
-    state = _judged(loop, state, state.epoch, _judged_params(loop, state), Means(), means)
+    state = _add_evaluation(loop, state, state.epoch, _params_to_judge(loop, state), Means(), means)
     yield Moment(state, state.moving)
-    return (yield from told(loop, state, world, "after_evaluation", row=state.evaluations[-1]))
+    return (yield from dispatch(loop, state, world, "after_evaluation", row=state.evaluations[-1]))
 
 
 def means_so_far(loop: Loop, state: LoopState) -> tuple[LoopState, Means]:
-    """Read all that is queued; return the state then, and the means of the epoch so far."""
-    state = settled(loop, state)
+    """Read all queued logs. Return the new state, and the means of the epoch so far."""
+    state = read_all(loop, state)
     with placed_at(stage="figures"):
         metrics = values(loop.step.metrics, state.moving.train.opt_state["metrics"])
         return state, close(state.moving.sums, loop.plan.train, metrics, loop.plan.reduce)
 
 
-def _set_evaluated(
+def _evaluate_set(
     loop: Loop,
     state: LoopState,
     world: World,
@@ -100,9 +99,9 @@ def _set_evaluated(
     epoch: int,
     place: Place,
 ) -> SetMeans:
-    """Evaluate parameters on one validation set; None in the place of its means after an interrupt."""
+    """Evaluate parameters on one validation set. After an interrupt the means are None."""
     reduce = loop.plan.validation_reduce
-    parts = evaluated(loop.evaluate, params, data, reduce=reduce, in_flight=loop.in_flight, epoch=epoch)
+    parts = evaluate_batches(loop.evaluate, params, data, reduce=reduce, in_flight=loop.in_flight, epoch=epoch)
     with closing(parts):
         while True:
             try:
@@ -111,16 +110,16 @@ def _set_evaluated(
                 return state, done.value
             place |= {"batch": number, "stage": "after_validation_batch"}
             fields = {"epoch": epoch, "batch": batch, "loss": logs["loss"], "index": number, "name": name}
-            state = yield from told(loop, state, world, "after_validation_batch", **fields)
+            state = yield from dispatch(loop, state, world, "after_validation_batch", **fields)
             place |= {"batch": number + 1, "stage": "validation"}
-            state = heard(state, world)
+            state = with_signal(state, world)
             yield Moment(state, state.moving)
             if state.moving.requests.interrupted:
                 return state, None
 
 
-def _joined(means: Mapping[str, Means]) -> Means:
-    """Return the figures of all sets, those of a named one with its name in front."""
+def _merge_sets(means: Mapping[str, Means]) -> Means:
+    """Return the figures of all sets, those of a named set with its name in front."""
     if list(means) == [""]:
         return means[""]
     figures = {
@@ -131,41 +130,42 @@ def _joined(means: Mapping[str, Means]) -> Means:
     return Means(sum(each.batches for each in means.values()), metrics=FrozenDict(figures))
 
 
-def _judged_params(loop: Loop, state: LoopState) -> Params:
+def _params_to_judge(loop: Loop, state: LoopState) -> Params:
+    """Return the parameters, or their averages with `averaged=True`."""
     train = state.moving.train
     return averaged(train.opt_state)(train.params) if loop.plan.averaged else train.params
 
 
-def _judged(
+def _add_evaluation(
     loop: Loop, state: LoopState, epoch: int, params: Params, validation: Means, train: Means | None
 ) -> LoopState:
-    """Return the state with an evaluation more and the verdict of the monitor, if it watches figures that are here.
+    """Return the state with one more evaluation, and the verdict of the monitor if its figure is available.
 
-    A run that a loss has ended that is not finite gets none.
+    There is no verdict where a loss that is not finite has ended the run.
     """
-    value, improved, standing = None, False, state.standing
+    value, improved, best = None, False, state.best
     if (train is not None or loop.judges_validation) and not state.moving.requests.diverged:
         if train is None:
-            state, train = _needed_means(loop, state)
+            state, train = _means_for_monitor(loop, state)
         sums = state.moving.sums
         row = row_of(state, epoch, 0.0, 0, train, validation)
         value = loop.monitor.value(row, lambda: sums.losses.newest(sums.updates))
-        standing, improved = _verdict(loop, state, value, epoch)
+        best, improved = _verdict(loop, state, value, epoch)
     figures = (validation.loss, validation.named(), validation.batches)
-    verdict = Evaluation(epoch, state.steps, *figures, value, improved, standing.stale)
-    best = params if improved and loop.plan.keep_best else state.best_params
-    return replace(state, evaluations=(*state.evaluations, verdict), standing=standing, best_params=best)
+    verdict = Evaluation(epoch, state.steps, *figures, value, improved, best.stale)
+    best_params = params if improved and loop.plan.keep_best else state.best_params
+    return replace(state, evaluations=(*state.evaluations, verdict), best=best, best_params=best_params)
 
 
-def _verdict(loop: Loop, state: LoopState, value: float | None, epoch: int) -> tuple[Standing, bool]:
-    """Judge a value; the same one once more at the same step has the verdict that it had."""
+def _verdict(loop: Loop, state: LoopState, value: float | None, epoch: int) -> tuple[BestSoFar, bool]:
+    """Judge a value. The same value again at the same step has the same verdict."""
     before = state.evaluation
     if before is not None and value is not None and before.monitor_value == value:
-        return state.standing, before.improved
-    return judged(loop.monitor, state.standing, value, epoch, state.steps)
+        return state.best, before.improved
+    return update_best(loop.monitor, state.best, value, epoch, state.steps)
 
 
-def _needed_means(loop: Loop, state: LoopState) -> tuple[LoopState, Means]:
-    """Return the training figures so far where a monitor that is a function of the row may want them."""
-    wanted = loop.monitor.metric is not None and state.moving.sums.batches
-    return means_so_far(loop, state) if wanted else (state, Means())
+def _means_for_monitor(loop: Loop, state: LoopState) -> tuple[LoopState, Means]:
+    """Return the training figures so far if the monitor is a function of the row, which may read them."""
+    readable = loop.monitor.metric is not None and state.moving.sums.batches
+    return means_so_far(loop, state) if readable else (state, Means())

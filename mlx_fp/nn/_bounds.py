@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
+from types import MappingProxyType
+from typing import Any
 
 from ..core._mlx import mlx_nn, mx
 from ..core._types import Array
@@ -32,19 +34,21 @@ def within_bounds(indices: Array, size: int, *, negative: bool = False) -> tuple
     [[-1, 2, -4], [True, True, False]]
     """
     wide = indices.astype(mx.int64)  # in 32 bits, 2**32 would wrap to 0
-    safe = mx.clip(wide, -size if negative else 0, size - 1)
+    lowest = -size if negative and indices.dtype != mx.uint64 else 0  # in int64, the largest uint64 are negative
+    safe = mx.clip(wide, lowest, size - 1)
     return safe.astype(mx.int32), safe == wide
 
 
 class Guarded:
     """A table of vectors that returns NaN for indices out of range. It is a mixin for a class of mlx.nn."""
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array | int | list[Any]) -> Array:
         """Gather the rows of `x`; indices from -size to -1 count from the end, as in MLX.
 
         In training, one index out of range makes all rows NaN. This adds only a scalar to the rows, at almost no cost.
         """
         gather = super().__call__  # type: ignore[misc]  # the next class is a table of mlx.nn
+        x = mx.array(x) if isinstance(x, (int, list)) and not isinstance(x, bool) else x
         if not isinstance(x, mx.array) or not mx.issubdtype(x.dtype, mx.integer):
             return gather(x)  # type: ignore[no-any-return]  # a call of the next class
         table: mlx_nn.Module = self  # type: ignore[assignment]  # the mixin is always used with a table
@@ -54,17 +58,27 @@ class Guarded:
         return rows + poison.astype(rows.dtype)
 
 
-_TABLES = (mlx_nn.Embedding, mlx_nn.QuantizedEmbedding)
-"""The classes of mlx.nn that gather rows by the user's integers."""
+class _Embedding(Guarded, mlx_nn.Embedding):
+    pass
+
+
+class _QuantizedEmbedding(Guarded, mlx_nn.QuantizedEmbedding):
+    pass
+
+
+_TABLES: Mapping[type, type] = MappingProxyType(
+    {mlx_nn.Embedding: _Embedding, mlx_nn.QuantizedEmbedding: _QuantizedEmbedding}
+)
+"""The classes of mlx.nn that gather rows by the user's integers, and their guarded classes."""
 
 
 def guarded_classes(module: mlx_nn.Module) -> Mapping[type, type]:
     """Return the guarded class for each class of table in a module.
 
-    A subclass of a table is guarded too, unless it defines its own `__call__`, because it may compute other indices
-    there.
+    In a subclass of a table, the guard stands before MLX's own `__call__`. Therefore it also guards the indices that a
+    `__call__` of the subclass passes to `super().__call__`.
 
-    >>> [kind.__name__ for kind in guarded_classes(mlx_nn.Embedding(4, 2))]
+    >>> [kind.__name__ for kind in guarded_classes(mlx_nn.Embedding(4, 2)).values()]
     ['Embedding']
     """
     kinds: set[type] = {type(inner) for _, inner in module.named_modules()}
@@ -73,6 +87,8 @@ def guarded_classes(module: mlx_nn.Module) -> Mapping[type, type]:
 
 @cache
 def _guarded(kind: type) -> type | None:
-    if any(issubclass(kind, table) and kind.__call__ is table.__call__ for table in _TABLES):
-        return type(kind.__name__, (Guarded, kind), {"__module__": kind.__module__})
+    for table, guarded in _TABLES.items():
+        if issubclass(kind, table):
+            bases = (guarded,) if kind is table else (kind, guarded)
+            return type(kind.__name__, bases, {"__module__": kind.__module__})
     return None

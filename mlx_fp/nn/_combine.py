@@ -221,7 +221,7 @@ def _layer_of_factory(
         return lift(factory, *args, **kwargs)
     if isinstance(factory, (Layer, Module)) or not callable(factory):
         raise TypeError("stack takes a module class or a function that makes a layer; repeat takes a layer")
-    make = call.named(factory, offers=("index",), what="stack factory")
+    make = call.with_context(factory, offers=("index",), what="stack factory")
     return as_layer(make(index, index=index), f"layer {index}")
 
 

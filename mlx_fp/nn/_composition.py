@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Collection, Container
 from typing import TypeAlias
 
 from ..core._types import Params
-from ..tree._select import Select, parted
+from ..tree._select import Select, by_part
 from ._call import Inputs, Keywords, Output, Result
 from ._layer import Layer, Trainable, layer
 from ._lift import as_layer
@@ -66,11 +66,11 @@ def composed(name: str, parts: Parts, flow: Flow) -> Layer:
     return layer(lambda: _make_params(parts), run, trainable=trainable_of_parts(by_path), name=name, parts=by_path)
 
 
-def trainable_of_parts(parts: tuple[tuple[str, Layer], ...]) -> Trainable:
-    """Return the Trainable of a composition: the leaves that train in its parts."""
+def trainable_of_parts(parts: tuple[tuple[str, Layer], ...], own: Collection[str] = ()) -> Trainable:
+    """Return the Trainable of a composition: the leaves that train in its parts, and its own arrays named in `own`."""
 
     def leaves(params: Params) -> Select:
-        return parted({path: part.trainable.leaves(params_at(params, path)) for path, part in parts})
+        return by_part({path: part.trainable.leaves(params_at(params, path)) for path, part in parts}, own)
 
     return Trainable(leaves, tuple(rule for path, part in parts for rule in part.trainable.inside(path)))
 

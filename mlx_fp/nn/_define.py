@@ -11,7 +11,6 @@ from ..core._errors import unknown
 from ..core._mlx import mx
 from ..core._signature import name_of, signature_of
 from ..core._types import Array, Params
-from ..tree._select import Select, select
 from . import initializers
 from ._call import Inputs, Keywords, Output, Result
 from ._composition import check_part_name, run_part, trainable_of_parts
@@ -213,13 +212,7 @@ def _initial(init: Init, shape: tuple[int, ...], dtype: mx.Dtype) -> object:
 
 
 def _trainable(parts: dict[str, Layer | Leaf], layers: tuple[tuple[str, Layer], ...]) -> Trainable:
-    inner = trainable_of_parts(layers)
-    param_names = select([name for name, part in parts.items() if isinstance(part, Leaf) and part.trains])
-
-    def leaves(params: Params) -> Select:
-        return param_names | inner.leaves(params)
-
-    return Trainable(leaves, inner.rules)
+    return trainable_of_parts(layers, [name for name, part in parts.items() if isinstance(part, Leaf) and part.trains])
 
 
 def _check_forward(forward: Callable[..., object]) -> None:

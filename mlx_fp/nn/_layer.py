@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,8 +11,8 @@ from ..compile import rng
 from ..core._mlx import mx
 from ..core._pickling import Picklable
 from ..core._types import Array, Params
-from ..tree._paths import alike, flat
-from ..tree._select import Select, everything, nothing, parted, within
+from ..tree._paths import flat, same_structure
+from ..tree._select import Select, by_part, everything, nothing, under_prefix
 from ._call import LayerCall, Result
 
 __all__ = [
@@ -49,7 +50,7 @@ class Trainable:
 
     def inside(self, prefix: str) -> tuple[tuple[Select, bool], ...]:
         """Return the rules for a composition that holds the layer's parameters under `prefix`."""
-        return tuple((within(prefix, chosen), trains) for chosen, trains in self.rules)
+        return tuple((under_prefix(prefix, chosen), trains) for chosen, trains in self.rules)
 
     def _trains(self, may_train: Select, path: str, leaf: object) -> bool:
         for chosen, trains in reversed(self.rules):
@@ -128,6 +129,9 @@ def layer(
     Returns:
         The Layer.
 
+    Raises:
+        RecursionError: The parts are nested deeper than Python's stack allows, about 100 deep at its default limit.
+
     >>> scale = layer(lambda: {"by": mx.array(2.0)}, lambda p, xs, kw, train: (xs[0] * p["by"], p), name="scale")
     >>> scale.apply(scale.init(0), mx.array(3.0))[0].item()
     6.0
@@ -136,7 +140,8 @@ def layer(
     def make_params(key: int | Array | None = None) -> Params:
         return make() if key is None else rng.run(key, make)[0]
 
-    wide = parted({path: part.wide for path, part in parts})
+    _refuse_too_deep(parts)
+    wide = by_part({path: part.wide for path, part in parts})
     return Layer(make_params, Apply(run), trainable or Trainable(), name, parts, wide)
 
 
@@ -163,7 +168,6 @@ def init(key: int | Array) -> Callable[[Layer], Params]:
     >>> nn.init(0)(nn.linear(3, 2))["weight"].shape
     (2, 3)
     """
-
     start = rng.key(key)
 
     def make_params(target: Layer) -> Params:
@@ -218,16 +222,31 @@ def check_given(target: Layer, params: Params) -> None:
     check_tree(params)
     expected_tree = shapes(target)
     expected, given = ({path: _shape(leaf) for path, leaf in flat(tree).items()} for tree in (expected_tree, params))
-    wrong_paths = [path for path in expected | given if expected.get(path, ...) != given.get(path, ...)]
-    if wrong_paths:
-        texts = [
-            f"{path} is {expected.get(path, 'not there')}, given {given.get(path, 'nothing')}" for path in wrong_paths
-        ]
+    wrong = [path for path in expected | given if expected.get(path, ...) != given.get(path, ...)]
+    if wrong:
+        texts = [f"{path} is {expected.get(path, 'not there')}, given {given.get(path, 'nothing')}" for path in wrong]
         raise ValueError(f"the parameters are not those of {target.name}: {'; '.join(texts[:5])}")
-    if not alike(expected_tree, params):
+    if not same_structure(expected_tree, params):
         raise ValueError(
             f"the parameters have the paths of {target.name}, but other containers, as a file of weights has: "
             "restore_like(nn.shapes(model), params) puts them in place"
+        )
+
+
+_FRAMES_PER_LAYER, _FRAMES_AROUND = 7, 200
+"""The largest measured number of Python frames per nested layer, and the frames of a program around the layers."""
+
+
+def _refuse_too_deep(parts: tuple[tuple[str, Layer], ...]) -> None:
+    """Raise RecursionError, with the remedy, for layers that are nested deeper than Python's stack allows."""
+    depth, level = 1, {id(part): part for _, part in parts}
+    while level:
+        depth, level = depth + 1, {id(part): part for outer in level.values() for _, part in outer.parts}
+    frames = _FRAMES_AROUND + _FRAMES_PER_LAYER * depth
+    if frames > sys.getrecursionlimit():
+        raise RecursionError(
+            f"layers are nested {depth} deep, which takes {frames} frames of Python's stack, and its limit is "
+            f"{sys.getrecursionlimit()}: call sys.setrecursionlimit({frames}) first"
         )
 
 

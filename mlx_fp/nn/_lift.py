@@ -16,7 +16,7 @@ from ..core._mlx import mlx_nn
 from ..core._mlx_text import printed_call
 from ..core._signature import arguments, check_types, name_of, signature_of
 from ..core._types import Params
-from ..tree._paths import fresh
+from ..tree._paths import copy_arrays
 from ._call import Inputs, Keywords, Result
 from ._layer import Apply, Layer, check_given, layer, renamed
 from ._lowered import Lowered, freeze_rest
@@ -95,8 +95,8 @@ def split(module: mlx_nn.Module) -> tuple[Layer, Params]:
     refuse_functions_of_modules(module)
     refuse_tied_arrays(module)
     params = parameters(module)
-    lifted = layer_of_module(module, lambda: fresh(params))
-    return replace(lifted, label=_label(module)), fresh(params)
+    lifted = layer_of_module(module, lambda: copy_arrays(params))
+    return replace(lifted, label=_label(module)), copy_arrays(params)
 
 
 def lower(target: Layer, params: Params) -> mlx_nn.Module:

@@ -7,7 +7,7 @@ from typing import Any
 from ..compile import rng
 from ..core._mlx import mlx_nn, mx
 from ..core._types import Params
-from ..tree._paths import flat, fresh
+from ..tree._paths import copy_arrays, flat
 from ._call import Output
 from ._layer import Layer
 from ._module import Module, parameters
@@ -21,7 +21,7 @@ class Lowered(mlx_nn.Module):
     def __init__(self, target: Layer, params: Params) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # MLX does not annotate it
         self._layer = target
-        for name, child in fresh(params).items():
+        for name, child in copy_arrays(params).items():
             self[name] = _node(child)
 
     def __call__(self, *xs: object, **kw: Any) -> Output:

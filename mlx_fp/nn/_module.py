@@ -11,7 +11,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from ..core._mlx import mlx_nn, mx
 from ..core._types import Array, Params
-from ..tree._paths import flat, fresh
+from ..tree._paths import copy_arrays, flat
 
 __all__ = [
     "NO_SUBSTITUTES",
@@ -41,7 +41,7 @@ def parameters(module: mlx_nn.Module) -> Params:
 
     The parameters of a shared module are only under its first path.
     """
-    return fresh(_own_arrays(module))
+    return copy_arrays(_own_arrays(module))
 
 
 def _own_arrays(module: mlx_nn.Module) -> Params:

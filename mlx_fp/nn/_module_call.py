@@ -10,7 +10,7 @@ from ..core._mlx import mlx_nn, mx, utils
 from ..core._types import Params
 from ..core.backend import in_use
 from ..tree._paths import flat
-from ..tree._select import Select, select, within
+from ..tree._select import Select, select, under_prefix
 from ._bounds import guarded_classes
 from ._call import Inputs, Keywords, Result
 from ._layer import Layer, Trainable, layer
@@ -87,4 +87,4 @@ def _trainable(module: mlx_nn.Module) -> Trainable:
 def _wide_leaves(module: mlx_nn.Module) -> Select:
     """Choose the wide leaves of layers that were lowered into a module."""
     lowered = [(path, m._layer.wide) for path, m in module.named_modules() if isinstance(m, Lowered)]
-    return select([within(path, wide) if path else wide for path, wide in lowered])
+    return select([under_prefix(path, wide) if path else wide for path, wide in lowered])

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..core._errors import unknown
 from ..core._types import Params
-from ..tree._paths import fresh
+from ..tree._paths import copy_arrays
 from ._call import Inputs, Keywords, Output, Result
 from ._composition import run_part
 from ._layer import Apply, Layer, renamed
@@ -51,7 +51,7 @@ class Part:
     def __getattr__(self, name: str) -> Any:
         params = self._params()
         if isinstance(params, dict) and name in params:
-            return fresh(params[name])  # a copy: changes in place do not reach the parameters
+            return copy_arrays(params[name])  # a copy: changes in place do not reach the parameters
         try:
             return partial(self._run, method(self._layer, name))
         except AttributeError:

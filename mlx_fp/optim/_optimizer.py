@@ -16,7 +16,7 @@ from ..core._pickling import Picklable
 from ..core._signature import arguments, signature_of
 from ..core._types import Array, Params, State, Tree
 from ..core.backend import in_use
-from ..tree._paths import fresh
+from ..tree._paths import copy_arrays
 from ._rules import OPTIMIZERS, RATE
 
 __all__ = ["Optimizer", "lift", "require_optimizer"]
@@ -98,7 +98,7 @@ def lift(target: object, *args: object, **kwargs: object) -> Optimizer:
         return state
 
     def update(grads: Tree, state: State, params: Params) -> tuple[Params, State]:
-        worker = _worker(template, dict(fresh({**state, "memory": {}})))
+        worker = _worker(template, dict(copy_arrays({**state, "memory": {}})))
         worker._initialized = True
         updated, memory = apply(worker, grads, state["memory"], params)
         return _with_dtypes(updated, params), _with_dtypes({**worker.state, "memory": memory}, state)
@@ -165,8 +165,8 @@ def _elementwise(worker: MlxOptimizer, grads: Tree, memory: Tree, params: Params
 
 def _leaf_by_leaf(worker: MlxOptimizer, grads: Tree, memory: Tree, params: Params) -> tuple[Params, Tree]:
     """Update with MLX's own loop over leaves, on copies, because MLX may change its arguments in place."""
-    worker.state["memory"] = fresh(memory)
-    updated = worker.apply_gradients({"memory": grads}, {"memory": fresh(params)})["memory"]
+    worker.state["memory"] = copy_arrays(memory)
+    updated = worker.apply_gradients({"memory": grads}, {"memory": copy_arrays(params)})["memory"]
     return updated, worker.state["memory"]
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..core._user_path import user_path
 from ..loop._report import Report
 from ..loop._rows import scalars
-from ..store._files import begun, write_whole
+from ..store._files import create_new, write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,7 +52,7 @@ def curves(report: Report, path: str | os.PathLike[str], *, title: str = "") -> 
 
 
 def _drawn(figure: Figure, new: Path, kind: str) -> None:
-    with begun(new) as file:
+    with create_new(new) as file:
         figure.savefig(file, dpi=120, format=kind)
 
 

@@ -1,4 +1,4 @@
-"""One update on several batches: their passes one after the other, evaluated between, and the mean of them."""
+"""One update on several batches: their passes, evaluated one after another, and the update on the mean."""
 
 from __future__ import annotations
 
@@ -20,36 +20,36 @@ class Accumulation:
     """The compiled functions of an update on several batches."""
 
     first: Compiled
-    """`first(params, opt_state, batch) -> Pass`."""
+    """`first(params, opt_state, batch) -> Pass`: the pass over the first batch."""
     following: Compiled
-    """`following(params, before, batch) -> Pass`: the mean of the passes so far and that over one more batch."""
+    """`following(params, before, batch) -> Pass`: the mean of the passes so far and of the pass over one more batch."""
     finish: Compiled
-    """`finish(done, params, metrics) -> Pass`: the pass ready for the update, for hooks between the halves."""
+    """`finish(mean_pass, params, metrics) -> Pass`: the pass ready for the update, for hooks between the halves."""
     close: Compiled
-    """`close(params, done, metrics) -> (params, opt_state, logs, weights)`: the update."""
+    """`close(params, mean_pass, metrics) -> (params, opt_state, logs, weights)`: the update."""
 
     @property
     def traces(self) -> int:
-        """How often the functions have been traced."""
-        return sum(part.traces for part in (self.first, self.following, self.finish, self.close))
+        """The number of traces of all these functions."""
+        return sum(function.traces for function in (self.first, self.following, self.finish, self.close))
 
     def update(self, params: Params, opt_state: State, batches: Sequence[Batch]) -> tuple[Params, State, Logged]:
         """Update on the mean over the batches."""
-        done = self._passes(params, opt_state, batches)
-        params, opt_state, logs, weights = self.close(params, done, opt_state["metrics"])
+        mean_pass = self._mean_pass(params, opt_state, batches)
+        params, opt_state, logs, weights = self.close(params, mean_pass, opt_state["metrics"])
         return params, opt_state, (logs, weights, sum(map(example_count, batches)))
 
     def gradients(self, params: Params, opt_state: State, batches: Sequence[Batch]) -> Pass:
         """Compute the mean over the batches, ready for the update."""
-        done: Pass = self.finish(self._passes(params, opt_state, batches), params, opt_state["metrics"])
-        return done
+        ready: Pass = self.finish(self._mean_pass(params, opt_state, batches), params, opt_state["metrics"])
+        return ready
 
-    def _passes(self, params: Params, opt_state: State, batches: Sequence[Batch]) -> Pass:
-        """Compute the mean of the passes over the batches, each evaluated before the next one is begun."""
-        head, *others = batches
-        done: Pass = self.first(params, opt_state, head)
+    def _mean_pass(self, params: Params, opt_state: State, batches: Sequence[Batch]) -> Pass:
+        """Compute the mean of the passes over the batches. Each pass is evaluated before the next one starts."""
+        first, *others = batches
+        mean_pass: Pass = self.first(params, opt_state, first)
         for batch in others:
-            mx.eval(done)
-            done = self.following(params, done, batch)
-        mx.eval(done)
-        return done
+            mx.eval(mean_pass)
+            mean_pass = self.following(params, mean_pass, batch)
+        mx.eval(mean_pass)
+        return mean_pass

@@ -1,24 +1,24 @@
-"""The model during one step: bound to parameters and a mode, called by a loss."""
+"""The model during one step: with its parameters and its mode, as a loss calls it."""
 
 from __future__ import annotations
 
 from contextvars import ContextVar, copy_context
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from ..core._batch_call import call_with_batch
 from ..core._mlx import mx, utils
-from ..core._signature import spread
-from ..core._types import Array, Batch, Loss, Params, State
+from ..core._types import Array, Batch, Loss, Params, State, Tree
 from ..nn._layer import Layer
 from ..nn._lift import method
 from ..nn._part import part_at
 from ..task._mean import Mean
 from ..tree._casting import cast, is_narrow, widened
-from ..tree._paths import fresh
+from ..tree._paths import copy_arrays
 from ..tree._select import everything, nothing
-from ._rows import described_rows, row_count
+from ._rows import describe_rows, row_count
 
-__all__ = ["Bound", "losses", "output", "outputs"]
+__all__ = ["BoundModel", "call_loss", "last_output", "outputs"]
 
 _RETURNS = "a loss returns a scalar array or a Mean, alone or with a dict of further ones"
 
@@ -27,65 +27,74 @@ T = TypeVar("T")
 tree_map_with_path = utils.tree_map_with_path
 
 
-class Bound:
-    """The model during one step; keeps the buffers that each call hands back, and the last output.
+class BoundModel:
+    """The model during one step. It keeps the buffers that each call returns, and the last output.
 
-    It has the other methods of a lifted module, too: `forward.encode(x)`, see `nn.method`, and the named parts of a
-    composition: `forward.head(x)`. In another floating type,
-    inputs and weights are cast; buffers are not, and the loss gets its batch as it came. Where that type is narrow, the
-    weights of `nn.wide` parts are not cast, and the loss gets the model's floating outputs in float32.
+    A loss can also call the other methods of a lifted module, for example `forward.encode(x)` (see `nn.method`), and
+    the named parts of a composition, for example `forward.head(x)`.
+
+    With another floating type as `dtype`, inputs and weights are cast. Buffers are not cast, and the loss receives its
+    batch unchanged. Where that type is narrow, the weights of `nn.wide` parts are not cast either, and the loss
+    receives the model's floating outputs in float32.
     """
 
     __slots__ = ("_calls", "_dtype", "_model", "_named", "_output", "params", "train")
 
-    def __init__(self, model: Layer, params: Params, train: bool, dtype: Any) -> None:
+    def __init__(self, model: Layer, params: Params, train: bool, dtype: mx.Dtype | None) -> None:
         self._model, self._dtype = model, dtype
         self.params, self.train = params, train
-        self._output: Any = None
+        self._output: Tree = None
         self._calls, self._named = 0, False
 
-    def __call__(self, *xs: Any, **kw: Any) -> Any:
-        """Run the model, in the random stream of the step."""
+    def __call__(self, *xs: Tree, **kw: Tree) -> Tree:
+        """Call the model, in the random stream of the step."""
         return self._run(self._model, *xs, **kw)
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> partial[Tree]:
         if name.startswith("_"):
             raise AttributeError(name)
-        inside = dict(self._model.parts)
-        return partial(self._run, part_at(self._model, name) if name in inside else method(self._model, name))
+        parts = dict(self._model.parts)
+        return partial(self._run, part_at(self._model, name) if name in parts else method(self._model, name))
 
-    def _run(self, model: Layer, *xs: Any, **kw: Any) -> Any:
+    def _run(self, model: Layer, *xs: Tree, **kw: Tree) -> Tree:
+        """Call the model, or a part or method of it; keep its buffers and its output."""
         trainable = self._model.trainable
         weight, narrow = trainable.leaves(self.params), is_narrow(self._dtype)
-        chosen = weight & ~(self._model.wide if narrow else nothing)
-        stays = (trainable(self.params) if self._dtype is None else weight) if self.train else everything
+        narrowed = weight & ~(self._model.wide if narrow else nothing)
+        unchanged = (trainable(self.params) if self._dtype is None else weight) if self.train else everything
 
-        def taken(path: str, leaf: Array) -> Array:
-            own: Array = cast(leaf, self._dtype if chosen(path, leaf) else None)
-            return own
+        def cast_leaf(path: str, leaf: Array) -> Array:
+            result: Array = cast(leaf, self._dtype if narrowed(path, leaf) else None)
+            return result
 
-        def kept(path: str, after: Array, before: Array) -> Array:
-            return before if stays(path, before) else after.astype(before.dtype)
+        def next_leaf(path: str, after: Array, before: Array) -> Array:
+            return before if unchanged(path, before) else after.astype(before.dtype)
 
-        inside = tree_map_with_path(taken, self.params)
+        params = tree_map_with_path(cast_leaf, self.params)
         xs, kw = cast(xs, self._dtype), cast(kw, self._dtype)
-        result, after = model.apply.run(inside, xs, kw, self.train)  # `key` may be an argument of the model's
+        result, after = model.apply.run(params, xs, kw, self.train)  # `key` may be an argument of the model's
         result = widened(result) if narrow else result
-        self.params = tree_map_with_path(kept, after, self.params)
+        self.params = tree_map_with_path(next_leaf, after, self.params)
         self._calls += 1
         if not self._named:
             self._output = result
         return result
 
 
-_calling: ContextVar[Bound | None] = ContextVar("calling", default=None)
-"""The model of the loss that is being called."""
+_calling: ContextVar[BoundModel | None] = ContextVar("calling", default=None)
+"""The model of the loss that runs now."""
 
 
 def outputs(tree: T) -> T:
-    """Name the outputs over which metrics fold, within a loss that calls the model several times; return them.
+    """Name the outputs that metrics take, within a loss that calls the model several times.
 
-    A loss that calls the model once needs no word of this. Outside of a step nothing happens.
+    A loss that calls the model once does not need this function. Outside a step it has no effect.
+
+    Args:
+        tree: The outputs: an array, or a dict, tuple or list of arrays.
+
+    Returns:
+        The outputs, unchanged.
 
     >>> from mlx_fp import metrics, nn, optim, train_step
     >>> def loss(model, x, y):
@@ -102,46 +111,53 @@ def outputs(tree: T) -> T:
     return tree
 
 
-def output(forward: Bound) -> Any:
-    """Return the outputs over which metrics fold, None if the model was not called.
+def last_output(forward: BoundModel) -> Tree:
+    """Return the outputs that metrics take; None if the loss did not call the model.
 
-    ValueError when it was called several times and the loss has not named one.
+    Raises:
+        ValueError: The loss called the model several times and did not name an output.
     """
     if forward._calls > 1 and not forward._named:
         raise ValueError(
-            f"the loss called the model {forward._calls} times, and metrics fold over one output: name it in the loss, "
+            f"the loss called the model {forward._calls} times, and metrics take one output: name it in the loss, "
             "logits = fp.outputs(model(x))"
         )
     return forward._output
 
 
-def losses(loss: Loss, forward: Bound, batch: Batch) -> tuple[State, State]:
-    """Call a loss on a batch: its value, under `loss`, and its figures as scalars; and the weight of each.
+def call_loss(loss: Loss, forward: BoundModel, batch: Batch) -> tuple[State, State]:
+    """Call a loss on a batch. Return its value, under `loss`, with its figures as scalars; and the weight of each.
 
-    A scalar weighs as many as the batch has rows. TypeError for a result that is no scalar and no Mean, ValueError for
-    a scalar where the arrays of the batch differ in their number of rows.
+    The weight of a scalar is the number of rows of the batch.
+
+    Raises:
+        TypeError: A result is neither a scalar nor a Mean.
+        ValueError: A result is a scalar, and the arrays of the batch differ in their number of rows.
     """
-    result = copy_context().run(_called, loss, forward, batch)
-    pair = isinstance(result, tuple) and not isinstance(result, Mean) and len(result) == 2
-    value, figures = result if pair else (result, {})
+    result = copy_context().run(_call_in_context, loss, forward, batch)
+    value, figures = result, State()
+    if isinstance(result, tuple) and not isinstance(result, Mean) and len(result) == 2:
+        value, figures = result
     if not isinstance(figures, dict):
         raise TypeError(f"{_RETURNS}; its second value is {_kind(figures)}")
     if "loss" in figures:
         raise ValueError("a loss returns figures under names of their own; 'loss' is its first value")
     logs, weights = State(), State()
-    for name, given in {"loss": value, **figures}.items():
-        logs[name], weights[name] = _weighed(name, given) if isinstance(given, Mean) else _scalar(name, given, batch)
+    for name, figure in {"loss": value, **figures}.items():
+        logs[name], weights[name] = (
+            _value_and_weight(name, figure) if isinstance(figure, Mean) else _scalar_and_rows(name, figure, batch)
+        )
     return {**logs, "loss": logs["loss"].astype(mx.float32)}, weights
 
 
-def _called(loss: Loss, forward: Bound, batch: Batch) -> Any:
-    """Call a loss in a context in which its model is the one whose outputs it may name."""
+def _call_in_context(loss: Loss, forward: BoundModel, batch: Batch) -> object:
+    """Call a loss; `outputs` finds the model of the loss in the context of the call."""
     _calling.set(forward)
-    return spread(loss, forward, fresh(batch), "loss")
+    return call_with_batch(loss, forward, copy_arrays(batch), "loss")
 
 
-def _weighed(name: str, mean: Mean) -> tuple[Array, Array]:
-    """Return the value of a Mean of a loss and its weight, checked."""
+def _value_and_weight(name: str, mean: Mean) -> tuple[Array, Array]:
+    """Return the value and the weight of a Mean that a loss returned."""
     parts = [mx.array(part) if isinstance(part, (int, float)) else part for part in mean]
     for part, kind in zip(parts, Mean._fields, strict=True):
         if not isinstance(part, mx.array) or part.ndim != 0:
@@ -150,8 +166,8 @@ def _weighed(name: str, mean: Mean) -> tuple[Array, Array]:
     return Mean(total, weight).value, weight
 
 
-def _scalar(name: str, value: Any, batch: Batch) -> tuple[Array, int]:
-    """Return a scalar of a loss and its weight, the number of rows."""
+def _scalar_and_rows(name: str, value: object, batch: Batch) -> tuple[Array, int]:
+    """Return a scalar that a loss returned, and its weight, the number of rows."""
     if not isinstance(value, mx.array) or value.ndim != 0:
         hint = ": fp.mean() it?" if isinstance(value, mx.array) else ""
         raise TypeError(f"{_RETURNS}; {name} is {_kind(value)}{hint}")
@@ -159,10 +175,11 @@ def _scalar(name: str, value: Any, batch: Batch) -> tuple[Array, int]:
     if rows is None:
         raise ValueError(
             f"{name} is a scalar, a mean over the rows of a batch, and the arrays of this batch differ in their number "
-            f"of rows: {described_rows(batch)}; return fp.mean(values), which has a weight of its own"
+            f"of rows: {describe_rows(batch)}; return fp.mean(values), which has a weight of its own"
         )
     return value, rows
 
 
-def _kind(value: Any) -> str:
+def _kind(value: object) -> str:
+    """Describe a value in a message by its shape or its type."""
     return f"an array of shape {value.shape}" if isinstance(value, mx.array) else type(value).__name__

@@ -1,9 +1,8 @@
-"""The functions of a training step, before they are compiled: passes over batches, gradients, update."""
+"""The pure functions of a training step, before they are compiled: the pass over a batch, the gradients, the update."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from toolz import pipe
 
@@ -18,7 +17,7 @@ from ..task._folds import Metric, fold, start
 from ..tree._casting import widened
 from ..tree._paths import divided, merge, norm
 from ..tree._select import Select
-from ._bound_model import Bound, losses, output
+from ._bound_model import BoundModel, call_loss, last_output
 from ._carried import Logged
 from ._checks import Layout, check_layout, check_memory, check_state, layout
 from ._rows import example_count
@@ -29,143 +28,154 @@ __all__ = ["Computation", "fold_output", "restore_buffers_unless", "split_traina
 
 @dataclass(frozen=True, slots=True)
 class Computation:
-    """All that a training step is made of; its methods are the pure functions that a step compiles."""
+    """The parts of a training step. Its methods are the pure functions that a step compiles."""
 
     model: Layer
     loss: Loss
     optimizer: Optimizer
     metrics: tuple[Metric, ...] = ()
     chosen: Select | None = None
-    dtype: Any = None
+    dtype: mx.Dtype | None = None
     through: tuple[Verb, ...] = ()
-    """The verbs that make the pass of a step from the plain one, the first nearest to the loss."""
+    """The verbs that make the pass of the step from the plain pass. The first is nearest to the loss."""
     measure: bool = False
-    """Whether the norm of the gradients and the learning rate are logged."""
+    """Whether the logs hold the norm of the gradients and the learning rate."""
     parameter_bytes: int = 0
-    """The size of the model, 0 for a step that is not compiled."""
-    known: set[Layout] = field(default_factory=set, compare=False, repr=False)
-    """The layouts of the optimiser's state that have been checked, or that it has made itself."""
+    """The size of the model in bytes. It is 0 for a step that is not compiled."""
+    checked_layouts: set[Layout] = field(default_factory=set, compare=False, repr=False)
+    """The layouts of the optimiser's state that have been checked, or that the optimiser itself has made."""
 
-    def start(self, kept: Params) -> State:
-        """Make the state of the optimiser, and of the metrics, before the first step."""
-        optimizer = self.optimizer.init(kept)
-        self.known.add(layout(optimizer))
+    def start(self, trainable: Params) -> State:
+        """Make the state of the optimiser and of the metrics before the first step."""
+        optimizer = self.optimizer.init(trainable)
+        self.checked_layouts.add(layout(optimizer))
         return {"optimizer": optimizer, "metrics": start(self.metrics)}
 
     def split(self, params: Params) -> tuple[Params, Params]:
-        """Divide parameters into those that train and the rest."""
+        """Divide parameters into the trainable ones and the rest."""
         return split_trainable(self.model, self.chosen, params)
 
     def backward(self, params: Params, opt_state: State, batch: Batch) -> Pass:
-        """Compute the plain pass over a batch: call the loss, differentiate it, and take the batch into the metrics."""
-        kept, rest = self.split(params)
-        aside: list[Any] = []  # as results of value_and_grad, two equal arrays crash mx.compile (IndexError)
+        """Compute the plain pass over a batch: call the loss, differentiate it, and update the metrics."""
+        trainable, rest = self.split(params)
+        results = []  # not results of value_and_grad: two equal arrays there crash mx.compile (IndexError)
 
-        def objective(kept: Params) -> Any:
-            forward = Bound(self.model, merge(kept, rest), True, self.dtype)
-            (logs, weights), key = rng.run(opt_state["key"], lambda: losses(self.loss, forward, batch))
-            aside.append((logs, weights, key, forward))
-            return logs["loss"]
+        def objective(trainable: Params) -> Array:
+            forward = BoundModel(self.model, merge(trainable, rest), True, self.dtype)
+            (logs, weights), key = rng.run(opt_state["key"], lambda: call_loss(self.loss, forward, batch))
+            results.append((logs, weights, key, forward))
+            loss: Array = logs["loss"]
+            return loss
 
-        value, grads = mx.value_and_grad(objective)(kept)
-        ((logs, weights, key, forward),) = aside
+        value, grads = mx.value_and_grad(objective)(trainable)
+        ((logs, weights, key, forward),) = results
         memory = fold_output(self.metrics, opt_state["metrics"], forward, batch)
         state = {**opt_state, "key": key, "metrics": memory}
         return Pass(grads, self.split(forward.params)[1], state, {**logs, "loss": value}, weights)
 
     def whole_pass(self, params: Params, opt_state: State, batch: Batch) -> Pass:
-        """Compute the pass of the step, through all its verbs."""
-        self._check(params, opt_state)
+        """Compute the pass of the step, with all its verbs."""
+        self._check_state(params, opt_state)
         backward: Backward = pipe(self.backward, *self.through)
         return backward(params, opt_state, batch)
 
     def gradients(self, params: Params, opt_state: State, batch: Batch) -> Pass:
         """Compute the first half of a step."""
-        return self.finished(self.whole_pass(params, opt_state, batch), params, opt_state["metrics"])
+        return self.finish_pass(self.whole_pass(params, opt_state, batch), params, opt_state["metrics"])
 
-    def finished(self, done: Pass, params: Params, metrics: State) -> Pass:
+    def finish_pass(self, done: Pass, params: Params, metrics: State) -> Pass:
         """Return a pass ready for the update, with gradients in the dtypes of the parameters.
 
-        Where the optimiser skips gradients that are not finite, metrics stay as they were before the pass: `metrics`.
+        `metrics` is the memory of the metrics before the pass. Where the optimiser skips gradients that are not finite,
+        such a pass keeps that memory.
         """
         logs, memory, grads = done.logs, done.opt_state["metrics"], done.grads
-        kept, rest = self.split(params)
+        trainable, rest = self.split(params)
         if self.measure:
             logs = {**logs, "grad_norm": norm(grads)}
         if skips(done.opt_state["optimizer"]):
             weight = self.model.trainable.leaves(params)
-            buffers = finite_or_unchanged(divided(~weight)(done.rest)[0], divided(~weight)(rest)[0])
-            grads = utils.tree_map(lambda g: mx.where(buffers, g, mx.nan), grads)  # so that the optimiser skips them
+            buffers_sound = finite_or_unchanged(divided(~weight)(done.rest)[0], divided(~weight)(rest)[0])
+            grads = utils.tree_map(lambda g: mx.where(buffers_sound, g, mx.nan), grads)  # the optimiser skips NaN
             sound = finite(grads)
             memory = utils.tree_map(lambda new, old: mx.where(sound, new, old), memory, metrics)
-        grads = utils.tree_map(lambda p, g: g.astype(p.dtype), kept, grads)
+        grads = utils.tree_map(lambda p, g: g.astype(p.dtype), trainable, grads)
         return done._replace(grads=grads, opt_state={**done.opt_state, "metrics": memory}, logs=logs)
 
     def update(self, params: Params, opt_state: State, grads: Tree, rest: Params) -> tuple[Params, State]:
-        """Compute the second half of a step, the optimiser's update: `(params, opt_state)`."""
-        kept, before = self.split(params)
-        kept, memory = in_use().update(self.optimizer.update, grads, opt_state["optimizer"], kept)
+        """Compute the second half of a step, the update of the optimiser: `(params, opt_state)`."""
+        trainable, rest_before = self.split(params)
+        trainable, memory = in_use().update(self.optimizer.update, grads, opt_state["optimizer"], trainable)
         if skips(memory):
-            goes = skip_count(memory) == skip_count(opt_state["optimizer"])
-            rest = restore_buffers_unless(goes, self.model.trainable.leaves(params), rest, before)
-        self.known.add(layout(memory))
+            updated = skip_count(memory) == skip_count(opt_state["optimizer"])
+            rest = restore_buffers_unless(updated, self.model.trainable.leaves(params), rest, rest_before)
+        self.checked_layouts.add(layout(memory))
         memory = in_use().separate(memory, self.parameter_bytes)
-        return merge(kept, rest), {**opt_state, "optimizer": memory}
+        return merge(trainable, rest), {**opt_state, "optimizer": memory}
 
-    def _check(self, params: Params, opt_state: State) -> None:
-        """Refuse a state of another step, which costs nothing once its layout is known."""
+    def _check_state(self, params: Params, opt_state: State) -> None:
+        """Refuse a state of another step. The check is free once a layout has been checked."""
         check_state(opt_state)
         check_memory([m.name for m in self.metrics], opt_state["metrics"])
-        given = layout(opt_state["optimizer"])
-        if given not in self.known:
-            check_layout(self.optimizer.name, layout(self.optimizer.init(self.split(params)[0])), given)
-            self.known.add(given)
+        state_layout = layout(opt_state["optimizer"])
+        if state_layout not in self.checked_layouts:
+            expected = layout(self.optimizer.init(self.split(params)[0]))
+            check_layout(self.optimizer.name, expected, state_layout)
+            self.checked_layouts.add(state_layout)
 
     def step(self, params: Params, opt_state: State, batch: Batch) -> tuple[Params, State, Logged]:
         """Compute a whole step: `(params, opt_state, (logs, weights, examples))`."""
         done = self.gradients(params, opt_state, batch)
         params, opt_state = self.update(params, done.opt_state, done.grads, done.rest)
-        return params, opt_state, (self._measured(done.logs, opt_state), done.weights, example_count(batch))
+        return params, opt_state, (self._with_rate(done.logs, opt_state), done.weights, example_count(batch))
 
     def first_pass(self, params: Params, opt_state: State, batch: Batch) -> Pass:
-        """Compute the first pass of an update over several batches; its weights are arrays, which retrace nothing."""
+        """Compute the first pass of an update on several batches.
+
+        Its weights are arrays, because a weight that is a Python number would cause a new trace.
+        """
         done = self.whole_pass(params, opt_state, batch)
         grads = widened(done.grads)
         weights = {name: mx.array(weight, mx.float32) for name, weight in done.weights.items()}
         return done._replace(grads=grads, weights=weights)
 
     def next_pass(self, params: Params, before: Pass, batch: Batch) -> Pass:
-        """Compute the mean of the passes so far and that over one more batch."""
+        """Compute the mean of the passes so far, `before`, and of the pass over one more batch."""
         weight = self.model.trainable.leaves(params)
-        rest = utils.tree_map_with_path(  # weights that do not train are the very arrays, which nothing mixes
-            lambda path, new, own: own if weight(path, own) else new, before.rest, self.split(params)[1], path=""
+        rest = utils.tree_map_with_path(  # a frozen weight is the same array in both passes, so `joined` keeps it
+            lambda path, new, old: old if weight(path, old) else new, before.rest, self.split(params)[1], path=""
         )
         return joined(before._replace(rest=rest), self.first_pass(params, before.opt_state, batch))
 
     def close(self, params: Params, done: Pass, metrics: State) -> tuple[Params, State, State, State]:
-        """Update on the mean of several passes: `(params, opt_state, logs, weights)`; `metrics` are those before."""
-        done = self.finished(done, params, metrics)
-        params, opt_state = self.update(params, done.opt_state, done.grads, done.rest)
-        return params, opt_state, self._measured(done.logs, opt_state), done.weights
+        """Update on the mean of several passes: `(params, opt_state, logs, weights)`.
 
-    def _measured(self, logs: State, opt_state: State) -> State:
-        """Return the logs of a step with the learning rate of the first optimiser that has one, where it is wanted."""
+        `metrics` is the memory of the metrics before the passes.
+        """
+        done = self.finish_pass(done, params, metrics)
+        params, opt_state = self.update(params, done.opt_state, done.grads, done.rest)
+        return params, opt_state, self._with_rate(done.logs, opt_state), done.weights
+
+    def _with_rate(self, logs: State, opt_state: State) -> State:
+        """With `measure`, add the learning rate of the first optimiser that has one to the logs of a step."""
         rates = [stage["learning_rate"] for _, stage in stages(opt_state["optimizer"]) if "learning_rate" in stage]
         return {**logs, "learning_rate": rates[0] * 1.0} if self.measure and rates else logs
 
 
-def fold_output(metrics: tuple[Metric, ...], memory: State, forward: Bound, batch: Batch) -> State:
-    """Take the outputs of a model on a batch into the memory of each metric."""
-    return fold(metrics, memory, output(forward), batch) if metrics else memory
+def fold_output(metrics: tuple[Metric, ...], memory: State, forward: BoundModel, batch: Batch) -> State:
+    """Update the memory of each metric with the outputs of a model on a batch."""
+    return fold(metrics, memory, last_output(forward), batch) if metrics else memory
 
 
 def split_trainable(model: Layer, chosen: Select | None, params: Params) -> tuple[Params, Params]:
-    """Divide parameters into those that train, of what the model lets train, and the rest.
+    """Divide parameters into the trainable ones and the rest.
+
+    `chosen` narrows the parameters that the model lets train.
 
     >>> from mlx_fp import flat, nn
     >>> model = nn.freeze("bias")(nn.linear(2, 1))
-    >>> kept, rest = split_trainable(model, None, nn.shapes(model))
-    >>> list(flat(kept)), list(flat(rest))
+    >>> trainable, rest = split_trainable(model, None, nn.shapes(model))
+    >>> list(flat(trainable)), list(flat(rest))
     (['weight'], ['bias'])
     """
     trainable = model.trainable(params)
@@ -173,10 +183,10 @@ def split_trainable(model: Layer, chosen: Select | None, params: Params) -> tupl
 
 
 def restore_buffers_unless(sound: Array, weight: Select, rest: Params, before: Params) -> Params:
-    """Return buffers as they were unless a step is sound; weights that do not train have not changed anyway."""
+    """Return the buffers of `before` unless a step is sound. Frozen weights, which `weight` selects, never change."""
 
     def restored(path: str, new: Array, old: Array) -> Array:
         return old if weight(path, old) else mx.where(sound, new, old)
 
-    kept: Params = utils.tree_map_with_path(restored, rest, before, path="")
-    return kept
+    buffers: Params = utils.tree_map_with_path(restored, rest, before, path="")
+    return buffers

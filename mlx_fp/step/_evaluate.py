@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ..compile import rng
 from ..compile._compiled import Compiled, compiled
 from ..core._mlx import mx
+from ..core._traceback import ShortTraceback
 from ..core._types import Batch, Loss, Params, State
 from ..core.backend import on_device
 from ..nn._layer import Layer
 from ..task._folds import Metric, checked, start
-from ._bound_model import Bound, losses
+from ._bound_model import BoundModel, call_loss
 from ._checks import check_memory, check_options, check_parts
 from ._computation import fold_output
 from .passes import Pass, abreast
@@ -23,28 +23,41 @@ __all__ = ["EvalStep", "eval_step"]
 
 @dataclass(frozen=True, slots=True)
 class EvalStep:
-    """`step(params, state, batch) -> (state, logs)` in evaluation mode, compiled and pure; made by `eval_step`."""
+    """A compiled pure function `step(params, state, batch) -> (state, logs)`, in evaluation mode. `eval_step` makes it.
+
+    `state` is the memory of the metrics, a dict by the names of the metrics.
+    """
 
     metrics: tuple[Metric, ...]
     _whole: Compiled
 
     def __call__(self, params: Params, state: State, batch: Batch) -> tuple[State, State]:
-        """Take one batch into the metrics; `logs` holds `loss` and the figures of the loss."""
-        state, logs, _ = self.weighted(params, state, batch)
+        """Evaluate one batch.
+
+        Args:
+            params: The parameters and buffers of the model.
+            state: The memory of the metrics, from `init` or from the last call.
+            batch: A dict, a tuple or list, or a single array.
+
+        Returns:
+            `(state, logs)`. `logs` holds `loss` and the figures of the loss, as lazy scalar arrays.
+        """
+        with ShortTraceback():
+            state, logs, _ = self.weighted(params, state, batch)
         return state, logs
 
     def weighted(self, params: Params, state: State, batch: Batch) -> tuple[State, State, State]:
-        """Take one batch into the metrics; return their memory, the logs, and the weight of each of the logs."""
+        """Evaluate one batch, and return the weight of each of the logs too: `(state, logs, weights)`."""
         result: tuple[State, State, State] = self._whole(params, state, batch)
         return result
 
     def init(self) -> State:
-        """Return the memory of the metrics before any batch."""
+        """Return the memory of the metrics before the first batch."""
         return start(self.metrics)
 
     @property
     def traces(self) -> int:
-        """How often the step has been traced."""
+        """The number of traces of the step."""
         return self._whole.traces
 
 
@@ -53,13 +66,29 @@ def eval_step(
     loss: Loss,
     *,
     metrics: Sequence[Metric] = (),
-    compile: bool | Mapping[str, Any] = True,
-    dtype: Any = None,
+    compile: bool | Mapping[str, object] = True,
+    dtype: mx.Dtype | None = None,
     streams: int = 1,
 ) -> EvalStep:
-    """Make an evaluation step of a model and a loss: no dropout, no buffer moved, and the same numbers every time.
+    """Make an evaluation step of a model and a loss.
 
-    Options are those of `train_step`.
+    There is no dropout, no buffer changes, and the same batch always gives the same numbers.
+
+    Args:
+        model: The Layer to evaluate.
+        loss: A function of the model and a batch, as for `train_step`.
+        metrics: Folds over the model's outputs, computed inside the step.
+        compile: False to run the step without `mx.compile`; a mapping holds options of `mx.compile`.
+        dtype: The floating type to compute in, for example `mx.bfloat16`. Parameters keep their own type.
+        streams: The number of parts into which each batch is cut by rows, and which a CPU computes in parallel. Call
+            such a step within `fp.cpu.tuned(streams=…)`; `fit` and `evaluate` do so.
+
+    Returns:
+        An `EvalStep`. It has one trace for each shape of batches.
+
+    Raises:
+        TypeError: For a model that is no Layer, a loss that is no function, and options of a wrong type.
+        ValueError: For options out of range, and for two metrics of one name.
 
     >>> import mlx.core as mx
     >>> from mlx_fp import nn
@@ -72,8 +101,8 @@ def eval_step(
     folds = checked(metrics)
 
     def plain(params: Params, opt_state: State, batch: Batch) -> Pass:
-        bound = Bound(model, params, False, dtype)
-        (logs, weights), _ = rng.run(0, lambda: losses(loss, bound, batch))
+        bound = BoundModel(model, params, False, dtype)
+        (logs, weights), _ = rng.run(0, lambda: call_loss(loss, bound, batch))
         memory = fold_output(folds, opt_state["metrics"], bound, batch)
         return Pass({}, {}, {**opt_state, "metrics": memory}, logs, weights)
 
@@ -81,8 +110,8 @@ def eval_step(
 
     def whole(params: Params, state: State, batch: Batch) -> tuple[State, State, State]:
         check_memory([m.name for m in folds], state)
-        done = backward(params, {"key": mx.array([0, 0], mx.uint32), "metrics": state}, batch)
-        return done.opt_state["metrics"], done.logs, done.weights
+        result = backward(params, {"key": mx.array([0, 0], mx.uint32), "metrics": state}, batch)
+        return result.opt_state["metrics"], result.logs, result.weights
 
     names, title = ("params", "state", "batch"), f"eval_step({model.name})"
     return EvalStep(folds, compiled(on_device(whole), *names, compile=compile, title=title, numpy=("batch",)))

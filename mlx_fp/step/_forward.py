@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from ..compile import rng
 from ..compile._compiled import Compiled, compiled
-from ..core._types import Params
+from ..core._mlx import mx
+from ..core._types import Params, Tree
 from ..core.backend import on_device
 from ..nn._layer import Layer
-from ._bound_model import Bound
+from ._bound_model import BoundModel
 from ._checks import check_options
 
 __all__ = ["forward"]
 
 
-def forward(model: Layer, *, compile: bool | Mapping[str, Any] = True, dtype: Any = None) -> Compiled:
-    """Return `run(params, xs, kw) -> outputs`, with the numbers that an evaluation step gives to its loss.
+def forward(model: Layer, *, compile: bool | Mapping[str, object] = True, dtype: mx.Dtype | None = None) -> Compiled:
+    """Return a compiled function `run(params, xs, kw) -> outputs`.
 
-    Options are those of `eval_step`.
+    It computes the same outputs as an evaluation step. `xs` is the tuple of positional inputs, `kw` the dict of inputs
+    by name.
+
+    Args:
+        model: The Layer to call.
+        compile: As for `eval_step`.
+        dtype: As for `eval_step`.
 
     >>> from mlx_fp import nn
     >>> forward(nn.dropout(0.5))({}, (mx.ones((2,)),), {}).tolist()
@@ -27,8 +33,8 @@ def forward(model: Layer, *, compile: bool | Mapping[str, Any] = True, dtype: An
     """
     check_options(compile, dtype)
 
-    def run(params: Params, xs: tuple[Any, ...], kw: dict[str, Any]) -> Any:
-        bound = Bound(model, params, False, dtype)
+    def run(params: Params, xs: tuple[Tree, ...], kw: dict[str, Tree]) -> Tree:
+        bound = BoundModel(model, params, False, dtype)
         return rng.run(0, lambda: bound(*xs, **kw))[0]
 
     title = f"predict({model.name})"

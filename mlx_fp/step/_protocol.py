@@ -1,10 +1,10 @@
-"""The interface of a training step, for steps of one's own, and the parts that a simple one leaves out."""
+"""The interface of a training step, which a user may implement, and the methods that a simple step leaves out."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 from ..core._types import Array, Batch, Params, State, Tree
 from ..task._folds import Metric
@@ -19,39 +19,40 @@ __all__ = ["FullStep", "Step", "check_uses", "full_step"]
 class Step(Protocol):
     """A training step: pure functions of parameters and state. `train_step` makes one; a run takes any.
 
-    A step may have the further methods of `FullStep`; a run does without those that are missing.
+    A step may have the further methods of `FullStep`. A run works without the missing ones. For example, only a step
+    with `gradients` and `update` allows hooks between the halves.
     """
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """The metrics that each step folds into `opt_state["metrics"]`."""
+        """The metrics, whose memory each step updates in `opt_state["metrics"]`."""
 
     @property
     def traces(self) -> int:
-        """How often the step has been traced."""
+        """The number of traces of the step."""
 
     def init(self, start: int | Array | Params, *, seed: int | Array = 0) -> tuple[Params, State]:
-        """Make `(params, opt_state)` of a seed or key, or around given parameters; `opt_state` has `metrics`."""
+        """Make `(params, opt_state)` of a seed, a key or parameters; `opt_state` has an entry `metrics`."""
 
     def __call__(self, params: Params, opt_state: State, batch: Batch) -> tuple[Params, State, State]:
-        """Take one step; the logs have `loss`, a scalar."""
+        """Take one step: `(params, opt_state, logs)`. The logs have a scalar under `loss`."""
 
 
 class FullStep(Step, Protocol):
-    """A step with its halves, with an update on several batches, and with a form of its own for its state."""
+    """A step with its two halves, with an update on several batches, and with a form for its state."""
 
     @property
     def parameter_bytes(self) -> int:
-        """The bytes of the parameters and buffers, 0 where they are not known."""
+        """The size of the parameters and buffers in bytes; 0 where it is not known."""
 
     def trainable(self, params: Params) -> Params:
-        """Return the parameters that train, in a tree with holes for the others."""
+        """Return the parameters that train, in a tree with a hole, an empty dict, for each other one."""
 
     def carry(self, params: Params, opt_state: State) -> Carried:
         """Put a state into the form that `advance` takes."""
 
     def advance(self, state: Carried, batches: Sequence[Batch]) -> tuple[Carried, tuple[Logged, ...]]:
-        """Take a step on each batch; return the logs of each, with weights and examples."""
+        """Take a step on each batch; return for each the logs, their weights and the number of examples."""
 
     def accumulated(self, params: Params, opt_state: State, batches: Sequence[Batch]) -> tuple[Params, State, Logged]:
         """Make one update on several batches."""
@@ -68,7 +69,10 @@ class FullStep(Step, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Simple:
-    """A step that has no more than `Step` asks for, with a form for a run; `check_uses` refuses runs that need more."""
+    """A step with the methods of `Step` alone, and the form that a run needs.
+
+    `check_uses` refuses a run that needs more methods.
+    """
 
     step: Step
     parameter_bytes: int = 0
@@ -81,7 +85,7 @@ class _Simple:
     def traces(self) -> int:
         return self.step.traces
 
-    def init(self, start: Any, *, seed: Any = 0) -> tuple[Params, State]:
+    def init(self, start: int | Array | Params, *, seed: int | Array = 0) -> tuple[Params, State]:
         return self.step.init(start, seed=seed)
 
     def __call__(self, params: Params, opt_state: State, batch: Batch) -> tuple[Params, State, State]:
@@ -103,16 +107,16 @@ class _Simple:
 
 
 def check_uses(step: FullStep, *, accumulates: bool, halves: bool) -> None:
-    """Raise TypeError where a run wants more of a step than it has."""
+    """Raise TypeError where a run needs a method that the step lacks."""
     if isinstance(step, _Simple) and accumulates:
         raise TypeError(f"accumulate needs a step with `accumulated`, and {step.step!r} has none")
     if isinstance(step, _Simple) and halves:
         raise TypeError(f"hooks of after_backward need a step with `gradients` and `update`; {step.step!r} has none")
 
 
-def full_step(step: Any) -> FullStep:
-    """Return a step with all methods that a run uses. TypeError for something that is no step."""
+def full_step(step: object) -> FullStep:
+    """Return a step with all methods that a run uses; TypeError for a value that is no step."""
     missing = [name for name in ("init", "metrics", "traces") if not hasattr(step, name)]
     if missing or not callable(step):
         raise TypeError(f"a step is callable and has init, metrics and traces; {step!r} lacks {', '.join(missing)}")
-    return cast(FullStep, step if hasattr(step, "advance") else _Simple(step))
+    return cast(FullStep, step if hasattr(step, "advance") else _Simple(cast(Step, step)))

@@ -1,20 +1,20 @@
-"""The rows of a batch: their number, and the batch cut into slices of rows."""
+"""The rows of a batch: count them, and cut a batch into slices of rows."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from itertools import pairwise
-from typing import Any
 
 from ..core._mlx import mx, utils
-from ..core._types import Array, Batch
+from ..core._types import Array, Batch, Tree
 from ..tree._paths import flat, leaves
 
-__all__ = ["cut_rows", "described_rows", "example_count", "row_count", "split_key"]
+__all__ = ["cut_rows", "describe_rows", "example_count", "row_count", "split_key"]
 
 
 def row_count(batch: Batch) -> int | None:
-    """Return the number of rows of a batch: the first axis that its arrays share, None where they differ.
+    """Return the number of rows of a batch: the length of the first axis of its arrays. None where they differ.
 
     Arrays without axes, and leaves that are no arrays, have no rows. A batch without rows counts as one row.
 
@@ -31,7 +31,9 @@ def row_count(batch: Batch) -> int | None:
 
 
 def example_count(batch: Batch) -> int:
-    """Count the examples of a batch: its rows; where its arrays differ, the first axis that most of them have.
+    """Count the examples of a batch, which are its rows.
+
+    Where its arrays differ in their number of rows, the number that most of them have counts.
 
     >>> example_count({"class_weights": mx.ones((4,)), "x": mx.zeros((32, 8)), "y": mx.zeros((32,))})
     32
@@ -46,10 +48,10 @@ def example_count(batch: Batch) -> int:
     return max(counts, key=lambda length: (counts[length], length))
 
 
-def described_rows(batch: Batch) -> str:
-    """Return the shapes of the arrays in a batch that have rows, for an error.
+def describe_rows(batch: Batch) -> str:
+    """Return the paths and shapes of the arrays of a batch that have rows, for a message.
 
-    >>> described_rows({"w": mx.ones((4,)), "x": mx.zeros((32, 8))})
+    >>> describe_rows({"w": mx.ones((4,)), "x": mx.zeros((32, 8))})
     'w (4,), x (32, 8)'
     """
     named = flat(batch) if isinstance(batch, (dict, list, tuple)) else {"the batch": batch}
@@ -58,12 +60,12 @@ def described_rows(batch: Batch) -> str:
 
 
 def cut_rows(batch: Batch, count: int, option: str) -> list[Batch]:
-    """Cut a batch into at most `count` slices of rows, of two rows or more each; `option` is named in an error.
+    """Cut a batch into at most `count` slices of two rows or more. An error names `option`.
 
-    Leaves without rows are in every slice. A slice of one row would be an error in MLX's batch norm.
+    Each slice has all leaves without rows. MLX's batch norm raises an error for a slice of one row.
 
     Raises:
-        ValueError: the arrays differ in their number of rows, or none has rows.
+        ValueError: The arrays differ in their number of rows, or none has rows.
 
     >>> cut_rows({"x": mx.arange(5), "n": 7}, 4, "parts")
     [{'x': array([0, 1], dtype=int32), 'n': 7}, {'x': array([2, 3, 4], dtype=int32), 'n': 7}]
@@ -72,20 +74,23 @@ def cut_rows(batch: Batch, count: int, option: str) -> list[Batch]:
     if rows is None or not _lengths(batch):
         raise ValueError(
             f"{option}={count} cuts a batch by rows, the first axis that its arrays share; this batch has "
-            f"{described_rows(batch)}"
+            f"{describe_rows(batch)}"
         )
     count = max(1, min(count, rows // 2))
     bounds = [rows * i // count for i in range(count + 1)]
-    return [batch] if count == 1 else [_slice(batch, *each) for each in pairwise(bounds)]
+    return [batch] if count == 1 else [_slice(batch, start, end) for start, end in pairwise(bounds)]
 
 
 def split_key(key: Array, count: int) -> list[Array]:
-    """Return a random key for each slice; the key itself for a single one."""
+    """Return a random key for each slice. For a single slice it is the key itself."""
     return [key] if count == 1 else list(mx.random.split(key, count))
 
 
 def _lengths(batch: Batch) -> list[int]:
-    parts: Any = batch.values() if isinstance(batch, dict) else batch if isinstance(batch, (tuple, list)) else (batch,)
+    """Return the length of the first axis of each array that has one."""
+    parts: Iterable[Tree] = (
+        batch.values() if isinstance(batch, dict) else batch if isinstance(batch, (tuple, list)) else (batch,)
+    )
     lengths = []
     for part in parts:
         if isinstance(part, (dict, list, tuple)):
@@ -95,7 +100,7 @@ def _lengths(batch: Batch) -> list[int]:
     return lengths
 
 
-def _has_rows(leaf: Any) -> bool:
+def _has_rows(leaf: object) -> bool:
     return bool(getattr(leaf, "shape", ()))
 
 

@@ -1,15 +1,16 @@
-"""A pass over a batch as a value, and verbs that make another pass of it: everything before the optimiser.
+"""Passes over a batch, and verbs that change them: everything that happens before the optimiser.
 
-A pass is a function `(params, opt_state, batch) -> Pass`, a `Backward`. A verb takes one and returns another, so that
-`train_step(…, through=[in_parts(4)])` chains them, the first verb nearest to the loss. In a step all of them are one
-compiled function.
+A pass function, a `Backward`, takes `(params, opt_state, batch)` and returns a `Pass`: gradients, logs and their
+weights. A verb takes a pass function and returns another one. For example, `in_parts(4)` computes a batch in four
+parts. `train_step(…, through=[verb, …])` chains verbs; the first is nearest to the loss. A step compiles all of them
+into one function.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..core._errors import is_count
 from ..core._mlx import mx, utils
@@ -23,35 +24,41 @@ __all__ = ["Backward", "Pass", "Verb", "abreast", "in_parts", "joined"]
 
 
 class Pass(NamedTuple):
-    """What a pass over a batch gives."""
+    """The results of a pass over a batch."""
 
     grads: Tree
-    """The gradient of the mean loss, in a tree with holes for parameters that do not train."""
+    """The gradient of the mean loss, in a tree with a hole, an empty dict, for each parameter that does not train."""
     rest: Params
-    """The parameters that do not train, with buffers updated."""
+    """The parameters that do not train, and the updated buffers."""
     opt_state: State
-    """The state of the step with the random stream and the memories of metrics moved on."""
+    """The state of the step, with the next random key and the updated memory of the metrics."""
     logs: State
-    """The mean loss, under `loss`, and the means of the figures that the loss returns."""
+    """The mean loss, under `loss`, and the mean of each figure that the loss returns."""
     weights: State
-    """The weight of each of these means: an array, or the number of rows."""
+    """The weight of each mean in `logs`: an array, or the number of rows."""
 
 
 Backward = Callable[[Params, State, Batch], Pass]
-"""`backward(params, opt_state, batch) -> Pass`."""
+"""A pass function: `backward(params, opt_state, batch) -> Pass`."""
 
 Verb = Callable[[Backward], Backward]
-"""`verb(backward) -> backward`: another pass."""
+"""A function from a pass function to another: `verb(backward) -> backward`."""
 
 
 def in_parts(count: int) -> Verb:
-    """Cut each batch by rows into parts and take one after the other, with the memory of one part's activations.
+    """Cut each batch by rows into parts, and compute one part after another.
 
-    The result is that of the whole batch, to rounding, wherever the loss is a mean over rows or a `Mean`. Batch norm
-    sees one part at a time.
+    Only the activations of one part are in memory at a time. The result equals that of the whole batch, to rounding, if
+    the loss is a mean over rows or a `Mean`. Batch norm is the exception: it sees one part at a time.
 
     Args:
-        count: how many parts; fewer where a part would have a single row.
+        count: The number of parts. There are fewer where a part would have a single row.
+
+    Returns:
+        A verb, for `train_step(through=[…])`.
+
+    Raises:
+        ValueError: For a `count` that is no int of 1 or more. In a step: the arrays of a batch differ in their rows.
 
     >>> from mlx_fp import nn, optim, train_step
     >>> model = nn.linear(2, 1, bias=False)
@@ -75,12 +82,18 @@ def in_parts(count: int) -> Verb:
 
 
 def abreast(count: int) -> Verb:
-    """Cut each batch by rows into parts that are computed side by side, where the device has streams for it: on CPUs.
+    """Cut each batch by rows into parts, and compute the parts in parallel on CPUs.
 
-    Elsewhere the batch stays whole. The result is that of the whole batch, as for `in_parts`.
+    On other devices the batch stays whole. The result equals that of the whole batch, as for `in_parts`.
 
     Args:
-        count: how many parts; fewer where a part would have a single row.
+        count: The number of parts. There are fewer where a part would have a single row.
+
+    Returns:
+        A verb, for `train_step(through=[…])`.
+
+    Raises:
+        ValueError: For a `count` that is no int of 1 or more. In a step: the arrays of a batch differ in their rows.
     """
     _check_count("abreast", count)
 
@@ -101,8 +114,8 @@ def abreast(count: int) -> Verb:
             done: Pass
             done, *others = parallel([partial(call, key, part) for key, part in zip(keys, parts, strict=True)])
             for other in others:
-                moved = {**done.opt_state, "metrics": other.opt_state["metrics"]}
-                done = joined(done, other)._replace(opt_state=moved)
+                state = {**done.opt_state, "metrics": other.opt_state["metrics"]}
+                done = joined(done, other)._replace(opt_state=state)
             return done
 
         return run
@@ -111,39 +124,50 @@ def abreast(count: int) -> Verb:
 
 
 def joined(one: Pass, other: Pass) -> Pass:
-    """Return the pass over the rows of two passes: means by weight, and the state of the later one.
+    """Join two passes into the pass over the rows of both: means by weight.
 
-    Gradients narrower than float32 become float32. Arrays of no floating type, which are counters, and arrays that are
-    the same object in both, are those of the first.
+    The state is that of `other`, the later pass. Gradients narrower than float32 become float32. Two kinds of arrays
+    are taken from the first pass: arrays of no floating type, which are counters, and arrays that are the same object
+    in both passes.
+
+    Args:
+        one: The earlier pass.
+        other: The later pass.
+
+    Returns:
+        The joined pass.
     """
     share = _share(one.weights["loss"], other.weights["loss"])
-    both = one.logs.keys() & other.logs.keys()
-    weights = {**one.weights, **other.weights} | {name: one.weights[name] + other.weights[name] for name in both}
+    shared = one.logs.keys() & other.logs.keys()
+    weights = {**one.weights, **other.weights} | {name: one.weights[name] + other.weights[name] for name in shared}
     logs = {**one.logs, **other.logs} | {
-        name: _mean_of(one.logs[name], one.weights[name], other.logs[name], other.weights[name]) for name in both
+        name: _mean_of(one.logs[name], one.weights[name], other.logs[name], other.weights[name]) for name in shared
     }
     grads = utils.tree_map(lambda a, b: _mixed(a, b, share), widened(one.grads), widened(other.grads))
     rest = utils.tree_map(lambda a, b: _mixed(a, b, share), one.rest, other.rest)
     return Pass(grads, rest, other.opt_state, logs, weights)
 
 
-def _share(weight: Any, other: Any) -> Any:
+def _share(weight: Array | int, other: Array | int) -> Array | float:
     """Return the share of the second weight in the sum; 0 where the sum is 0."""
     if not isinstance(weight, mx.array) and not isinstance(other, mx.array):
         return other / max(weight + other, 1)
     total = weight + other
-    return other / mx.where(total > 0, total, 1.0)
+    assert isinstance(total, mx.array)  # at least one of the two is an array
+    share: Array = other / mx.where(total > 0, total, 1.0)
+    return share
 
 
-def _mixed(a: Any, b: Any, share: Any) -> Any:
+def _mixed(a: Tree, b: Tree, share: Array | float) -> Tree:
+    """Return the mean of two leaves, of which the second weighs `share`."""
     if a is b or not isinstance(a, mx.array) or not mx.issubdtype(a.dtype, mx.floating):
         return a
     mixed: Array = a + (share * (b - a)).astype(a.dtype)
     return mixed
 
 
-def _mean_of(a: Array, weight: Any, b: Array, other: Any) -> Array:
-    """Mix two means of which one may be NaN because nothing counts in it."""
+def _mean_of(a: Array, weight: Array | int, b: Array, other: Array | int) -> Array:
+    """Return the mean of two means. One of them may be NaN, because no value counts in it."""
     share = _share(weight, other)
     if isinstance(weight, mx.array) or isinstance(other, mx.array):
         a = mx.where(mx.array(weight) > 0, a, b)
@@ -152,11 +176,11 @@ def _mean_of(a: Array, weight: Any, b: Array, other: Any) -> Array:
     return mixed
 
 
-def _after(done: list[Array], batch: Batch) -> Batch:
-    """Return a batch whose arrays are not read before others are computed."""
-    return utils.tree_map(lambda leaf: mx.depends([leaf], done)[0] if isinstance(leaf, mx.array) else leaf, batch)
+def _after(computed: list[Array], batch: Batch) -> Batch:
+    """Return a batch whose arrays are read after other arrays have been computed."""
+    return utils.tree_map(lambda leaf: mx.depends([leaf], computed)[0] if isinstance(leaf, mx.array) else leaf, batch)
 
 
-def _check_count(name: str, count: Any) -> None:
+def _check_count(name: str, count: object) -> None:
     if not is_count(count, least=1):
         raise ValueError(f"{name} takes a count of parts, 1 or more; got {count!r}")

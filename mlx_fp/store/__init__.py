@@ -1,1 +1,1 @@
-"""Floor 4: files that are whole at every instant: checkpoints and bundles."""
+"""Floor 4: checkpoints and run bundles. Each file is complete at every instant."""

@@ -1,4 +1,4 @@
-"""JSON that a stranger may have made: its size and the number of its parts are bounded before it is read."""
+"""Read JSON from untrusted files: limit its size and the number of its parts before the parser runs."""
 
 from __future__ import annotations
 
@@ -10,38 +10,41 @@ __all__ = ["CHECKPOINT", "Limits", "check_size", "read_json"]
 
 
 class Limits(NamedTuple):
-    """What a text may have at most."""
+    """The maximum size of a JSON text."""
 
     characters: int
     parts: int
-    """Lists and dicts; a small one takes twenty times the memory of its characters."""
+    """The number of lists and dicts. A small one takes twenty times the memory of its characters."""
     values: int
+    """The number of values in lists and dicts."""
 
 
 CHECKPOINT = Limits(characters=100_000_000, parts=2_000_000, values=4_000_000)
-"""Of the description of a checkpoint's trees."""
+"""The limits for the description of the trees of a checkpoint."""
 
 
 def check_size(text: str | bytes, limits: Limits = CHECKPOINT, *, parts: int = 0, values: int = 0) -> None:
-    """Refuse a text that would take too long to read, or too much memory: ValueError, with the limit.
+    """Raise ValueError for a JSON text that would take too much time or memory to read.
 
-    It counts brackets and commas, also those within strings. `parts` and `values` are to come on top.
+    The check counts brackets and commas, also those inside strings. `parts` and `values` are added to these counts.
 
     >>> check_size("[[], []]", parts=2_000_000)
     Traceback (most recent call last):
     ValueError: more than 2,000,000 lists and dicts describe it, and that is the limit
     """
     count: Callable[[str], int] = text.count if isinstance(text, str) else lambda sign: text.count(sign.encode())
-    found = Limits(len(text), count("[") + count("{") + parts, count(",") + values)
-    for number, most, name in zip(found, limits, ("characters", "lists and dicts", "values"), strict=True):
-        if number > most:
-            raise ValueError(f"more than {most:,} {name} describe it, and that is the limit")
+    sizes = Limits(len(text), count("[") + count("{") + parts, count(",") + values)
+    for number, maximum, name in zip(sizes, limits, ("characters", "lists and dicts", "values"), strict=True):
+        if number > maximum:
+            raise ValueError(f"more than {maximum:,} {name} describe it, and that is the limit")
 
 
 def read_json(
-    text: str, limits: Limits = CHECKPOINT, hook: Callable[[list[tuple[str, Any]]], Any] | None = None
+    text: str, limits: Limits = CHECKPOINT, hook: Callable[[list[tuple[str, Any]]], object] | None = None
 ) -> Any:
-    """Read a text of bounded size; `hook` makes what stands for a dict. ValueError for anything else.
+    """Parse a JSON text within the limits. A larger text, or a text that is no JSON, raises ValueError.
+
+    `hook(pairs)` builds the value for each JSON object. Default: a dict.
 
     >>> read_json('{"a": [1, 2]}')
     {'a': [1, 2]}

@@ -1,56 +1,60 @@
-"""A run in one JSON file: its report, its settings, where it ran, and which checkpoint belongs to it."""
+"""Store a run in one JSON file: its report, its settings, its environment, and a reference to its checkpoint."""
 
 from __future__ import annotations
 
 import json
 import os
-import platform
-import re
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from ..core._signature import name_of
 from ..core._user_path import user_path
 from ._bounded import Limits, check_size
-from ._files import digest, write_whole
+from ._environment import environment
+from ._files import file_sha256, write_whole
 from ._regular import reading
 
 __all__ = ["SCHEMA", "bundle", "is_bundle", "read_bundle", "save_bundle"]
 
 SCHEMA = "mlx_fp.bundle/2"
-"""The kind and version of the files that are written now."""
+"""The kind and version of new files."""
 
 OLDER = "mlx_fp.bundle/1"
-"""The schema whose reports do not say how the run was set up."""
+"""The schema without `setup` in its reports."""
 
 LIMITS = Limits(characters=400_000_000, parts=2_000_000, values=20_000_000)
-"""Of a bundle, which lists the loss of each step."""
+"""The limits for a bundle, which lists the loss of each step."""
 
 PARTS = {"report": dict, "settings": dict, "environment": dict, "user": dict}
 
 _ORDER = "save_bundle(path)(report): the path comes first, and the report last, in a call of its own"
 
-_VECTORS = re.compile(r"\b(?:avx|fma|f16c|amx|asimd|sve)\w*")
-
-_ODD = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}
+_NON_FINITE = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}
 
 
-def bundle(report: Any, *, settings: Mapping[str, Any] | None = None, user: Mapping[str, Any] | None = None) -> Any:
-    """Return a report, settings and a user's own values as one dict of plain values, with the environment.
+def bundle(
+    report: Any, *, settings: Mapping[str, object] | None = None, user: Mapping[str, object] | None = None
+) -> dict[str, Any]:
+    """Return a run as one dict of plain values: report, settings, environment and values of the user.
+
+    Args:
+        report: A Report, or its dict.
+        settings: The settings of the run, for example `fp.settings(experiment)`. Functions are stored by name.
+        user: Plain values of your own.
+
+    Returns:
+        A dict with the keys "schema", "report", "settings", "checkpoint", "environment" and "user".
 
     >>> from mlx_fp.loop._report import Report
     >>> sorted(bundle({"rows": []}, settings={"seed": 0}))
     ['checkpoint', 'environment', 'report', 'schema', 'settings', 'user']
     """
-    told = report if isinstance(report, Mapping) else report.to_dict()
+    plain_report = report if isinstance(report, Mapping) else report.to_dict()
     return {
         "schema": SCHEMA,
-        "report": dict(told),
-        "settings": {name: _named(value) for name, value in (settings or {}).items()},
+        "report": dict(plain_report),
+        "settings": {name: _function_name(value) for name, value in (settings or {}).items()},
         "checkpoint": None,
         "environment": environment(),
         "user": dict(user or {}),
@@ -59,24 +63,27 @@ def bundle(report: Any, *, settings: Mapping[str, Any] | None = None, user: Mapp
 
 def save_bundle(
     path: str | os.PathLike[str],
-    *misplaced: Any,
+    *misplaced: object,
     checkpoint: str | os.PathLike[str] | None = None,
-    settings: Mapping[str, Any] | None = None,
-    user: Mapping[str, Any] | None = None,
+    settings: Mapping[str, object] | None = None,
+    user: Mapping[str, object] | None = None,
 ) -> Callable[[Any], Path]:
-    """Say where and with what a report is bundled; `save_bundle(path)(report)` writes the file, and returns where.
+    """Write the bundle of a run to a JSON file; the call is `save_bundle(path)(report)`.
 
-    Folders are made. Numbers that are not finite survive.
+    Missing folders are created. Infinities and NaN are stored too.
 
     Args:
-        path: where to write; `~` is the home of the user.
-        checkpoint: is referred to by its path from there and its SHA-256.
-        settings: what the run was made of, such as `fp.settings(experiment)`.
-        user: plain values of your own.
+        path: The file. `~` is the home folder of the user.
+        checkpoint: The checkpoint of the run. The bundle holds its relative path and its SHA-256. Default: none.
+        settings: The settings of the run, for example `fp.settings(experiment)`. Functions are stored by name.
+        user: Plain values of your own.
+
+    Returns:
+        A function `report -> path`, which writes the file and returns its path. The report is a Report or its dict.
 
     Raises:
-        TypeError: a value is one that JSON has no form for, the error names the place; or path and report are swapped.
-        ValueError: there is more than a bundle has room for.
+        TypeError: JSON cannot hold a value, and the message names its place. Or path and report are swapped.
+        ValueError: The bundle is larger than the limits.
 
     >>> import tempfile
     >>> path = save_bundle(Path(tempfile.mkdtemp()) / "run.json")({"rows": [], "best_value": float("inf")})
@@ -91,11 +98,11 @@ def save_bundle(
     def saved(report: Any) -> Path:
         if not isinstance(report, Mapping) and not hasattr(report, "to_dict"):
             raise TypeError(f"{_ORDER}; got {report!r:.80} in its second call")
-        made = bundle(report, settings=settings, user=user)
+        parts = bundle(report, settings=settings, user=user)
         if checkpoint is not None:
             file = user_path(checkpoint)
-            made["checkpoint"] = {"path": _relative(file, target), "sha256": digest(file)}
-        content = json.dumps(_plain(made, "bundle"), indent=2, allow_nan=False).encode()
+            parts["checkpoint"] = {"path": _relative(file, target), "sha256": file_sha256(file)}
+        content = json.dumps(_encode(parts, "bundle"), indent=2, allow_nan=False).encode()
         check_size(content, LIMITS)
         return write_whole(target, content)
 
@@ -103,31 +110,42 @@ def save_bundle(
 
 
 def read_bundle(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a bundle. ValueError, naming the file and the fault, for one that is none or of a newer schema."""
+    """Read a run bundle. A bundle of an older schema is converted to this schema.
+
+    Args:
+        path: The file. `~` is the home folder of the user.
+
+    Returns:
+        The dict of `bundle`, and its "folder".
+
+    Raises:
+        ValueError: The file is no bundle, is damaged, or has a newer schema. The message names the file and the fault.
+        OSError: The system cannot read the file.
+    """
     source = user_path(path)
     try:
         with reading(source) as file:
             content = file.read(LIMITS.characters + 1)
         check_size(content, LIMITS)
-        read = json.loads(content)
+        parts = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{os.fspath(path)} is no run bundle: {error}") from None
-    if not isinstance(read, dict) or read.get("schema") not in (SCHEMA, OLDER):
-        found = read.get("schema") if isinstance(read, dict) else type(read).__name__
-        raise ValueError(f"{os.fspath(path)} is no run bundle of schema {SCHEMA!r}; its schema is {found!r}")
+    if not isinstance(parts, dict) or parts.get("schema") not in (SCHEMA, OLDER):
+        schema = parts.get("schema") if isinstance(parts, dict) else type(parts).__name__
+        raise ValueError(f"{os.fspath(path)} is no run bundle of schema {SCHEMA!r}; its schema is {schema!r}")
     for part, kind in PARTS.items():
-        if not isinstance(read.get(part), kind):
+        if not isinstance(parts.get(part), kind):
             raise ValueError(f"{os.fspath(path)} is a run bundle without a proper {part!r}")
-    checkpoint = read.get("checkpoint")
+    checkpoint = parts.get("checkpoint")
     if checkpoint is not None and not (
         isinstance(checkpoint, dict) and all(isinstance(checkpoint.get(key), str) for key in ("path", "sha256"))
     ):
         raise ValueError(f"{os.fspath(path)} is a run bundle whose checkpoint has no path and SHA-256")
-    return {"checkpoint": None, **_migrated(_numbers(read)), "folder": str(source.parent)}
+    return {"checkpoint": None, **_add_setup(_decode(parts)), "folder": str(source.parent)}
 
 
 def is_bundle(path: str | os.PathLike[str]) -> bool:
-    """Say whether a file is there and begins as JSON does, whatever its name; what is wrong with it `read_bundle` says.
+    """Tell whether a file exists and begins like JSON, whatever its name. `read_bundle` checks the rest.
 
     >>> import tempfile
     >>> is_bundle(save_bundle(Path(tempfile.mkdtemp()) / "run.bundle")({"rows": []})), is_bundle("gone.json")
@@ -138,97 +156,61 @@ def is_bundle(path: str | os.PathLike[str]) -> bool:
         return False
     with reading(source) as file:
         start = file.read(64)
-    return start.lstrip().startswith(b"{") and b"\0" not in start  # a container may begin so, and has zeros there
+    return (
+        start.lstrip().startswith(b"{") and b"\0" not in start
+    )  # a safetensors file may begin with "{", and then has zero bytes
 
 
-def environment() -> dict[str, str | None]:
-    """Say where this runs: versions, Python, platform, processor, and the libraries that compute.
+def _add_setup(parts: dict[str, Any]) -> dict[str, Any]:
+    """Convert a bundle of the older schema: the `setup` of its report is None.
 
-    >>> environment()["python"] == platform.python_version()
-    True
-    """
-    packages = {name.replace("-", "_"): _version(name) for name in ("mlx-fp", "mlx")}
-    machine = {"python": platform.python_version(), "platform": platform.platform(), "processor": _processor()}
-    return {**packages, **machine, **_device()}
-
-
-def _migrated(read: dict[str, Any]) -> dict[str, Any]:
-    """Return a bundle of an older schema as one of this: its report has a setup, of which nothing is known.
-
-    >>> _migrated({"schema": OLDER, "report": {"rows": []}})
+    >>> _add_setup({"schema": OLDER, "report": {"rows": []}})
     {'schema': 'mlx_fp.bundle/2', 'report': {'rows': [], 'setup': None}}
     """
-    return {**read, "schema": SCHEMA, "report": {**read["report"], "setup": None}} if read["schema"] == OLDER else read
+    if parts["schema"] != OLDER:
+        return parts
+    return {**parts, "schema": SCHEMA, "report": {**parts["report"], "setup": None}}
 
 
 def _relative(file: Path, beside: Path) -> str:
-    """Return a file's path from another's folder; links are followed first, as the system does before it goes up."""
+    """Return the path of a file relative to the folder of another file. Links among the folders are resolved first."""
     real = Path(os.path.realpath(file.parent)) / file.name
     return Path(os.path.relpath(real, os.path.realpath(beside.parent))).as_posix()
 
 
-def _named(value: Any) -> Any:
-    """Give a function among settings, a schedule say, by its name."""
+def _function_name(value: object) -> object:
+    """Replace a function among settings, for example a schedule, by its name."""
     return name_of(value) if callable(value) else value
 
 
-@cache
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
+def _encode(value: object, place: str) -> object:
+    """Return a value that JSON can hold. NaN and infinities become texts, and these texts get a prefix "=".
 
-
-def _device() -> dict[str, str | None]:
-    """Name the device, and the libraries that compute on it."""
-    from ..core._mlx import mx
-    from ..core.backend import device_backend
-
-    try:
-        device = str(mx.default_device().type).removeprefix("DeviceType.")
-    except ImportError:  # MLX is not installed
-        return {"device": None, "blas": None, "kernels": None}
-    return {"device": device, "blas": None, "kernels": None, **device_backend().facts()}
-
-
-@cache
-def _processor() -> str:
-    """Return the type of the processor, and the vector instructions that it has: bits of results depend on them."""
-    said: dict[str, str] = {}
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            name, _, value = line.partition(":")
-            said.setdefault(name.strip(), value.strip())
-    arm = " ".join(said[name] for name in ("CPU implementer", "CPU part") if name in said)
-    vectors = _VECTORS.findall(said.get("flags") or said.get("Features") or "")
-    return " ".join([said.get("model name") or arm or platform.processor() or platform.machine(), *sorted(vectors)])
-
-
-def _plain(value: Any, at: str) -> Any:
-    """Return what JSON has a form for; numbers that are not finite as words, and the words with = before them."""
+    For example, the number inf becomes "inf", and the text "inf" becomes "=inf".
+    """
     if isinstance(value, Mapping):
-        return {str(key): _plain(one, f"{at}.{key}") for key, one in value.items()}
+        return {str(key): _encode(item, f"{place}.{key}") for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(one, f"{at}.{i}") for i, one in enumerate(value)]
-    if isinstance(value, float) and (value != value or value in (_ODD["inf"], _ODD["-inf"])):
+        return [_encode(item, f"{place}.{i}") for i, item in enumerate(value)]
+    if isinstance(value, float) and (value != value or value in (_NON_FINITE["inf"], _NON_FINITE["-inf"])):
         return str(value)
     if isinstance(value, str):
-        return f"={value}" if value.lstrip("=") in _ODD else value
+        return f"={value}" if value.lstrip("=") in _NON_FINITE else value
     if value is None or isinstance(value, (int, float, bool)):
         return value
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     raise TypeError(
-        f"{at} is {type(value).__name__}, which JSON has no form for; give a number, a text, a list or a dict"
+        f"{place} is {type(value).__name__}, which JSON has no form for; give a number, a text, a list or a dict"
     )
 
 
-def _numbers(value: Any) -> Any:
+def _decode(value: Any) -> Any:
+    """Invert `_encode`."""
     if isinstance(value, dict):
-        return {key: _numbers(one) for key, one in value.items()}
+        return {key: _decode(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_numbers(one) for one in value]
-    if isinstance(value, str) and value.lstrip("=") in _ODD:
-        return _ODD.get(value, value[1:])
+        return [_decode(item) for item in value]
+    if isinstance(value, str) and value.lstrip("=") in _NON_FINITE:
+        return _NON_FINITE.get(value, value[1:])
     return value

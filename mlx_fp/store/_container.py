@@ -1,7 +1,7 @@
-"""The safetensors container: the package `safetensors` writes and reads it, after a strict check of the header.
+"""Read and write safetensors files with the package `safetensors`, after a strict check of the header.
 
-Format: https://huggingface.co/docs/safetensors. The check refuses headers that the package would take: a key that
-stands twice, metadata that are no texts, dtypes that MLX does not have, more tensors than can be read in a second.
+Format: https://huggingface.co/docs/safetensors. The check refuses some headers that the package accepts. For example:
+duplicate keys, metadata that are not texts, dtypes that MLX does not have, more tensors than one second can read.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from io import SEEK_END
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from ._bounded import CHECKPOINT, check_size, read_json
 from ._tensors import DTYPES, WIDTHS, Tensor
@@ -21,20 +21,20 @@ from ._tensors import DTYPES, WIDTHS, Tensor
 __all__ = ["LONGEST_HEADER", "MOST_TENSORS", "check_room", "read_header", "read_tensors", "write_container"]
 
 LONGEST_HEADER = CHECKPOINT.characters
-"""Bytes of a header; the limit of safetensors itself."""
+"""The maximum number of bytes of a header. This is also the limit of safetensors."""
 
 MOST_TENSORS = 100_000
-"""Tensors in a file; each has a header entry, which takes longer to read than the bytes of a small tensor."""
+"""The maximum number of tensors in a file. The header entry of a small tensor takes longer to read than its bytes."""
 
 _QUOTES, _MORE_QUOTES = 10, 100
-"""Quotes in the header entry of a tensor, and those of the metadata and more."""
+"""The number of quotes in the header entry of a tensor, and a bound for those in the metadata and the rest."""
 
 _NAMES = {name: str(dtype).rpartition(".")[2] for name, dtype in DTYPES.items()}
-"""The names that the package takes for dtypes."""
+"""The names of dtypes in the API of the package."""
 
 
-def check_room(tensors: Mapping[str, Tensor], told: str) -> None:
-    """Refuse what a header has no room for: ValueError, with the limit.
+def check_room(tensors: Mapping[str, Tensor], manifest: str) -> None:
+    """Raise ValueError, with the limit, for a checkpoint that is too large for the header of a file.
 
     >>> check_room({}, " " * LONGEST_HEADER)
     Traceback (most recent call last):
@@ -42,17 +42,18 @@ def check_room(tensors: Mapping[str, Tensor], told: str) -> None:
     """
     if len(tensors) > MOST_TENSORS:
         raise ValueError(f"a checkpoint holds at most {MOST_TENSORS:,} arrays; got {len(tensors):,}: stack small ones")
-    size = len(told) + told.count('"') + told.count("\\") + sum(len(name) for name in tensors) + 200 * len(tensors)
+    escapes = manifest.count('"') + manifest.count("\\")
+    size = len(manifest) + escapes + sum(len(name) for name in tensors) + 200 * len(tensors)
     if size >= LONGEST_HEADER:
         raise ValueError(
             f"a checkpoint describes its trees in at most {LONGEST_HEADER:,} bytes; these take {size:,} and more"
         )
     dims = sum(len(tensor.shape) for tensor in tensors.values())
-    check_size("".join((told, *tensors)), parts=3 * len(tensors) + 2, values=5 * len(tensors) + dims + 5)
+    check_size("".join((manifest, *tensors)), parts=3 * len(tensors) + 2, values=5 * len(tensors) + dims + 5)
 
 
 def write_container(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a file straight from the tensors' memory. OSError where the system fails."""
+    """Write a file directly from the memory of the tensors. Raise OSError where the system fails."""
     from safetensors import SafetensorError, TensorSpec, serialize_file
 
     specs = {
@@ -68,7 +69,7 @@ def write_container(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping
 
 
 def read_header(file: BinaryIO) -> dict[str, str]:
-    """Return the metadata in a header that is strictly one. ValueError, saying what is wrong.
+    """Return the metadata of a header after a strict check. An invalid header raises ValueError with the fault.
 
     >>> from io import BytesIO
     >>> read_header(BytesIO((28).to_bytes(8, "little") + b'{"__metadata__":{"a":"b"}}  '))
@@ -83,17 +84,17 @@ def read_header(file: BinaryIO) -> dict[str, str]:
         raise ValueError(f"its header should have {length} bytes, more than there are")
     if length > LONGEST_HEADER:
         raise ValueError(f"its header has {length} bytes, and the limit is {LONGEST_HEADER}")
-    entries = _entries(_decoded(file.read(length)))
-    metadata = entries.pop("__metadata__", None) or {}  # MLX writes null where there is none
+    entries = _parse_entries(_decode_header(file.read(length)))
+    metadata = entries.pop("__metadata__", None) or {}  # MLX writes null for missing metadata
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise ValueError("the metadata in its header are no texts by name")
     for name, entry in entries.items():
-        _check(name, entry)
+        _check_entry(name, entry)
     return metadata
 
 
 def read_tensors(content: bytes) -> dict[str, Tensor]:
-    """Return the tensors of a whole file whose header is checked. ValueError where they are not where it says.
+    """Return the tensors of a complete file, whose header must be checked already. Wrong offsets raise ValueError.
 
     >>> read_tensors((26).to_bytes(8, "little") + b'{"__metadata__":{"a":"b"}}')
     {}
@@ -101,7 +102,7 @@ def read_tensors(content: bytes) -> dict[str, Tensor]:
     from safetensors import SafetensorError, deserialize
 
     try:
-        parts = deserialize(content)  # type: ignore[no-untyped-call]
+        parts = deserialize(content)  # type: ignore[no-untyped-call]  # the package has no types here
     except SafetensorError as error:
         raise ValueError(f"its bytes are not those of its header: {error}") from None
     return {name: Tensor(part["dtype"], tuple(part["shape"]), memoryview(part["data"])) for name, part in parts}
@@ -112,13 +113,13 @@ def _address(data: memoryview) -> int:
 
 
 def _as_os_error(error: Exception, path: Path) -> Exception:
-    """Return the error of the system that the package tells of in words."""
+    """Return the OSError that the message of the package describes."""
     number = re.search(r"\(os error (\d+)\)", str(error))
     return error if number is None else OSError(int(number[1]), os.strerror(int(number[1])), os.fspath(path))
 
 
-def _decoded(text: bytes) -> str:
-    """Decode a header, with JSON's escapes for what is no ASCII: wide characters would take four times the memory."""
+def _decode_header(text: bytes) -> str:
+    """Decode a header, with JSON escapes for non-ASCII characters, which would take four times the memory."""
     if not text.startswith(b"{"):
         raise ValueError("its header is no JSON object")
     if text.count(b'"data_offsets"') > MOST_TENSORS:
@@ -130,33 +131,33 @@ def _decoded(text: bytes) -> str:
         return text.decode("ascii")
     if re.search(rb"[\x80-\xff]{1025}", text):
         raise ValueError("its header has a name longer than any that mlx_fp writes")
-    return re.sub(rb"[\x80-\xff]+", _escaped, text).decode("ascii")
+    return re.sub(rb"[\x80-\xff]+", _escape, text).decode("ascii")
 
 
-def _escaped(found: re.Match[bytes]) -> bytes:
-    return json.dumps(found[0].decode())[1:-1].encode()
+def _escape(match: re.Match[bytes]) -> bytes:
+    return json.dumps(match[0].decode())[1:-1].encode()
 
 
-def _entries(text: str) -> dict[str, Any]:
+def _parse_entries(text: str) -> dict[str, object]:
     try:
-        entries = read_json(text, hook=_unique)
+        entries = read_json(text, hook=_dict_without_duplicates)
     except RecursionError:
         raise ValueError("its header is nested too deep") from None
-    except ValueError as error:  # no JSON, a key twice
+    except ValueError as error:  # the text is no JSON, or has a duplicate key
         raise ValueError(f"its header is no JSON: {error}") from None
     if not isinstance(entries, dict):
         raise ValueError("its header is no JSON object")
     return entries
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+def _dict_without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    entries = dict(pairs)
+    if len(entries) < len(pairs):
         raise ValueError("a key stands in it twice")
-    return found
+    return entries
 
 
-def _check(name: str, entry: Any) -> None:
+def _check_entry(name: str, entry: object) -> None:
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise ValueError(f"tensor {name!r} in its header has no dtype, shape and offsets")
     if not isinstance(entry["dtype"], str) or entry["dtype"] not in WIDTHS:

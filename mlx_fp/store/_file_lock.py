@@ -1,29 +1,30 @@
-"""Open files and folders that are held: a lock which the system drops with its holder, however that ends."""
+"""Lock open files and folders. The system releases a lock when its process ends, also after a kill."""
 
 from __future__ import annotations
 
 import errno
 import os
-from typing import IO, Any
+from typing import IO
 
-__all__ = ["LOCKS", "hold"]
+__all__ = ["LOCKS", "lock_file"]
 
 LOCKS = os.name != "nt"
-"""Whether the system has such locks. Windows instead deletes and renames no file that is open."""
+"""Whether the system has such locks. Windows has none, but it does not delete or rename open files."""
 
-_WITHOUT = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
-"""What a file system without locks answers."""
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+"""The error numbers of a file system without locks."""
 
 
-def hold(file: IO[Any] | int, *, wait: bool = False) -> bool:
+def lock_file(file: IO[bytes] | int, *, wait: bool = False) -> bool:
     """Lock an open file or folder until it is closed. Return whether its file system has locks.
 
-    BlockingIOError where another has it. On a system without locks nothing is done, and True returned.
+    If another holder has the lock, wait for it where `wait` is True, and raise BlockingIOError otherwise. On a system
+    without locks the function does nothing and returns True.
 
     >>> import tempfile
-    >>> with tempfile.NamedTemporaryFile() as one, open(one.name, "rb") as other:
-    ...     _ = hold(one)
-    ...     hold(other)
+    >>> with tempfile.NamedTemporaryFile() as file, open(file.name, "rb") as again:
+    ...     _ = lock_file(file)
+    ...     lock_file(again)
     Traceback (most recent call last):
     BlockingIOError: [Errno 11] Resource temporarily unavailable
     """
@@ -34,9 +35,9 @@ def hold(file: IO[Any] | int, *, wait: bool = False) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except OSError as error:
-        if error.errno in _WITHOUT:
+        if error.errno in _NO_LOCKS:
             return False
-        if error.errno == errno.EACCES:  # as NFS says it
+        if error.errno == errno.EACCES:  # the error number of NFS
             raise BlockingIOError(error.errno, error.strerror) from None
         raise
     return True

@@ -1,4 +1,4 @@
-"""Files that are whole at every instant: the old one, or the new one."""
+"""Write files atomically: at every instant a path holds the complete old file or the complete new file."""
 
 from __future__ import annotations
 
@@ -14,24 +14,30 @@ from typing import BinaryIO
 
 from ..core._errors import CheckpointError
 from ..core._user_path import user_path
-from ._file_lock import LOCKS, hold
+from ._file_lock import LOCKS, lock_file
 from ._regular import reading
 
-__all__ = ["TEMPORARY", "begun", "digest", "make_folder", "same_as", "sweep", "write_whole"]
+__all__ = ["TEMPORARY", "create_new", "file_sha256", "link_or_copy", "make_folder", "remove_leftovers", "write_whole"]
 
 TEMPORARY = ".mlx_fp-tmp"
-"""What the names of folders end in, in which a file is being written."""
+"""The suffix of the temporary folder in which a file is written."""
 
 
 def write_whole(path: str | os.PathLike[str], content: bytes | Callable[[Path], None], *, swept: bool = False) -> Path:
-    """Write a file in a folder of its own beside its place, flush it to disk, and put it there; folders are made.
+    """Write a file atomically: into a temporary folder beside it, then to disk, then under its name.
 
-    The content may be a function that makes a file at the path that it is given, by whatever means.
+    At every instant `path` holds the complete old file or the complete new file. Missing folders are created. A
+    symbolic link is replaced and not followed. A failed write raises OSError with the path. The old file is then
+    intact, and no temporary file remains.
 
-    At every instant `path` holds the whole old file or the whole new one. A failing write is an OSError with the path;
-    the old file is intact, and nothing is left beside it. What a killed writer of the same file left half-written is
-    deleted first, unless the folder is `swept` already: to look for it takes a listing of the folder. A symbolic link
-    is replaced, not followed.
+    Args:
+        path: The file. `~` is the home folder of the user.
+        content: The bytes, or a function that creates a file at the path that it receives.
+        swept: Whether the folder contains no leftovers of killed writers of this file. If False, the function lists the
+            folder and deletes them first. Default: False.
+
+    Returns:
+        The path of the file.
 
     >>> import tempfile
     >>> folder = tempfile.mkdtemp()
@@ -42,11 +48,11 @@ def write_whole(path: str | os.PathLike[str], content: bytes | Callable[[Path], 
     make_folder(target.parent)
     try:
         if LOCKS and not swept:
-            sweep(target.parent, target.name)
-        with _beside(target) as beside:
-            new = beside / "new"
+            remove_leftovers(target.parent, target.name)
+        with _temporary_folder(target) as temporary:
+            new = temporary / "new"
             content(new) if callable(content) else _write(new, content)
-            _flush(new, stat.S_IMODE(beside.stat().st_mode) & 0o666)
+            _flush(new, stat.S_IMODE(temporary.stat().st_mode) & 0o666)
             os.replace(new, target)
         _flush_folder(target.parent)
     except OSError as error:
@@ -56,18 +62,18 @@ def write_whole(path: str | os.PathLike[str], content: bytes | Callable[[Path], 
     return target
 
 
-def begun(path: Path) -> BinaryIO:
-    """Make a file that is not there, and open it for writing."""
+def create_new(path: Path) -> BinaryIO:
+    """Create a new file and open it for writing. An existing file raises FileExistsError."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     return os.fdopen(os.open(path, flags, 0o666), "wb")
 
 
-def same_as(path: Path, new: Path) -> None:
-    """Give a whole file a second name, or copy it where the file system has no second names.
+def link_or_copy(path: Path, new: Path) -> None:
+    """Create a hard link `new` to a complete file, or a copy where the file system has no hard links.
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
-    >>> same_as(write_whole(folder / "a", b"one"), folder / "b")
+    >>> link_or_copy(write_whole(folder / "a", b"one"), folder / "b")
     >>> (folder / "b").read_bytes()
     b'one'
     """
@@ -78,7 +84,7 @@ def same_as(path: Path, new: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder, and those above it, that a power cut leaves in place.
+    """Create a folder and its parents, and flush them to disk, so that they survive a power cut.
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp()) / "a" / "b"
@@ -86,37 +92,40 @@ def make_folder(folder: Path) -> None:
     >>> folder.is_dir()
     True
     """
-    new = [one for one in (folder, *folder.parents) if not one.exists()]
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    for one in new:
-        _flush_folder(one.parent)
+    for path in missing:
+        _flush_folder(path.parent)
 
 
-def sweep(folder: Path, name: str = "") -> None:
-    """Delete what killed writers left half-written in a folder, or of one file in it; what is being written stays.
+def remove_leftovers(folder: Path, name: str = "") -> None:
+    """Delete the temporary folders that killed writers left in a folder; with `name`, only those of one file.
+
+    The folders of active writers stay.
+
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
     >>> left = folder / f".a.txt.0123abcd{TEMPORARY}"
     >>> left.mkdir()
-    >>> sweep(folder, "b.txt"), left.exists()
+    >>> remove_leftovers(folder, "b.txt"), left.exists()
     (None, True)
-    >>> sweep(folder, "a.txt"), left.exists()
+    >>> remove_leftovers(folder, "a.txt"), left.exists()
     (None, False)
     """
     size = len(f".{name}.01234567{TEMPORARY}")
-    for left in os.listdir(folder):
-        if left.endswith(TEMPORARY) and (not name or (left.startswith(f".{name}.") and len(left) == size)):
+    for entry in os.listdir(folder):
+        if entry.endswith(TEMPORARY) and (not name or (entry.startswith(f".{name}.") and len(entry) == size)):
             with suppress(OSError):
-                _delete_dead(folder / left)
+                _delete_unlocked(folder / entry)
 
 
-def digest(path: str | os.PathLike[str]) -> str:
-    """Return the SHA-256 of a regular file, in hexadecimal. CheckpointError for a pipe or a device.
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a regular file in hexadecimal. A pipe or a device raises CheckpointError.
 
     >>> import tempfile
     >>> with tempfile.NamedTemporaryFile() as file:
-    ...     digest(file.name)[:8]
+    ...     file_sha256(file.name)[:8]
     'e3b0c442'
     """
     try:
@@ -127,45 +136,48 @@ def digest(path: str | os.PathLike[str]) -> str:
 
 
 @contextmanager
-def _beside(target: Path) -> Iterator[Path]:
-    """Within, have a folder beside the target that no sweep deletes; at the end it is gone."""
-    beside, held = _taken(target)
+def _temporary_folder(target: Path) -> Iterator[Path]:
+    """Provide a locked folder beside the target inside the context, and delete it at the end."""
+    folder, lock = _make_locked_folder(target)
     try:
-        yield beside
+        yield folder
     finally:
-        shutil.rmtree(beside, ignore_errors=True)  # what stays is deleted by the next writer of the file
-        if held is not None:
-            os.close(held)
+        shutil.rmtree(folder, ignore_errors=True)  # the next writer of the file deletes the rest
+        if lock is not None:
+            os.close(lock)
 
 
-def _taken(target: Path) -> tuple[Path, int | None]:
-    """Make a folder beside the target, and hold it; another one, where a sweep was faster."""
+def _make_locked_folder(target: Path) -> tuple[Path, int | None]:
+    """Create a folder beside the target and lock it. Repeat where another process deleted the folder before the lock.
+
+    The function returns the folder and its open file descriptor, or None where the system has no locks.
+    """
     while True:
-        beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}{TEMPORARY}")
-        os.mkdir(beside)
+        folder = target.with_name(f".{target.name}.{secrets.token_hex(4)}{TEMPORARY}")
+        os.mkdir(folder)
         if not LOCKS:
-            return beside, None
+            return folder, None
         try:
-            held = os.open(beside, os.O_RDONLY)
+            lock = os.open(folder, os.O_RDONLY)
         except FileNotFoundError:
             continue
         except BaseException:
-            beside.rmdir()
+            folder.rmdir()
             raise
-        with suppress(OSError):  # a file system without locks, where no sweep can delete it either
-            hold(held, wait=True)
-        if beside.exists():
-            return beside, held
-        os.close(held)
+        with suppress(OSError):  # without locks in the file system, `remove_leftovers` cannot delete the folder either
+            lock_file(lock, wait=True)
+        if folder.exists():
+            return folder, lock
+        os.close(lock)
 
 
 def _write(path: Path, content: bytes) -> None:
-    with begun(path) as file:
+    with create_new(path) as file:
         file.write(content)
 
 
 def _flush(path: Path, mode: int) -> None:
-    """Bring a file to disk, with the permissions of any new file, whoever made it."""
+    """Flush a file to disk, and give it the usual permissions of a new file."""
     if LOCKS:
         os.chmod(path, mode)
     number = os.open(path, os.O_RDWR)
@@ -176,7 +188,7 @@ def _flush(path: Path, mode: int) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Make a file's new name durable, where folders can be flushed."""
+    """Flush the entries of a folder to disk, where the system can flush folders."""
     if os.name == "nt":
         return
     number = os.open(folder, os.O_RDONLY)
@@ -188,14 +200,16 @@ def _flush_folder(folder: Path) -> None:
         os.close(number)
 
 
-def _delete_dead(left: Path) -> None:
-    """Delete a folder, or a file of an earlier version, that no writer holds; OSError for one that a writer does."""
+def _delete_unlocked(path: Path) -> None:
+    """Delete a temporary folder without a lock, or a temporary file of an earlier version. Raise OSError for a lock."""
     if not LOCKS:
-        shutil.rmtree(left.rename(left.with_name(f"{left.name}{TEMPORARY}")))  # fails where a file in it is open
+        shutil.rmtree(
+            path.rename(path.with_name(f"{path.name}{TEMPORARY}"))
+        )  # the rename fails if a file in it is open
         return
-    held = os.open(left, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)  # a pipe or a link may be there
+    lock = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)  # the name may belong to a pipe or a link
     try:
-        if hold(held):
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        if lock_file(lock):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     finally:
-        os.close(held)
+        os.close(lock)

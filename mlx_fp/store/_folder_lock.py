@@ -1,4 +1,4 @@
-"""One writer per folder, by a lock that a killed holder does not leave behind."""
+"""Allow one writer per folder, by a lock that the system releases when its process ends."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import socket
 from contextlib import suppress
 from pathlib import Path
 
-from ._file_lock import hold
+from ._file_lock import lock_file
 from ._files import make_folder
-from ._regular import held_file
+from ._regular import open_own_file
 
 __all__ = ["Lock"]
 
@@ -18,55 +18,56 @@ _LOG = logging.getLogger("mlx_fp.store")
 
 
 class Lock:
-    """A lock on a folder, held by an open file; the system drops it with the process, however that ends."""
+    """Lock a folder by an open file in it. The system releases the lock when the process ends, also after a kill."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / ".mlx_fp.lock"
         self._file: int | None = None
 
     def take(self) -> None:
-        """Take the lock; BlockingIOError, saying who holds it, where another has it. The folder is made.
+        """Take the lock. Create the folder if it is missing.
 
-        A warning says so where the file system has no locks. A link or pipe in the place of the lock is an OSError.
+        If another process holds the lock, BlockingIOError names that process. A warning appears where the file system
+        has no locks. A link or a pipe in the place of the lock file raises OSError.
 
         >>> import tempfile
         >>> folder = Path(tempfile.mkdtemp())
-        >>> one, other = Lock(folder), Lock(folder)
-        >>> one.take()
-        >>> other.take()
+        >>> first, second = Lock(folder), Lock(folder)
+        >>> first.take()
+        >>> second.take()
         Traceback (most recent call last):
         BlockingIOError: [Errno 11] another run writes here: process ... on ...
-        >>> one.give_back()
-        >>> other.take()
-        >>> other.give_back()
+        >>> first.give_back()
+        >>> second.take()
+        >>> second.give_back()
         """
         folder = self.path.parent
         make_folder(folder)
-        file = held_file(self.path)
+        file = open_own_file(self.path)
         try:
-            if not hold(file):
+            if not lock_file(file):
                 _LOG.warning("the file system of %s has no locks: see to it that no other run writes there", folder)
-            _say_who(file)
+            _write_holder(file)
         except BaseException as error:
             holder = os.read(file, 200).decode(errors="replace") or "one that has not said so"
             os.close(file)
             if isinstance(error, BlockingIOError):
-                told = f"another run writes here: {holder}"
-                raise BlockingIOError(error.errno, told, os.fspath(folder)) from None
+                message = f"another run writes here: {holder}"
+                raise BlockingIOError(error.errno, message, os.fspath(folder)) from None
             if isinstance(error, OSError):
                 raise type(error)(error.errno, error.strerror, os.fspath(self.path)) from None
             raise
         self._file = file
 
     def give_back(self) -> None:
-        """Let others have the folder."""
+        """Release the lock."""
         if self._file is not None:
             os.close(self._file)
             self._file = None
 
 
-def _say_who(file: int) -> None:
-    """Write into the lock's file who holds it, for others to read; what another name has too is left alone."""
+def _write_holder(file: int) -> None:
+    """Write the holder into the lock file, for other processes. Do not write where the file has a second hard link."""
     if os.fstat(file).st_nlink > 1:
         return
     with suppress(OSError):  # a full disk

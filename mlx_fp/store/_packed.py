@@ -1,7 +1,8 @@
-"""Long lists among metadata: bytes of their own in a file, so that its manifest stays short whatever their length.
+"""Store long lists of metadata as bytes in a file, so that the manifest stays short for any length.
 
-Rows are descriptions of plain values as JSON, packed by zlib in chunks. An `Encoder` keeps the chunks of a list that
-grows, so that each is encoded once. Numbers are the bytes of their float64.
+Rows are plain values as JSON, compressed by zlib in chunks. An `Encoder` keeps the chunks of a growing list, so that it
+encodes each chunk once. For example, a checkpoint with 1,000 rows encodes only the last chunk of up to 32 rows again. A
+list of numbers is stored as float64.
 """
 
 from __future__ import annotations
@@ -14,53 +15,55 @@ from array import array
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from operator import is_
-from typing import Any
+from typing import TypeVar
 
-from ..core._types import Array
-from ._manifest import Packed, rebuild, take_down
+from ..core._types import Array, Tree
+from ._manifest import Packed, describe_tree, restore_tree
 from ._tensors import Tensor
 
 __all__ = ["UNPACKED", "Encoder", "Floats", "Rows"]
 
-_CHUNK, _FAST, _SMALL = 32, 1, 6
-"""Values of a full chunk; levels of zlib for a chunk that is encoded again as it grows, and for a full one."""
+T = TypeVar("T")
 
-_FRAME = 4
-"""Bytes of the length of a chunk."""
+_CHUNK_LENGTH, _FAST_LEVEL, _BEST_LEVEL = 32, 1, 6
+"""The number of values in a full chunk, and the levels of zlib for a chunk that still grows and for a full chunk."""
 
-_MOST = 32
-"""How many times the bytes of a chunk its JSON may have, so that a small file never fills the memory."""
+_FRAME_BYTES = 4
+"""The number of bytes that hold the length of a chunk."""
+
+_MAX_RATIO = 32
+"""The maximum ratio of the JSON of a chunk to its compressed bytes, so that a small file cannot fill the memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rows(Packed):
-    """A list of plain values as chunks of packed JSON; it iterates over the values.
+    """Hold a list of plain values as chunks of compressed JSON. Iteration yields the values.
 
     >>> list(Encoder()("pairs", ((1, 2.5), (3, None))))
     [(1, 2.5), (3, None)]
     """
 
     chunks: tuple[bytes, ...] = ()
-    """Each chunk with its length before it."""
-    begun: tuple[int, Any] = field(default_factory=lambda: (0, hashlib.sha256()), compare=False, repr=False)
-    """The number of the first chunks whose digest is begun, and that digest."""
+    """The chunks. Each begins with its length."""
+    partial: tuple[int, hashlib._Hash] = field(default_factory=lambda: (0, hashlib.sha256()), compare=False, repr=False)
+    """A number of first chunks, and the unfinished digest of these chunks."""
 
     kind = "rows"
 
     @property
     def tensor(self) -> Tensor:
         """Return the bytes of the list."""
-        content, found = bytearray().join(self.chunks), _digest(*self.begun, self.chunks)
-        return Tensor("U8", (len(content),), memoryview(content), found.hexdigest())
+        content, digest = bytearray().join(self.chunks), _chunks_digest(*self.partial, self.chunks)
+        return Tensor("U8", (len(content),), memoryview(content), digest.hexdigest())
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Tree]:
         for chunk in self.chunks:
-            yield from _values(chunk[_FRAME:])
+            yield from _unpack_chunk(chunk[_FRAME_BYTES:])
 
 
 @dataclass(frozen=True, slots=True)
 class Floats(Packed):
-    """A list of numbers as the bytes of float64, in the order of this machine; it iterates over the numbers.
+    """Hold a list of numbers as float64 in the byte order of this machine. Iteration yields the numbers.
 
     >>> list(Floats(array("d", [0.5, 2.0]).tobytes()))
     [0.5, 2.0]
@@ -73,95 +76,98 @@ class Floats(Packed):
     @property
     def tensor(self) -> Tensor:
         """Return the bytes of the list."""
-        return Tensor("U8", (len(self.data),), memoryview(bytearray(_little(self.data))))
+        return Tensor("U8", (len(self.data),), memoryview(bytearray(_little_endian(self.data))))
 
     def __iter__(self) -> Iterator[float]:
         return iter(array("d", self.data))
 
 
 class Encoder:
-    """Encodes lists that grow: a chunk that holds the very objects that it held last time is not encoded again.
+    """Encode growing lists. A chunk is encoded again only if one of its values is another object than at the last call.
 
     >>> encoder, rows = Encoder(), tuple({"epoch": i} for i in range(100))
-    >>> one, other = encoder("rows", rows), encoder("rows", (*rows, {"epoch": 100}))
-    >>> one.chunks[0] is other.chunks[0], list(other)[-1]
+    >>> first, second = encoder("rows", rows), encoder("rows", (*rows, {"epoch": 100}))
+    >>> first.chunks[0] is second.chunks[0], list(second)[-1]
     (True, {'epoch': 100})
     """
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[tuple[Any, ...], Rows]] = {}
+        self._encoded: dict[str, tuple[tuple[object, ...], Rows]] = {}
 
-    def __call__(self, name: str, values: tuple[Any, ...], plain: Callable[[Any], Any] = lambda value: value) -> Rows:
-        """Encode what `plain` makes of values; `name` is that of the list, by which the encoder knows it again."""
-        before, known = self._known.get(name, ((), Rows()))
+    def __call__(self, name: str, values: tuple[T, ...], plain: Callable[[T], object] = lambda value: value) -> Rows:
+        """Encode `plain(value)` for each value. The name identifies the list in later calls."""
+        before, encoded = self._encoded.get(name, ((), Rows()))
 
         def chunk(start: int) -> bytes:
-            old, new = (each[start : start + _CHUNK] for each in (before, values))
+            old, new = before[start : start + _CHUNK_LENGTH], values[start : start + _CHUNK_LENGTH]
             same = len(old) == len(new) and all(map(is_, old, new))
-            return known.chunks[start // _CHUNK] if same else _chunk(list(map(plain, new)))
+            return encoded.chunks[start // _CHUNK_LENGTH] if same else _pack_chunk(list(map(plain, new)))
 
-        kept = [*map(is_, before, values), False].index(False) // _CHUNK  # chunks before the first change
-        chunks = (*known.chunks[:kept], *map(chunk, range(kept * _CHUNK, len(values), _CHUNK)))
-        begun, full = known.begun if known.begun[0] <= kept else Rows().begun, len(values) // _CHUNK
-        rows = Rows(chunks, (full, _digest(*begun, chunks[:full])))
-        self._known[name] = values, rows
+        unchanged = [*map(is_, before, values), False].index(False) // _CHUNK_LENGTH  # chunks before the first change
+        changed = range(unchanged * _CHUNK_LENGTH, len(values), _CHUNK_LENGTH)
+        chunks = (*encoded.chunks[:unchanged], *map(chunk, changed))
+        partial = encoded.partial if encoded.partial[0] <= unchanged else Rows().partial
+        full = len(values) // _CHUNK_LENGTH
+        rows = Rows(chunks, (full, _chunks_digest(*partial, chunks[:full])))
+        self._encoded[name] = values, rows
         return rows
 
 
-def _digest(count: int, begun: Any, chunks: tuple[bytes, ...]) -> Any:
-    """Return the digest of chunks, that of the first ones being begun."""
-    found = begun.copy()
+def _chunks_digest(count: int, partial: hashlib._Hash, chunks: tuple[bytes, ...]) -> hashlib._Hash:
+    """Return the digest of chunks; `partial` is the digest of the first `count` chunks."""
+    digest = partial.copy()
     for chunk in chunks[count:]:
-        found.update(chunk)
-    return found
+        digest.update(chunk)
+    return digest
 
 
-def _chunk(values: list[Any]) -> bytes:
-    """Pack values. TypeError for one that holds an array: the reader has no place to take it from."""
-    arrays: dict[str, Any] = {}
-    text = json.dumps([take_down(value, arrays) for value in values], allow_nan=False).encode()
+def _pack_chunk(values: list[object]) -> bytes:
+    """Compress values. A value with an array raises TypeError, because a chunk has no place for arrays."""
+    arrays: dict[str, Array | Packed] = {}
+    text = json.dumps([describe_tree(value, arrays) for value in values], allow_nan=False).encode()
     if arrays:
         raise TypeError(f"a row holds an array at {next(iter(arrays))!r}; rows hold numbers, texts, lists and dicts")
-    packed = zlib.compress(text, _SMALL if len(values) == _CHUNK else _FAST)
-    packed = packed if len(text) <= _MOST * len(packed) else zlib.compress(text, 0)
-    return len(packed).to_bytes(_FRAME, "little") + packed
+    packed = zlib.compress(text, _BEST_LEVEL if len(values) == _CHUNK_LENGTH else _FAST_LEVEL)
+    packed = packed if len(text) <= _MAX_RATIO * len(packed) else zlib.compress(text, 0)
+    return len(packed).to_bytes(_FRAME_BYTES, "little") + packed
 
 
-def _values(chunk: bytes) -> list[Any]:
+def _unpack_chunk(chunk: bytes) -> list[Tree]:
+    """Return the values of a chunk. An invalid chunk raises ValueError."""
     reader = zlib.decompressobj()
     try:
-        text = reader.decompress(chunk, _MOST * len(chunk))
+        text = reader.decompress(chunk, _MAX_RATIO * len(chunk))
     except zlib.error as error:
         raise ValueError(f"its rows are not packed as they should be: {error}") from None
     if not reader.eof or reader.unused_data:
         raise ValueError("its rows are cut, or take far more memory than the file")
-    described = json.loads(text)
-    if not isinstance(described, list):
+    descriptions = json.loads(text)
+    if not isinstance(descriptions, list):
         raise ValueError("its rows are no list")
-    return [rebuild(one, _no_array) for one in described]
+    return [restore_tree(description, _no_array) for description in descriptions]
 
 
 def _no_array(name: str) -> Array:
     raise ValueError(f"its rows name the array {name!r}")
 
 
-def _unpacked_rows(content: memoryview) -> list[Any]:
-    values, at = list[Any](), 0
-    while at < len(content):
-        end = at + _FRAME + int.from_bytes(content[at : at + _FRAME], "little")
+def _unpack_rows(content: memoryview) -> list[Tree]:
+    values, start = list[Tree](), 0
+    while start < len(content):
+        end = start + _FRAME_BYTES + int.from_bytes(content[start : start + _FRAME_BYTES], "little")
         if end > len(content):
             raise ValueError("its rows are cut")
-        values += _values(bytes(content[at + _FRAME : end]))
-        at = end
+        values += _unpack_chunk(bytes(content[start + _FRAME_BYTES : end]))
+        start = end
     return values
 
 
-def _unpacked_floats(content: memoryview) -> list[float]:
-    return array("d", _little(bytes(content))).tolist()
+def _unpack_floats(content: memoryview) -> list[float]:
+    return array("d", _little_endian(bytes(content))).tolist()
 
 
-def _little(data: bytes) -> bytes:
-    """Return the bytes of float64 from this machine's order to the order of files, or back."""
+def _little_endian(data: bytes) -> bytes:
+    """Convert float64 bytes between the order of this machine and the little-endian order of files."""
     if sys.byteorder == "little":
         return data
     numbers = array("d", data)
@@ -169,5 +175,5 @@ def _little(data: bytes) -> bytes:
     return numbers.tobytes()
 
 
-UNPACKED: Mapping[str, Callable[[memoryview], list[Any]]] = {"rows": _unpacked_rows, "floats": _unpacked_floats}
-"""What makes of the bytes of each kind of list the list."""
+UNPACKED: Mapping[str, Callable[[memoryview], list[Tree]]] = {"rows": _unpack_rows, "floats": _unpack_floats}
+"""The functions that decode the bytes of a list, by kind."""

@@ -1,4 +1,4 @@
-"""Regular files alone are opened: a pipe or a device would block or never end, and a link leads elsewhere."""
+"""Open regular files only: a pipe or a device would block or never end, and a link leads to another file."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 
-__all__ = ["held_file", "reading"]
+__all__ = ["open_own_file", "reading"]
 
-_UNBLOCKED = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
+_OPEN_FLAGS = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
 
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
@@ -25,9 +25,9 @@ _KINDS = {
 
 @contextmanager
 def reading(path: str | os.PathLike[str]) -> Iterator[BufferedReader]:
-    """Within, have a regular file open for reading; links are followed. An OSError that passes gets the path.
+    """Open a regular file for reading inside the context. Links are followed.
 
-    ValueError for a pipe, a device or a socket.
+    A pipe, a device or a socket raises ValueError. An OSError inside the context gets the path of the file.
 
     >>> with reading(os.devnull):
     ...     pass
@@ -35,7 +35,7 @@ def reading(path: str | os.PathLike[str]) -> Iterator[BufferedReader]:
     ValueError: it is a device, and only regular files are read
     """
     try:
-        with _opened(path) as file:
+        with _open_regular(path) as file:
             yield file
     except OSError as error:
         if error.errno is None or error.filename is not None:
@@ -43,12 +43,13 @@ def reading(path: str | os.PathLike[str]) -> Iterator[BufferedReader]:
         raise type(error)(error.errno, error.strerror, os.fspath(path)) from error
 
 
-def held_file(path: Path) -> int:
-    """Open a file of the library's own at a fixed name, made where there is none; its content stays.
+def open_own_file(path: Path) -> int:
+    """Open a file with a fixed name that belongs to the library, and return its descriptor. Keep its content.
 
-    OSError, with the path, for anything else at that name: whoever may write to the folder can put a link there.
+    A missing file is created. Anything but a regular file raises OSError with the path, because any user who can write
+    to the folder could put a link there.
     """
-    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | _UNBLOCKED
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | _OPEN_FLAGS
     try:
         number = os.open(path, flags, 0o666)
     except OSError:
@@ -62,29 +63,29 @@ def held_file(path: Path) -> int:
 
 
 def _refuse_other(path: Path) -> None:
-    """Raise OSError, with the remedy, where something other than a regular file stands."""
+    """Raise OSError with the remedy if the path is no regular file."""
     try:
         kind = _KINDS.get(stat.S_IFMT(os.lstat(path).st_mode))
-    except FileNotFoundError:  # it could not be made
+    except FileNotFoundError:  # the system could not create the file
         return
     if kind is not None:
         raise OSError(errno.EEXIST, f"{kind} is where mlx_fp keeps a file of its own: delete it", os.fspath(path))
 
 
-def _opened(path: str | os.PathLike[str]) -> BufferedReader:
-    _check(os.stat(path), path)  # to open a device may do something
-    number = os.open(path, os.O_RDONLY | _UNBLOCKED)
+def _open_regular(path: str | os.PathLike[str]) -> BufferedReader:
+    _check_regular(os.stat(path), path)  # checked before the open, which has side effects for a device
+    number = os.open(path, os.O_RDONLY | _OPEN_FLAGS)
     try:
-        _check(os.fstat(number), path)
+        _check_regular(os.fstat(number), path)
         return os.fdopen(number, "rb")
     except BaseException:
         os.close(number)
         raise
 
 
-def _check(found: os.stat_result, path: str | os.PathLike[str]) -> None:
-    if stat.S_ISDIR(found.st_mode):
+def _check_regular(status: os.stat_result, path: str | os.PathLike[str]) -> None:
+    if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
-    if not stat.S_ISREG(found.st_mode):
-        kind = _KINDS.get(stat.S_IFMT(found.st_mode), "something else")
+    if not stat.S_ISREG(status.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
         raise ValueError(f"it is {kind}, and only regular files are read")

@@ -1,4 +1,4 @@
-"""Checkpoints as `.safetensors`: the manifest and the digest of all stand in the metadata."""
+"""Read and write checkpoints as `.safetensors`, with the manifest and the digest in the metadata of the header."""
 
 from __future__ import annotations
 
@@ -19,37 +19,40 @@ __all__ = ["check_safetensors", "is_foreign", "peek_safetensors", "read_safetens
 T = TypeVar("T")
 
 KEYS = {"format", "schema", "sha256", "manifest"}
-"""What the metadata of a checkpoint hold."""
+"""The keys of the metadata in the header of a checkpoint."""
 
 
-def write_safetensors(path: Path, tensors: Mapping[str, Tensor], told: str, schema: int) -> None:
-    """Write tensors and the manifest; the digest of all is made first."""
-    check_room(tensors, told)
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor], manifest: str, schema: int) -> None:
+    """Write tensors, the manifest, and the digest of both."""
+    check_room(tensors, manifest)
     pool, digest = digesting(tensors)
     with pool:
-        found = digest.of(schema, told)
-    write_container(path, tensors, {"format": "mlx_fp", "schema": str(schema), "sha256": found, "manifest": told})
+        sha256 = digest.of(schema, manifest)
+    write_container(path, tensors, {"format": "mlx_fp", "schema": str(schema), "sha256": sha256, "manifest": manifest})
 
 
 def read_safetensors(source: Path) -> tuple[dict[str, Array], str, int]:
-    """Return the arrays, the manifest and the schema. ValueError for anything odd; nothing comes out before that."""
-    arrays, told, schema = _read(source, _as_arrays)
-    return arrays, told, schema
+    """Check all bytes against the digest, then return the arrays, the manifest and the schema.
+
+    An invalid file raises ValueError.
+    """
+    arrays, manifest, schema = _read_checked(source, _as_arrays)
+    return arrays, manifest, schema
 
 
 def check_safetensors(source: Path) -> str:
-    """Return the manifest after all bytes are checked against the digest. ValueError for anything odd."""
-    return _read(source, lambda tensors: None)[1]
+    """Check all bytes against the digest, then return the manifest. An invalid file raises ValueError."""
+    return _read_checked(source, lambda tensors: None)[1]
 
 
 def peek_safetensors(source: Path) -> str:
-    """Return the manifest alone; the header is checked, and no digest."""
+    """Return the manifest after a check of the header, without a check of the digest."""
     with reading(source) as file:
         return read_header(file).get("manifest", "")
 
 
 def is_foreign(path: Path) -> bool:
-    """Tell whether a safetensors file has a sound header, and nothing in it of a checkpoint."""
+    """Tell whether a file is a valid safetensors file but no checkpoint."""
     try:
         with reading(path) as file:
             return "manifest" not in read_header(file)
@@ -57,31 +60,31 @@ def is_foreign(path: Path) -> bool:
         return False
 
 
-def _read(source: Path, made: Callable[[dict[str, Tensor]], T]) -> tuple[T, str, int]:
-    """Return what is made of the tensors while their digest is, the manifest and the schema."""
+def _read_checked(source: Path, convert: Callable[[dict[str, Tensor]], T]) -> tuple[T, str, int]:
+    """Return the converted tensors, the manifest and the schema. Threads compute the digest during the conversion."""
     with reading(source) as file:
         metadata = read_header(file)
         if metadata.get("format") != "mlx_fp":
             raise ValueError("it has tensors, but mlx_fp did not write it; for weights alone use mx.load")
         if metadata.keys() != KEYS:
             raise ValueError(f"the metadata in its header are {', '.join(sorted(metadata))}")
-        schema, told = int(metadata["schema"]), metadata["manifest"]
+        schema, manifest = int(metadata["schema"]), metadata["manifest"]
         check_schema(schema)
         file.seek(0)
         content = file.read()
     if schema == _schema_1.NUMBER:
         _schema_1.check_digest(content, metadata["sha256"])
-        return made(read_tensors(content)), told, schema
+        return convert(read_tensors(content)), manifest, schema
     tensors = read_tensors(content)
-    del content  # before the arrays are made
+    del content  # free the bytes before the arrays are built
     pool, digest = digesting(tensors)
     with pool:
-        found = made(tensors)
-        if digest.of(schema, told) != metadata["sha256"]:
+        converted = convert(tensors)
+        if digest.of(schema, manifest) != metadata["sha256"]:
             raise ValueError("it is damaged: its digest is another")
-    return found, told, schema
+    return converted, manifest, schema
 
 
 def _as_arrays(tensors: dict[str, Tensor]) -> dict[str, Array]:
-    """Make arrays, and let go of the bytes of each."""
+    """Convert tensors to arrays, and free the bytes of each tensor."""
     return {name: as_array(tensors.pop(name)) for name in list(tensors)}

@@ -1,36 +1,38 @@
-"""Files of schema 1, which no version writes any more: their digest, and the entry that their manifest lacks."""
+"""Read files of schema 1, which this version no longer writes: check their digest and complete their manifest."""
 
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
-__all__ = ["NUMBER", "check_digest", "migrated"]
+__all__ = ["NUMBER", "add_left_out", "check_digest"]
 
 NUMBER = 1
-"""The number that such files have."""
+"""The schema number of these files."""
 
-_LENGTH = 64
+_DIGEST_LENGTH = 64
 
 
-def check_digest(content: bytes, told: str) -> None:
-    """Check a `.safetensors` file of schema 1: its digest is over the whole file, with zeros in the digest's place."""
+def check_digest(content: bytes, expected: str) -> None:
+    """Check the digest of a `.safetensors` file of schema 1, and raise ValueError if it differs.
+
+    The digest covers the complete file, with zeros in the place of the digest itself.
+    """
     head = content[: 8 + int.from_bytes(content[:8], "little")]
-    mark = head.find(f'"sha256":"{told}"'.encode())
+    mark = head.find(f'"sha256":"{expected}"'.encode())
     if mark < 0:
         raise ValueError("its digest is not where it should be")
-    at = mark + len(b'"sha256":"')
-    found = hashlib.sha256(content[:at])
-    found.update(b"0" * _LENGTH)
-    found.update(memoryview(content)[at + _LENGTH :])
-    if found.hexdigest() != told:
+    start = mark + len(b'"sha256":"')
+    digest = hashlib.sha256(content[:start])
+    digest.update(b"0" * _DIGEST_LENGTH)
+    digest.update(memoryview(content)[start + _DIGEST_LENGTH :])
+    if digest.hexdigest() != expected:
         raise ValueError("it is damaged: its digest is another")
 
 
-def migrated(manifest: dict[str, Any]) -> dict[str, Any]:
-    """Return the manifest as schema 2 has it, which lists the paths of parameters that were left out: here none.
+def add_left_out(manifest: dict[str, object]) -> dict[str, object]:
+    """Convert a manifest to schema 2, which lists the paths of the parameters that the file leaves out. Here: none.
 
-    >>> migrated({"params": {"dict": []}})
+    >>> add_left_out({"params": {"dict": []}})
     {'params': {'dict': []}, 'left_out': []}
     """
     return {**manifest, "left_out": []}

@@ -1,40 +1,39 @@
-"""The schemas of checkpoints: which there are, and how a file of an older one becomes one of this."""
+"""The schemas of checkpoints, and the conversion of manifests of older schemas."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from . import _schema_1
 
-__all__ = ["SCHEMA", "check_schema", "migrated"]
+__all__ = ["SCHEMA", "check_schema", "migrate"]
 
 SCHEMA = 3
-"""The version of the files that are written now."""
+"""The schema number of new files."""
 
-MIGRATIONS: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
-    _schema_1.NUMBER: _schema_1.migrated,
-    2: lambda manifest: manifest,  # schema 3 adds lists that are packed; what 2 has means the same
+MIGRATIONS: Mapping[int, Callable[[dict[str, object]], dict[str, object]]] = {
+    _schema_1.NUMBER: _schema_1.add_left_out,
+    2: lambda manifest: manifest,  # schema 3 adds packed lists, and keeps the meaning of everything in schema 2
 }
-"""What makes of the manifest of a schema that of the next."""
+"""The functions that convert the manifest of a schema to the next schema."""
 
 
 def check_schema(number: int) -> None:
-    """Refuse a schema that this version cannot read.
+    """Raise ValueError for a schema that this version cannot read.
 
     >>> check_schema(99)
     Traceback (most recent call last):
     ValueError: its schema is 99, and this version of mlx_fp reads 1, 2, 3
     """
     if number not in {*MIGRATIONS, SCHEMA}:
-        known = ", ".join(map(str, [*MIGRATIONS, SCHEMA]))
-        raise ValueError(f"its schema is {number}, and this version of mlx_fp reads {known}")
+        readable = ", ".join(map(str, [*MIGRATIONS, SCHEMA]))
+        raise ValueError(f"its schema is {number}, and this version of mlx_fp reads {readable}")
 
 
-def migrated(manifest: dict[str, Any], number: int) -> dict[str, Any]:
-    """Return the manifest of a schema as this version has it.
+def migrate(manifest: dict[str, object], number: int) -> dict[str, object]:
+    """Convert the manifest of a schema to the current schema.
 
-    >>> migrated({"params": {"dict": []}}, 1)
+    >>> migrate({"params": {"dict": []}}, 1)
     {'params': {'dict': []}, 'left_out': []}
     """
     while number in MIGRATIONS:

@@ -1,4 +1,4 @@
-"""Arrays as raw bytes and back, bit for bit, whatever their dtype and strides."""
+"""Convert arrays of any dtype and strides to raw bytes and back, bit for bit."""
 
 from __future__ import annotations
 
@@ -27,34 +27,34 @@ DTYPES = {
     "F64": mx.float64,
     "C64": mx.complex64,
 }
-"""MLX's dtypes by the names that safetensors has for them."""
+"""The dtypes of MLX by their names in safetensors."""
 
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 WIDTHS = {name: int(name.lstrip("BFCIU") or 8) // 8 if name != "BOOL" else 1 for name in DTYPES}
-"""Bytes of an element, by dtype."""
+"""The number of bytes of an element, by dtype name."""
 
 _WORDS = {1: ("B", mx.uint8), 2: ("H", mx.uint16), 4: ("I", mx.uint32), 8: ("Q", mx.uint64)}
 
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """The dtype, shape and bytes of an array, in row-major order."""
+    """Hold the dtype, the shape and the bytes of an array in row-major order."""
 
     dtype: str
     shape: tuple[int, ...]
     data: memoryview
     sha256: str | None = None
-    """The SHA-256 of the bytes in hexadecimal, where it is known."""
+    """The SHA-256 of the bytes in hexadecimal, or None if it is not computed yet."""
 
     @property
     def fits(self) -> bool:
-        """Whether there are as many bytes as dtype and shape say."""
+        """Whether the number of bytes agrees with dtype and shape."""
         return prod(self.shape) * WIDTHS[self.dtype] == len(self.data)
 
 
 def as_tensor(array: Array) -> Tensor:
-    """Return an array's bytes; they are the array's own memory, so hold no writer to it.
+    """Return the bytes of an array without a copy. They are the memory of the array, so nobody may write to them.
 
     >>> bytes(as_tensor(mx.array([[1, 2], [3, 4]], mx.uint8).T).data)
     b'\\x01\\x03\\x02\\x04'
@@ -67,11 +67,11 @@ def as_tensor(array: Array) -> Tensor:
         flat = mx.view(flat, mx.float32)
     words = mx.view(flat, _WORDS[min(WIDTHS[name], 4 if name == "C64" else 8)][1])
     mx.eval(words)
-    return Tensor(name, tuple(array.shape), memoryview(words).cast("B"))  # type: ignore[arg-type]
+    return Tensor(name, tuple(array.shape), memoryview(words).cast("B"))  # type: ignore[arg-type]  # arrays have buffers
 
 
 def as_array(tensor: Tensor) -> Array:
-    """Return an evaluated array with a tensor's bytes, in memory of its own.
+    """Copy the bytes of a tensor into a new, evaluated array.
 
     >>> as_array(as_tensor(mx.array([1.5, -0.0], mx.bfloat16))).tolist()
     [1.5, -0.0]
@@ -82,8 +82,10 @@ def as_array(tensor: Tensor) -> Array:
     letter: Any
     letter, word = _WORDS[4 if tensor.dtype == "C64" else width]
     words: Any = memoryview(tensor.data).cast(letter)
-    made = mx.array(words, word)
+    integers = mx.array(words, word)
     with mx.stream(mx.cpu):
-        array = mx.view(mx.view(made, mx.float32) if tensor.dtype == "C64" else made, dtype).reshape(tensor.shape)
+        array = mx.view(mx.view(integers, mx.float32) if tensor.dtype == "C64" else integers, dtype).reshape(
+            tensor.shape
+        )
         mx.eval(array)
     return array

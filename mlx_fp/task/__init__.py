@@ -1,1 +1,1 @@
-"""Floor 5: what a model is trained for, and how that is measured."""
+"""Floor 5: tasks, which are a loss, metrics and the shape of batches."""

@@ -1,18 +1,17 @@
-"""The metrics of labels that are 0 or 1, and of confusions between classes."""
+"""Metrics of labels that are 0 or 1."""
 
 from __future__ import annotations
 
 from ..core._mlx import mx
 from ..core._options import FLAG, check_options, number
 from ..core._types import Array, Tree
-from ._classes import check_classes, hits
+from ._classes import share_metric
 from ._columns import Columns
 from ._folds import Metric
-from ._labels import as_column, as_targets, check_ignore, kept, labels_of, predicted
-from ._running import added, as_figure, check_count, metric, nothing, or_unknown
-from ._running import number as number_of
+from ._labels import as_column, as_targets, check_ignore, counting
+from ._running import add_counters, as_float, count_true, make_metric, unknown_unless, zero_counters
 
-__all__ = ["auroc", "binary_accuracy", "confusion", "multilabel_accuracy"]
+__all__ = ["auroc", "binary_accuracy", "multilabel_accuracy"]
 
 _BINS = 1 << 16
 
@@ -26,18 +25,22 @@ def binary_accuracy(
     target: str | int = "y",
     mask: str | int | None = "mask",
 ) -> Metric:
-    """Say for which share of labels, 0 or 1, the output is on their side of a threshold; 1 is above it.
+    """Measure the share of labels, 0 or 1, that the output predicts: 1 above a threshold, else 0.
 
-    Outputs are `(n, …)`, labels of their shape or `(n,)` for outputs `(n, 1)`, of any type. A label that counts and is
-    neither 0 nor 1 makes it NaN. Other options as in `accuracy`.
+    Outputs are `(n, …)`. Labels have the same shape, or `(n,)` for outputs `(n, 1)`. They may have any type. A label
+    that counts and is neither 0 nor 1 makes the metric NaN.
 
     Args:
-        name: its name in rows and reports.
-        threshold: 0 for logits; 0.5 for probabilities.
-        ignore: a label that does not count.
-        output: as in `accuracy`.
-        target: as in `accuracy`.
-        mask: as in `accuracy`.
+        name: The name of the metric in rows and reports.
+        threshold: The score above which an output predicts 1: 0 for logits, 0.5 for probabilities.
+        ignore: A label that does not count. By default every label counts.
+        output: The output of the model to measure, where the model returns a dict (a name) or a tuple (an index).
+        target: The column of the batch that holds the labels: a name, or an index into a tuple. The first columns of a
+            tuple are called `x`, `y` and `mask`.
+        mask: The column that is nonzero where a label counts. A batch may lack the default column. None: no mask.
+
+    Returns:
+        A Metric: a fold inside the compiled step.
 
     >>> m = binary_accuracy()
     >>> m.value(m.update(m.init(), mx.array([[2.0], [-1.0]]), x=None, y=mx.array([1, 1]))).item()
@@ -56,10 +59,23 @@ def multilabel_accuracy(
     target: str | int = "y",
     mask: str | int | None = "mask",
 ) -> Metric:
-    """Say for which share of the labels, 0 or 1, the output, `(n, …, labels)`, is on their side of a threshold.
+    """Measure the share of labels, 0 or 1, that the outputs `(n, …, labels)` predict.
 
-    It is 1 - the Hamming loss. With `exact` it is the share of rows of which all labels that count are right, which is
-    scikit-learn's `accuracy_score`. Other options as in `binary_accuracy`.
+    This is 1 - the Hamming loss. With `exact` it is the share of rows in which every label that counts is correct, as
+    scikit-learn's `accuracy_score` for multilabel data.
+
+    Args:
+        name: The name of the metric in rows and reports.
+        exact: Whether a row counts as a whole.
+        threshold: The score above which an output predicts 1: 0 for logits, 0.5 for probabilities.
+        ignore: A label that does not count. By default every label counts.
+        output: The output of the model to measure, where the model returns a dict (a name) or a tuple (an index).
+        target: The column of the batch that holds the labels: a name, or an index into a tuple. The first columns of a
+            tuple are called `x`, `y` and `mask`.
+        mask: The column that is nonzero where a label counts. A batch may lack the default column. None: no mask.
+
+    Returns:
+        A Metric: a fold inside the compiled step.
 
     >>> m, y = multilabel_accuracy(exact=True), mx.array([[1, 0], [1, 1]])
     >>> m.value(m.update(m.init(), mx.array([[2.0, -1.0], [3.0, -2.0]]), x=None, y=y)).item()
@@ -69,12 +85,12 @@ def multilabel_accuracy(
     check_options(name, {"threshold": threshold, "exact": exact}, {"threshold": number(), "exact": FLAG})
 
     def measure(scores: Array, y: Array, mask: Array | None) -> Tree:
-        right, counts, sound = _sides(name, scores, y, mask, ignore, threshold)
+        correct, counts, sound = _correct(name, scores, y, mask, ignore, threshold)
         if exact:
-            right, counts = mx.all(right | ~counts, axis=-1), mx.any(counts, axis=-1)
-        return {"hits": or_unknown(sound, number_of(right & counts)), "count": number_of(counts)}
+            correct, counts = mx.all(correct | ~counts, axis=-1), mx.any(counts, axis=-1)
+        return {"hits": unknown_unless(sound, count_true(correct & counts)), "count": count_true(counts)}
 
-    return hits(name, Columns(output, target, mask), measure)
+    return share_metric(name, Columns(output, target, mask), measure)
 
 
 def auroc(
@@ -85,11 +101,22 @@ def auroc(
     target: str | int = "y",
     mask: str | int | None = "mask",
 ) -> Metric:
-    """Compute the area under the ROC curve of outputs for labels that are 0 or 1, a tie counting half.
+    """Measure the area under the ROC curve for labels that are 0 or 1. A tie counts half.
 
-    It is binned: an output counts by the 16 upper bits of its float32, so that those within 0.8 % of one another may be
-    ties, and bfloat16 outputs are exact. So give it logits, not probabilities, which crowd below 1. Its memory is 1 MB,
-    whatever the data. NaN where either label is missing. Shapes and other options as in `binary_accuracy`.
+    The outputs are binned by the 16 upper bits of their float32. Outputs within 0.8 % of one another may therefore be
+    ties; bfloat16 outputs are exact. Give it logits: probabilities crowd below 1 and become ties. The memory is 1 MB
+    for any number of rows. The value is NaN where either label is missing. Shapes are those of `binary_accuracy`.
+
+    Args:
+        name: The name of the metric in rows and reports.
+        ignore: A label that does not count. By default every label counts.
+        output: The output of the model to measure, where the model returns a dict (a name) or a tuple (an index).
+        target: The column of the batch that holds the labels: a name, or an index into a tuple. The first columns of a
+            tuple are called `x`, `y` and `mask`.
+        mask: The column that is nonzero where a label counts. A batch may lack the default column. None: no mask.
+
+    Returns:
+        A Metric: a fold inside the compiled step.
 
     >>> m = auroc()
     >>> m.value(m.update(m.init(), mx.array([0.1, 0.4, 0.35, 0.8]), x=None, y=mx.array([0, 0, 1, 1]))).item()
@@ -100,84 +127,42 @@ def auroc(
 
     def measure(scores: Array, y: Array, mask: Array | None) -> Tree:
         targets = as_targets(scores, y, name).reshape(-1)
-        _, counts, sound = _sides(name, scores, y, mask, ignore, 0.0)
-        flat = counts.reshape(-1)
-        bins = _bins(scores.reshape(-1))
+        _, counts, sound = _correct(name, scores, y, mask, ignore, 0.0)
+        flat_counts, bins = counts.reshape(-1), _bins(scores.reshape(-1))
         sound = sound & ~mx.any(mx.isnan(scores) & counts)
-        found = {
-            side: mx.zeros((_BINS,), mx.int32).at[bins].add((flat & (targets == label)).astype(mx.int32))
+        histograms = {
+            side: mx.zeros((_BINS,), mx.int32).at[bins].add((flat_counts & (targets == label)).astype(mx.int32))
             for label, side in enumerate(sides)
         }
-        return {side: or_unknown(sound, nothing() + one.astype(mx.uint64)) for side, one in found.items()}
+        return {side: unknown_unless(sound, zero_counters() + h.astype(mx.uint64)) for side, h in histograms.items()}
 
     def value(memory: Tree) -> Array:
         negative, positive = (memory[side] for side in sides)
         below = (mx.cumsum(negative) - negative).astype(mx.float32) + 0.5 * negative.astype(mx.float32)
-        wins = (as_figure(positive) * (below / mx.maximum(negative.sum(), 1))).sum() / mx.maximum(positive.sum(), 1)
-        known = as_figure(negative).sum() * as_figure(positive).sum()
-        return mx.where(known > 0, wins, mx.nan)
+        wins = (as_float(positive) * (below / mx.maximum(negative.sum(), 1))).sum() / mx.maximum(positive.sum(), 1)
+        pairs = as_float(negative).sum() * as_float(positive).sum()
+        return mx.where(pairs > 0, wins, mx.nan)
 
     def init() -> Tree:
-        return {side: nothing(_BINS) for side in sides}
+        return {side: zero_counters(_BINS) for side in sides}
 
-    return metric(name, Columns(output, target, mask), init=init, measure=measure, merge=added, value=value, mode="max")
-
-
-def confusion(
-    classes: int,
-    name: str = "confusion",
-    *,
-    ignore: int | None = None,
-    output: str | int | None = None,
-    target: str | int = "y",
-    mask: str | int | None = "mask",
-) -> Metric:
-    """Count how often a class, a row, was predicted as each class, a column: a table `(classes, classes)`.
-
-    Logits that are NaN predict no class. A report shows the table of the last epoch below its rows; a monitor cannot
-    watch it. Options as in `precision`.
-
-    >>> m = confusion(2)
-    >>> m.value(m.update(m.init(), mx.array([[0.1, 0.9], [0.2, 0.8]]), x=None, y=mx.array([1, 0]))).tolist()
-    [[0.0, 1.0], [0.0, 1.0]]
-    """
-    check_count(f"{name} takes the number of classes", classes, 2)
-    check_ignore(ignore)
-
-    def measure(logits: Array, y: Array, mask: Array | None) -> Tree:
-        labels, counts, sound = labels_of(logits, y, mask, ignore)
-        check_classes(name, classes, logits)
-        best, known = predicted(logits)
-        counts = known if counts is None else known & counts
-        each = mx.arange(classes)
-        rows = ((labels[..., None] == each) & counts[..., None]).reshape(-1, classes).astype(mx.float32)
-        columns = (best[..., None] == each).reshape(-1, classes).astype(mx.float32)
-        return {"pairs": or_unknown(sound, (rows.T @ columns).astype(mx.uint64))}
-
-    return metric(
-        name,
-        Columns(output, target, mask),
-        init=lambda: {"pairs": nothing(classes, classes)},
-        measure=measure,
-        merge=added,
-        value=lambda memory: as_figure(memory["pairs"]),
-        mode="max",
-    )
+    columns = Columns(output, target, mask)
+    return make_metric(name, columns, init=init, measure=measure, merge=add_counters, value=value, mode="max")
 
 
-def _sides(
+def _correct(
     name: str, scores: Array, y: Array, mask: Array | None, ignore: int | None, threshold: float
 ) -> tuple[Array, Array, Array]:
-    """Return which outputs are on the side of their label, which labels count, and whether these are all 0 or 1."""
+    """Return whether each label is predicted, whether it counts, and whether all labels that count are 0 or 1."""
     targets = as_targets(scores, y, name)
-    counts = kept(targets, None if mask is None else as_column(scores, mask), ignore)
+    counts = counting(targets, None if mask is None else as_column(scores, mask), ignore)
     counts = mx.ones(targets.shape, mx.bool_) if counts is None else counts
     sound = mx.all((targets == 0) | (targets == 1) | ~counts)
-    right = mx.where(targets == 1, scores > threshold, scores <= threshold)
-    return right, counts, sound
+    correct = mx.where(targets == 1, scores > threshold, scores <= threshold)
+    return correct, counts, sound
 
 
 def _bins(scores: Array) -> Array:
-    """Return the upper 16 bits of float32 numbers as ints that rise with them; -0 is 0."""
+    """Return the upper 16 bits of float32 numbers as ints in the same order; -0 has the bin of 0."""
     bits = (scores.astype(mx.float32) + 0.0).view(mx.int32) >> 16
     return mx.where(bits < 0, -32768 - bits, bits + 0) + 32768

@@ -1,4 +1,4 @@
-"""The metrics of predicted classes and tokens."""
+"""Metrics of predicted classes and tokens: the share of correct labels, and perplexity."""
 
 from __future__ import annotations
 
@@ -10,9 +10,20 @@ from ._columns import Columns
 from ._folds import Metric
 from ._labels import check_ignore, labels_of, predicted
 from ._losses import entropy
-from ._running import added, as_figure, averaged, check_count, metric, no_mean, nothing, number, or_nan, or_unknown
+from ._running import (
+    add_counters,
+    as_float,
+    check_count,
+    count_true,
+    empty_mean,
+    make_metric,
+    merge_means,
+    nan_if_empty,
+    unknown_unless,
+    zero_counters,
+)
 
-__all__ = ["accuracy", "check_classes", "f1", "hits", "perplexity", "precision", "recall", "token_accuracy", "top_k"]
+__all__ = ["accuracy", "perplexity", "share_metric", "token_accuracy", "top_k"]
 
 
 def accuracy(
@@ -23,21 +34,24 @@ def accuracy(
     target: str | int = "y",
     mask: str | int | None = "mask",
 ) -> Metric:
-    """Say for which share of the labels, int `(n, …)`, the largest logit, of `(n, …, classes)`, is that of the label.
+    """Measure the share of labels at which the label has the largest logit.
 
-    A label that counts and is not from 0 to classes - 1 makes it NaN, as it does the loss of a task.
+    Logits are `(n, …, classes)`, labels are int `(n, …)`. A label that counts and lies outside `[0, classes)` makes the
+    metric NaN, as it makes the loss of a task NaN.
 
     Args:
-        name: its name in rows and reports.
-        ignore: a label that does not count.
-        output: which output of a model that returns a dict (a name) or a tuple (an index); None for a single array.
-        target: which column of the batch is the target: a name, or an index into a tuple, whose first columns are
-            called `x`, `y` and `mask`.
-        mask: which column says where a label counts, by being nonzero there; None for no mask. A batch need not have
-            the default one.
+        name: The name of the metric in rows and reports.
+        ignore: A label that does not count. By default every label counts.
+        output: The output of the model to measure, where the model returns a dict (a name) or a tuple (an index).
+        target: The column of the batch that holds the labels: a name, or an index into a tuple. The first columns of a
+            tuple are called `x`, `y` and `mask`.
+        mask: The column that is nonzero where a label counts. A batch may lack the default column. None: no mask.
+
+    Returns:
+        A Metric: a fold inside the compiled step.
 
     Raises:
-        ValueError: in a step, where an output or a column is not there; the message names those that are.
+        ValueError: In a step: the output or a column does not exist. The message names the existing ones.
 
     >>> m = accuracy()
     >>> m.value(m.update(m.init(), mx.array([[0.1, 0.9], [0.8, 0.2]]), x=None, y=mx.array([1, 1]))).item()
@@ -47,11 +61,11 @@ def accuracy(
     1.0
     """
 
-    def largest(logits: Array, labels: Array) -> Array:
-        best, known = predicted(logits)
-        return (best == labels) & known
+    def is_largest(logits: Array, labels: Array) -> Array:
+        best, is_number = predicted(logits)
+        return (best == labels) & is_number
 
-    return _hits(name, Columns(output, target, mask), largest, ignore)
+    return _hit_rate(name, Columns(output, target, mask), is_largest, ignore)
 
 
 def token_accuracy(
@@ -62,7 +76,20 @@ def token_accuracy(
     target: str | int = "y",
     mask: str | int | None = "mask",
 ) -> Metric:
-    """Be `accuracy` over the tokens of sequences, `(n, tokens)`: padding is left out by a `mask`, or as `ignore`.
+    """Measure `accuracy` over the tokens of sequences, `(n, tokens)`.
+
+    Leave padding out by a mask, or by `ignore`. For example, `token_accuracy(ignore=0)` leaves out the token 0.
+
+    Args:
+        name: The name of the metric in rows and reports.
+        ignore: A label that does not count. By default every label counts.
+        output: The output of the model to measure, where the model returns a dict (a name) or a tuple (an index).
+        target: The column of the batch that holds the labels: a name, or an index into a tuple. The first columns of a
+            tuple are called `x`, `y` and `mask`.
+        mask: The column that is nonzero where a label counts. A batch may lack the default column. None: no mask.
+
+    Returns:
+        A Metric: a fold inside the compiled step.
 
     >>> m = token_accuracy(ignore=0)
     >>> m.value(m.update(m.init(), mx.array([[[0.0, 1.0], [1.0, 0.0]]]), x=None, y=mx.array([[1, 0]]))).item()
@@ -80,9 +107,24 @@ def top_k(
     target: str | int = "y",
     mask: str | int | None = "mask",
 ) -> Metric:
-    """Say for which share of the labels the logit is among the `k` largest; a tie counts. Options as in `accuracy`.
+    """Measure the share of labels whose logit is among the `k` largest. A tie counts as a hit.
 
-    ValueError in a step whose logits have fewer than `k` classes.
+    Logits are `(n, …, classes)`, labels are int `(n, …)`.
+
+    Args:
+        k: The number of classes that count as predicted.
+        name: The name of the metric; by default for example `top_5`.
+        ignore: A label that does not count. By default every label counts.
+        output: The output of the model to measure, where the model returns a dict (a name) or a tuple (an index).
+        target: The column of the batch that holds the labels: a name, or an index into a tuple. The first columns of a
+            tuple are called `x`, `y` and `mask`.
+        mask: The column that is nonzero where a label counts. A batch may lack the default column. None: no mask.
+
+    Returns:
+        A Metric: a fold inside the compiled step.
+
+    Raises:
+        ValueError: `k` is no count. In a step: the logits have fewer than `k` classes.
 
     >>> m = top_k(2)
     >>> m.name, m.value(m.update(m.init(), mx.array([[0.5, 0.3, 0.2]]), x=None, y=mx.array([1]))).item()
@@ -90,65 +132,13 @@ def top_k(
     """
     check_count("k of top_k is a count of classes", k)
 
-    def among(logits: Array, labels: Array) -> Array:
+    def is_among(logits: Array, labels: Array) -> Array:
         if k > logits.shape[-1]:
             raise ValueError(f"top_k({k}) of {logits.shape[-1]} classes is always 1: k is at most their number")
-        own = mx.take_along_axis(logits, labels[..., None], axis=-1)
-        return (~(logits <= own)).sum(axis=-1) < k  # NaN is no hit
+        label_logits = mx.take_along_axis(logits, labels[..., None], axis=-1)
+        return (~(logits <= label_logits)).sum(axis=-1) < k  # NaN is no hit
 
-    return _hits(name or f"top_{k}", Columns(output, target, mask), among, ignore)
-
-
-def precision(
-    classes: int,
-    name: str = "precision",
-    *,
-    ignore: int | None = None,
-    output: str | int | None = None,
-    target: str | int = "y",
-    mask: str | int | None = "mask",
-) -> Metric:
-    """Average over classes the share of right ones among the predictions of a class (macro precision).
-
-    As in scikit-learn with `zero_division=0`, the average is over the classes that were predicted or are labels.
-    `classes` is their number, 2 or more; ValueError in a step whose logits have another. Options as in `accuracy`.
-
-    >>> m = precision(2)
-    >>> m.value(m.update(m.init(), mx.array([[0.1, 0.9], [0.2, 0.8]]), x=None, y=mx.array([1, 0]))).item()
-    0.25
-    """
-    columns = Columns(output, target, mask)
-    return _by_class(name, columns, classes, ignore, lambda right, predicted, labels: right / mx.maximum(predicted, 1))
-
-
-def recall(
-    classes: int,
-    name: str = "recall",
-    *,
-    ignore: int | None = None,
-    output: str | int | None = None,
-    target: str | int = "y",
-    mask: str | int | None = "mask",
-) -> Metric:
-    """Average over classes the share of a class's labels that were predicted (macro recall); classes as `precision`."""
-    columns = Columns(output, target, mask)
-    return _by_class(name, columns, classes, ignore, lambda right, predicted, labels: right / mx.maximum(labels, 1))
-
-
-def f1(
-    classes: int,
-    name: str = "f1",
-    *,
-    ignore: int | None = None,
-    output: str | int | None = None,
-    target: str | int = "y",
-    mask: str | int | None = "mask",
-) -> Metric:
-    """Average over classes the harmonic mean of precision and recall (macro F1); classes as `precision`."""
-    columns = Columns(output, target, mask)
-    return _by_class(
-        name, columns, classes, ignore, lambda right, predicted, labels: 2 * right / mx.maximum(predicted + labels, 1)
-    )
+    return _hit_rate(name or f"top_{k}", Columns(output, target, mask), is_among, ignore)
 
 
 def perplexity(
@@ -159,84 +149,58 @@ def perplexity(
     target: str | int = "y",
     mask: str | int | None = "mask",
 ) -> Metric:
-    """Raise e to the mean cross entropy of tokens: logits `(n, tokens, vocabulary)` against `y`, int `(n, tokens)`.
+    """Measure the perplexity: e to the power of the mean cross entropy of tokens.
 
-    Padding is left out by a `mask`, or as `ignore`. Other options as in `accuracy`.
+    Logits are `(n, tokens, vocabulary)`, labels are int `(n, tokens)`. Leave padding out by a mask, or by `ignore`.
+
+    Args:
+        name: The name of the metric in rows and reports.
+        ignore: A label that does not count. By default every label counts.
+        output: The output of the model to measure, where the model returns a dict (a name) or a tuple (an index).
+        target: The column of the batch that holds the labels: a name, or an index into a tuple. The first columns of a
+            tuple are called `x`, `y` and `mask`.
+        mask: The column that is nonzero where a label counts. A batch may lack the default column. None: no mask.
+
+    Returns:
+        A Metric: a fold inside the compiled step.
 
     >>> m = perplexity()
     >>> round(m.value(m.update(m.init(), mx.zeros((1, 3, 8)), x=None, y=mx.zeros((1, 3), mx.int32))).item(), 4)
     8.0
     """
-
     check_ignore(ignore)
 
     def measure(logits: Array, y: Array, mask: Array | None) -> Tree:
         total, weight = entropy(logits.astype(mx.float32), y, mask, ignore, None)
-        return {"mean": total / mx.maximum(weight, 1), "count": nothing() + weight.astype(mx.uint64)}
+        return {"mean": total / mx.maximum(weight, 1), "count": zero_counters() + weight.astype(mx.uint64)}
 
     def value(memory: Tree) -> Array:
-        return or_nan(mx.exp(memory["mean"]), memory["count"])
+        return nan_if_empty(mx.exp(memory["mean"]), memory["count"])
 
-    return metric(name, Columns(output, target, mask), init=no_mean, measure=measure, merge=averaged, value=value)
+    columns = Columns(output, target, mask)
+    return make_metric(name, columns, init=empty_mean, measure=measure, merge=merge_means, value=value)
 
 
-def _hits(name: str, columns: Columns, hit: Callable[[Array, Array], Array], ignore: int | None) -> Metric:
+def _hit_rate(name: str, columns: Columns, is_hit: Callable[[Array, Array], Array], ignore: int | None) -> Metric:
+    """Make the metric of the share of labels that are hits: `is_hit(logits, labels)` is bool, `(n, …)`."""
     check_ignore(ignore)
 
     def measure(logits: Array, y: Array, mask: Array | None) -> Tree:
         labels, counts, sound = labels_of(logits, y, mask, ignore)
-        found = hit(logits, labels)
-        count = nothing() + labels.size if counts is None else number(counts)
-        return {"hits": or_unknown(sound, number(found if counts is None else found & counts)), "count": count}
+        hits = is_hit(logits, labels)
+        count = zero_counters() + labels.size if counts is None else count_true(counts)
+        return {"hits": unknown_unless(sound, count_true(hits if counts is None else hits & counts)), "count": count}
 
-    return hits(name, columns, measure)
-
-
-def hits(name: str, columns: Columns, measure: Callable[[Array, Array, Array | None], Tree]) -> Metric:
-    """Make the metric of a share, of which `measure` counts the hits and all that count."""
-
-    def init() -> Tree:
-        return {"hits": nothing(), "count": nothing()}
-
-    def value(memory: Tree) -> Array:
-        return or_nan(as_figure(memory["hits"]) / mx.maximum(memory["count"], 1), memory["count"])
-
-    return metric(name, columns, init=init, measure=measure, merge=added, value=value, mode="max")
+    return share_metric(name, columns, measure)
 
 
-def _by_class(
-    name: str, columns: Columns, classes: int, ignore: int | None, score: Callable[[Array, Array, Array], Array]
-) -> Metric:
-    check_count(f"{name} takes the number of classes", classes, 2)
-    check_ignore(ignore)
-    counted = ("right", "predicted", "labels")
-
-    def measure(logits: Array, y: Array, mask: Array | None) -> Tree:
-        y, counts, sound = labels_of(logits, y, mask, ignore)
-        check_classes(name, classes, logits)
-        best, known = predicted(logits)
-        each = mx.arange(classes)
-        chosen, labels = (best[..., None] == each) & known[..., None], y[..., None] == each
-        if counts is not None:
-            chosen, labels = chosen & counts[..., None], labels & counts[..., None]
-        found = zip(counted, (chosen & labels, chosen, labels), strict=True)
-        return {key: or_unknown(sound, number(one.reshape(-1, classes), axis=0)) for key, one in found}
-
-    def value(memory: Tree) -> Array:
-        right, predicted, labels = (as_figure(memory[key]) for key in counted)
-        there = predicted + labels != 0
-        mean = mx.where(there, score(right, predicted, labels), 0.0).sum() / mx.maximum(there.sum(), 1)
-        return or_nan(mean, there.sum())
+def share_metric(name: str, columns: Columns, measure: Callable[[Array, Array, Array | None], Tree]) -> Metric:
+    """Make the metric of a share. `measure(output, y, mask)` returns the counters `hits` and `count` of a batch."""
 
     def init() -> Tree:
-        return {key: nothing(classes) for key in counted}
+        return {"hits": zero_counters(), "count": zero_counters()}
 
-    return metric(name, columns, init=init, measure=measure, merge=added, value=value, mode="max")
+    def value(memory: Tree) -> Array:
+        return nan_if_empty(as_float(memory["hits"]) / mx.maximum(memory["count"], 1), memory["count"])
 
-
-def check_classes(name: str, classes: int, logits: Array) -> None:
-    """Raise ValueError for logits of another number of classes than a metric was made for."""
-    if logits.shape[-1] != classes:
-        raise ValueError(
-            f"metric {name!r} is made for {classes} classes, and the logits {logits.shape} have {logits.shape[-1]}"
-        )
+    return make_metric(name, columns, init=init, measure=measure, merge=add_counters, value=value, mode="max")

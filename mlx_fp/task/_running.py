@@ -1,4 +1,4 @@
-"""The memories of metrics, and how the memories of two parts of the data become that of both."""
+"""The memory of a metric, and the merge of the memories of two parts of the data."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from ._columns import Columns
 from ._folds import Metric
 
 __all__ = [
-    "added",
-    "as_figure",
-    "averaged",
+    "add_counters",
+    "as_float",
     "check_count",
-    "mean_of",
-    "metric",
-    "no_mean",
-    "nothing",
-    "number",
-    "or_nan",
-    "or_unknown",
-    "shares",
-    "towards",
+    "count_true",
+    "empty_mean",
+    "make_metric",
+    "mean_memory",
+    "merge_means",
+    "merged_count",
+    "move_mean",
+    "nan_if_empty",
+    "unknown_unless",
+    "zero_counters",
 ]
 
 _COUNT = mx.uint64
-"""The dtype of counters; one of 32 bits would start anew after 4 billion tokens."""
+"""The dtype of counters. A counter of 32 bits would overflow after 4 billion tokens."""
 
 _UNKNOWN = 2**63 - 1
-"""The counter of something that cannot be counted, as NaN is among floats."""
+"""The value of a counter that is not known, as NaN is for floats. For example, a label that is no class makes it so."""
 
 
-def metric(
+def make_metric(
     name: str,
     columns: Columns,
     *,
@@ -43,11 +43,12 @@ def metric(
     value: Callable[[Tree], Array],
     mode: str = "min",
 ) -> Metric:
-    """Make a metric of `measure(output, y, mask)`, the memory of one batch, which `merge` adds to that of those before.
+    """Make a metric. `measure(output, y, mask)` returns the memory of one batch; `merge` adds it to the memory so far.
 
     >>> def measure(output, y, mask):
-    ...     return {"mean": mx.abs(output - y).mean(), "count": number(mx.ones_like(y))}
-    >>> m = metric("off", Columns(), init=no_mean, measure=measure, merge=averaged, value=lambda memory: memory["mean"])
+    ...     return {"mean": mx.abs(output - y).mean(), "count": count_true(mx.ones_like(y))}
+    >>> fold = {"init": empty_mean, "merge": merge_means, "value": lambda memory: memory["mean"]}
+    >>> m = make_metric("error", Columns(), measure=measure, **fold)
     >>> m.value(m.update(m.init(), mx.array([1.0, 3.0]), mx.zeros((2,)), mx.array([0.0, 0.0]))).item()
     2.0
     """
@@ -58,91 +59,96 @@ def metric(
     return Metric(name, init, update, value, mode, merge)
 
 
-def check_count(what: str, given: int, least: int = 1) -> None:
-    """Raise ValueError unless it is an int of `least` or more."""
-    if not is_count(given, least=least):
-        raise ValueError(f"{what}, {least} or more; got {given!r}")
+def check_count(message: str, count: object, minimum: int = 1) -> None:
+    """Raise ValueError, beginning with `message`, unless `count` is an int of `minimum` or more."""
+    if not is_count(count, least=minimum):
+        raise ValueError(f"{message}, {minimum} or more; got {count!r}")
 
 
-def nothing(*shape: int) -> Array:
-    """Return counters of a shape, all 0; without a shape, one."""
+def zero_counters(*shape: int) -> Array:
+    """Return counters that are 0, in a shape; without a shape a single one."""
     return mx.zeros(shape, _COUNT)
 
 
-def number(counts: Array, axis: int | None = None) -> Array:
+def count_true(counts: Array, axis: int | None = None) -> Array:
     """Count the elements that are True.
 
-    >>> number(mx.array([True, False, True]))
+    >>> count_true(mx.array([True, False, True]))
     array(2, dtype=uint64)
     """
     return counts.sum(axis=axis).astype(_COUNT)
 
 
-def added(one: Tree, other: Tree) -> Tree:
-    """Merge two dicts of counters; the sum with an unknown one is unknown.
+def add_counters(one: Tree, other: Tree) -> Tree:
+    """Add two dicts of counters. A sum with an unknown counter is unknown.
 
-    >>> added({"hits": nothing() + 1}, {"hits": nothing() + 2})
+    >>> add_counters({"hits": zero_counters() + 1}, {"hits": zero_counters() + 2})
     {'hits': array(3, dtype=uint64)}
     """
-    return {key: or_unknown(_known(one[key]) & _known(other[key]), one[key] + other[key]) for key in one}
+    return {key: unknown_unless(_known(one[key]) & _known(other[key]), one[key] + other[key]) for key in one}
 
 
-def or_unknown(known: Array, count: Array) -> Array:
-    """Return a counter, unknown where it is not known."""
+def unknown_unless(known: Array, count: Array) -> Array:
+    """Return a counter, or the unknown value where `known` is False."""
     return mx.where(known, count, mx.array(_UNKNOWN, _COUNT))
 
 
-def as_figure(count: Array) -> Array:
-    """Return a counter as float32, NaN where it is unknown.
+def as_float(count: Array) -> Array:
+    """Return a counter as float32; NaN where it is unknown.
 
-    >>> as_figure(or_unknown(mx.array([True, False]), nothing() + 3)).tolist()
+    >>> as_float(unknown_unless(mx.array([True, False]), zero_counters() + 3)).tolist()
     [3.0, nan]
     """
     return mx.where(_known(count), count.astype(mx.float32), mx.nan)
 
 
 def _known(count: Array) -> Array:
+    """Tell whether each counter is known."""
     return count != mx.array(_UNKNOWN, _COUNT)
 
 
-def no_mean() -> Tree:
-    """Return the memory of a mean over nothing."""
-    return {"mean": mx.array(0.0), "count": nothing()}
+def empty_mean() -> Tree:
+    """Return the memory of a mean before any value."""
+    return {"mean": mx.array(0.0), "count": zero_counters()}
 
 
-def mean_of(values: Array, counts: Array | None) -> Tree:
-    """Return the memory of the mean of values, of those that count if `counts` says so.
+def mean_memory(values: Array, counts: Array | None) -> Tree:
+    """Return the memory of the mean of values. With `counts`, only values at which it is True count.
 
-    >>> mean_of(mx.array([1.0, 3.0, 9.0]), mx.array([True, True, False]))
+    >>> mean_memory(mx.array([1.0, 3.0, 9.0]), mx.array([True, True, False]))
     {'mean': array(2, dtype=float32), 'count': array(2, dtype=uint64)}
     """
-    count = nothing() + values.size if counts is None else number(counts)
+    count = zero_counters() + values.size if counts is None else count_true(counts)
     total = values.sum() if counts is None else mx.where(counts, values, 0.0).sum()
     return {"mean": total / mx.maximum(count, 1), "count": count}
 
 
-def averaged(one: Tree, other: Tree) -> Tree:
-    """Merge two running means, which stay exact where a sum in float32 would no longer grow.
+def merge_means(one: Tree, other: Tree) -> Tree:
+    """Merge two running means. They stay exact where a running sum in float32 would stop growing.
 
-    >>> averaged({"mean": mx.array(1.0), "count": nothing() + 1}, {"mean": mx.array(4.0), "count": nothing() + 2})
+    >>> one, other = mean_memory(mx.array([1.0]), None), mean_memory(mx.array([3.0, 5.0]), None)
+    >>> merge_means(one, other)
     {'mean': array(3, dtype=float32), 'count': array(3, dtype=uint64)}
     """
-    count, share = shares(one, other)
-    return {"mean": towards(one["mean"], other["mean"], share), "count": count}
+    count, share = merged_count(one, other)
+    return {"mean": move_mean(one["mean"], other["mean"], share), "count": count}
 
 
-def shares(one: Tree, other: Tree) -> tuple[Array, Array]:
-    """Return the count of two memories together, and the share of the second in it; 0 where both are empty."""
+def merged_count(one: Tree, other: Tree) -> tuple[Array, Array]:
+    """Return the count of two memories together, and the share of the second in it. It is 0 where both are empty."""
     count = one["count"] + other["count"]
     return count, other["count"].astype(mx.float32) / mx.maximum(count, 1)
 
 
-def towards(old: Array, new: Array, share: Array) -> Array:
-    """Move a mean by a share of the way to another; an infinite mean stays so, unless the other is the opposite."""
-    way = mx.where(mx.isinf(old), new, new - old)
-    return old + mx.where(share > 0, share * way, 0.0)
+def move_mean(old: Array, new: Array, share: Array) -> Array:
+    """Move a mean by a share of the distance to another mean.
+
+    An infinite mean stays infinite. It becomes NaN where the other mean is infinite with the opposite sign.
+    """
+    distance = mx.where(mx.isinf(old), new, new - old)
+    return old + mx.where(share > 0, share * distance, 0.0)
 
 
-def or_nan(value: Array, count: Array) -> Array:
-    """Return a value, NaN where nothing counts."""
+def nan_if_empty(value: Array, count: Array) -> Array:
+    """Return a value; NaN where the count is 0."""
     return mx.where(count > 0, value, mx.nan)

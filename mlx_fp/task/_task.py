@@ -1,16 +1,16 @@
-"""What a model is trained for: a loss, metrics, what to watch, and the shape of batches."""
+"""Tasks: a loss, metrics, the figure to watch, and the shape of batches."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeAlias
 
 from ..core._frozen import freeze_field
 from ..core._pickling import Picklable
 from ..core._signature import name_of
-from ..core._types import Array, Batch, Forward, Loss
-from ..data._collate import bound, fills
+from ..core._types import Array, Batch, Forward, Loss, Tree
+from ..data._collate import Selector, bound, fills
 from ._folds import Metric, check_mode, checked
 from ._labels import check_ignore
 from ._losses import as_class_weights, entropy, output_of, squared_error
@@ -19,23 +19,28 @@ from .metrics import accuracy, mae, mse, perplexity, r2, token_accuracy
 
 __all__ = ["Task", "as_task", "classification", "language_modeling", "regression"]
 
+CollateSpec: TypeAlias = str | Mapping[str, Selector] | Callable[..., object]
+"""A spec for `data.collate`, for example `{"x": "image", "y": "label"}`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Task(Picklable):
-    """A loss and metrics over batches, the name and direction of the number to watch, and how batches are shaped.
-
-    `mode` is that of `Monitor`: without, the direction is that of the metric of the name. `collate` is a spec for
-    `data.collate`, of what comes out of a dataset; None takes batches as they come.
-    """
+    """The purpose of a model: a loss, metrics, the figure to watch, and the shape of batches."""
 
     name: str
+    """The name of the task in messages and reports."""
     loss: Loss
+    """The function `loss(forward, **batch)`, as for `train_step`."""
     metrics: tuple[Metric, ...] = ()
+    """The metrics that each step computes."""
     monitor: str = "val_loss"
+    """The name of the figure that a run watches."""
     mode: str | None = None
-    collate: Any = None
+    """The direction of that figure, `"min"` or `"max"`. None: the direction of the metric of this name."""
+    collate: CollateSpec | None = None
+    """A spec for `data.collate`, which shapes each batch of a dataset. None: batches stay as they are."""
     unit: str = "rows"
-    """The name of what the weight of its loss counts, such as "tokens"."""
+    """The unit of the weight of the loss, for example "tokens"."""
 
     def __post_init__(self) -> None:
         if not callable(self.loss):
@@ -52,34 +57,39 @@ class Task(Picklable):
 def classification(
     *,
     ignore: int | None = None,
-    class_weights: Any = None,
-    loss: Callable[..., Any] | None = None,
+    class_weights: Array | list[float] | tuple[float, ...] | None = None,
+    loss: Loss | None = None,
     metrics: Sequence[Metric] | None = None,
     monitor: str | None = None,
     mode: str | None = None,
-    collate: Any = None,
+    collate: CollateSpec | None = None,
 ) -> Task:
-    """Tell classes apart: logits `(n, …, classes)` against labels `y`, int `(n, …)`; cross entropy and accuracy.
+    """Make the task of classification: cross entropy of logits `(n, …, classes)` and labels int `(n, …)`, and accuracy.
 
-    Batches are pairs `(x, y)`, or dicts with `x` and `y`, or with names that stand for them, see `data.bind`. Where no
-    column stands for `x`, the model takes all but `y` and `mask` by name. Labels do not count where a third column
-    `mask` is 0. Labels may be probabilities, in the shape of the logits. A label that counts and is not from 0 to
-    classes - 1 makes the loss NaN, which ends a run: MLX would read and write out of bounds.
+    Batches are pairs `(x, y)`, or dicts with `x` and `y` or with names that stand for them (see `data.bind`). Where no
+    column stands for `x`, the model receives all columns but `y` and `mask`, by name. A label does not count where a
+    third column `mask` is 0. Labels may be probabilities, in the shape of the logits.
+
+    A label that counts and lies outside `[0, classes)` makes the loss NaN, and a NaN loss ends a run. MLX alone would
+    read and write out of bounds for such a label.
 
     Args:
-        ignore: a label that counts neither in the loss nor in the accuracy.
-        class_weights: how much a label of each class weighs in the loss, an array or list `(classes,)`. The loss is the
-            weighted mean. For labels that are probabilities they weigh the terms of a label's cross entropy, and the
-            loss is the plain mean over the labels. Both are as in PyTorch.
-        loss: replaces the loss, `loss(forward, x, y)`.
-        metrics: replace the accuracy.
-        monitor: the figure to watch, `val_accuracy` by default.
-        mode: `"min"` or `"max"`; the direction is that of the metric by default.
-        collate: a spec for `data.collate`.
+        ignore: A label that counts neither in the loss nor in the accuracy. By default every label counts.
+        class_weights: The weight of each class in the loss, `(classes,)`; by default all classes have one weight. The
+            loss is the weighted mean. For labels that are probabilities, the weights multiply the terms of the cross
+            entropy of a label, and the loss is the plain mean over the labels. Both are as in PyTorch.
+        loss: A function `loss(forward, x, y)` that replaces the loss.
+        metrics: Metrics that replace the accuracy.
+        monitor: The figure to watch, by default `val_accuracy` where that metric exists, else `val_loss`.
+        mode: The direction of that figure, `"min"` or `"max"`. By default it is the direction of the metric.
+        collate: A spec for `data.collate`, which shapes the batches. By default columns are bound by their names.
+
+    Returns:
+        A Task, for `fp.trainer`.
 
     Raises:
-        ValueError: `class_weights` are not one weight, 0 or more, for each class, or `loss` replaces the loss that they
-            are for.
+        ValueError: `class_weights` are not one weight, 0 or more, for each class; or `loss` replaces the loss that
+            uses them.
 
     >>> classification(ignore=-100, class_weights=[1.0, 3.0])
     classification(accuracy)
@@ -89,33 +99,45 @@ def classification(
     check_ignore(ignore)
     weights = None if class_weights is None else as_class_weights(class_weights)
 
-    def cross_entropy(forward: Forward, x: Any = ..., y: Any = ..., mask: Array | None = None, **inputs: Any) -> Mean:
+    def cross_entropy(
+        forward: Forward, x: Tree = ..., y: Tree = ..., mask: Array | None = None, **inputs: Tree
+    ) -> Mean:
         return entropy(output_of(forward, x, y, inputs), y, mask, ignore, weights)
 
     folds = (accuracy(ignore=ignore),) if metrics is None else checked(metrics)
-    watched = monitor or _usual("val_accuracy", folds)
+    watched = monitor or _watched("val_accuracy", folds)
     return Task("classification", loss or cross_entropy, folds, watched, mode, collate or _xy)
 
 
 def regression(
     *,
-    loss: Callable[..., Any] | None = None,
+    loss: Loss | None = None,
     metrics: Sequence[Metric] | None = None,
     monitor: str | None = None,
     mode: str | None = None,
-    collate: Any = None,
+    collate: CollateSpec | None = None,
 ) -> Task:
-    """Predict numbers `(n, …)`, targets `y` of the same shape, or `(n,)` for predictions `(n, 1)`; mean squared error.
+    """Make the task of regression: the mean squared error of numbers `(n, …)` and targets `y` of the same shape.
 
-    The loss is the mean over the numbers of `y`. Metrics are MSE, MAE and R², of one output unless `metrics` says
-    otherwise. Batches and options as in `classification`.
+    Targets may be `(n,)` for predictions `(n, 1)`. The loss is the mean over the numbers of `y`. Batches are those of
+    `classification`. A target does not count where a third column `mask` is 0.
+
+    Args:
+        loss: A function `loss(forward, x, y)` that replaces the loss.
+        metrics: Metrics that replace MSE, MAE and R² of one output.
+        monitor: The figure to watch, by default `val_loss`.
+        mode: The direction of that figure, `"min"` or `"max"`. By default it is the direction of the metric.
+        collate: A spec for `data.collate`, which shapes the batches. By default columns are bound by their names.
+
+    Returns:
+        A Task, for `fp.trainer`.
 
     >>> regression()
     regression(mse, mae, r2)
     """
 
     def mean_squared_error(
-        forward: Forward, x: Any = ..., y: Any = ..., mask: Array | None = None, **inputs: Any
+        forward: Forward, x: Tree = ..., y: Tree = ..., mask: Array | None = None, **inputs: Tree
     ) -> Mean:
         return squared_error(output_of(forward, x, y, inputs), y, mask)
 
@@ -126,33 +148,53 @@ def regression(
 def language_modeling(
     *,
     ignore: int | None = None,
-    loss: Callable[..., Any] | None = None,
+    loss: Loss | None = None,
     metrics: Sequence[Metric] | None = None,
     monitor: str | None = None,
     mode: str | None = None,
-    collate: Any = None,
+    collate: CollateSpec | None = None,
 ) -> Task:
-    """Predict the next token: logits `(n, tokens, vocabulary)` against `y`, int `(n, tokens)`.
+    """Make the task to predict the next token: cross entropy of logits `(n, tokens, vocabulary)`, and perplexity.
 
-    A batch that is one array of tokens, `(n, tokens + 1)`, is its own target, one place on. Padding is left out of loss
-    and metrics where `y` is `ignore`, or where a third column `mask` is 0. The loss is the mean over the tokens that
-    count. Other batches and options as in `classification`.
+    Labels `y` are int `(n, tokens)`. A batch that is a single array `(n, tokens + 1)` is split: the inputs are
+    `batch[:, :-1]`, the labels `batch[:, 1:]`. Other batches are those of `classification`. Leave padding out by
+    `ignore`, or by a third column `mask` that is 0 there. The loss is the mean over the tokens that count.
+
+    Args:
+        ignore: A label that counts neither in the loss nor in the metrics. By default every label counts.
+        loss: A function `loss(forward, x, y)` that replaces the loss.
+        metrics: Metrics that replace the perplexity and the token accuracy.
+        monitor: The figure to watch, by default `val_perplexity` where that metric exists, else
+            `val_loss`.
+        mode: The direction of that figure, `"min"` or `"max"`. By default it is the direction of the metric.
+        collate: A spec for `data.collate`, which shapes the batches. By default columns are bound by their names.
+
+    Returns:
+        A Task, for `fp.trainer`.
 
     >>> language_modeling()
     language_modeling(perplexity, token_accuracy)
     """
     check_ignore(ignore)
 
-    def cross_entropy(forward: Forward, x: Any = ..., y: Any = ..., mask: Array | None = None, **inputs: Any) -> Mean:
+    def cross_entropy(
+        forward: Forward, x: Tree = ..., y: Tree = ..., mask: Array | None = None, **inputs: Tree
+    ) -> Mean:
         return entropy(output_of(forward, x, y, inputs), y, mask, ignore, None)
 
     folds = (perplexity(ignore=ignore), token_accuracy(ignore=ignore)) if metrics is None else checked(metrics)
-    watched = monitor or _usual("val_perplexity", folds)
+    watched = monitor or _watched("val_perplexity", folds)
     return Task("language_modeling", loss or cross_entropy, folds, watched, mode, collate or _shifted, "tokens")
 
 
-def as_task(task: Any) -> Task:
-    """Take a Task, or a loss alone as a task without metrics.
+def as_task(task: object) -> Task:
+    """Return a Task unchanged, and a loss function as a task without metrics.
+
+    Args:
+        task: A Task or a loss function.
+
+    Raises:
+        TypeError: For other values, for example `classification` without its call.
 
     >>> as_task(lambda model, x: model(x).mean()).monitor
     'val_loss'
@@ -160,21 +202,21 @@ def as_task(task: Any) -> Task:
     if isinstance(task, Task):
         return task
     if task in (classification, regression, language_modeling):
-        raise TypeError(f"a task is what {task.__name__}() returns: call it")
+        raise TypeError(f"a task is the result of {name_of(task)}(): call it")
     if callable(task):
         return Task(name_of(task), task)
     raise TypeError(f"a task is a Task, such as classification(), or a loss function; got {type(task).__name__}")
 
 
-def _usual(name: str, metrics: Sequence[Metric]) -> str:
-    """Return what is usually watched where its metric is there, else the loss."""
+def _watched(name: str, metrics: Sequence[Metric]) -> str:
+    """Return the name of a figure where one of the metrics has it, else that of the loss."""
     return name if name in [f"val_{m.name}" for m in metrics] else "val_loss"
 
 
 def _xy(batch: Batch) -> Batch:
-    """Leave pairs and dicts with x and y as they are; name those of other dicts that stand for them.
+    """Rename the columns of a dict that stand for x and y. Pairs, and dicts with x and y, stay as they are.
 
-    Where nothing stands for x, all columns but target and mask are inputs under their own names.
+    Where no column stands for x, all columns but target and mask are inputs under their own names.
 
     >>> _xy({"question": 1, "context": 2, "label": 3})
     {'y': 3, 'question': 1, 'context': 2}
@@ -182,15 +224,15 @@ def _xy(batch: Batch) -> Batch:
     if not isinstance(batch, dict) or ("x" in batch and "y" in batch):
         return batch
     if not fills("x", batch, taken=("y",)) and len(batch) > 1 + ("mask" in batch):
-        found = bound(batch, {"y": True}, "a target y")
-        return {**found, **{key: value for key, value in batch.items() if value is not found["y"]}}
-    known = bound(batch, {"x": True, "y": True}, "a loss of x and y")
-    taken = [key for key in batch if any(batch[key] is value for value in known.values())]
-    return {**known, **{key: value for key, value in batch.items() if key not in taken}}
+        target = bound(batch, {"y": True}, "a target y")
+        return {**target, **{key: value for key, value in batch.items() if value is not target["y"]}}
+    renamed = bound(batch, {"x": True, "y": True}, "a loss of x and y")
+    used = [key for key in batch if any(batch[key] is value for value in renamed.values())]
+    return {**renamed, **{key: value for key, value in batch.items() if key not in used}}
 
 
 def _shifted(batch: Batch) -> Batch:
-    """Make inputs and targets of one array of tokens."""
+    """Split an array of tokens into inputs and labels."""
     if isinstance(batch, (dict, tuple, list)):
         if len(batch) > 1:
             return _xy(batch)

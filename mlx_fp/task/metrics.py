@@ -1,14 +1,18 @@
-"""The usual metrics, as folds inside the compiled step. Each weighs examples, not batches; over nothing it is NaN.
+"""The usual metrics, as folds inside the compiled step. They weigh examples, not batches.
 
-They take what the model returns and, of the batch, a target `y` and a `mask` if there is one: nonzero where a label,
-or target, counts. Further columns are left alone. `output=`, `target=` and `mask=` name others, see `accuracy`. Labels
-may be probabilities, of which the likeliest class counts. Logits that are NaN predict no class.
+A metric uses the output of the model, the target `y` of the batch, and a `mask` if the batch has one. The mask is
+nonzero where a label or target counts. The options `output=`, `target=` and `mask=` name others, for example
+`accuracy(target="kind")`. Other columns of the batch are not used.
+
+Labels may be probabilities; then the likeliest class is the label. Logits that are NaN predict no class. Where nothing
+counts the value is NaN.
 """
 
 from __future__ import annotations
 
-from ._binary import auroc, binary_accuracy, confusion, multilabel_accuracy
-from ._classes import accuracy, f1, perplexity, precision, recall, token_accuracy, top_k
+from ._binary import auroc, binary_accuracy, multilabel_accuracy
+from ._by_class import confusion, f1, precision, recall
+from ._classes import accuracy, perplexity, token_accuracy, top_k
 from ._regression import mae, mse, r2
 
 __all__ = [

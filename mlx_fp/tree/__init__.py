@@ -1,1 +1,1 @@
-"""Floor 2: trees of arrays: choose leaves, divide and merge trees, flatten them for compiled functions."""
+"""Floor 2: trees of arrays. Select leaves, partition and merge trees, flatten trees for compiled functions."""

@@ -1,193 +1,215 @@
-"""What a tree looks like, as two functions: one takes such a tree apart, one puts it together.
+"""Flatten trees for compiled functions: generate one function that lists the arrays, and one that rebuilds the tree.
 
-`mx.compile` walks nested arguments slowly, retraces when a dict comes in another key order, and does not tell a
-list from a tuple. So a compiled function is given a flat list. The functions that make and read that list are
-written for the structure at hand, once, when it is first seen; each checks that what it is given has that
-structure, and key order is no part of it.
+`mx.compile` walks nested arguments slowly, retraces when a dict arrives with another key order, and does not
+distinguish a list from a tuple. So a compiled function receives a flat list. This module generates the source of the
+two functions when it first sees a structure. The flattening function checks that a tree has this structure. Key order
+is not part of the structure. For example, `{"x": x, "y": y}` and `{"y": y, "x": x}` share one trace.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Any
+from typing import Any, TypeVar
 
 from ..core._errors import refuse_mask
 from ..core._mlx import mx, utils
-from ..core._types import Tree
+from ..core._types import Array, Tree
 from ._paths import leaves
 
-__all__ = ["Structure", "arrays", "as_arrays", "builder", "describe", "structure"]
+__all__ = ["Flattening", "as_arrays", "builder", "describe_nodes", "flattening", "list_arrays"]
+
+T = TypeVar("T")
 
 _CONSTANTS = (type(None), bool, int, float, str)
 
 
 @dataclass(frozen=True, slots=True)
-class Structure:
-    """`flatten(*trees)` lists the arrays of trees of this structure, or gives None when they have another one;
-    `build(arrays)` gives the trees back.
+class Flattening:
+    """Hold the two functions for one structure of trees.
+
+    `flatten(*trees)` lists the arrays of the trees, or returns None for trees with another structure. `build(arrays)`
+    returns the trees.
     """
 
-    flatten: Callable[..., list[Any] | None]
+    flatten: Callable[..., list[Array] | None]
     build: Callable[[list[Any]], tuple[Tree, ...]]
 
 
-def structure(*trees: Tree, names: Sequence[str] = ()) -> Structure:
-    """Describe the structure of trees by the functions that take such trees apart and put them together.
+def flattening(*trees: Tree, names: Sequence[str] = ()) -> Flattening:
+    """Generate the functions that flatten and rebuild trees with the structure of these trees.
 
-    Containers count with their types and keys, constants with their types and values; arrays with nothing.
-    Raise TypeError, naming the path, for a leaf that is no array and no constant; `names` are what it calls the trees.
+    The structure is: the types and keys of containers, and the types and values of constants. Shapes and dtypes of
+    arrays are not part of it. A leaf that is no array and no constant raises TypeError with its path; `names` are the
+    names of the trees in that message.
 
-    >>> known = structure({"x": mx.array(1), "y": (mx.array(2), None)})
-    >>> [x.item() for x in known.flatten({"y": (mx.array(4), None), "x": mx.array(3)})]
+    >>> pair = flattening({"x": mx.array(1), "y": (mx.array(2), None)})
+    >>> [x.item() for x in pair.flatten({"y": (mx.array(4), None), "x": mx.array(3)})]
     [3, 4]
-    >>> known.flatten({"y": [mx.array(4), None], "x": mx.array(3)}) is None
+    >>> pair.flatten({"y": [mx.array(4), None], "x": mx.array(3)}) is None
     True
-    >>> known.build([5, 6])
+    >>> pair.build([5, 6])
     ({'x': 5, 'y': (6, None)},)
     """
     source = _Source()
-    given = [f"t{i}" for i in range(len(trees))]
-    for at, name, tree in zip(given, names or given, trees, strict=True):
-        source.take_apart(at, tree, name)
-    all_arrays = source.keep({mx.array}.issuperset)
-    found = f"found = [{', '.join(source.arrays)}]"
-    body = "\n  ".join([*source.lines, found, f"return found if {all_arrays}(map(type, found)) else None"])
-    flatten = source.function(f"def made({', '.join(given)}):\n try:\n  {body}\n except KeyError: return None")
-    return Structure(flatten, builder(trees))
+    parameters = [f"t{i}" for i in range(len(trees))]
+    for parameter, name, tree in zip(parameters, names or parameters, trees, strict=True):
+        source.add_flatten(parameter, tree, name)
+    all_arrays = source.bind({mx.array}.issuperset)
+    listing = f"result = [{', '.join(source.arrays)}]"
+    body = "\n  ".join([*source.lines, listing, f"return result if {all_arrays}(map(type, result)) else None"])
+    flatten = source.compile(f"def generated({', '.join(parameters)}):\n try:\n  {body}\n except KeyError: return None")
+    return Flattening(flatten, builder(trees))
 
 
 def builder(tree: Tree, *, first: int = 0) -> Callable[[list[Any]], Tree]:
-    """Return `build(arrays)`: arrays, in tree order from place `first`, in fresh containers like those of `tree`.
+    """Return `build(arrays)`, which puts arrays into new containers with the structure of `tree`.
+
+    The arrays are in tree order. `first` is the index of the first one in the list.
 
     >>> builder({"a": mx.array(0), "b": [mx.array(0)]})([1, 2])
     {'a': 1, 'b': [2]}
     """
     source = _Source()
-    body = source.put_together(tree, (f"arrays[{i}]" for i in count(first)), "result")
-    return source.function(f"def made(arrays): return {body}")
+    result = source.build_expression(tree, (f"arrays[{i}]" for i in count(first)), "result")
+    body = "\n ".join([*source.lines, f"return {result}"])
+    return source.compile(f"def generated(arrays):\n {body}")
 
 
-def arrays(tree: Tree) -> list[Any]:
-    """List the arrays of a tree, in tree order, constants left out."""
+def list_arrays(tree: Tree) -> list[Array]:
+    """List the arrays of a tree in tree order, without its constants."""
     return [leaf for leaf in leaves(tree) if isinstance(leaf, mx.array)]
 
 
 def as_arrays(tree: Tree) -> Tree:
-    """Take the numpy arrays of a tree as mlx arrays; everything else stays."""
-    return utils.tree_map(_array, tree)
+    """Convert the numpy arrays of a tree to MLX arrays. All other leaves stay the same objects."""
+    return utils.tree_map(_as_mlx_array, tree)
 
 
-def describe(trees: Mapping[str, Tree]) -> dict[str, str]:
-    """Say of every node, by path, what a trace depends on: container, shape and dtype, or constant.
+def describe_nodes(trees: Mapping[str, Tree]) -> dict[str, str]:
+    """Describe each node by path, with the properties on which a trace depends.
 
-    >>> describe({"batch": {"x": mx.zeros((2, 3)), "mode": "mean"}})
+    These are the type and length of a container, the dtype and shape of an array, and the value of a constant.
+
+    >>> describe_nodes({"batch": {"x": mx.zeros((2, 3)), "mode": "mean"}})
     {'batch': 'dict of 2', 'batch.x': 'float32(2, 3)', 'batch.mode': "'mean'"}
     """
-    found: dict[str, str] = {}
+    descriptions: dict[str, str] = {}
 
     def walk(tree: Tree, path: str) -> None:
         if isinstance(tree, (dict, list, tuple)):
-            found[path] = f"{type(tree).__name__} of {len(tree)}"
+            descriptions[path] = f"{type(tree).__name__} of {len(tree)}"
             for key, child in _items(tree):
                 walk(child, f"{path}.{key}")
         elif isinstance(tree, mx.array):
-            found[path] = f"{str(tree.dtype).removeprefix('mlx.core.')}{tuple(tree.shape)}"
+            descriptions[path] = f"{str(tree.dtype).removeprefix('mlx.core.')}{tuple(tree.shape)}"
         else:
-            found[path] = repr(tree)
+            descriptions[path] = repr(tree)
 
     for name, tree in trees.items():
         walk(tree, name)
-    return found
+    return descriptions
 
 
 class _Source:
-    """Lines of Python for one structure; what cannot be spelled is kept aside and named."""
+    """Generate Python source for one structure. Objects without a literal are bound to names."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.arrays: list[str] = []
-        self.kept: dict[str, Any] = {}
+        self.bindings: dict[str, object] = {}
 
-    def take_apart(self, at: str, tree: Tree, path: str) -> None:
+    def add_flatten(self, expression: str, tree: Tree, path: str) -> None:
+        """Add the lines that check the tree at `expression`, and the expressions of its arrays."""
         if isinstance(tree, mx.array):
-            self.arrays.append(at)
+            self.arrays.append(expression)
         elif isinstance(tree, (dict, list, tuple)):
-            self._take_container(at, tree, path)
+            self._add_container(expression, tree, path)
         elif isinstance(tree, _CONSTANTS):
-            kind, value = self.keep(type(tree)), self.keep(tree)
-            same = f"({at} is {value} or {at} == {value})"  # a NaN is not equal to itself
-            self.lines.append(f"if type({at}) is not {kind} or not {same}: return None")
+            kind, value = self.bind(type(tree)), self.bind(tree)
+            same = f"({expression} is {value} or {expression} == {value})"  # NaN is not equal to itself
+            self.lines.append(f"if type({expression}) is not {kind} or not {same}: return None")
         else:
             raise _bad_leaf(tree, path)
 
-    def _take_container(self, at: str, tree: Tree, path: str) -> None:
-        held = f"v{len(self.lines)}"
-        self.lines.append(f"{held} = {at}")
-        self.lines.append(f"if type({held}) is not {self.kind(tree)} or len({held}) != {len(tree)}: return None")
+    def _add_container(self, expression: str, tree: Tree, path: str) -> None:
+        variable = f"v{len(self.lines)}"
+        self.lines.append(f"{variable} = {expression}")
+        mismatch = f"type({variable}) is not {self.type_name(tree)} or len({variable}) != {len(tree)}"
+        self.lines.append(f"if {mismatch}: return None")
         for key, child in _items(tree):
-            self.take_apart(f"{held}[{self.spell(key)}]", child, f"{path}.{key}")
+            self.add_flatten(f"{variable}[{self.key_literal(key)}]", child, f"{path}.{key}")
 
-    def put_together(self, tree: Tree, places: Iterator[str], path: str) -> str:
+    def build_expression(self, tree: Tree, arrays: Iterator[str], path: str) -> str:
+        """Write lines that build a tree from the expressions of its arrays; return the expression of the result.
+
+        Each container gets a line and a variable, because Python limits the depth of nested brackets.
+        """
         if isinstance(tree, mx.array):
-            return next(places)
-        if isinstance(tree, dict):
-            pairs = [f"{self.spell(k)}: {self.put_together(v, places, f'{path}.{k}')}" for k, v in tree.items()]
-            return f"{{{', '.join(pairs)}}}"
-        if isinstance(tree, (list, tuple)):
-            inner = "".join(f"{self.put_together(v, places, f'{path}.{i}')}, " for i, v in enumerate(tree))
-            return f"[{inner}]" if isinstance(tree, list) else self._make_tuple(tree, inner)
+            return next(arrays)
         if isinstance(tree, _CONSTANTS):
-            return self.keep(tree)
-        raise _bad_leaf(tree, path)
+            return self.bind(tree)
+        if not isinstance(tree, (dict, list, tuple)):
+            raise _bad_leaf(tree, path)
+        inner = ""
+        for key, child in _items(tree):
+            label = f"{self.key_literal(key)}: " if isinstance(tree, dict) else ""
+            inner += f"{label}{self.build_expression(child, arrays, f'{path}.{key}')}, "
+        built = f"{{{inner}}}" if isinstance(tree, dict) else f"[{inner}]"
+        built = self._tuple_expression(tree, inner) if isinstance(tree, tuple) else built
+        self.lines.append(f"v{len(self.lines)} = {built}")
+        return f"v{len(self.lines) - 1}"
 
-    def _make_tuple(self, tree: Tree, inner: str) -> str:
+    def _tuple_expression(self, tree: Tree, inner: str) -> str:
         if type(tree) is tuple:
             return f"({inner})"
-        return f"{self.kind(tree)}({inner})" if hasattr(tree, "_fields") else f"{self.kind(tree)}(({inner}))"
+        return f"{self.type_name(tree)}({inner})" if hasattr(tree, "_fields") else f"{self.type_name(tree)}(({inner}))"
 
-    def kind(self, tree: Tree) -> str:
+    def type_name(self, tree: Tree) -> str:
         kind = type(tree)
-        return kind.__name__ if kind in (dict, list, tuple) else self.keep(kind)
+        return kind.__name__ if kind in (dict, list, tuple) else self.bind(kind)
 
-    def spell(self, key: Any) -> str:
-        return repr(key) if type(key) in (str, int) else self.keep(key)
+    def key_literal(self, key: object) -> str:
+        return repr(key) if type(key) in (str, int) else self.bind(key)
 
-    def keep(self, value: Any) -> str:
-        name = f"k{len(self.kept)}"
-        self.kept[name] = value
+    def bind(self, value: object) -> str:
+        """Bind an object to a new name of the generated code, and return the name."""
+        name = f"k{len(self.bindings)}"
+        self.bindings[name] = value
         return name
 
-    def function(self, text: str) -> Callable[..., Any]:
-        scope = dict(self.kept)
+    def compile(self, text: str) -> Callable[..., Any]:
+        """Return the function `generated` of a source text."""
+        scope: dict[str, Any] = dict(self.bindings)
         exec(compile(text, "<structure>", "exec"), scope)
-        return scope["made"]  # type: ignore[no-any-return]
+        generated: Callable[..., Any] = scope["generated"]
+        return generated
 
 
-def _items(tree: Tree) -> Any:
+def _items(tree: Tree) -> Iterable[tuple[object, Tree]]:
     return tree.items() if isinstance(tree, dict) else enumerate(tree)
 
 
-def _bad_leaf(leaf: Any, path: str) -> TypeError:
+def _bad_leaf(leaf: object, path: str) -> TypeError:
     kind = type(leaf).__name__
     return TypeError(f"a tree holds arrays and constants (None, bool, int, float, str); got {kind} at {path!r}")
 
 
-def _array(leaf: Any) -> Any:
+def _as_mlx_array(leaf: T) -> T | Array:
     if isinstance(leaf, mx.array) or not hasattr(leaf, "__array__"):
         return leaf
     refuse_mask("a batch or input", leaf, "holds")
     try:
-        return _converted(leaf)
+        return _convert(leaf)
     except (RuntimeError, ValueError, TypeError) as error:
         kind = getattr(leaf, "dtype", type(leaf).__name__)
         raise TypeError(f"MLX has no arrays of {kind}, of which a batch or input holds one") from error
 
 
-def _converted(leaf: Any) -> Any:
+def _convert(leaf: Any) -> Array:
     try:
         return mx.array(leaf)
-    except (RuntimeError, ValueError):  # strides below 0, or bytes in another order than the machine's
+    except (RuntimeError, ValueError):  # MLX refuses negative strides and bytes in the order of other machines
         array = leaf.__array__()
         return mx.array(array.astype(array.dtype.newbyteorder("="), order="C"))

@@ -1,31 +1,32 @@
-"""Take trees apart and put them together again, over `mlx.utils`.
+"""Partition and merge trees, and read and replace leaves by their paths, with `mlx.utils`.
 
-A tree is a plain dict, list or tuple of arrays. A hole, the place of a leaf that went to another tree, is an
-empty dict, so every part of a partition keeps the shape and the key order of the whole.
+A tree is a plain dict, list or tuple of arrays. A hole is an empty dict in the place of a leaf that another tree has.
+So both parts of a partition keep the containers and the key order of the original tree.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from ..core._errors import nearest
 from ..core._mlx import mx, utils
 from ..core._types import Array, Tree
+from ._merging import merge
 from ._select import Select, select
 from ._strict import must_match
 
 __all__ = [
-    "alike",
+    "copy_arrays",
     "divided",
     "flat",
-    "fresh",
     "leaves",
     "merge",
     "norm",
     "partition",
     "paths",
     "restore_like",
+    "same_structure",
     "size",
     "swap",
 ]
@@ -33,76 +34,90 @@ __all__ = [
 tree_flatten, tree_map, tree_map_with_path = utils.tree_flatten, utils.tree_map, utils.tree_map_with_path
 
 
-def partition(spec: Any) -> Callable[[Tree], tuple[Tree, Tree]]:
-    """Split a tree into `(kept, rest)`: the leaves that `spec` chooses and the others, holes between them.
+def partition(spec: object) -> Callable[[Tree], tuple[Tree, Tree]]:
+    """Split a tree into two trees of the same structure: the leaves that `spec` selects, and all other leaves.
 
-    KeyError, with the nearest, for a path in the spec that is not there, unless it is a `select(spec, strict=False)`.
+    `merge` is the inverse.
 
-    >>> kept, rest = partition("a")({"a": 1, "b": [2, 3]})
-    >>> kept, rest
+    Args:
+        spec: The selection, as `select` takes it. For example, a path or an `re.Pattern`.
+
+    Returns:
+        A function `tree -> (selected, rest)`. A hole, `{}`, replaces each leaf that the other tree has.
+
+    Raises:
+        KeyError: A path in the spec matches no leaf, and the spec is not from `select(spec, strict=False)`. The
+            function raises it, with the nearest paths.
+
+    >>> selected, rest = partition("a")({"a": 1, "b": [2, 3]})
+    >>> selected, rest
     ({'a': 1, 'b': [{}, {}]}, {'a': {}, 'b': [2, 3]})
     """
     chosen = select(spec)
 
     def split(tree: Tree) -> tuple[Tree, Tree]:
-        must_match(chosen, _named(tree), "leaf", paths_only=True)
+        must_match(chosen, _leaves_with_paths(tree), "leaf", paths_only=True)
         return divided(chosen)(tree)
 
     return split
 
 
 def divided(chosen: Select) -> Callable[[Tree], tuple[Tree, Tree]]:
-    """Split a tree as `partition` does, by a spec that may choose nothing."""
+    """Split a tree as `partition` does, without an error for a selection that selects no leaf."""
 
     def split(tree: Tree) -> tuple[Tree, Tree]:
-        kept = tree_map_with_path(lambda path, leaf: leaf if chosen(path, leaf) else {}, tree, path="")
+        selected = tree_map_with_path(lambda path, leaf: leaf if chosen(path, leaf) else {}, tree, path="")
         rest = tree_map_with_path(lambda path, leaf: {} if chosen(path, leaf) else leaf, tree, path="")
-        return kept, rest
+        return selected, rest
 
     return split
 
 
-def merge(*trees: Tree) -> Tree:
-    """Put the parts of a partition together: each place takes the leaf of the one tree without a hole there.
+def paths(spec: object = None) -> Callable[[Tree], tuple[str, ...]]:
+    """List the dotted paths of the leaves that `spec` selects, in tree order.
 
-    Raise ValueError when two trees have a leaf in the same place, or their containers differ.
+    Args:
+        spec: The selection, as `select` takes it. Default: all leaves.
 
-    >>> merge({"a": 1, "b": [{}, {}]}, {"a": {}, "b": [2, 3]})
-    {'a': 1, 'b': [2, 3]}
-    """
-    return _merge(trees, "")
-
-
-def paths(spec: Any = None) -> Callable[[Tree], tuple[str, ...]]:
-    """List the dotted paths of the leaves that `spec` chooses, in tree order.
+    Returns:
+        A function `tree -> paths`.
 
     >>> paths()({"layers": [{"weight": 1}, {}, {"bias": 2}]})
     ('layers.0.weight', 'layers.2.bias')
     """
     chosen = select(spec)
-    return lambda tree: tuple(path for path, leaf in _named(tree) if chosen(path, leaf))
+    return lambda tree: tuple(path for path, leaf in _leaves_with_paths(tree) if chosen(path, leaf))
 
 
 def leaves(tree: Tree) -> list[Any]:
-    """List the leaves of a tree, in tree order.
+    """List the leaves of a tree in tree order.
 
     >>> leaves({"a": 1, "b": [{}, (2, 3)]})
     [1, 2, 3]
     """
-    return [leaf for _, leaf in _named(tree)]
+    return [leaf for _, leaf in _leaves_with_paths(tree)]
 
 
 def flat(tree: Tree) -> dict[str, Any]:
-    """Name every leaf by its dotted path. ValueError when a key with a dot gives two leaves one path.
+    """Return the leaves of a tree in a dict, by their dotted paths. `restore_like` is the inverse.
+
+    Args:
+        tree: The tree.
+
+    Returns:
+        A dict `{path: leaf}` in tree order.
+
+    Raises:
+        ValueError: Two leaves have the same path, because a key contains a dot.
 
     >>> flat({"a": [1, {"b": 2}]})
     {'a.0': 1, 'a.1.b': 2}
     """
-    named = _named(tree)
-    found = dict(named)
-    if len(found) < len(named):
-        raise ValueError(f"two leaves have one path: {[p for i, (p, _) in enumerate(named) if p in dict(named[:i])]}")
-    return found
+    pairs = _leaves_with_paths(tree)
+    by_path = dict(pairs)
+    if len(by_path) < len(pairs):
+        raise ValueError(f"two leaves have one path: {[p for i, (p, _) in enumerate(pairs) if p in dict(pairs[:i])]}")
+    return by_path
 
 
 def size(tree: Tree) -> int:
@@ -124,23 +139,30 @@ def norm(tree: Tree) -> Array:
     return mx.sqrt(sum(squares, mx.array(0.0)))
 
 
-def fresh(tree: Tree) -> Tree:
-    """Return the same arrays as other objects, in other containers: what is done to them in place stays there.
+def copy_arrays(tree: Tree) -> Tree:
+    """Copy the containers and the array objects of a tree, so that changes in place do not reach the original.
 
-    >>> one = {"w": mx.array(1)}
-    >>> other = fresh(one)
-    >>> other["w"] += 1
-    >>> one["w"].item(), other["w"].item()
+    >>> tree = {"w": mx.array(1)}
+    >>> copied = copy_arrays(tree)
+    >>> copied["w"] += 1
+    >>> tree["w"].item(), copied["w"].item()
     (1, 2)
     """
     return tree_map(lambda leaf: leaf.astype(leaf.dtype) if isinstance(leaf, mx.array) else leaf, tree)
 
 
-def swap(path: str, value: Any) -> Callable[[Tree], Tree]:
-    """Return a tree with another leaf at `path`, of the old one's dtype; the tree itself is left alone.
+def swap(path: str, value: Array | float) -> Callable[[Tree], Tree]:
+    """Replace the leaf at `path`. The original tree does not change.
 
-    Made for hyper-parameters in an optimiser's state, which change so without a retrace. Raise KeyError with
-    the nearest paths when there is no such leaf, ValueError when the shapes differ.
+    Use this for hyperparameters in the state of an optimiser. A compiled step does not retrace after such a change.
+
+    Args:
+        path: The dotted path of the leaf.
+        value: A number or an array with the shape of the leaf. It is cast to the dtype of the leaf.
+
+    Returns:
+        A function `tree -> tree`. It raises KeyError, with the nearest paths, where the tree has no such leaf. It
+        raises ValueError where the shapes differ.
 
     >>> state = {"optimizer": {"learning_rate": mx.array(0.1)}}
     >>> round(swap("optimizer.learning_rate", 0.5)(state)["optimizer"]["learning_rate"].item(), 3)
@@ -148,88 +170,73 @@ def swap(path: str, value: Any) -> Callable[[Tree], Tree]:
     """
 
     def swapped(tree: Tree) -> Tree:
-        _require(path, paths()(tree))
-        return tree_map_with_path(lambda p, leaf: _like(value, leaf, p) if p == path else leaf, tree, path="")
+        _require_path(path, paths()(tree))
+        return tree_map_with_path(lambda p, leaf: _converted(value, leaf, p) if p == path else leaf, tree, path="")
 
     return swapped
 
 
 def restore_like(template: Tree, named: Mapping[str, Any]) -> Tree:
-    """Rebuild a tree of the template's own containers and key order from leaves named by path.
+    """Rebuild a tree from leaves by path, with the containers and the key order of a template.
 
-    The inverse of `flat`, given a template, where `mlx.utils.tree_unflatten` would turn tuples into lists and
-    drop empty containers. Raise KeyError for a leaf that is missing or has no place, ValueError for an array of another
-    shape than the template's.
+    This is the inverse of `flat`. `mlx.utils.tree_unflatten` would turn tuples into lists and drop empty containers.
+
+    Args:
+        template: A tree with the wanted structure.
+        named: The leaves by dotted path.
+
+    Returns:
+        The tree.
+
+    Raises:
+        KeyError: A leaf of the template is missing, or the template has no such path.
+        ValueError: An array has another shape than the array of the template.
 
     >>> restore_like({"a": (0, {}), "b": 0}, {"b": 2, "a.0": 1})
     {'a': (1, {}), 'b': 2}
     """
-    wanted = flat(template)
-    for path in wanted:
-        _require(path, named)
+    template_leaves = flat(template)
+    for path in template_leaves:
+        _require_path(path, named)
     for path in named:
-        _require(path, wanted)
+        _require_path(path, template_leaves)
 
-    def found(path: str, leaf: Any) -> Any:
-        own, came = getattr(leaf, "shape", None), getattr(named[path], "shape", None)
-        if own is not None and came is not None and tuple(own) != tuple(came):
-            raise ValueError(f"the leaf at {path!r} has shape {tuple(own)}; got {tuple(came)}")
+    def checked_leaf(path: str, leaf: object) -> object:
+        expected, actual = getattr(leaf, "shape", None), getattr(named[path], "shape", None)
+        if expected is not None and actual is not None and tuple(expected) != tuple(actual):
+            raise ValueError(f"the leaf at {path!r} has shape {tuple(expected)}; got {tuple(actual)}")
         return named[path]
 
-    return tree_map_with_path(found, template, path="")
+    return tree_map_with_path(checked_leaf, template, path="")
 
 
-def alike(tree: Tree, other: Tree) -> bool:
-    """Tell whether two trees have the same containers, keys and lengths, a tuple being as good as a list.
+def same_structure(tree: Tree, other: Tree) -> bool:
+    """Tell whether two trees have the same containers, keys and lengths. A tuple and a list count as the same.
 
-    >>> alike({"a": [1, {}]}, {"a": (2, {})}), alike({"a": {"b": 1}}, {"a.b": 1})
+    >>> same_structure({"a": [1, {}]}, {"a": (2, {})}), same_structure({"a": {"b": 1}}, {"a.b": 1})
     (True, False)
     """
     if isinstance(tree, dict) and isinstance(other, dict):
-        return tree.keys() == other.keys() and all(alike(tree[key], other[key]) for key in tree)
+        return tree.keys() == other.keys() and all(same_structure(tree[key], other[key]) for key in tree)
     if isinstance(tree, (list, tuple)) and isinstance(other, (list, tuple)):
-        return len(tree) == len(other) and all(map(alike, tree, other))
-    return not any(isinstance(one, (dict, list, tuple)) for one in (tree, other))
+        return len(tree) == len(other) and all(map(same_structure, tree, other))
+    return not any(isinstance(node, (dict, list, tuple)) for node in (tree, other))
 
 
-def _named(tree: Tree) -> list[tuple[str, Any]]:
-    named: list[tuple[str, Any]] = tree_flatten(tree)  # type: ignore[assignment]
-    return named
+def _leaves_with_paths(tree: Tree) -> list[tuple[str, Any]]:
+    pairs: list[tuple[str, Any]] = tree_flatten(tree)  # type: ignore[assignment]  # it returns a dict on request only
+    return pairs
 
 
-def _require(path: str, known: Any) -> None:
-    if path not in known:
-        close = nearest(path, known)
-        raise KeyError(f"no leaf at {path!r}; nearest: {', '.join(close) or 'none'}")
+def _require_path(path: str, candidates: Collection[str]) -> None:
+    if path not in candidates:
+        similar = nearest(path, candidates)
+        raise KeyError(f"no leaf at {path!r}; nearest: {', '.join(similar) or 'none'}")
 
 
-def _like(value: Any, leaf: Any, path: str) -> Any:
+def _converted(value: Array | float, leaf: Array, path: str) -> Array:
+    """Return a value as an array of the leaf's dtype. An array of another shape raises ValueError."""
     new = mx.array(value, dtype=leaf.dtype) if not isinstance(value, mx.array) else value.astype(leaf.dtype)
     if new.shape != leaf.shape:
         raise ValueError(f"the leaf at {path!r} has shape {leaf.shape}; got {new.shape}")
     return new
-
-
-def _hole(tree: Tree) -> bool:
-    return isinstance(tree, dict) and not tree
-
-
-def _merge(trees: tuple[Tree, ...], path: str) -> Tree:
-    full = [tree for tree in trees if not _hole(tree)]
-    if len(full) <= 1:
-        return full[0] if full else {}
-    first = full[0]
-    if not all(type(t) is type(first) and isinstance(t, (dict, list, tuple)) and len(t) == len(first) for t in full):
-        raise ValueError(f"two trees have a leaf, or containers that differ, at {path or 'the root'!r}")
-    below = f"{path}." if path else ""
-    if isinstance(first, dict):
-        _same_keys(full, path)
-        return {key: _merge(tuple(t[key] for t in full), f"{below}{key}") for key in first}
-    items = [_merge(tuple(t[i] for t in full), f"{below}{i}") for i in range(len(first))]
-    return type(first)(*items) if hasattr(first, "_fields") else type(first)(items)
-
-
-def _same_keys(trees: list[dict[str, Any]], path: str) -> None:
-    odd = {key for tree in trees for key in tree if not all(key in other for other in trees)}
-    if odd:
-        raise ValueError(f"the trees to merge have different keys at {path or 'the root'!r}: {sorted(map(str, odd))}")

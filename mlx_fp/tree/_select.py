@@ -1,23 +1,29 @@
-"""Choose leaves of a tree: a frozen predicate over `(path, leaf)` that reads like what it means."""
+"""Select leaves of a tree by a frozen predicate over `(path, leaf)`, which prints as the program wrote it."""
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ..core._pickling import Picklable
 
-__all__ = ["Select", "everything", "matching", "ndim", "nothing", "parted", "select", "under", "within"]
+__all__ = ["Select", "by_part", "everything", "matching", "ndim", "nothing", "select", "under", "under_prefix"]
 
 
 @dataclass(frozen=True, slots=True)
 class Select(Picklable):
-    """A predicate over `(path, leaf)`; combine with `&`, `|` and `~`. `named` holds the paths that it spells out.
+    """Select leaves by a predicate over `(path, leaf)`. The operators `&`, `|` and `~` combine selections.
 
-    `parts` are those that `joint`, one of `&`, `|` and `~`, makes it of. One that is not `strict` may choose nothing.
+    Args:
+        match: The predicate.
+        text: The text that `repr` returns.
+        joint: The operator that combined `parts`: "&", "|" or "~". Default: none.
+        parts: The combined selections.
+        named: The paths in the spec.
+        strict: Whether it is an error if the selection selects no leaf. Default: True.
 
     >>> rule = under("encoder") & ~matching(r"bias$")
     >>> rule
@@ -33,8 +39,8 @@ class Select(Picklable):
     named: frozenset[str] = frozenset()
     strict: bool = True
 
-    def __call__(self, path: str, leaf: Any = None) -> bool:
-        """Tell whether the leaf at `path` is chosen."""
+    def __call__(self, path: str, leaf: object = None) -> bool:
+        """Tell whether the leaf at `path` is selected."""
         return bool(self.match(path, leaf))
 
     def __and__(self, other: Select) -> Select:
@@ -59,14 +65,16 @@ class Select(Picklable):
 
 
 everything = Select(lambda path, leaf: True, "everything")
-"""Choose every leaf."""
+"""Select every leaf."""
 
 nothing = Select(lambda path, leaf: False, "nothing")
-"""Choose no leaf."""
+"""Select no leaf."""
 
 
 def under(path: str) -> Select:
-    """Choose the leaf at exactly `path`, or all leaves of the subtree under it.
+    """Select the leaf at `path`, or all leaves of the subtree at `path`.
+
+    An empty path raises ValueError.
 
     >>> [under("body.0")(p) for p in ("body.0", "body.0.weight", "body.01.weight")]
     [True, True, False]
@@ -77,7 +85,7 @@ def under(path: str) -> Select:
 
 
 def matching(pattern: str | re.Pattern[str]) -> Select:
-    """Choose the leaves whose path has a match of the regular expression anywhere in it.
+    """Select the leaves whose path contains a match of a regular expression.
 
     >>> matching(r"norm|bias$")("body.norm.weight")
     True
@@ -87,63 +95,104 @@ def matching(pattern: str | re.Pattern[str]) -> Select:
 
 
 def ndim(count: int) -> Select:
-    """Choose the arrays with `count` axes: `ndim(2)` takes matrices and leaves biases and norms."""
+    """Select the arrays with `count` axes.
+
+    For example, `ndim(2)` selects the matrices of a transformer, but not its biases and norms.
+
+    >>> from mlx_fp import paths
+    >>> from mlx_fp.core._mlx import mx
+    >>> paths(ndim(2))({"weight": mx.zeros((3, 2)), "bias": mx.zeros((3,))})
+    ('weight',)
+    """
     return Select(lambda _, leaf: leaf.ndim == count, f"ndim({count})")
 
 
-def within(prefix: str, inner: Select) -> Select:
-    """Choose, under `prefix`, the leaves that `inner` chooses by the rest of their path.
+def under_prefix(prefix: str, inner: Select) -> Select:
+    """Select the leaves under `prefix` that `inner` selects by the rest of their path.
 
-    >>> within("head", under("weight"))("head.weight")
+    >>> under_prefix("head", under("weight"))("head.weight")
     True
     """
-    start = f"{prefix}."
-    named = frozenset(start + path for path in inner.named)
-    text = f"within({prefix!r}, {inner!r})"
-    return Select(lambda p, x: p.startswith(start) and inner(p[len(start) :], x), text, named=named)
+    return _placed({prefix: inner}, ())
 
 
-def parted(parts: Mapping[str, Select]) -> Select:
-    """Choose the leaves that the Select of their part chooses by the rest of their path; a part is at `a` or `a.b`.
+def by_part(parts: Mapping[str, Select], own: Collection[str] = ()) -> Select:
+    """Select the leaves that the Select of their part selects by the rest of their path.
 
-    >>> rule = parted({"layers.0": everything, "head": under("weight")})
-    >>> rule("layers.0.bias"), rule("layers.1.bias"), rule("head.weight"), rule("head.bias")
-    (True, False, True, False)
+    The path of a part has one or more components, for example `head` or `layers.0`. The leaves at exactly the paths in
+    `own` are selected too.
+
+    >>> rule = by_part({"layers.0": everything, "head": under("weight")}, own=["scale"])
+    >>> rule("layers.0.bias"), rule("layers.1.bias"), rule("head.weight"), rule("head.bias"), rule("scale")
+    (True, False, True, False, True)
     """
-    rules = {prefix: within(prefix, inner) for prefix, inner in parts.items() if inner is not nothing}
-    if not rules:
-        return nothing
-
-    def match(path: str, leaf: Any) -> bool:
-        head = path.split(".", 2)[:2]
-        rule = rules.get(head[0]) or rules.get(".".join(head), nothing)
-        return rule(path, leaf)
-
-    text = " | ".join(map(repr, rules.values()))
-    named = frozenset().union(*(rule.named for rule in rules.values()))
-    return Select(match, text, "|" if len(rules) > 1 else "", named=named)
+    rules = {prefix: inner for prefix, inner in parts.items() if inner is not nothing}
+    return _placed(rules, own) if rules or own else nothing
 
 
-def select(spec: Any = None, *, strict: bool = True) -> Select:
-    """Make a Select of a spec.
+@dataclass(frozen=True, slots=True)
+class _ByPlace:
+    """A predicate of which each rule is for the leaves below its prefix; no prefix lies below another."""
 
-    `None` is everything; a str an exact path or the subtree under it; an `re.Pattern` a search over the path; a
-    list, tuple or set any of them; a callable takes `(path)` or `(path, leaf)`. Anything else is a TypeError.
+    rules: Mapping[str, Select]
+    leaves: frozenset[str]
+
+    def __call__(self, path: str, leaf: Any) -> bool:
+        end = path.find(".")
+        while end >= 0:
+            rule = self.rules.get(path[:end])
+            if rule is not None:
+                return rule(path[end + 1 :], leaf)
+            end = path.find(".", end + 1)
+        return path in self.leaves
+
+
+def _placed(parts: Mapping[str, Select], own: Collection[str]) -> Select:
+    """Put each Select below its prefix; the rules of one that was made so are taken out, so that none lies in another.
+
+    >>> _placed({"a": _placed({"b": everything, "c.d": nothing}, ())}, ())
+    under_prefix('a.b', everything) | under_prefix('a.c.d', nothing)
+    """
+    rules, leaves = dict[str, Select](), set(own)
+    for prefix, inner in parts.items():
+        if isinstance(inner.match, _ByPlace):
+            rules |= {f"{prefix}.{rest}": rule for rest, rule in inner.match.rules.items()}
+            leaves |= {f"{prefix}.{leaf}" for leaf in inner.match.leaves}
+        else:
+            rules[prefix] = inner
+    spelled = frozenset(f"{prefix}.{path}" for prefix, rule in rules.items() for path in rule.named)
+    terms = [f"under_prefix({prefix!r}, {rule!r})" for prefix, rule in rules.items()] + [
+        f"under({at!r})" for at in leaves
+    ]
+    match = _ByPlace(rules, frozenset(leaves))
+    return Select(match, " | ".join(terms), "|" if len(terms) > 1 else "", named=spelled.union(leaves))
+
+
+def select(spec: object = None, *, strict: bool = True) -> Select:
+    """Make a Select from a spec.
 
     Args:
-        spec: the spec.
-        strict: whether `freeze`, `groups` and others that take it raise KeyError where it, or a path in it, is not
-            there.
+        spec: None selects everything. A str selects the leaf at this path, or its subtree. An `re.Pattern` selects the
+            paths that contain a match. A list, tuple or set of specs selects the leaves that any of them selects. A
+            function of `(path)` or `(path, leaf)` selects the leaves for which it returns True.
+        strict: Whether functions such as `freeze` and `groups` raise KeyError where the spec, or a path in it, selects
+            no leaf. Default: True.
+
+    Returns:
+        The Select.
+
+    Raises:
+        TypeError: The spec has another type, or `strict` is no flag.
 
     >>> select(["encoder", re.compile("bias$")])
     under('encoder') | matching('bias$')
     """
     if not isinstance(strict, bool):
         raise TypeError(f"strict of select is True or False; got {strict!r}")
-    return _selected(spec) if strict else replace(_selected(spec), strict=False)
+    return _as_select(spec) if strict else replace(_as_select(spec), strict=False)
 
 
-def _selected(spec: Any) -> Select:
+def _as_select(spec: object) -> Select:
     match spec:
         case None:
             return everything
@@ -163,18 +212,19 @@ def _selected(spec: Any) -> Select:
     )
 
 
-def _any_of(specs: Any) -> Select:
-    parts = [_selected(s) for s in (sorted(specs, key=str) if isinstance(specs, (set, frozenset)) else specs)]
+def _any_of(specs: Iterable[object]) -> Select:
+    parts = [_as_select(s) for s in (sorted(specs, key=str) if isinstance(specs, (set, frozenset)) else specs)]
     if not parts:
         return nothing
     if len(parts) == 1:
         return parts[0]
     text = " | ".join(part._term() for part in parts)
-    spelled = frozenset[str]().union(*(part.named for part in parts))
-    return Select(lambda p, x: any(part(p, x) for part in parts), text, "|", tuple(parts), spelled)
+    named = frozenset[str]().union(*(part.named for part in parts))
+    return Select(lambda p, x: any(part(p, x) for part in parts), text, "|", tuple(parts), named)
 
 
-def _predicate(fn: Callable[..., Any]) -> Select:
+def _predicate(fn: Callable[..., bool]) -> Select:
+    """Make a Select from a function of `(path)` or `(path, leaf)`."""
     text = getattr(fn, "__name__", repr(fn))
     try:
         _, *more = inspect.signature(fn).parameters.values()

@@ -15,7 +15,7 @@ from toolz import pipe
 import mlx_fp as fp
 from mlx_fp import nn, optim
 from mlx_fp.checkpointing import _writer as writer
-from mlx_fp.store._checkpoint import prepared
+from mlx_fp.store._checkpoint import prepare_save
 
 BATCHES = [(mx.ones((4, 3)), mx.zeros((4,), mx.int32))] * 2
 
@@ -60,7 +60,7 @@ def test_a_run_that_an_error_ends_as_a_thread_writes_names_the_file_that_is_writ
     raising = threading.Event()
 
     def slowly(path, *args, **options):
-        write = prepared(path, *args, **options)
+        write = prepare_save(path, *args, **options)
 
         def late():
             if path.stem == "1":
@@ -75,7 +75,7 @@ def test_a_run_that_an_error_ends_as_a_thread_writes_names_the_file_that_is_writ
             raising.set()
             raise KeyError("fails")
 
-    monkeypatch.setattr(writer, "prepared", slowly)
+    monkeypatch.setattr(writer, "prepare_save", slowly)
     with pytest.raises(KeyError):
         fit(tmp_path / "{epoch}", fp.on("after_step", fail), epochs=3, background=True, keep_last=1)
     assert fp.read_bundle(tmp_path / "bundle.json")["checkpoint"]["path"] == "1.safetensors"

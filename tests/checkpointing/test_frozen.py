@@ -92,9 +92,11 @@ def test_a_model_of_which_all_trains_leaves_nothing_out(tmp_path):
 
 @pytest.mark.parametrize("dtype", [mx.bfloat16, mx.float16, mx.float32, mx.int8, mx.bool_, mx.complex64])
 def test_the_mark_of_an_array_is_of_its_bits_and_places(dtype):
-    from mlx_fp.loop._frozen import _mark
+    from mlx_fp.loop._frozen import _fingerprint
 
     rows = mx.array([[1, 0, 1], [1, 0, 0]]).astype(dtype)
     others = [rows, rows.T, rows[::-1], mx.zeros((2, 3), dtype), mx.zeros((0, 3), dtype), rows[0, 0]]
-    assert len({_mark(one).item() for one in others}) == 6
-    assert _mark(rows).item() == _mark(mx.array(rows)).item() == _mark(mx.contiguous(rows.T).T).item()
+    assert len({_fingerprint(one).item() for one in others}) == 6
+    assert (
+        _fingerprint(rows).item() == _fingerprint(mx.array(rows)).item() == _fingerprint(mx.contiguous(rows.T).T).item()
+    )

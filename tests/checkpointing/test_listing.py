@@ -15,7 +15,7 @@ from mlx_fp.checkpointing import _listing as listing
 from mlx_fp.checkpointing._listing import Listing
 from mlx_fp.checkpointing._policy import Policy
 from mlx_fp.core._errors import CheckpointError
-from mlx_fp.store._checkpoint import checked, peek
+from mlx_fp.store._checkpoint import check_and_peek, peek
 
 VALUES = [3.0, 1.0, 2.0, 4.0, 5.0, 6.0]
 """The monitor of each file; file 1 is the best."""
@@ -95,7 +95,7 @@ def test_a_damaged_value_deletes_no_other_file_and_not_its_own(tmp_path, kept_on
 
 def test_a_file_is_checked_once_and_only_where_something_is_to_go(tmp_path, monkeypatch):
     read = []
-    monkeypatch.setattr(listing, "checked", lambda path: read.append(path.stem) or checked(path))
+    monkeypatch.setattr(listing, "check_and_peek", lambda path: read.append(path.stem) or check_and_peek(path))
     policy = folder(tmp_path, ".safetensors", count=3)
     one = Listing(policy)
     assert one.delete_superfluous(told(2), ()) == (str(tmp_path / "0.safetensors"),)
@@ -107,7 +107,7 @@ def test_a_file_is_checked_once_and_only_where_something_is_to_go(tmp_path, monk
     assert sorted(read) == ["0", "1", "2"]
     assert sorted(path.stem for path in tmp_path.glob("*.safetensors")) == ["1", "3", "4"]
     monkeypatch.undo()
-    monkeypatch.setattr(listing, "checked", lambda path: pytest.fail("nothing was to go"))
+    monkeypatch.setattr(listing, "check_and_peek", lambda path: pytest.fail("nothing was to go"))
     assert deleted(Policy(policy.path, keep_last=9)) == deleted(Policy(policy.path)) == set()
 
 
@@ -115,10 +115,10 @@ def test_a_file_that_cannot_be_read_counts_for_nothing_and_stays(tmp_path, monke
     def broken(path):
         if path.stem == "1":
             raise OSError(5, "Input/output error", str(path))
-        return checked(path)
+        return check_and_peek(path)
 
     policy = folder(tmp_path, ".safetensors")
-    monkeypatch.setattr(listing, "checked", broken)
+    monkeypatch.setattr(listing, "check_and_peek", broken)
     assert deleted(policy) == {2, 3}
     assert "Input/output error" in caplog.text
 

@@ -179,6 +179,16 @@ def test_best_is_found_in_the_folder_by_another_process(tmp_path):
     assert fit(trainer(policy), resume="best").resume_from == str(best)
 
 
+def test_a_file_without_a_header_is_warned_of_though_it_is_as_old_as_the_one_that_is_used(tmp_path, caplog):
+    fit(trainer(fp.checkpoints(tmp_path / "ep-{epoch}")))
+    (tmp_path / "ep-2.safetensors").write_bytes(b"\0" * 100)
+    for path in tmp_path.glob("ep-*"):
+        os.utime(path, ns=(10**18, 10**18))
+    report = fit(trainer(fp.checkpoints(tmp_path / "ep-{epoch}")), resume="latest")
+    assert report.resume_from == str(tmp_path / "ep-1.safetensors")
+    assert "ep-2.safetensors is no checkpoint" in caplog.text
+
+
 def test_a_damaged_newest_file_is_passed_over_with_a_warning_and_all_damaged_is_an_error(tmp_path, caplog):
     policy = fp.checkpoints(tmp_path / "ep-{epoch}")
     fit(trainer(policy))

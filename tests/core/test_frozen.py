@@ -14,7 +14,7 @@ from toolz import pipe
 import mlx_fp as fp
 from mlx_fp import data, nn
 from mlx_fp.core._frozen import FrozenDict
-from mlx_fp.loop._event import EVENTS
+from mlx_fp.loop._event_table import EVENTS
 
 X = mx.random.normal((16, 3), key=mx.random.key(0))
 TRAIN = pipe(data.arrays(x=X, y=X.sum(axis=1)), data.batch(4))

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 import mlx_fp as fp
 from mlx_fp import nn, optim
-from mlx_fp.core._signature import arguments, name_of, named, spread
+from mlx_fp.core._batch_call import call_with_batch
+from mlx_fp.core._signature import arguments, name_of, with_context
 
 OFFERS = ("epoch", "index", "kind")
 CONTEXT = {"epoch": 3, "index": 5, "kind": "train"}
@@ -58,11 +59,11 @@ FITS = {
 @pytest.mark.parametrize("case", FITS, ids=str)
 def test_named_gives_what_is_named(case):
     fn, expected = FITS[case]
-    assert named(fn, offers=OFFERS)("row", **CONTEXT) == expected
+    assert with_context(fn, offers=OFFERS)("row", **CONTEXT) == expected
 
 
 def test_named_takes_a_builtin_without_a_signature():
-    assert named(max, offers=OFFERS)([1, 3, 2], **CONTEXT) == 3
+    assert with_context(max, offers=OFFERS)([1, 3, 2], **CONTEXT) == 3
 
 
 def test_named_takes_bound_methods_and_callable_objects():
@@ -75,12 +76,12 @@ def test_named_takes_bound_methods_and_callable_objects():
         def shift(self, row, *, index):
             return row + index
 
-    assert named(Scale(), offers=OFFERS)(2, **CONTEXT) == 6
-    assert named(Scale().shift, offers=OFFERS)(2, **CONTEXT) == 7
+    assert with_context(Scale(), offers=OFFERS)(2, **CONTEXT) == 6
+    assert with_context(Scale().shift, offers=OFFERS)(2, **CONTEXT) == 7
 
 
 def test_named_with_no_value_is_a_factory():
-    call = functools.partial(named, offers=("epoch", "kind"), values=0)
+    call = functools.partial(with_context, offers=("epoch", "kind"), values=0)
     given = {"epoch": 1, "kind": "train"}
     assert call(list)(**given) == []
     assert call(lambda epoch: epoch)(**given) == 1
@@ -89,20 +90,23 @@ def test_named_with_no_value_is_a_factory():
 
 
 def test_named_leaves_out_the_last_values_that_have_no_room():
-    assert named(lambda memory: memory, offers=(), values=2)("memory", "event") == "memory"
-    assert named(lambda memory, event: (memory, event), offers=(), values=2)("memory", "event") == ("memory", "event")
-    assert named(lambda *both: both, offers=(), values=2)("memory", "event") == ("memory", "event")
+    assert with_context(lambda memory: memory, offers=(), values=2)("memory", "event") == "memory"
+    assert with_context(lambda memory, event: (memory, event), offers=(), values=2)("memory", "event") == (
+        "memory",
+        "event",
+    )
+    assert with_context(lambda *values: values, offers=(), values=2)("memory", "event") == ("memory", "event")
 
 
 @pytest.mark.parametrize("fn", [lambda row, epohc: row, lambda row, *, epohc: row, lambda row, epohc, /: row])
 def test_named_refuses_a_required_name_when_built(fn):
     with pytest.raises(TypeError, match=r"map function '<lambda>' requires 'epohc'.*'epoch'.*epoch, index, kind"):
-        named(fn, offers=OFFERS, what="map function")
+        with_context(fn, offers=OFFERS, what="map function")
 
 
 def test_named_says_when_nothing_is_on_offer():
     with pytest.raises(TypeError, match=r"requires 'shard'.*it may name: nothing"):
-        named(lambda shard: shard, offers=(), values=0)
+        with_context(lambda shard: shard, offers=(), values=0)
 
 
 def test_an_error_inside_comes_out_as_itself():
@@ -112,7 +116,7 @@ def test_an_error_inside_comes_out_as_itself():
         raise thrown
 
     with pytest.raises(TypeError) as caught:
-        named(broken, offers=OFFERS)("row", **CONTEXT)
+        with_context(broken, offers=OFFERS)("row", **CONTEXT)
     assert caught.value is thrown
 
 
@@ -122,7 +126,7 @@ def test_named_agrees_with_python_for_any_signature(names, keyword_only):
     text = ", ".join(f"{n}=-1" for n in names)
     text = f"row, {'*, ' if keyword_only and names else ''}{text}"
     fn = eval(f"lambda {text}: (row, dict({', '.join(f'{n}={n}' for n in names)}))")
-    assert named(fn, offers=OFFERS)("row", **CONTEXT) == ("row", {n: CONTEXT.get(n, -1) for n in names})
+    assert with_context(fn, offers=OFFERS)("row", **CONTEXT) == ("row", {n: CONTEXT.get(n, -1) for n in names})
 
 
 def test_arguments_lets_what_fits_pass():
@@ -150,15 +154,15 @@ def test_arguments_names_what_does_not_fit(args, kwargs, words):
 
 
 def test_spread_by_name_by_position_and_whole():
-    assert spread(lambda model, x, *, y: (model, x, y), "m", {"y": 2, "x": 1}) == ("m", 1, 2)
-    assert spread(lambda model, x, y: (model, x, y), "m", (1, 2)) == ("m", 1, 2)
-    assert spread(lambda model, x, y: (model, x, y), "m", [1, 2]) == ("m", 1, 2)
-    assert spread(lambda model, batch: (model, batch), "m", 1) == ("m", 1)
-    assert spread(lambda model, x, /, y=5: (model, x, y), "m", (1,)) == ("m", 1, 5)
-    assert spread(lambda model, *rest: (model, rest), "m", (1, 2, 3)) == ("m", (1, 2, 3))
-    assert spread(lambda model, x, **rest: (model, x, rest), "m", {"x": 1, "y": 2}) == ("m", 1, {"y": 2})
-    assert spread(lambda model, x=0, y=0: (model, x, y), "m", {"y": 2}) == ("m", 0, 2)
-    assert spread(max, [1, 5], ([3, 4],)) == [3, 4]
+    assert call_with_batch(lambda model, x, *, y: (model, x, y), "m", {"y": 2, "x": 1}) == ("m", 1, 2)
+    assert call_with_batch(lambda model, x, y: (model, x, y), "m", (1, 2)) == ("m", 1, 2)
+    assert call_with_batch(lambda model, x, y: (model, x, y), "m", [1, 2]) == ("m", 1, 2)
+    assert call_with_batch(lambda model, batch: (model, batch), "m", 1) == ("m", 1)
+    assert call_with_batch(lambda model, x, /, y=5: (model, x, y), "m", (1,)) == ("m", 1, 5)
+    assert call_with_batch(lambda model, *rest: (model, rest), "m", (1, 2, 3)) == ("m", (1, 2, 3))
+    assert call_with_batch(lambda model, x, **rest: (model, x, rest), "m", {"x": 1, "y": 2}) == ("m", 1, {"y": 2})
+    assert call_with_batch(lambda model, x=0, y=0: (model, x, y), "m", {"y": 2}) == ("m", 0, 2)
+    assert call_with_batch(max, [1, 5], ([3, 4],)) == [3, 4]
 
 
 @pytest.mark.parametrize(
@@ -178,7 +182,7 @@ def test_spread_by_name_by_position_and_whole():
 )
 def test_spread_names_both_sides(fn, batch, words):
     with pytest.raises(TypeError, match="metric '<lambda>'.*" + words):
-        spread(fn, "m", batch, "metric")
+        call_with_batch(fn, "m", batch, "metric")
 
 
 def test_a_dict_batch_reaches_a_keyword_only_loss_through_the_compiled_step():

@@ -374,7 +374,7 @@ assert not found.bound and "not installed" in found.reason and right()
 """
     )
     assert warned(done) == 1
-    assert "pip install 'mlx-fp[cpu]'" in done.stderr
+    assert "pip install scipy-openblas32" in done.stderr
     assert "40 times" in done.stderr
 
 

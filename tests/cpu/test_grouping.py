@@ -93,7 +93,7 @@ def test_a_single_step_groups_too_where_an_update_has_several_stages(name, monke
 
 def within(fn, *args):
     """Call a function as within a step, leaves being grouped."""
-    return using(STOCK)(lambda: module._within(Wholes(), fn, *args))()
+    return using(STOCK)(lambda: module._with_wholes(Wholes(), fn, *args))()
 
 
 def elementwise(fn, *trees):

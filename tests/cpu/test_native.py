@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -57,12 +58,13 @@ print(json.dumps({
 """
 
 
-def run(tmp_path, code=TRAIN, **env):
+def run(tmp_path, code=TRAIN, cwd=None, **env):
     """Run code in a process with folders of its own for kernels."""
     folders = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "TMPDIR": str(tmp_path / "tmp")}
     (tmp_path / "tmp").mkdir(parents=True, exist_ok=True)
     environ = child_env(**{"MLX_FP_JIT": None, **folders, **env})
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environ, check=False)
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, env=environ, cwd=cwd, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -238,3 +240,62 @@ except RuntimeError as error:
 """
     done = run(tmp_path, code)
     assert done.stdout.split() == ["True"], done.stderr
+
+
+# a folder that is not as it was left
+
+
+def half(file):
+    os.truncate(file, file.stat().st_size // 2)
+
+
+def rubbish(file):
+    file.write_bytes(b"\x7fELF" + bytes(range(256)) * 64)
+
+
+def folder_in_its_place(file):
+    file.unlink()
+    file.mkdir()
+
+
+@pytest.mark.parametrize("damage", [half, rubbish, folder_in_its_place])
+def test_damaged_kernels_are_built_again(warm, damage):
+    """Loaded, they would kill the process."""
+    before = told(run(warm, MLX_FP_JIT="native"))["losses"]
+    damaged = [*(warm / "cache").rglob("replacements.so"), *kernels(warm)]
+    for file in damaged:
+        damage(file)
+    done = run(warm, MLX_FP_JIT="native")
+    assert (told(done)["native"], told(done)["losses"]) == (True, before)
+    assert f"{len(damaged)} native kernels" in done.stderr
+    assert "damaged" not in run(warm, MLX_FP_JIT="native").stderr
+
+
+def test_a_damaged_header_is_done_without(tmp_path):
+    told(run(tmp_path, MLX_FP_JIT="native"))
+    for file in (tmp_path / "cache").rglob("*.gch"):
+        half(file)
+    for file in kernels(tmp_path):
+        file.unlink()
+    assert told(run(tmp_path, MLX_FP_JIT="native"))["native"]
+    assert kernels(tmp_path)
+
+
+def test_a_folder_that_cannot_be_used_is_a_warning(tmp_path):
+    (tmp_path / "cache" / "mlx_fp").mkdir(parents=True)
+    told(run(tmp_path, MLX_FP_JIT="native"))
+    (folder,) = (tmp_path / "cache" / "mlx_fp").iterdir()
+    shutil.rmtree(folder)
+    folder.write_text("a file")
+    done = run(tmp_path, "import mlx_fp as fp; fp.nn.relu; print(fp.cpu.kernels().native)", MLX_FP_JIT="native")
+    assert done.stdout.split() == ["False"]
+    assert "the folder for kernels cannot be used" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["$(touch ran)`touch ran`;touch ran'\"\\n", "a\n b ü"])
+def test_the_name_of_the_folder_is_no_command(tmp_path, name):
+    code = "import mlx_fp as fp; fp.nn.relu; print(fp.cpu.kernels().native)"
+    done = run(tmp_path, code, MLX_FP_JIT="native", XDG_CACHE_HOME=str(tmp_path / name), cwd=tmp_path)
+    assert done.stdout.split() == ["True"], done.stderr
+    assert list((tmp_path / name).rglob("lib*.so"))
+    assert not list(tmp_path.rglob("ran"))

@@ -14,7 +14,7 @@ from toolz import pipe
 
 import mlx_fp as fp
 from mlx_fp import data, nn, optim
-from mlx_fp.step._train import TrainStep
+from mlx_fp.step._train_step import TrainStep
 
 MODEL = nn.sequential(*[nn.linear(4, 4) for _ in range(6)], nn.batch_norm(4), nn.linear(4, 2))
 X = mx.random.normal((8, 4), key=mx.random.key(1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from array import array
 from threading import Thread
 
 import mlx.core as mx
@@ -466,3 +467,27 @@ def test_a_bad_batch_is_refused_at_once(n):
 def test_a_stack_that_is_no_function_is_refused_when_built(stack):
     with pytest.raises(TypeError, match="the stack of batch is a function of a list of rows, as in stack=list; got"):
         data.batch(2, stack=stack)
+
+
+# orders of operations of a user's own
+
+
+@pytest.mark.parametrize("dtype", [mx.int32, mx.bfloat16], ids=str)
+@pytest.mark.parametrize("batches", [[], [data.batch(2)]], ids=["rows", "batches"])
+@pytest.mark.parametrize("places", [[0, 7], [0, 10_000_000], [-1, 0]], ids=str)
+def test_an_index_that_the_data_do_not_have_is_an_error(dtype, batches, places):
+    odd = data.Operation("odd", on_order=lambda order, now: memoryview(array("q", places)), size=lambda size: 2)
+    with pytest.raises(IndexError, match="the order given has indices from 0 to 4, and the one returned") as error:
+        list(pipe(data.arrays(x=mx.arange(5).astype(dtype)), odd, *batches))
+    assert error.value.__notes__ == ["at operation=odd, split=train, epoch=0"]
+
+
+@pytest.mark.parametrize(
+    "order", [range(4, -1, -1), memoryview(array("q", [4, 4])), [1, range(2), memoryview(array("q", [3]))], range(0)]
+)
+def test_an_order_of_a_user_s_own_that_is_within_the_data_is_read(order):
+    own = data.Operation("own", on_order=lambda given, now: order, size=lambda size: None)
+    assert len(list(pipe(data.source(range(5)), own))) == len(order)
+    beyond = data.Operation("beyond", on_order=lambda given, now: [range(2), [5]])
+    with pytest.raises(IndexError, match="from 0 to 5"):
+        list(pipe(data.source(range(5)), beyond))

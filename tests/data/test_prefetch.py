@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
@@ -11,12 +14,12 @@ from threading import Event
 import mlx.core as mx
 import numpy as np
 import pytest
-from helpers import assert_same_bits, python_process, read
+from helpers import assert_same_bits, child_env, python_process, read
 from toolz import pipe
 
 import mlx_fp as fp
 from mlx_fp import data, nn, optim
-from mlx_fp.data import Cursor
+from mlx_fp.data import Cursor, _prefetch
 
 SOON = 30
 """Seconds after which something that must happen will not."""
@@ -351,6 +354,91 @@ if not child:
     os._exit(0)
 """
     assert ran(code) == ["a", "b", "a", "b"]
+
+
+# a source that gives nothing more
+
+BLOCKED = """
+import signal, sys, threading
+import mlx.core as mx
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background jobs ignore it
+from toolz import pipe
+import mlx_fp as fp
+from mlx_fp import data, nn
+
+def rows():
+    yield mx.ones((4, 2))
+    print("blocked", flush=True)
+    threading.Event().wait()
+    yield mx.ones((4, 2))
+
+train = pipe(data.stream(rows), data.prefetch(2))
+"""
+ENDS = {
+    "a loop": "for batch in train: pass",
+    "a loop that is busy": "for batch in train: threading.Event().wait()",
+    "fit": """
+trainer = fp.trainer(nn.linear(2, 1), lambda model, x: model(x).mean())
+fp.fit(train, epochs=1, quiet=True)(fp.checkpoints(sys.argv[1] + "/ep-{epoch}")(trainer))
+""",
+}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("end", ENDS)
+def test_one_signal_ends_a_process_whose_source_is_blocked(tmp_path, end, number):
+    command = [sys.executable, "-c", BLOCKED + ENDS[end], str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=child_env())
+    try:
+        assert process.stdout.readline() == "blocked\n"
+        process.send_signal(number)
+        _, told = process.communicate(timeout=SOON)
+    finally:
+        process.kill()
+    stopped = (0,) if end == "fit" else ()  # where the step was still at hand
+    assert process.returncode in (-number, 128 + number, *stopped), told
+    assert "already executing" not in told
+    if end == "fit":
+        assert fp.load(tmp_path / "ep-0").metadata["step"] == 1
+
+
+def test_closing_a_reader_whose_source_is_blocked_waits_for_a_while_and_leaves_it(monkeypatch):
+    monkeypatch.setattr(_prefetch, "_PATIENCE", 0.05)
+    go, closed = Event(), Event()
+
+    def rows():
+        try:
+            yield 0
+            go.wait(SOON)
+            yield 1
+        finally:
+            closed.set()
+
+    dataset = pipe(data.stream(rows), data.map(str), data.prefetch(2))
+    reader = dataset.open()
+    assert next(reader) == "0"
+    reader.close()
+    assert not closed.is_set()
+    go.set()
+    assert closed.wait(SOON)  # by its thread, when the item has come
+    assert read(dataset) == ["0", "1"]
+
+
+def test_an_item_that_takes_long_comes_and_so_does_its_own_timeout(monkeypatch):
+    monkeypatch.setattr(_prefetch, "_GLANCE", 0.01)
+
+    def slow(n):
+        Event().wait(0.1)
+        if n == 2:
+            raise TimeoutError("no answer")
+        return n
+
+    reader = pipe(data.source(range(4)), data.map(slow), data.prefetch(1)).open()
+    assert [next(reader), next(reader)] == [0, 1]
+    with pytest.raises(TimeoutError, match="no answer"):
+        next(reader)
 
 
 # several at once

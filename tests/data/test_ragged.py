@@ -303,7 +303,7 @@ def test_rows_with_other_keys_than_the_first_are_named(rows, message):
 @pytest.mark.parametrize("lengths", [(2, 2), (2, 1)])
 def test_masked_arrays_are_refused(lengths):
     rows = [{"x": np.ma.masked_equal(np.arange(n), 0)} for n in lengths]
-    with pytest.raises(TypeError, match=r"^row\['x'\] is a masked array of numpy's, whose mask would be lost: fill it"):
+    with pytest.raises(TypeError, match=r"^row\['x'\] is a masked array of numpy, whose mask would be lost: fill it"):
         padded(rows)
 
 

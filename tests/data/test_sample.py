@@ -8,7 +8,7 @@ from collections import Counter
 import mlx.core as mx
 import numpy as np
 import pytest
-from helpers import Counted, read, run_python
+from helpers import Counted, outcome, read, run_python
 from toolz import pipe
 
 import mlx_fp as fp
@@ -150,5 +150,4 @@ def test_a_run_cut_in_an_epoch_ends_with_the_same_parameters(tmp_path):
     whole = pipe(target, fp.fit(train, epochs=3, seed=1, quiet=True))
     pipe(target, cut, fp.fit(train, epochs=3, seed=1, quiet=True))
     resumed = pipe(target, fp.fit(train, epochs=3, seed=1, resume=tmp_path / "step-8.safetensors", quiet=True))
-    for path, value in fp.flat(whole.params).items():
-        assert mx.array_equal(value, fp.flat(resumed.params)[path])
+    assert outcome(resumed) == outcome(whole)

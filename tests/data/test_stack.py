@@ -194,7 +194,7 @@ def test_masked_arrays_are_refused(column):
     with pytest.raises(TypeError) as error:
         stack([{"x": (value, 1)} for value in column])
     assert str(error.value) == (
-        "row['x'][0] is a masked array of numpy's, whose mask would be lost: "
+        "row['x'][0] is a masked array of numpy, whose mask would be lost: "
         "fill it, as in x.filled(0), and give the mask as an array of its own where the loss needs it"
     )
 

@@ -81,7 +81,7 @@ def test_a_loss_may_stand_for_the_task():
     def distance(model, x, y):
         return mx.abs(model(x)[:, 0] - y).mean()
 
-    assert run(made(task=None, loss=distance)).monitor_name == "epoch_loss"
+    assert run(made(task=None, loss=distance)).monitor_name == "loss"
 
 
 def test_without_an_optimiser_it_is_adamw():

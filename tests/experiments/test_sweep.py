@@ -85,7 +85,7 @@ def test_a_trial_that_diverges_is_never_the_best_by_accuracy():
 def test_the_table_has_a_line_per_trial_and_marks_the_best():
     found = sweep({"optimizer.learning_rate": [0.001, 0.1]}, made())
     lines = str(found).splitlines()
-    heads = ["optimizer.learning_rate", "best", "epoch_loss", "epoch", "ran", "seconds", "stopped"]
+    heads = ["optimizer.learning_rate", "best", "loss", "epoch", "ran", "seconds", "stopped"]
     assert lines[0].split() == heads
     assert [line.split()[0] for line in lines[1:]] == ["0.001", "0.1"]
     assert [line.endswith("best") for line in lines[1:]] == [False, True]
@@ -96,7 +96,7 @@ def test_plain_values_have_a_row_per_trial():
     found = sweep({"epochs": [1, 2]}, made()).to_dict()
     assert found["name"] == "sums"
     assert [(row["epochs"], row["epoch"]) for row in found["trials"]] == [(1, 0), (2, 1)]
-    assert found["trials"][0]["best epoch_loss"] > found["trials"][1]["best epoch_loss"]
+    assert found["trials"][0]["best loss"] > found["trials"][1]["best loss"]
 
 
 def test_a_trial_that_stopped_says_why():
@@ -255,3 +255,96 @@ def test_a_trial_that_is_lost_ends_no_sweep_with_checkpoints_either(tmp_path):
     )
     found = fp.sweep({"optimizer.learning_rate": [1e30, 1e-2]}, quiet=True)(plain)
     assert found.best.settings == {"optimizer.learning_rate": 1e-2}
+
+
+# a sweep that goes on
+
+
+def kept_in(folder, **parts):
+    return made(fp.checkpoints(folder / "ep-{epoch}"), epochs=2, **parts)
+
+
+RATES = {"optimizer.learning_rate": [1e-4, 1e-1]}
+GRIDS = {
+    "another order": {"optimizer.learning_rate": [1e-1, 1e-4]},
+    "other values": {"optimizer.learning_rate": [1e-2, 1e-3]},
+    "one between": {"optimizer.learning_rate": [1e-4, 1e-3, 1e-1]},
+    "one less": {"optimizer.learning_rate": [1e-1]},
+    "another axis": {"seed": [1, 2]},
+    "a further axis": {**RATES, "seed": [0, 1]},
+    "a further axis first": {"optimizer.momentum": [0.9, 0.0], **RATES},
+    "a further axis of length": {"epochs": [2, 3], **RATES},
+    "functions": {"optimizer.learning_rate": [lambda step: 0.1 / (step + 1), lambda step: 0.2 / (step + 1)]},
+    "arrays": {"optimizer.learning_rate": [mx.array(0.1), mx.array(0.2)]},
+}
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_a_sweep_that_goes_on_with_another_grid_reports_each_trial_s_own_result(tmp_path, name):
+    sweep(RATES, kept_in(tmp_path))
+    for _ in range(2):
+        found = sweep(GRIDS[name], kept_in(tmp_path), resume="latest")
+        for trial in found.trials:
+            alone = fp.run(quiet=True)(fp.override(trial.settings)(made(epochs=2)))
+            assert trial.report.rows[-1].epoch_loss == pytest.approx(alone.rows[-1].epoch_loss, rel=1e-6)
+
+
+def trained(folder, grid, **parts):
+    """How many steps each trial of a sweep that goes on has taken."""
+    steps = []
+    count = [
+        fp.on("before_fit", lambda e: steps.append(0)),
+        fp.on("after_step", lambda e: steps.append(steps.pop() + 1)),
+    ]
+    target = made(fp.checkpoints(folder / "ep-{epoch}"), *count, **{"epochs": 2, **parts})
+    sweep(grid, target, resume="latest")
+    return steps
+
+
+def test_a_trial_goes_on_in_its_own_folder_wherever_it_stands_in_the_grid(tmp_path):
+    assert trained(tmp_path, RATES) == [8, 8]
+    assert trained(tmp_path, RATES) == [0, 0]
+    assert trained(tmp_path, {"optimizer.learning_rate": [1e-1, 1e-2, 1e-4]}) == [0, 8, 0]
+    assert trained(tmp_path, {"optimizer.momentum": [0.0, 0.9], **RATES}) == [0, 0, 8, 8]
+    assert trained(tmp_path, RATES, epochs=3) == [4, 4]  # longer, it is the same trial
+    assert trained(tmp_path, RATES, optimizer=partial(optim.sgd, 0.1, weight_decay=0.5)) == [8, 8]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [f"trial-{n}" for n in range(1, 8)]
+
+
+def test_trials_of_like_settings_have_folders_of_their_own(tmp_path):
+    assert trained(tmp_path, {"seed": [1, 1]}) == [8, 8]
+    assert trained(tmp_path, {"seed": [1, 1, 1]}) == [0, 0, 8]
+
+
+def test_functions_are_told_apart_by_their_code_and_what_they_hold(tmp_path):
+    def constant(rate):
+        return lambda step: mx.array(rate) + 0 * step
+
+    grid = {"optimizer.learning_rate": [constant(0.1), constant(0.2), lambda step: 0 * step + 0.3]}
+    assert trained(tmp_path, grid) == [8, 8, 8]
+    other = {"optimizer.learning_rate": [lambda step: 0 * step + 0.4, constant(0.2), constant(0.1)]}
+    assert trained(tmp_path, other)[1:] == [0, 0]
+
+
+def test_a_folder_without_settings_and_one_whose_settings_are_damaged_are_left_alone(tmp_path):
+    (tmp_path / "trial-1").mkdir()
+    (tmp_path / "trial-2").mkdir()
+    (tmp_path / "trial-2" / "settings.json").write_bytes(b"\xff{")
+    sweep({"seed": [1]}, kept_in(tmp_path))
+    assert (tmp_path / "trial-3" / "ep-1.safetensors").exists()
+    assert not list((tmp_path / "trial-1").iterdir())
+
+
+def test_the_folder_of_a_trial_is_apart_from_others_where_folders_are_in_the_template(tmp_path):
+    path = tmp_path / "by-{monitor_name}" / "ep-{epoch}"
+    sweep({"seed": [1, 2]}, made(fp.checkpoints(path)))
+    assert sorted(str(p.relative_to(tmp_path).parent) for p in tmp_path.rglob("*.safetensors")) == [
+        "trial-1/by-epoch_loss",
+        "trial-2/by-epoch_loss",
+    ]
+
+
+def test_nothing_is_written_of_a_sweep_that_is_refused(tmp_path):
+    with pytest.raises(KeyError):
+        sweep({"seed": [1], "optimizer.rate": [1]}, kept_in(tmp_path / "runs"))
+    assert not (tmp_path / "runs").exists()

@@ -7,7 +7,7 @@ from toolz import pipe
 
 import mlx_fp as fp
 from mlx_fp import data, nn, optim
-from mlx_fp.loop._event import EVENTS
+from mlx_fp.loop._event_table import EVENTS
 
 X = mx.random.normal((40, 4), key=mx.random.key(3))
 Y = (X[:, 0] > 0).astype(mx.int32)
@@ -103,7 +103,7 @@ def test_no_record_is_made_of_an_event_without_listeners(monkeypatch):
         name: lambda *args, kind=kind, **kw: made.append(kind.__name__) or kind(*args, **kw)
         for name, kind in EVENTS.items()
     }
-    monkeypatch.setattr("mlx_fp.loop._telling.EVENTS", noted)
+    monkeypatch.setattr("mlx_fp.loop._dispatching.EVENTS", noted)
     fit(trainer(fp.on("after_epoch", lambda e: None)), validation=HELD, epochs=2)
     assert made == ["AfterEpoch", "AfterEpoch"]
 

@@ -8,7 +8,7 @@ from toolz import pipe
 
 import mlx_fp as fp
 from mlx_fp import nn
-from mlx_fp.loop._event import EVENTS
+from mlx_fp.loop._event_table import EVENTS
 
 
 def emit(*hooks, times=1):

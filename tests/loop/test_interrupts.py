@@ -210,7 +210,7 @@ def harmless():
         ("_stepping.py", {"accumulate": 2}),
         ("_validation.py", {"validate_every": 2}),
         ("_checkpointing.py", {}),
-        ("_telling.py", {}),
+        ("_dispatching.py", {}),
     ],
 )
 def test_a_signal_at_any_line_of_the_loop_ends_the_run_with_a_file_to_go_on_from(file, options, tmp_path, harmless):
@@ -276,12 +276,15 @@ def test_an_interrupted_run_lets_its_folder_go_at_once(tmp_path):
     def interrupted(event):
         raise KeyboardInterrupt
 
+    def writers():
+        return [one for one in gc.get_objects() if type(one).__name__ == "Writer" and one.policy.folder == tmp_path]
+
     policy = fp.checkpoints(tmp_path / "{epoch}")
     gc.disable()
     try:
         with suppress(KeyboardInterrupt):
             fit(trainer(policy, fp.on("after_step", interrupted)))
-        assert not [one for one in gc.get_objects() if type(one).__name__ == "Writer"]
+        assert writers() == []
     finally:
         gc.enable()
 

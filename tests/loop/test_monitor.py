@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import mlx.core as mx
 import pytest
@@ -13,7 +14,7 @@ from toolz import pipe
 
 import mlx_fp as fp
 from mlx_fp import data, metrics, nn
-from mlx_fp.loop._monitor import Standing, judged
+from mlx_fp.loop._monitor import BestSoFar, update_best
 
 X = mx.random.normal((8, 3), key=mx.random.key(0))
 PAIR = (X, (X[:, 0] > 0).astype(mx.int32))
@@ -22,6 +23,7 @@ ROW_FIELDS = [
     "batches",
     "examples",
     "steps",
+    "loss",
     "epoch_loss",
     "val_loss",
     "validation_batches",
@@ -69,7 +71,7 @@ def test_an_infinity_is_never_the_best():
 
 
 def test_mode_max_takes_the_most():
-    report = run([1.0, 3.0, 2.0], fp.monitor("epoch_loss", mode="max"))
+    report = run([1.0, 3.0, 2.0], fp.monitor("loss", mode="max"))
     assert (verdicts(report), report.best_value, report.best_epoch) == ([True, True, False], 3.0, 1)
 
 
@@ -87,9 +89,9 @@ def test_an_equal_value_does_not_improve():
 
 @given(st.lists(st.floats(width=32), min_size=1), st.sampled_from(["min", "max"]))
 def test_the_best_is_the_least_or_most_of_the_numbers_and_the_first_of_equals(values, mode):
-    standing, improved = Standing(), []
+    standing, improved = BestSoFar(), []
     for epoch, value in enumerate(values):
-        standing, better = judged(fp.Monitor("epoch_loss", mode), standing, value, epoch, 10 * epoch)
+        standing, better = update_best(fp.Monitor("epoch_loss", mode), standing, value, epoch, 10 * epoch)
         improved.append(better)
     numbers = [value for value in values if math.isfinite(value)]
     best = (min if mode == "min" else max)(numbers) if numbers else None
@@ -249,7 +251,26 @@ def test_the_task_says_what_to_watch_where_nothing_else_does():
     assert watched(fp.classification(), validation=[PAIR]) == ("val_accuracy", "max")
     assert watched(fp.classification()) == ("accuracy", "max")
     assert watched(fp.classification().loss, validation=[PAIR]) == ("val_loss", "min")
-    assert watched(fp.classification().loss) == ("epoch_loss", "min")
+    assert watched(fp.classification().loss) == ("loss", "min")
+
+
+@pytest.mark.parametrize("name", ["loss", "epoch_loss"])
+def test_the_loss_has_one_name_in_tables_rows_events_and_monitors(name):
+    seen = []
+    report = run([3.0, 1.0, 2.0], fp.monitor(name), fp.on("after_epoch", lambda e: seen.append((e.loss, e.epoch_loss))))
+    assert (report.monitor_name, report.monitor_mode, report.best_value) == ("loss", "min", 1.0)
+    assert seen == [(row.loss, row.epoch_loss) for row in report.rows] == [(3.0, 3.0), (1.0, 1.0), (2.0, 2.0)]
+    assert str(report).split()[:2] == ["epoch", "loss"]
+    assert (report.rows[1].to_dict()["loss"], report.rows[1].to_dict()["epoch_loss"]) == (1.0, 1.0)
+
+
+def test_a_checkpoint_that_calls_the_loss_epoch_loss_goes_on(tmp_path):
+    target = pipe(fp.trainer(nn.linear(1, 1), batch_mean), fp.checkpoints(tmp_path / "ep-{epoch}"))
+    fp.fit(stream([1.0, 2.0]), epochs=1, quiet=True)(target)
+    checkpoint = fp.load(next(tmp_path.glob("ep-0*")))
+    older = replace(checkpoint, metadata={**checkpoint.metadata, "monitor_name": "epoch_loss"})
+    report = fp.fit(stream([1.0, 2.0]), epochs=2, resume=older, quiet=True)(target)
+    assert (report.monitor_name, report.best_value, len(report.rows)) == ("loss", 1.0, 2)
 
 
 def test_the_last_monitor_given_wins():
@@ -304,7 +325,7 @@ def refused(name, *, task, validation=None):
 
 def test_an_unknown_monitor_fails_before_training_with_candidates():
     message, happened, pulled = refused("val_acuracy", task=fp.classification(), validation=[PAIR])
-    assert message.startswith("unknown monitor 'val_acuracy': did you mean 'val_accuracy'? known: epoch_loss, accuracy")
+    assert message.startswith("unknown monitor 'val_acuracy': did you mean 'val_accuracy'? known: loss, accuracy")
     assert happened == []
     assert pulled <= 1  # the one that the loss is asked for what it reports
 

@@ -23,7 +23,7 @@ def test_help_lists_each_option_with_its_default_and_its_description(verb):
 
 def test_the_table_the_types_and_the_plan_have_the_same_options():
     assert list(OPTIONS) == list(Options.__annotations__)
-    assert set(OPTIONS) == {name for name in Plan.__slots__ if name not in ("train", "wanted")}
+    assert set(OPTIONS) == {name for name in Plan.__slots__ if name not in ("train", "yielded")}
 
 
 def test_each_default_follows_its_own_rule():

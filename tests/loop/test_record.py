@@ -17,9 +17,9 @@ from mlx_fp import data, nn, optim
 from mlx_fp.loop import _record
 from mlx_fp.loop._hook import HookState
 from mlx_fp.loop._plan import plan
-from mlx_fp.loop._record import record, restored
+from mlx_fp.loop._record import record, restore
 from mlx_fp.loop._run import run
-from mlx_fp.loop._starting import started
+from mlx_fp.loop._starting import start_run
 from mlx_fp.loop._state import World
 from mlx_fp.loop._totals import Sums, queue_of
 from mlx_fp.store._packed import Encoder
@@ -66,7 +66,7 @@ RUNS = st.fixed_dictionaries(
 
 def begun(*given):
     """What a run begins with; without checkpoints there is no folder to give back."""
-    with started(*given) as found:
+    with start_run(*given) as found:
         return found
 
 
@@ -96,7 +96,7 @@ def everything(state):
     """All of a state, the trees by their bits."""
     moving = state.moving
     trees = {path: leaf.tolist() for path, leaf in fp.flat([moving.train.params, moving.train.opt_state]).items()}
-    counted = (state.epoch, state.opened, state.completed, state.standing, state.lineage)
+    counted = (state.epoch, state.epoch_start_step, state.completed, state.best, state.lineage)
     rest = (*counted, state.rows, state.evaluations, state.best_params)
     return trees, plain(moving.sums), plain(moving.hooks), plain(moving.requests), plain(rest)
 
@@ -107,7 +107,7 @@ def test_a_recorded_state_is_restored(drawn):
     loop, state = reached(drawn)
     before = everything(state)
     train = state.moving.train
-    again = restored(loop, record(loop, state), train.params, train.opt_state)
+    again = restore(loop, record(loop, state), train.params, train.opt_state)
     assert everything(again) == before
     assert everything(state) == before, "recording has changed the state"
     assert plain(record(loop, again)) == plain(record(loop, state))
@@ -118,7 +118,7 @@ def test_an_encoder_that_knows_the_run_records_what_a_new_one_does(tmp_path):
     encoder, wrong, best = Encoder(), [], lambda row: abs(row.epoch - 40)
     policy = fp.checkpoints(tmp_path / "{epoch}", keep_last=2, every=1)
     target = pipe(fp.trainer(nn.linear(3, 1), fp.regression(metrics=[])), fp.monitor("odd", metric=best), policy)
-    with started(target, plan(TRAIN, (), {"epochs": 80, "reduce": max})) as (loop, state, writer):
+    with start_run(target, plan(TRAIN, (), {"epochs": 80, "reduce": max})) as (loop, state, writer):
         for moment in run(loop, state, World(writer)):
             state = moment.state
             again, alone = record(loop, state, encoder=encoder), record(loop, state)
@@ -159,7 +159,7 @@ def test_recording_reads_nothing_and_decides_nothing(nonfinite):
     logs = {"loss": Unread()}
     queue = queue_of([(logs, {"loss": 4}, 0, 0), ({"loss": mx.array(mx.nan)}, {"loss": Unread()}, 1, 1)])
     sums = Sums(batches=2, updates=2, examples=8, queued=2, queue=queue)
-    queued = state.asking(validate=True)
+    queued = state.with_requests(validate=True)
     queued = type(queued)(queued.moving._replace(sums=sums), 0, 0)
     metadata = record(loop, queued)
     first, second = metadata["sums"]["queue"]
@@ -174,7 +174,7 @@ def test_hooks_that_were_not_there_begin_anew():
     loop, state, _ = begun(HOOKS["once"](trainer), plan(TRAIN, (), {}))
     train = state.moving.train
     more, *_ = begun(HOOKS["fold"](HOOKS["once"](trainer)), plan(TRAIN, (), {}))
-    again = restored(more, record(loop, state), train.params, train.opt_state)
+    again = restore(more, record(loop, state), train.params, train.opt_state)
     assert again.moving.hooks[0] == state.moving.hooks[0]
     assert isinstance(again.moving.hooks[1], HookState)
     assert again.moving.hooks[1].seen == 0
@@ -195,7 +195,9 @@ def test_no_attribute_is_assigned_outside_a_constructor(path):
     for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if not isinstance(function, (ast.FunctionDef, ast.Lambda)) or getattr(function, "name", "") == "__init__":
             continue
-        if (path.name, getattr(function, "name", "")) in CLASS_BODIES or getattr(function, "name", "") == "owning":
+        if (path.name, getattr(function, "name", "")) in CLASS_BODIES or getattr(
+            function, "name", ""
+        ) == "copy_on_read":
             continue
         for node in ast.walk(function):
             targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]

@@ -13,8 +13,8 @@ import mlx_fp as fp
 from mlx_fp import data, nn, optim
 from mlx_fp.core._errors import CheckpointError
 from mlx_fp.loop._plan import plan
-from mlx_fp.loop._record import resumed
-from mlx_fp.loop._starting import started
+from mlx_fp.loop._record import resume_state
+from mlx_fp.loop._starting import start_run
 from mlx_fp.store._checkpoint import Checkpoint
 
 X = mx.random.normal((24, 3), key=mx.random.key(0))
@@ -75,11 +75,11 @@ def variants(metadata):
 
 def test_metadata_of_any_kind_are_refused_or_go_on(saved):
     refused, gone_on, wrong = 0, 0, []
-    with started(trainer(), plan(TRAIN, (), OPTIONS)) as (loop, start, _):
+    with start_run(trainer(), plan(TRAIN, (), OPTIONS)) as (loop, start, _):
         for found in saved:
             for place, value, metadata in variants(found.metadata):
                 try:
-                    resumed(loop, start, Checkpoint(found.params, found.opt_state, metadata, found.path))
+                    resume_state(loop, start, Checkpoint(found.params, found.opt_state, metadata, found.path))
                     gone_on += 1
                 except CheckpointError as error:
                     refused += str(found.path) in str(error)

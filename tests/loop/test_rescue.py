@@ -170,7 +170,7 @@ def test_the_error_goes_before_what_goes_wrong_with_the_writing(tmp_path, monkey
     def full(*args, **kwargs):
         raise OSError("no room")
 
-    monkeypatch.setattr("mlx_fp.checkpointing._writer.prepared", full)
+    monkeypatch.setattr("mlx_fp.checkpointing._writer.prepare_save", full)
     with caplog.at_level(logging.WARNING), pytest.raises(OSError, match="the disk is gone"):
         fit(trainer(tmp_path), failing(TRAIN, 4))
     assert "could not be saved: no room" in caplog.text

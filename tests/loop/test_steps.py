@@ -64,12 +64,12 @@ def test_a_stream_without_end_trains_for_so_many_steps():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"steps": -1}, "steps is a count, 0 or more"),
-        ({"steps": 2.0}, "steps is a count"),
+        ({"steps": -1}, "steps of a run is a count, 0 or more"),
+        ({"steps": 2.0}, "steps of a run is a count"),
         ({"steps": 3, "epochs": 1}, "epochs=1 or steps=3 says: give one"),
-        ({"validate_every": 0, "validation": HELD_OUT}, "validate_every is a count, 1 or more"),
-        ({"log_every": 0}, "log_every is a count"),
-        ({"accumulate": 0}, "accumulate is a count"),
+        ({"validate_every": 0, "validation": HELD_OUT}, "validate_every of a run is a count, 1 or more"),
+        ({"log_every": 0}, "log_every of a run is a count"),
+        ({"accumulate": 0}, "accumulate of a run is a count"),
         ({"accumulate": 2, "steps_per_call": 2}, "give one of them"),
         ({"validation": {"not a name": HELD_OUT}}, "have names that can be part of others"),
     ],

@@ -49,7 +49,7 @@ def test_every_sync_gives_equal_bits(compile):
 def test_a_large_model_taken_in_two_halves_gives_equal_bits(hooks, monkeypatch):
     queued, evaluated = outcome(fit(*hooks)), []
     waits = replace(backend.device_backend(), waits=lambda parameter_bytes: True)
-    monkeypatch.setattr("mlx_fp.step._train.device_backend", lambda: waits)
+    monkeypatch.setattr("mlx_fp.step._train_step.device_backend", lambda: waits)
     evaluate = mx.eval
     monkeypatch.setattr(mx, "eval", lambda *trees: evaluated.append(len(trees)) or evaluate(*trees))
     assert outcome(fit(*hooks)) == queued

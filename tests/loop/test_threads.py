@@ -6,6 +6,7 @@ import os
 import threading
 
 import mlx.core as mx
+import pytest
 from toolz import pipe
 
 import mlx_fp as fp
@@ -38,3 +39,16 @@ def test_500_epochs_with_prefetch_and_background_saves_add_no_threads(tmp_path):
     assert len(counts) == 500
     assert min(counts[480:]) <= min(counts[60:80])  # the least of some, for a thread that ends is seen a little longer
     assert after <= before + 1  # one that reads ahead waits for more to read
+
+
+def test_the_thread_that_writes_ends_with_its_run_also_by_an_error(tmp_path):
+    target = pipe(
+        fp.trainer(nn.linear(3, 1), lambda model, x: model(x).mean()),
+        fp.checkpoints(tmp_path / "{step}", every_steps=1, background=True),
+        fp.on("after_step", lambda event: {0: None}[event.step]),
+    )
+    with pytest.raises(KeyError) as kept:  # a traceback holds the frames of the run
+        fp.fit([mx.ones((2, 3))] * 3, quiet=True)(target)
+    assert kept.value.args == (1,)
+    assert [thread.name for thread in threading.enumerate() if "checkpoint" in thread.name] == []
+    assert fp.load(tmp_path / "1").metadata["step"] == 1

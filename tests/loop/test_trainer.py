@@ -188,7 +188,7 @@ def test_a_freeze_that_matches_nothing_names_the_nearest():
     ("name", "verb"),
     [
         ("with_optimizer", fp.with_optimizer(optim.sgd(0.1))),
-        ("with_hooks", fp.on("after_epoch", print)),
+        ("on", fp.on("after_epoch", print)),
         ("with_metrics", fp.with_metrics(fp.metrics.top_k(2))),
         ("monitor", fp.monitor("loss")),
         ("checkpoints", fp.checkpoints("runs/{epoch}")),

@@ -15,7 +15,7 @@ from toolz import pipe
 import mlx_fp as fp
 from mlx_fp import data, nn, optim
 from mlx_fp.core.backend import PLAIN
-from mlx_fp.loop._training import grouped
+from mlx_fp.loop._training import group_batches
 
 X = mx.random.normal((44, 4), key=mx.random.key(3))
 Y = (X[:, 0] > 0).astype(mx.int32)
@@ -76,7 +76,7 @@ def test_the_step_is_traced_once_for_groups_and_once_for_the_rest():
     state = step.carry(*step.init(0))
     batches = list(TRAIN)
     for _ in range(3):
-        for group in grouped(batches, 4, []):
+        for group in group_batches(batches, 4, []):
             state, _ = step.advance(state, group)
     assert step.traces == 2
 
@@ -92,7 +92,7 @@ def test_batches_of_other_shapes_are_taken_by_themselves():
     batches = [mx.zeros((2,)), mx.zeros((2,)), mx.zeros((1,)), mx.zeros((2,)), mx.zeros((2,)), mx.zeros((2,))]
     ahead = []
     groups = []
-    for group in grouped(batches, 2, ahead):
+    for group in group_batches(batches, 2, ahead):
         groups.append([one.shape[0] for one in group])
     assert groups == [[2, 2], [1], [2], [2, 2]]
     assert ahead == []
@@ -106,7 +106,7 @@ def test_nothing_is_read_beyond_the_group():
             read.append(i)
             yield mx.zeros((2,))
 
-    next(grouped(reading(), 3, []))
+    next(group_batches(reading(), 3, []))
     assert read == [0, 1, 2]
 
 
@@ -144,13 +144,13 @@ def test_a_listener_in_the_midst_of_a_step_is_refused():
 
 @pytest.mark.parametrize("count", [0, -1, 1.5, True, "2"])
 def test_a_count_that_is_none_is_refused(count):
-    with pytest.raises(ValueError, match="steps_per_call is a count, 1 or more"):
+    with pytest.raises((ValueError, TypeError), match="steps_per_call of a run is a count, 1 or more"):
         fit(trainer(), steps_per_call=count)
 
 
 def test_a_large_model_is_warned_of_where_the_backend_gains_nothing(monkeypatch):
     backend = replace(PLAIN, unrolls=lambda elements: elements < 100_000)
-    monkeypatch.setattr("mlx_fp.loop._plan.device_backend", lambda: backend)
+    monkeypatch.setattr("mlx_fp.loop._starting.device_backend", lambda: backend)
     model = nn.linear(400, 400)
     target = fp.trainer(model, lambda f, x: f(x).mean())
     batches = [mx.ones((1, 400))] * 2

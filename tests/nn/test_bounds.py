@@ -27,6 +27,34 @@ class Hashed(mlx_nn.Embedding):
         return super().__call__(x % ROWS)
 
 
+class Scaled(mlx_nn.Embedding):
+    """A table whose own `__call__` does something to the rows."""
+
+    def __call__(self, x):
+        return super().__call__(x) * 2
+
+
+class ScaledTwice(Scaled):
+    def __call__(self, x):
+        return super().__call__(x) * 2
+
+
+class ScaledQuantized(mlx_nn.QuantizedEmbedding):
+    def __call__(self, x):
+        return super().__call__(x) * 2
+
+
+class At(mlx_nn.Module):
+    """A table that is asked for a row by an integer of Python's, or by a list of them."""
+
+    def __init__(self, at):
+        super().__init__()
+        self.table, self.at = mlx_nn.Embedding(ROWS, DIMS), at
+
+    def __call__(self, x):
+        return self.table(self.at) + 0 * x.sum()
+
+
 class Model(mlx_nn.Module):
     def __init__(self):
         super().__init__()
@@ -41,6 +69,9 @@ TABLES = {
     "embedding": lambda: nn.embedding(ROWS, DIMS),
     "quantized": lambda: nn.quantized_embedding(ROWS, DIMS, group_size=32),
     "subclass": lambda: nn.lift(Named, ROWS, DIMS),
+    "own_call": lambda: nn.lift(Scaled, ROWS, DIMS),
+    "own_calls": lambda: nn.lift(ScaledTwice, ROWS, DIMS),
+    "own_call_quantized": lambda: nn.lift(ScaledQuantized, ROWS, DIMS, group_size=32),
     "split": lambda: nn.split(mlx_nn.Embedding(ROWS, DIMS))[0],
     "within": lambda: nn.lift(Model),
     "sequential": lambda: nn.sequential(nn.embedding(ROWS, DIMS), nn.linear(DIMS, 2)),
@@ -75,6 +106,22 @@ def test_negative_ids_count_from_the_end_as_in_mlx():
 def test_a_large_id_of_64_bits_does_not_come_round_to_one_in_range():
     model = nn.embedding(ROWS, DIMS)
     assert mx.isnan(model.apply(nn.init(0)(model), mx.array([1 << 32]))[0]).all()
+
+
+def test_the_largest_ids_without_a_sign_are_no_rows_from_the_end():
+    model = nn.embedding(ROWS, DIMS)
+    largest = mx.array([0], mx.uint64) - mx.array([1], mx.uint64)
+    assert mx.isnan(model.apply(nn.init(0)(model), largest)[0]).all()
+
+
+@pytest.mark.parametrize("at", [ROWS, -ROWS - 1, [ROWS], [0, ROWS], [[0, -ROWS - 1]]], ids=str)
+def test_integers_of_python_are_guarded_too(at):
+    model = nn.lift(At, at)
+    rows = nn.predictor(nn.init(0)(model))(model)(mx.array([1]))
+    assert mx.isnan(rows).any()
+    model = nn.lift(At, [[0, -1]])
+    params = nn.init(0)(model)
+    assert mx.array_equal(model.apply(params, mx.array([1]))[0], params["table"]["weight"][mx.array([[0, 4]])])
 
 
 def test_a_class_that_computes_its_own_indices_is_left_alone():

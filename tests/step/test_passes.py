@@ -9,7 +9,7 @@ from helpers import assert_close, assert_same_bits
 
 import mlx_fp as fp
 from mlx_fp import metrics, nn, optim, passes
-from mlx_fp.step._rows import cut_rows, described_rows, example_count, row_count
+from mlx_fp.step._rows import cut_rows, describe_rows, example_count, row_count
 
 X = mx.random.normal((8, 3), key=mx.random.key(1))
 Y = mx.array([0, 1, 0, 1, 1, 1, 0, 0])
@@ -118,7 +118,7 @@ def test_rows_are_the_first_axis_that_arrays_share():
     assert row_count(batch) == example_count(batch) == 48
     assert row_count({"rate": mx.array(0.1), "name": "a"}) == example_count({"rate": mx.array(0.1)}) == 1
     assert row_count((np.zeros((3, 2)), mx.zeros((3,)))) == 3
-    assert described_rows((mx.zeros((3, 2)), mx.array(1))) == "0 (3, 2)"
+    assert describe_rows((mx.zeros((3, 2)), mx.array(1))) == "0 (3, 2)"
 
 
 def weighted_by_class(model, class_weights, x, y):

@@ -300,7 +300,7 @@ def listing(path, found):
     info = json.dumps({"schema": 2, "sha256": "", "tensors": found})
     with zipfile.ZipFile(path, "w") as archive:
         for name, text in {npz._MANIFEST: PLACES, npz._INFO: info, "a": "a"}.items():
-            npz._put(archive, name, np.frombuffer(text.encode(), np.uint8))
+            npz._write_member(archive, name, np.frombuffer(text.encode(), np.uint8))
     return path
 
 
@@ -341,7 +341,7 @@ def test_members_that_stand_for_one_another_are_refused_before_they_fill_the_mem
     path = tmp_path / "a.npz"
     with zipfile.ZipFile(path, "w") as archive:
         for name, text in {npz._MANIFEST: told, npz._INFO: info}.items():
-            npz._put(archive, name, np.frombuffer(text.encode(), np.uint8))
+            npz._write_member(archive, name, np.frombuffer(text.encode(), np.uint8))
         archive.writestr("a.npy", array.getvalue())
         archive.filelist += [archive.getinfo("a.npy")] * (count - 1)
     assert path.stat().st_size < 30_000

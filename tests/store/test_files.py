@@ -15,7 +15,7 @@ import pytest
 from helpers import child_env
 
 from mlx_fp.store import _files as files
-from mlx_fp.store._files import digest, write_whole
+from mlx_fp.store._files import file_sha256, write_whole
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX files")
 
@@ -181,7 +181,7 @@ def test_what_a_killed_writer_left_goes_with_the_next_write_of_that_file(tmp_pat
 def test_a_writer_that_lives_keeps_what_it_writes_whoever_sweeps(tmp_path):
     with writer(tmp_path / "a") as process:
         assert write_whole(tmp_path / "a", b"meanwhile").read_bytes() == b"meanwhile"
-        files.sweep(tmp_path)
+        files.remove_leftovers(tmp_path)
         assert len(names(tmp_path)) == 2
         process.communicate("go on\n")
     assert process.returncode == 0
@@ -196,22 +196,22 @@ def test_a_writer_keeps_what_it_writes_from_others_in_its_process_until_it_is_in
         path.write_bytes(b"outer")
 
     replace = os.replace
-    monkeypatch.setattr(files.os, "replace", lambda *names: files.sweep(tmp_path) or replace(*names))
+    monkeypatch.setattr(files.os, "replace", lambda *names: files.remove_leftovers(tmp_path) or replace(*names))
     assert write_whole(tmp_path / "a", content).read_bytes() == b"outer"
     assert names(tmp_path) == ["a"]
 
 
 @POSIX
 def test_a_sweep_that_comes_before_the_lock_costs_the_writer_nothing(tmp_path, monkeypatch):
-    hold, swept = files.hold, []
+    hold, swept = files.lock_file, []
 
     def late(file, **options):
         if not swept:
             swept.extend(tmp_path.glob(".a.*"))
-            files.sweep(tmp_path)
+            files.remove_leftovers(tmp_path)
         hold(file, **options)
 
-    monkeypatch.setattr(files, "hold", late)
+    monkeypatch.setattr(files, "lock_file", late)
     assert write_whole(tmp_path / "a", b"one").read_bytes() == b"one"
     assert len(swept) == 1
     assert names(tmp_path) == ["a"]
@@ -219,4 +219,4 @@ def test_a_sweep_that_comes_before_the_lock_costs_the_writer_nothing(tmp_path, m
 
 @pytest.mark.parametrize("content", [b"", b"one", b"x" * 1_000_000])
 def test_the_digest_is_sha_256(tmp_path, content):
-    assert digest(write_whole(tmp_path / "c.bin", content)) == hashlib.sha256(content).hexdigest()
+    assert file_sha256(write_whole(tmp_path / "c.bin", content)) == hashlib.sha256(content).hexdigest()

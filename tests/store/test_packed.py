@@ -62,8 +62,8 @@ def test_the_header_is_as_long_for_many_rows_as_for_few(tmp_path):
 
 
 def test_a_chunk_is_encoded_once(monkeypatch):
-    encoded, chunk = [], packed._chunk
-    monkeypatch.setattr(packed, "_chunk", lambda values: encoded.append(len(values)) or chunk(values))
+    encoded, chunk = [], packed._pack_chunk
+    monkeypatch.setattr(packed, "_pack_chunk", lambda values: encoded.append(len(values)) or chunk(values))
     encoder, rows = Encoder(), tuple([i] for i in range(1000))
     assert list(encoder("a", rows)) == list(rows)
     encoded.clear()

@@ -227,7 +227,7 @@ def test_the_usual_monitor_needs_its_metric_and_is_the_loss_without(case):
     bare = make(metrics=[])
     assert bare.monitor == "val_loss"
     assert fit(model, bare, [pair], validation=[pair]).monitor_name == "val_loss"
-    assert fit(model, bare, [pair]).monitor_name == "epoch_loss"
+    assert fit(model, bare, [pair]).monitor_name == "loss"
 
 
 @pytest.mark.parametrize(
@@ -329,7 +329,7 @@ def test_rows_in_place_of_batches_are_an_error_that_says_so(task):
 
 
 def test_a_task_that_was_not_called_is_an_error_that_says_so():
-    with pytest.raises(TypeError, match=r"what classification\(\) returns: call it"):
+    with pytest.raises(TypeError, match=r"the result of classification\(\): call it"):
         fp.trainer(nn.linear(3, 2), fp.classification)
 
 

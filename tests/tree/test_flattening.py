@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import mlx_fp as fp
 from mlx_fp import nn, optim
-from mlx_fp.tree._flattening import arrays, as_arrays, builder, describe, structure
+from mlx_fp.tree._flattening import as_arrays, builder, describe_nodes, flattening, list_arrays
 
 
 class Other(NamedTuple):
@@ -49,13 +49,13 @@ def backwards(tree):
 
 @given(TREES, TREES)
 def test_build_undoes_flatten(one, other):
-    known = structure(one, other)
+    known = flattening(one, other)
     assert spelled(known.build(known.flatten(one, other))) == spelled((one, other))
 
 
 @given(TREES)
 def test_key_order_is_no_part_of_a_structure(tree):
-    known = structure(tree)
+    known = flattening(tree)
     assert spelled(known.build(known.flatten(backwards(tree)))[0]) == spelled(tree)
 
 
@@ -63,7 +63,7 @@ def test_key_order_is_no_part_of_a_structure(tree):
 def test_a_tree_of_another_structure_is_told(one, other):
     """0.0 and -0.0 are one constant."""
     if spelled(backwards(one)) not in (spelled(other), spelled(backwards(other))) and "-0.0" not in f"{one}{other}":
-        assert structure(one).flatten(other) is None or sorted_keys(one) == sorted_keys(other)
+        assert flattening(one).flatten(other) is None or sorted_keys(one) == sorted_keys(other)
 
 
 def sorted_keys(tree):
@@ -114,23 +114,23 @@ ODD = [
 
 @pytest.mark.parametrize("i", range(len(ODD)))
 def test_each_of_these_is_a_structure_of_its_own(i):
-    known = structure(ODD[i])
+    known = flattening(ODD[i])
     assert [known.flatten(other) is not None for other in ODD] == [i == j for j in range(len(ODD))]
 
 
 def test_two_trees_are_told_apart_by_where_a_container_ends():
-    known = structure([ARRAY], [ARRAY])
+    known = flattening([ARRAY], [ARRAY])
     assert known.flatten([ARRAY], [ARRAY, [ARRAY]]) is None
     assert known.flatten([ARRAY, ARRAY], []) is None
 
 
 def test_a_nan_is_the_same_constant_again():
-    assert structure({"a": math.nan, "x": ARRAY}).flatten({"a": math.nan, "x": ARRAY}) is not None
+    assert flattening({"a": math.nan, "x": ARRAY}).flatten({"a": math.nan, "x": ARRAY}) is not None
 
 
 def test_build_makes_fresh_containers():
     tree = {"a": [ARRAY]}
-    known = structure(tree)
+    known = flattening(tree)
     built = known.build(known.flatten(tree))[0]
     assert built["a"] is not tree["a"]
     assert built["a"][0] is ARRAY
@@ -141,13 +141,13 @@ def test_build_makes_fresh_containers():
 def test_a_bad_leaf_is_named_by_its_path(leaf):
     words = rf"arrays and constants \(None, bool, int, float, str\); got {type(leaf).__name__} at 'batch.x.1'"
     with pytest.raises(TypeError, match=words):
-        structure(ARRAY, {"x": [1, leaf]}, names=("params", "batch"))
+        flattening(ARRAY, {"x": [1, leaf]}, names=("params", "batch"))
     with pytest.raises(TypeError, match=f"got {type(leaf).__name__} at 'result.x'"):
         builder({"x": leaf})
 
 
 def test_a_numpy_array_in_the_place_of_an_array_is_another_structure():
-    assert structure({"x": ARRAY}).flatten({"x": np.zeros(2)}) is None
+    assert flattening({"x": ARRAY}).flatten({"x": np.zeros(2)}) is None
 
 
 def test_a_builder_starts_at_a_place_and_puts_constants_back():
@@ -157,11 +157,11 @@ def test_a_builder_starts_at_a_place_and_puts_constants_back():
 
 @given(TREES)
 def test_arrays_are_the_array_leaves_in_tree_order(tree):
-    assert list(map(id, arrays(tree))) == list(map(id, structure(tree).flatten(tree)))
+    assert list(map(id, list_arrays(tree))) == list(map(id, flattening(tree).flatten(tree)))
 
 
 def test_describe_says_container_shape_dtype_and_constant():
-    assert describe({"p": Pair(mx.zeros((2, 1), mx.bfloat16), [None]), "lr": 0.5}) == {
+    assert describe_nodes({"p": Pair(mx.zeros((2, 1), mx.bfloat16), [None]), "lr": 0.5}) == {
         "p": "Pair of 2",
         "p.0": "bfloat16(2, 1)",
         "p.1": "list of 1",
@@ -211,7 +211,7 @@ def test_masked_arrays_are_refused():
     with pytest.raises(TypeError) as error:
         as_arrays({"x": masked})
     assert str(error.value) == (
-        "a batch or input holds a masked array of numpy's, whose mask would be lost: "
+        "a batch or input holds a masked array of numpy, whose mask would be lost: "
         "fill it, as in x.filled(0), and give the mask as an array of its own where the loss needs it"
     )
     assert as_arrays({"x": masked.filled(9)})["x"].tolist()[0] == [0, 1, 2, 9, 4, 5]

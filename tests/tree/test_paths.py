@@ -12,7 +12,7 @@ from toolz import pipe
 
 import mlx_fp as fp
 from mlx_fp import nn, optim
-from mlx_fp.tree._paths import flat, fresh, leaves, merge, norm, partition, paths, restore_like, size, swap
+from mlx_fp.tree._paths import copy_arrays, flat, leaves, merge, norm, partition, paths, restore_like, size, swap
 
 KEYS = st.sampled_from(["weight", "bias", "0", "10", "a.b", "layers"])
 LEAVES = st.integers(0, 9).map(float)
@@ -67,13 +67,13 @@ def test_everything_and_nothing(tree):
 def test_paths_leaves_and_flat_agree(tree):
     assert list(flat(tree)) == list(dict.fromkeys(paths()(tree)))
     assert len(paths()(tree)) == len(leaves(tree))
-    assert drawn_like(fresh(tree)) == drawn_like(tree)
+    assert drawn_like(copy_arrays(tree)) == drawn_like(tree)
 
 
 def test_fresh_shares_no_container_and_no_array_object():
     inner = {"b": mx.array(1)}
     tree = {"a": [inner]}
-    new = fresh(tree)
+    new = copy_arrays(tree)
     new["a"][0]["b"] += 1
     assert (inner["b"].item(), new["a"][0]["b"].item()) == (1, 2)
     new["a"][0]["b"] = None

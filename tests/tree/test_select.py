@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_fp.tree._select import Select, everything, matching, ndim, nothing, parted, select, under, within
+from mlx_fp.tree._select import Select, by_part, everything, matching, ndim, nothing, select, under, under_prefix
 
 PATHS = ("encoder.layers.0.weight", "encoder.layers.0.bias", "encoder.layers.01.weight", "encoders.w", "head.weight")
 WEIGHT, BIAS = mx.zeros((2, 3)), mx.zeros((3,))
@@ -52,7 +52,7 @@ SPECS = {
         (PATHS[1],),
         "(under('head') | under('encoder')) & matching('bias')",
     ),
-    "within": (within("encoder.layers", under("0")), PATHS[:2], "within('encoder.layers', under('0'))"),
+    "within": (under_prefix("encoder.layers", under("0")), PATHS[:2], "under_prefix('encoder.layers', under('0'))"),
 }
 
 
@@ -90,7 +90,7 @@ def test_a_default_of_the_function_is_no_leaf():
 def test_the_paths_that_a_spec_spells_out():
     assert select(["a", "b.c"]).named == {"a", "b.c"}
     assert (under("a") | matching("x")).named == {"a"}
-    assert within("m", under("a")).named == {"m.a"}
+    assert under_prefix("m", under("a")).named == {"m.a"}
     assert (~under("a")).named == (under("a") & everything).named == frozenset()
 
 
@@ -121,12 +121,12 @@ def test_a_predicate_gives_a_bool_whatever_its_function_returns():
 
 
 def test_a_part_is_no_leaf_of_itself():
-    rule = parted({"layers.0": everything, "head": everything})
+    rule = by_part({"layers.0": everything, "head": everything})
     assert not rule("head")
     assert not rule("layers.0")
     assert rule("layers.0.weight")
 
 
 def test_parts_of_which_nothing_is_chosen_choose_nothing():
-    assert parted({}) is parted({"a": nothing, "b": nothing}) is nothing
-    assert repr(parted({"a": nothing, "b": everything})) == "within('b', everything)"
+    assert by_part({}) is by_part({"a": nothing, "b": nothing}) is nothing
+    assert repr(by_part({"a": nothing, "b": everything})) == "under_prefix('b', everything)"
