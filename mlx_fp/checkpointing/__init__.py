@@ -1,1 +1,1 @@
-"""Floor 8: the files of a run: when they are written, which stay, where a run resumes. Knows no loop."""
+"""Floor 8: the files of a run: when to write them, which to keep, where to resume. It does not know the loop."""

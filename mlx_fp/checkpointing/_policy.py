@@ -1,4 +1,4 @@
-"""When a run writes checkpoints, under which names, and which of them it keeps."""
+"""The policy of the checkpoints of a run: when to write them, under which paths, and which to keep."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from ..core._errors import is_count, located, unknown
 from ..core._frozen import freeze_field
@@ -17,46 +17,53 @@ from ..core._pickling import Picklable
 from ..core._plain import check_plain
 from ..core._signature import name_of, with_context
 from ..core._user_path import user_path
+from ..store._checkpoint import Metadata
 from ..store._checkpoint_path import OTHER_SUFFIXES, suffixed
 
 __all__ = ["FIELDS", "Policy", "as_template"]
 
+PathFunction: TypeAlias = Callable[..., str | os.PathLike[str]]
+"""A function of some of `FIELDS`, which returns the path of a checkpoint."""
+
 FIELDS = ("epoch", "next_epoch", "step", "monitor", "monitor_name", "epoch_loss", "improved")
-"""What the path of a checkpoint may be made of."""
+"""The fields of a path template."""
 
-_SAMPLE = {
-    "epoch": 1,
-    "next_epoch": 2,
-    "step": 3,
-    "monitor": 0.5,
-    "monitor_name": "m",
-    "epoch_loss": 0.5,
-    "improved": True,
-}
-_FLAGS = dict.fromkeys(("best", "latest", "background", "trainable_only", "bundle"), FLAG)
+_SAMPLES: tuple[dict[str, object], ...] = (
+    dict(zip(FIELDS, (1, 2, 3, 0.5, "m", 0.5, True), strict=True)),
+    dict(zip(FIELDS, (4, 5, 6, 7.5, "n", 8.5, False), strict=True)),
+)
+"""Two samples of fields, to see which parts of a path depend on them."""
 
-_OTHER = {
-    "epoch": 4,
-    "next_epoch": 5,
-    "step": 6,
-    "monitor": 7.5,
-    "monitor_name": "n",
-    "epoch_loss": 8.5,
-    "improved": False,
-}
+_FLAG_RULES = dict.fromkeys(("best", "latest", "background", "trainable_only", "bundle"), FLAG)
 
 
 @dataclass(frozen=True, slots=True)
 class Policy(Picklable):
-    """Where checkpoints are written, when, and which of them stay; the verb `checkpoints` makes one.
+    """Hold the options of `checkpoints`: where and when to write checkpoints, and which to keep.
 
-    A file belongs to a policy where the policy, given what the file's metadata say, names that very file.
+    A file belongs to a policy if the policy computes the path of the file from the metadata of the file. For example,
+    `runs/ep-3.safetensors` with `epoch=3` belongs to `Policy("runs/ep-{epoch}")`.
+
+    Args:
+        path: A template of `FIELDS`, or a function of some of them.
+        best: Whether to write a checkpoint after each epoch that improves the monitor.
+        every: The number of epochs between two checkpoints. None: no checkpoints after epochs.
+        every_steps: The number of steps between two checkpoints. None: no checkpoints within epochs.
+        keep_last: The number of newest checkpoints to keep. None: all.
+        keep_best: The number of best checkpoints to keep.
+        background: Whether a thread writes the files.
+        trainable_only: Whether the files leave frozen weights out.
+        latest: Whether to keep the newest checkpoint also under a fixed name.
+        bundle: Whether to write the run bundle at the end.
+        user: Plain values for the metadata of each file.
 
     Raises:
-        ValueError: an option is no count, nothing is ever due, or a path names one file for several that are to stay.
+        ValueError: An option is no count, no checkpoint would be written, or several checkpoints to keep would have the
+            same path.
+        TypeError: An option has the wrong type.
     """
 
-    path: str | Callable[..., Any]
+    path: str | PathFunction
     best: bool = False
     every: int | None = 1
     every_steps: int | None = None
@@ -66,57 +73,57 @@ class Policy(Picklable):
     trainable_only: bool = False
     latest: bool = False
     bundle: bool = False
-    user: Mapping[str, Any] | None = None
+    user: Metadata | None = None
 
     def __post_init__(self) -> None:
-        check_options("checkpoints", {name: getattr(self, name) for name in _FLAGS}, _FLAGS)
+        check_options("checkpoints", {name: getattr(self, name) for name in _FLAG_RULES}, _FLAG_RULES)
         for name in ("every", "every_steps", "keep_last", "keep_best"):
             count = getattr(self, name)
             if count is not None and not is_count(count, least=1):
                 raise ValueError(f"{name} is a count, 1 or more, or None; got {count!r}")
         if self.every is None and self.every_steps is None and not self.best:
             raise ValueError(
-                "checkpoints are written after epochs, after steps, or for the best; none of them is asked for"
+                "checkpoints are written after epochs, after steps, or for the best; no option requests any of them"
             )
         _ = self.folder
-        suffixed(_render(self.path, _SAMPLE))
+        suffixed(_render(self.path, _SAMPLES[0]))
         if self.keep_last is not None:
-            _check_several(self)
-        for values in (_SAMPLE, _OTHER):
+            _check_distinct(self)
+        for values in _SAMPLES:
             self._check_latest(suffixed(_render(self.path, values)))
         if self.user is not None and not isinstance(self.user, Mapping):
-            raise TypeError(f"user is a dict of values that each file is to hold; got {self.user!r}")
+            raise TypeError(f"user is a dict of plain values for each file; got {self.user!r}")
         check_plain(self.user, "user")
         object.__setattr__(self, "user", None if self.user is None else deepcopy(dict(self.user)))
         freeze_field(self, "user")
 
     @property
     def folder(self) -> Path:
-        """The folder under which all files of the policy are; no file is written outside it."""
-        return Path(os.path.commonpath([_render(self.path, _SAMPLE).parent, _render(self.path, _OTHER).parent]) or ".")
+        """The folder that contains all files of the policy."""
+        return Path(os.path.commonpath([_render(self.path, values).parent for values in _SAMPLES]) or ".")
 
     @property
     def latest_path(self) -> Path | None:
-        """The file that holds the newest state at any time; None without `latest`."""
-        return self.folder / f"latest{suffixed(_render(self.path, _SAMPLE)).suffix}" if self.latest else None
+        """The file with the newest state. None without `latest`."""
+        return self.folder / f"latest{suffixed(_render(self.path, _SAMPLES[0])).suffix}" if self.latest else None
 
     @property
     def bundle_path(self) -> Path | None:
-        """The file of the run bundle; None without `bundle`."""
+        """The file of the run bundle. None without `bundle`."""
         return self.folder / "bundle.json" if self.bundle else None
 
-    def of(self, metadata: Mapping[str, Any]) -> Path:
-        """Return the file for a state of which the metadata tell. ValueError for a path outside the folder."""
-        path = suffixed(self.file(_fields(metadata)))
+    def of(self, metadata: Metadata) -> Path:
+        """Return the file for a state with these metadata. A path outside the folder raises ValueError."""
+        path = suffixed(self.file(_path_fields(metadata)))
         self._check_latest(path)
         return path
 
     def name_of(self, path: Path) -> str:
-        """Return what the metadata of a file of the policy call it: its path from the folder."""
+        """Return the path of a file relative to the folder. The metadata of the file contain it."""
         return Path(os.path.relpath(path, self.folder)).as_posix()
 
-    def owns(self, path: Path, metadata: Mapping[str, Any]) -> bool:
-        """Tell whether a file with such metadata is of this policy.
+    def owns(self, path: Path, metadata: Metadata) -> bool:
+        """Tell whether a file with these metadata belongs to this policy.
 
         >>> state = {"epoch": 3, "step": 12, "monitor_value": None}
         >>> [Policy("runs/ep-{epoch}").owns(Path(f"runs/{name}.npz"), state) for name in ("ep-3", "ep-4")]
@@ -125,23 +132,23 @@ class Policy(Picklable):
         True
         """
         try:
-            own = suffixed(_render(self.path, _fields(metadata)))
-        except Exception:  # a function of the user gets metadata that may hold anything
+            expected = suffixed(_render(self.path, _path_fields(metadata)))
+        except Exception:  # a path function of the user may fail for the metadata of any file
             return False
         if self.latest_path is not None and _is_same(path, self.latest_path):
-            return metadata.get("file") == self.name_of(own)
-        return _is_same(path, own)
+            return metadata.get("file") == self.name_of(expected)
+        return _is_same(path, expected)
 
-    def file(self, values: Mapping[str, Any]) -> Path:
-        """Return the path for what `FIELDS` name. ValueError for one outside the folder."""
-        made, folder = _render(self.path, values), self.folder
-        inside = Path(os.path.abspath(made)).is_relative_to(os.path.abspath(folder))
-        if not inside or ".." in made.parts:
-            raise ValueError(f"the checkpoint path {os.fspath(made)!r} is outside of {os.fspath(folder)!r}")
-        return made
+    def file(self, values: Metadata) -> Path:
+        """Return the path for values of `FIELDS`. A path outside the folder raises ValueError."""
+        path, folder = _render(self.path, values), self.folder
+        is_inside = Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder))
+        if not is_inside or ".." in path.parts:
+            raise ValueError(f"the checkpoint path {os.fspath(path)!r} is outside of {os.fspath(folder)!r}")
+        return path
 
     def inside(self, name: str) -> Policy:
-        """Return the policy with its files in a folder of that name; ValueError for a path that is a function.
+        """Return the policy with its files in a subfolder. A path function raises ValueError.
 
         >>> Policy("runs/{monitor_name}/ep-{epoch}").inside("trial-1").path
         'runs/trial-1/{monitor_name}/ep-{epoch}'
@@ -152,42 +159,48 @@ class Policy(Picklable):
         return replace(self, path=str(Path(*parts[:above], name, *parts[above:])))
 
     def due(self, epoch: int, improved: bool) -> bool:
-        """Whether the end of an epoch is to be kept."""
+        """Tell whether to write a checkpoint at the end of an epoch."""
         return (self.best and improved) or (self.every is not None and (epoch + 1) % self.every == 0)
 
     def due_at(self, step: int, taken: int = 1) -> bool:
-        """Whether the state after so many steps, the last of them taken at once, is to be kept."""
+        """Tell whether to write a checkpoint after `step` steps. The last call computed `taken` of them.
+
+        For example, with `every_steps=100` and three steps in each call, a checkpoint is due at step 102.
+        """
         return self.every_steps is not None and step // self.every_steps > (step - taken) // self.every_steps
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values."""
+        """Return the options as plain values."""
         plain = {field.name: getattr(self, field.name) for field in fields(self)}
         files = {"latest": self.latest_path, "bundle": self.bundle_path}
-        named = {name: None if path is None else str(path) for name, path in files.items()}
-        return {**plain, **named, "path": self.path if isinstance(self.path, str) else name_of(self.path)}
+        paths = {name: None if path is None else str(path) for name, path in files.items()}
+        return {**plain, **paths, "path": self.path if isinstance(self.path, str) else name_of(self.path)}
 
     def _check_latest(self, path: Path) -> None:
-        """Refuse a path that cannot have the newest state beside it under another name."""
+        """Raise ValueError for a path with the name of the latest file, or with another suffix."""
         latest = self.latest_path
         if latest is not None and (_is_same(path, latest) or path.suffix != latest.suffix):
-            fault = f"{os.fspath(path)!r} is to have another name, and the same suffix"
-            raise ValueError(f"latest=True keeps the newest state in {os.fspath(latest)!r}: {fault}")
+            rule = f"{os.fspath(path)!r} must have another name, and the same suffix"
+            raise ValueError(f"latest=True keeps the newest state in {os.fspath(latest)!r}: {rule}")
 
 
 def _is_same(path: Path, other: Path) -> bool:
     return os.path.abspath(path) == os.path.abspath(other)
 
 
-def _check_several(policy: Policy) -> None:
-    """Refuse a path that is one for checkpoints that are all to be kept."""
+def _check_distinct(policy: Policy) -> None:
+    """Raise ValueError for a template that gives the same path to several checkpoints that the policy keeps."""
     later = {"step": 6} if policy.every_steps else {"epoch": 4, "next_epoch": 5, "step": 6}
-    if policy.file(_SAMPLE) == policy.file({**_SAMPLE, **later}):
-        what = "{step}" if policy.every_steps else "{epoch} or {step}"
-        raise ValueError(f"keep_last keeps several files, and {_spelled(policy)!r} names one: put {what} in")
+    if policy.file(_SAMPLES[0]) == policy.file({**_SAMPLES[0], **later}):
+        field = "{step}" if policy.every_steps else "{epoch} or {step}"
+        raise ValueError(f"keep_last keeps several files, and {_template_text(policy)!r} names one: put {field} in")
 
 
-def as_template(path: Any) -> str:
-    """Check a template: known names only, no attributes or items, and no widths that would fill the memory.
+def as_template(path: object) -> str:
+    """Check a path template and return it as a text.
+
+    A template contains only fields of `FIELDS`, without attributes or items. It has no width above 99, because a large
+    width could fill the memory. A leading `~` is replaced by the home folder of the user.
 
     >>> as_template("runs/ep-{epohc}")
     Traceback (most recent call last):
@@ -195,10 +208,10 @@ def as_template(path: Any) -> str:
     """
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"the path of checkpoints is a text or a function; got {path!r}")
-    given = os.fspath(path)
-    if not isinstance(given, str) or not given:
-        raise ValueError(f"the path of checkpoints is a text; got {given!r}")
-    text = os.fspath(user_path(given)) if given.startswith("~") else given
+    template = os.fspath(path)
+    if not isinstance(template, str) or not template:
+        raise ValueError(f"the path of checkpoints is a text; got {template!r}")
+    text = os.fspath(user_path(template)) if template.startswith("~") else template
     for _, field, spec, _ in string.Formatter().parse(text):
         if field is None:
             continue
@@ -206,32 +219,34 @@ def as_template(path: Any) -> str:
             raise ValueError(unknown("field", field, FIELDS))
         digits = "".join(c if c.isdigit() else " " for c in spec or "").split()
         if "{" in (spec or "") or any(int(number) > 99 for number in digits):
-            raise ValueError(f"the format {spec!r} of {field!r} is too wide, or made of other fields")
+            raise ValueError(f"the format {spec!r} of {field!r} is too wide, or contains other fields")
     return text
 
 
-def _spelled(policy: Policy) -> str:
+def _template_text(policy: Policy) -> str:
     return os.path.relpath(policy.path, policy.folder) if isinstance(policy.path, str) else name_of(policy.path)
 
 
-def _fields(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what metadata say for a path: values of `FIELDS`."""
+def _path_fields(metadata: Metadata) -> dict[str, object]:
+    """Return the values of `FIELDS` from metadata."""
     values = {**metadata, "epoch": max(metadata["epoch"], 0), "monitor": metadata["monitor_value"]}
-    return {name: _shown(values.get(name)) for name in FIELDS}
+    return {name: _path_value(values.get(name)) for name in FIELDS}
 
 
-def _shown(value: Any) -> Any:
+def _path_value(value: object) -> object:
+    """Return a value for a path: NaN for None, and no path separators in texts."""
     return float("nan") if value is None else value.replace(os.sep, "_") if isinstance(value, str) else value
 
 
-def _render(path: str | Callable[..., Any], values: Mapping[str, Any]) -> Path:
+def _render(path: str | PathFunction, values: Metadata) -> Path:
+    """Return the path for values of `FIELDS`, without a suffix where the template has none."""
     if isinstance(path, str):
         return Path(path.format(**values))
     with located(path_function=name_of(path)):
-        made = with_context(path, offers=FIELDS, values=0, what="checkpoint path")(**values)
-    if not isinstance(made, (str, os.PathLike)) or not os.fspath(made):
-        raise TypeError(f"the function {name_of(path)!r} gives the path of a checkpoint, a text; it gave {made!r}")
-    if user_path(made).suffix in OTHER_SUFFIXES:
-        told = "a checkpoint ends in .safetensors or .npz"
-        raise ValueError(f"the function {name_of(path)!r} gives the path of a checkpoint: {told}; it gave {made!r}")
-    return user_path(made)
+        result = with_context(path, offers=FIELDS, values=0, what="checkpoint path")(**values)
+    if not isinstance(result, (str, os.PathLike)) or not os.fspath(result):
+        raise TypeError(f"the function {name_of(path)!r} gives the path of a checkpoint, a text; it gave {result!r}")
+    if user_path(result).suffix in OTHER_SUFFIXES:
+        rule = "a checkpoint ends in .safetensors or .npz"
+        raise ValueError(f"the function {name_of(path)!r} gives the path of a checkpoint: {rule}; it gave {result!r}")
+    return user_path(result)

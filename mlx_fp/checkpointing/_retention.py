@@ -1,4 +1,4 @@
-"""Which checkpoints of a policy there are, which run they are of, and which of them stay."""
+"""List the checkpoints of a policy, assign them to runs, and choose those to keep."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ import os
 import re
 import string
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from heapq import nsmallest
 from pathlib import Path
 from typing import Any
 
-from ..store._checkpoint import peek
+from ..store._checkpoint import Metadata, peek
 from ..store._checkpoint_path import SUFFIXES
 from ._policy import Policy
 
 __all__ = [
     "File",
+    "HeaderCache",
     "Mark",
-    "Seen",
     "best_of",
     "in_order",
     "indexed",
     "is_newest",
     "is_sound",
-    "listed",
+    "list_checkpoints",
     "mark_of",
     "new_run",
-    "of_line",
+    "of_lineage",
     "owned",
     "superfluous",
 ]
@@ -38,25 +38,25 @@ __all__ = [
 _LOG = logging.getLogger("mlx_fp.loop")
 
 File = tuple[Path, dict[str, Any]]
-"""A checkpoint, and those of its metadata that it is known by."""
+"""The path of a checkpoint, and its metadata with the names in `_INDEXED_FIELDS`."""
 
 Mark = tuple[Path, int, int, int]
-"""The path, number, time and size of a file: another file under the same path has another mark."""
+"""The path, inode, modification time and size of a file. Another file with the same path has another mark."""
 
-Seen = dict[Mark, "dict[str, Any] | None"]
-"""What headers said that were read before, by the marks of their files."""
+HeaderCache = dict[Mark, "dict[str, Any] | None"]
+"""The metadata from headers read before, by the marks of the files. None for a file that is no checkpoint."""
 
-_INDEXED = (
+_INDEXED_FIELDS = (
     *("epoch", "next_epoch", "step", "epoch_loss", "monitor_name", "monitor_mode", "monitor_value", "improved"),
     *("cursor", "run", "branch", "file"),
 )
 
 
 def owned(policy: Policy) -> list[Path]:
-    """List the files in the policy's folder that have a name of the policy's, whole or damaged.
+    """List the files in the folder of a policy whose names fit the policy, damaged ones included.
 
-    Only folders that have such a name are looked into; with a function as the path all are. The file of the latest
-    state is among them where it is no second name of another.
+    The search enters only folders whose names fit the template. With a path function it enters all folders. The list
+    contains the file of the latest state, unless that file is a hard link to another file in the list.
     """
     folder, latest = policy.folder, policy.latest_path
     if not folder.is_dir():
@@ -66,54 +66,60 @@ def owned(policy: Policy) -> list[Path]:
         paths: Iterable[Path] = _matching(folder, parts)
     else:
         paths = folder.rglob("*")
-    sound = (path for path in paths if path.suffix in SUFFIXES and not path.name.startswith("."))
-    found = [path for path in sound if path.is_file() and path != latest]
-    return found if latest is None or not latest.is_file() or _is_one_of(latest, found) else [*found, latest]
+    candidates = (path for path in paths if path.suffix in SUFFIXES and not path.name.startswith("."))
+    files = [path for path in candidates if path.is_file() and path != latest]
+    return files if latest is None or not latest.is_file() or _is_second_name(latest, files) else [*files, latest]
 
 
-def listed(policy: Policy, seen: Seen | None = None) -> list[File]:
-    """List the checkpoints of a policy: those of older runs first, and the older ones of each.
+def list_checkpoints(policy: Policy, cache: HeaderCache | None = None) -> list[File]:
+    """List the checkpoints of a policy: older runs first, and older files of a run first.
 
-    This goes by their headers, which only `load` checks. Files whose header cannot be that of a run are left out. With
-    `seen`, which is brought up to date, no header is read twice.
+    The list relies on the headers; only `load` checks them against the digest. Files without the header of a run are
+    not listed. With a cache, which the function updates, each header is read once only.
     """
-    told = _read(owned(policy), {} if seen is None else seen)
-    files = [(path, one) for path, one in told if one is not None and policy.owns(path, one)]
-    if any(path == policy.latest_path and one in [other for _, other in files[:-1]] for path, one in files[-1:]):
-        files.pop()  # a copy
+    headers = _read_headers(owned(policy), {} if cache is None else cache)
+    files = [(path, index) for path, index in headers if index is not None and policy.owns(path, index)]
+    if any(path == policy.latest_path and index in [other for _, other in files[:-1]] for path, index in files[-1:]):
+        files.pop()  # the file of the latest state is a copy of another file
     return sorted(files, key=in_order)
 
 
-def in_order(file: File) -> tuple[Any, ...]:
-    """Return the key by which files are sorted: older runs first, and the older files of each."""
-    path, told = file
-    return told["run"], told["step"], told["next_epoch"], str(path)
+def in_order(file: File) -> tuple[str, int, int, str]:
+    """Return the sort key of a file: older runs first, and older files of a run first."""
+    path, index = file
+    return index["run"], index["step"], index["next_epoch"], str(path)
 
 
-def of_line(files: list[File], told: Mapping[str, Any]) -> list[File]:
-    """Choose the files of a run, and of those that it branched off from up to where it did; `told` is of its newest.
+def of_lineage(files: list[File], metadata: Metadata) -> list[File]:
+    """Choose the files of a run, and those of its ancestors up to each branch point.
+
+    `metadata` is that of the newest file of the run. For example, `{"run": "b", "branch": {"a": 4}}` belongs to a run b
+    that resumed from step 4 of run a.
 
     >>> files = [(Path(run + str(step)), {"run": run, "step": step}) for run, step in (("a", 4), ("a", 5), ("b", 5))]
-    >>> [path.name for path, _ in of_line(files, {"run": "b", "branch": {"a": 4}})]
+    >>> [path.name for path, _ in of_lineage(files, {"run": "b", "branch": {"a": 4}})]
     ['a4', 'b5']
     """
-    until = {**told["branch"], told["run"]: math.inf}
-    return [file for file in files if file[1]["step"] <= until.get(file[1]["run"], -1)]
+    last_steps = {**metadata["branch"], metadata["run"]: math.inf}
+    return [file for file in files if file[1]["step"] <= last_steps.get(file[1]["run"], -1)]
 
 
 def new_run(files: list[File]) -> str:
-    """Return the name of a run that begins now: it comes after those of a policy's files, whatever the clock says."""
-    others = [int(told["run"]) for _, told in files if told["run"].isdigit()]
+    """Return the name of a new run. It sorts after the runs of all files, even if the clock went backwards."""
+    others = [int(index["run"]) for _, index in files if index["run"].isdigit()]
     return str(max([time.time_ns(), *(1 + other for other in others)]))
 
 
 def is_newest(path: Path | None, files: list[File]) -> bool:
-    """Tell whether a run resumed from a file is still that run: from any but the newest it is another."""
+    """Tell whether a file is the newest one.
+
+    A run that resumes from the newest file keeps its name. A run that resumes from another file is a new run.
+    """
     return not files or path is None or os.path.realpath(files[-1][0]) == os.path.realpath(path)
 
 
-def _is_one_of(path: Path, others: list[Path]) -> bool:
-    """Tell whether a file is a second name of another."""
+def _is_second_name(path: Path, others: list[Path]) -> bool:
+    """Tell whether a path is a hard link to one of the other files."""
     for other in others:
         with suppress(FileNotFoundError):  # another process deletes, too
             if path.samefile(other):
@@ -121,74 +127,80 @@ def _is_one_of(path: Path, others: list[Path]) -> bool:
     return False
 
 
-def _read(paths: list[Path], seen: Seen) -> list[tuple[Path, dict[str, Any] | None]]:
-    now: Seen = {}
+def _read_headers(paths: list[Path], cache: HeaderCache) -> list[tuple[Path, dict[str, Any] | None]]:
+    """Return the indexed metadata of each file, from the cache or from its header. Update the cache."""
+    current: HeaderCache = {}
     for path in paths:
         with suppress(FileNotFoundError):  # another process deletes, too
             mark = mark_of(path)
-            now[mark] = seen[mark] if mark in seen else _known(path)
-    seen.clear()
-    seen.update(now)
-    return [(path, told) for (path, *_), told in now.items()]
+            current[mark] = cache[mark] if mark in cache else _read_index(path)
+    cache.clear()
+    cache.update(current)
+    return [(path, index) for (path, *_), index in current.items()]
 
 
-def _known(path: Path) -> dict[str, Any] | None:
-    """Return what a file is known by; OSError, with the path, where the system fails to read it."""
+def _read_index(path: Path) -> dict[str, Any] | None:
+    """Return the indexed metadata of a file, or None if it is no checkpoint of a run.
+
+    The function raises OSError with the path where the system cannot read the file.
+    """
     try:
-        told = peek(path)
-    except PermissionError as error:  # the file of another user, to a path function that may name any
+        metadata = peek(path)
+    except PermissionError as error:  # a path function searches all folders, so it may meet files of other users
         _LOG.warning("%s is passed over: %s", path, error)
         return None
-    return indexed(told) if told is not None and is_sound(told) else None
+    return indexed(metadata) if metadata is not None and is_sound(metadata) else None
 
 
-def indexed(told: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those of a file's metadata that it is known by."""
-    return {name: told.get(name) for name in _INDEXED}
+def indexed(metadata: Metadata) -> dict[str, Any]:
+    """Return the part of the metadata by which a file is listed and compared."""
+    return {name: metadata.get(name) for name in _INDEXED_FIELDS}
 
 
 def mark_of(path: Path) -> Mark:
-    """Return the mark of a file. FileNotFoundError where there is none."""
-    found = os.stat(path)
-    return path, found.st_ino, found.st_mtime_ns, found.st_size
+    """Return the mark of a file. A missing file raises FileNotFoundError."""
+    status = os.stat(path)
+    return path, status.st_ino, status.st_mtime_ns, status.st_size
 
 
-def is_sound(told: dict[str, Any]) -> bool:
-    """Tell whether metadata have what checkpoints of a run are known by.
+def is_sound(metadata: Metadata) -> bool:
+    """Tell whether metadata contain the fields of a checkpoint of a run, with the right types.
 
     >>> is_sound({"step": 3})
     False
     """
-    cursor, value, branch = told.get("cursor"), told.get("monitor_value"), told.get("branch")
+    cursor, value, branch = metadata.get("cursor"), metadata.get("monitor_value"), metadata.get("branch")
     return (
-        all(type(told.get(name)) is int for name in ("epoch", "step", "next_epoch"))
-        and all(type(told.get(name)) is str for name in ("run", "monitor_name", "monitor_mode"))
+        all(type(metadata.get(name)) is int for name in ("epoch", "step", "next_epoch"))
+        and all(type(metadata.get(name)) is str for name in ("run", "monitor_name", "monitor_mode"))
         and (value is None or type(value) in (int, float))
         and isinstance(cursor, dict)
         and type(cursor.get("index")) is int
-        and "improved" in told
+        and "improved" in metadata
         and isinstance(branch, dict)
         and all(type(step) is int for step in branch.values())
     )
 
 
 def best_of(files: list[File], count: int | None = None) -> list[File]:
-    """Order the checkpoints of evaluations, best first: the last that improved, then the others by value.
+    """Sort the checkpoints that an evaluation has judged, the best first, and return the first `count` of them.
 
-    `count` says how many are wanted.
+    The first one is the last that improved the monitor. The others follow by value. Default of `count`: all.
     """
-    judged = [(value, i) for i, (_, told) in enumerate(files) if (value := _value(told)) is not None]
-    improved = next((i for _, i in reversed(judged) if files[i][1]["improved"]), None)
-    by_value = sorted(judged) if count is None else nsmallest(count, judged)
-    order = [i for _, i in by_value if i != improved]
+    scored = [(score, i) for i, (_, index) in enumerate(files) if (score := _score(index)) is not None]
+    improved = next((i for _, i in reversed(scored) if files[i][1]["improved"]), None)
+    by_score = sorted(scored) if count is None else nsmallest(count, scored)
+    order = [i for _, i in by_score if i != improved]
     return [files[i] for i in (order if improved is None else [improved, *order])][:count]
 
 
 def superfluous(policy: Policy, files: list[File], spared: Iterable[Path | None] = ()) -> tuple[list[File], list[File]]:
-    """Choose the files that go, all but the last ones, the best, and the spared; return them and the best.
+    """Return the files to delete, and the best files.
 
-    >>> told = {"monitor_value": None, "monitor_mode": "min", "improved": False}
-    >>> files = [(Path(name), told) for name in "abc"]
+    The policy keeps the last files and the best files. The spared files stay too.
+
+    >>> index = {"monitor_value": None, "monitor_mode": "min", "improved": False}
+    >>> files = [(Path(name), index) for name in "abc"]
     >>> superfluous(Policy("{step}", keep_last=1), files, [Path("a")])
     ([(...Path('b'), {...})], [])
     """
@@ -196,20 +208,20 @@ def superfluous(policy: Policy, files: list[File], spared: Iterable[Path | None]
     if not older:
         return [], []
     best = best_of(files, policy.keep_best)
-    stay = {os.path.realpath(path) for path in [*spared, *(path for path, _ in best)] if path is not None}
-    return [file for file in older if os.path.realpath(file[0]) not in stay], best
+    kept = {os.path.realpath(path) for path in [*spared, *(path for path, _ in best)] if path is not None}
+    return [file for file in older if os.path.realpath(file[0]) not in kept], best
 
 
-def _value(told: dict[str, Any]) -> float | None:
-    """Return the monitor's value, less being better; None where there is no number."""
-    value = told["monitor_value"]
+def _score(index: Metadata) -> float | None:
+    """Return the value of the monitor with the sign such that smaller is better. None for a missing value and NaN."""
+    value = index["monitor_value"]
     if value is None or value != value:
         return None
-    return float(value if told["monitor_mode"] == "min" else -value)
+    return float(value if index["monitor_mode"] == "min" else -value)
 
 
 def _patterns(template: str) -> list[re.Pattern[str]]:
-    """Return what the names of folders and file look like in the absolute paths that a template makes."""
+    """Return one pattern for each component of the absolute paths that a template produces."""
     parts = [""]
     for literal, field, _, _ in string.Formatter().parse(os.path.abspath(template)):
         first, *rest = literal.split(os.sep)
@@ -222,7 +234,7 @@ def _patterns(template: str) -> list[re.Pattern[str]]:
 
 
 def _matching(folder: Path, patterns: list[re.Pattern[str]]) -> Iterator[Path]:
-    """Yield what has such a name in a folder, or below it in folders of such names."""
+    """Yield the paths under a folder whose components match the patterns, one pattern for each level."""
     first, *rest = patterns
     with suppress(FileNotFoundError), os.scandir(folder) as entries:  # another process deletes, too
         for entry in entries:

@@ -1,4 +1,4 @@
-"""Writes the checkpoints of a run by its policy, and deletes those that it need not keep."""
+"""Write the checkpoints of a run by its policy, and delete those that the policy does not keep."""
 
 from __future__ import annotations
 
@@ -6,67 +6,68 @@ import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from ..core._threads import begin_thread
+from ..core._types import Params, State
 from ..data import Cursor
 from ..store._bundle import save_bundle
-from ..store._checkpoint import prepare_save
+from ..store._checkpoint import Metadata, prepare_save
 from ..store._files import link_or_copy, remove_leftovers, write_whole
 from ..store._folder_lock import Lock
 from ._listing import Listing
 from ._policy import Policy
 from ._retention import File, is_newest
 
-__all__ = ["Held", "Writer", "Written"]
+__all__ = ["RunPosition", "Writer", "Written"]
 
 
-Written = tuple[Path, dict[str, Any], tuple[str, ...]]
-"""A checkpoint on disk: its path, its metadata, and the names of those that were deleted after it."""
+Written: TypeAlias = tuple[Path, Metadata, tuple[str, ...]]
+"""A checkpoint on disk: its path, its metadata, and the paths of the checkpoints that were deleted after it."""
 
 
-class Held(NamedTuple):
-    """Which state of a run a checkpoint holds."""
+class RunPosition(NamedTuple):
+    """The position of a run that a checkpoint holds."""
 
     step: int
     cursor: Cursor
     evaluations: int
-    """How many evaluations there were."""
+    """The number of evaluations so far."""
     ended: str | None
-    """The reason for which a hook has ended the run."""
+    """The reason of the hook that ended the run. None for a run that may continue."""
 
 
 class Writer:
-    """The files of one run; within it as a context the folder is the run's own."""
+    """Write the files of one run. Inside the context the run has the lock of the folder."""
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
         self.resumed_from: Path | None = None
         self.step = 0
         """The step of the newest checkpoint."""
-        self._held: Held | None = None
-        self._on_disk: tuple[int, Held | None] = 0, None
-        """The step of the newest checkpoint that is known to be on disk, and what that holds of the run."""
+        self._position: RunPosition | None = None
+        self._on_disk: tuple[int, RunPosition | None] = 0, None
+        """The step and the position of the newest checkpoint that is surely on disk."""
         self._written: dict[str, None] = {}
         self._listing = Listing(policy)
-        self._swept: set[Path] = set()
-        self._tidy = False
+        self._cleaned_folders: set[Path] = set()
+        self._is_tidy = False
         self._lock = Lock(policy.folder)
         self._worker: ThreadPoolExecutor | None = None
         self._writing: Future[Written] | None = None
 
     def __enter__(self) -> Writer:
-        """Take the folder, or raise with who holds it; what a killed writer left half-written is deleted."""
+        """Lock the folder, and delete the leftovers of killed writers. An error names another holder of the lock."""
         try:
             self._lock.take()
-            self._sweep(self.policy.folder)
-        except BaseException:  # an interrupt, too: `__exit__` is not called then
+            self._remove_leftovers_once(self.policy.folder)
+        except BaseException:  # also for an interrupt, because Python then does not call `__exit__`
             self._lock.give_back()
             raise
         return self
 
     def __exit__(self, *raised: object) -> None:
-        """Wait for what is being written, and give the folder back."""
+        """Wait for the current write, and release the lock of the folder."""
         try:
             if self._worker is not None:
                 self._worker.shutdown()
@@ -75,108 +76,124 @@ class Writer:
 
     @property
     def written(self) -> tuple[str, ...]:
-        """The checkpoints that this process wrote and has not deleted since, the newest last."""
+        """The checkpoints that this process wrote and did not delete, the newest last."""
         return tuple(self._written)
 
     def files(self) -> list[File]:
-        """List what there is of the policy; no header is read twice."""
+        """List the checkpoints of the policy. Each header is read once only."""
         return self._listing.read()
 
-    def take_up(self, path: Path | None, held: Held) -> None:
-        """Go on from a checkpoint, which is not deleted, and which holds this of the run."""
-        self.resumed_from, self.step, self._held = path, held.step, held
-        self._on_disk = held.step, held
-        self._catch_up()
+    def resume_from(self, path: Path | None, position: RunPosition) -> None:
+        """Continue from a checkpoint with this position. The writer never deletes that checkpoint."""
+        self.resumed_from, self.step, self._position = path, position.step, position
+        self._on_disk = position.step, position
+        self._complete_latest()
 
-    def holds(self, held: Held) -> bool:
-        """Tell whether the newest checkpoint holds this of the run."""
-        return self._held == held
+    def holds(self, position: RunPosition) -> bool:
+        """Tell whether the newest checkpoint holds this position."""
+        return self._position == position
 
     def start(
-        self, path: Path, params: Any, opt_state: Any, told: dict[str, Any], held: Held, kept: Any = None
+        self,
+        path: Path,
+        params: Params,
+        opt_state: State,
+        metadata: Metadata,
+        position: RunPosition,
+        select: object = None,
     ) -> None:
-        """Begin to write a checkpoint, of the bytes as they are now, with the parameters that `kept` chooses.
+        """Start to write a checkpoint of the current arrays. `poll` returns the result.
 
-        `done` gives what came of it.
+        Args:
+            path: The file.
+            params: The parameters.
+            opt_state: The optimiser state.
+            metadata: The metadata of the run.
+            position: The position of the run.
+            select: The parameters to save, as `fp.select` takes them. Default: all.
         """
-        told = {**told, "file": self.policy.name_of(path)}
-        write = prepare_save(path, params, opt_state=opt_state, metadata=told, select=kept, swept=True)
+        metadata = {**metadata, "file": self.policy.name_of(path)}
+        write = prepare_save(path, params, opt_state=opt_state, metadata=metadata, select=select, swept=True)
 
         def work() -> Written:
-            left = () if self._tidy else self._retain(told)  # by runs that were killed as they deleted
-            self._sweep(path.parent)
+            # An earlier run may have been killed before it deleted its superfluous files.
+            leftover = () if self._is_tidy else self._delete_superfluous(metadata)
+            self._remove_leftovers_once(path.parent)
             write()
-            self._show(path)
-            self._tidy = True
-            self._listing.add(path, told)
-            return path, told, left + self._retain(told, path)
+            self._update_latest(path)
+            self._is_tidy = True
+            self._listing.add(path, metadata)
+            return path, metadata, leftover + self._delete_superfluous(metadata, path)
 
-        self._writing = self._thread().submit(work) if self.policy.background else _now(work)
-        self.step, self._held = held.step, held
+        self._writing = self._worker_thread().submit(work) if self.policy.background else _run_now(work)
+        self.step, self._position = position.step, position
 
     def failure(self) -> BaseException | None:
-        """Wait for what is being written; return why it failed, if it did. `done` does not raise that any more."""
-        fault = None if self._writing is None else self._writing.exception()
-        if fault is not None:
+        """Wait for the current write, and return its error or None. `poll` does not raise that error again."""
+        error = None if self._writing is None else self._writing.exception()
+        if error is not None:
             self._writing = None
-            self.step, self._held = self._on_disk
-        return fault
+            self.step, self._position = self._on_disk
+        return error
 
-    def done(self, *, wait: bool) -> Written | None:
-        """Return what was written since last asked, after waiting for it if told to; an error of it comes out."""
+    def poll(self, *, wait: bool) -> Written | None:
+        """Return the checkpoint that was written since the last call, or None. Raise the error of a failed write.
+
+        With `wait`, the call waits for the current write.
+        """
         writing = self._writing
         if writing is None or not (wait or writing.done()):
             return None
-        if (fault := self.failure()) is not None:
-            raise fault
-        self._writing, self._on_disk = None, (self.step, self._held)
-        path, told, deleted = writing.result()
+        if (error := self.failure()) is not None:
+            raise error
+        self._writing, self._on_disk = None, (self.step, self._position)
+        path, metadata, deleted = writing.result()
         for name in (*deleted, str(path)):
             self._written.pop(name, None)
         self._written[str(path)] = None
-        return path, told, deleted
+        return path, metadata, deleted
 
-    def bundle(self, report: Any) -> None:
-        """Write the run bundle where the policy asks for one; it names the newest checkpoint, if that is there."""
+    def bundle(self, report: object) -> None:
+        """Write the run bundle if the policy has one. It refers to the newest checkpoint, if that file exists."""
         path = self.policy.bundle_path
         if path is None:
             return
         newest = self.written[-1] if self.written else self.resumed_from
         if self._writing is not None and wait([self._writing]) and self._writing.exception() is None:
             newest = self._writing.result()[0]
-        there = newest is not None and os.path.exists(newest)
-        save_bundle(path, checkpoint=newest if there else None, user=self.policy.user)(report)
+        exists = newest is not None and os.path.exists(newest)
+        save_bundle(path, checkpoint=newest if exists else None, user=self.policy.user)(report)
 
-    def _sweep(self, folder: Path) -> None:
-        """Delete what killed writers left half-written in a folder, once."""
-        if folder not in self._swept and folder.is_dir():
+    def _remove_leftovers_once(self, folder: Path) -> None:
+        """Delete the leftovers of killed writers in a folder, once for each folder."""
+        if folder not in self._cleaned_folders and folder.is_dir():
             remove_leftovers(folder)
-        self._swept.add(folder)
+        self._cleaned_folders.add(folder)
 
-    def _thread(self) -> ThreadPoolExecutor:
+    def _worker_thread(self) -> ThreadPoolExecutor:
         self._worker = self._worker or ThreadPoolExecutor(1, "mlx_fp-checkpoint", initializer=begin_thread)
         return self._worker
 
-    def _catch_up(self) -> None:
-        """Do the last thing that a run which was killed may not have done with the file that this one goes on from."""
+    def _complete_latest(self) -> None:
+        """Update the latest file, because a killed run may have written its checkpoint without this update."""
         if self.policy.latest and self.resumed_from is not None and is_newest(self.resumed_from, self.files()):
-            self._show(self.resumed_from)
+            self._update_latest(self.resumed_from)
 
-    def _show(self, newest: Path) -> None:
-        """Have the file of the latest state hold what the newest file does, before an older one is deleted."""
+    def _update_latest(self, newest: Path) -> None:
+        """Make the latest file a second name of the newest file, before any older file is deleted."""
         latest = self.policy.latest_path
         if latest is not None and not (latest.exists() and latest.samefile(newest)):
             write_whole(latest, lambda new: link_or_copy(newest, new))
 
-    def _retain(self, told: dict[str, Any], newest: Path | None = None) -> tuple[str, ...]:
-        return self._listing.delete_superfluous(told, (newest, self.resumed_from))
+    def _delete_superfluous(self, metadata: Metadata, newest: Path | None = None) -> tuple[str, ...]:
+        return self._listing.delete_superfluous(metadata, (newest, self.resumed_from))
 
 
-def _now(work: Callable[[], Written]) -> Future[Written]:
-    """Do the work at once, as if in a thread."""
-    done: Future[Written] = Future()
+def _run_now(work: Callable[[], Written]) -> Future[Written]:
+    """Run the work in the calling thread, and return a finished future."""
+    future: Future[Written] = Future()
     try:
-        done.set_result(work())
+        future.set_result(work())
     except Exception as error:
-        done.set_exception(error)
-    return done
+        future.set_exception(error)
+    return future

@@ -154,5 +154,5 @@ def _set_position(position: Array) -> None:
 
 def _stream_array() -> Array:
     """Return the array of the stream. It is the same object until a function draws."""
-    array: Array = mx.random.state[0]  # type: ignore[index]  # MLX's stubs declare the state as an array
+    array: Array = mx.random.state[0]  # type: ignore[index]  # the stubs of MLX say `object`
     return array

@@ -41,7 +41,7 @@ _FUNCTION_ATTRIBUTES = ("__defaults__", "__kwdefaults__", "__name__", "__qualnam
 _PENDING = object()
 """Stands for a value while the value is being encoded."""
 
-_Done = dict[int, tuple[object, object]]
+_Encoded = dict[int, tuple[object, object]]
 """Encoded values by the id of the original: `(encoded, original)`. The original stays alive, so its id stays unique."""
 
 
@@ -92,58 +92,58 @@ class _Call:
         return call if self.complete is None else (*call, self.state, None, None, self.complete)
 
 
-def _encode(value: object, path: str, done: _Done) -> object:
-    """Return a value in which a `_Call` replaces each part that pickle refuses; `done` caches encoded values."""
-    encoded, _ = done.get(id(value), (None, None))
+def _encode(value: object, path: str, cache: _Encoded) -> object:
+    """Return a value in which a `_Call` replaces each part that pickle refuses; `cache` holds encoded values."""
+    encoded, _ = cache.get(id(value), (None, None))
     if encoded is _PENDING:
         raise PicklingError(f"{path} holds itself, and cannot be pickled")
-    if id(value) not in done:
-        done[id(value)] = (_PENDING, value)
-        encoded = _encode_new(value, path, done)
-        done[id(value)] = (encoded, value)
+    if id(value) not in cache:
+        cache[id(value)] = (_PENDING, value)
+        encoded = _encode_new(value, path, cache)
+        cache[id(value)] = (encoded, value)
     return encoded
 
 
-def _encode_new(value: Any, path: str, done: _Done) -> object:
+def _encode_new(value: Any, path: str, cache: _Encoded) -> object:
     kind = type(value)
     if (name := _constant_name(kind.__module__, value)) is not None:
         return _Call(module_constant, kind.__module__, name)
     if kind is FunctionType:
-        return _encode_function(value, path, done)
+        return _encode_function(value, path, cache)
     if kind is MethodType:
-        return _Call(getattr, _encode(value.__self__, path, done), value.__func__.__name__)
+        return _Call(getattr, _encode(value.__self__, path, cache), value.__func__.__name__)
     if isinstance(value, type):
         return value if _has_name(value) else _refuse(value, path, f"in {value.__module__}")
     if isinstance(value, Picklable) or (is_dataclass(kind) and _package(kind.__module__) in _OUR_PACKAGES):
-        values = {name: _encode(item, f"{path}.{name}", done) for name, item in _field_values(value).items()}
+        values = {name: _encode(item, f"{path}.{name}", cache) for name, item in _field_values(value).items()}
         return _Call(apply, kind, (), values)
     if isinstance(value, (list, tuple)):
-        items = [_encode(item, f"{path}[{i}]", done) for i, item in enumerate(value)]
+        items = [_encode(item, f"{path}[{i}]", cache) for i, item in enumerate(value)]
         return items if kind is list else tuple(items) if kind is tuple else _Call(apply, kind, items, {})
     if kind in (dict, FrozenDict, MappingProxyType):
-        entries = {name: _encode(item, f"{path}.{name}", done) for name, item in value.items()}
+        entries = {name: _encode(item, f"{path}.{name}", cache) for name, item in value.items()}
         return entries if kind is dict else _Call(kind, entries)
-    return _encode_foreign(value, path, done)
+    return _encode_foreign(value, path, cache)
 
 
-def _encode_foreign(value: Any, path: str, done: _Done) -> object:
+def _encode_foreign(value: Any, path: str, cache: _Encoded) -> object:
     """Encode objects of functools, toolz and MLX. Return any other value unchanged, for pickle itself."""
     kind = type(value)
     if kind is partial:
-        args = [_encode(item, path, done) for item in (value.func, *value.args)]
-        return _Call(apply, partial, args, _encode(dict(value.keywords), path, done))
+        args = [_encode(item, path, cache) for item in (value.func, *value.args)]
+        return _Call(apply, partial, args, _encode(dict(value.keywords), path, cache))
     if (kind.__module__, kind.__name__) == ("toolz.functoolz", "Compose"):
-        functions = [_encode(fn, path, done) for fn in (value.first, *value.funcs)]
+        functions = [_encode(fn, path, cache) for fn in (value.first, *value.funcs)]
         return _Call(apply, sys.modules[kind.__module__].compose_left, functions, {})
     module_class = getattr(sys.modules.get("mlx.nn"), "Module", ())
     if isinstance(value, module_class) or kind.__module__.startswith("mlx.optimizers"):
-        return _encode_object(value, path, done)
+        return _encode_object(value, path, cache)
     if callable(value) and (name := _constant_name(getattr(value, "__module__", None), value)) is not None:
         return _Call(module_constant, value.__module__, name)
     return value
 
 
-def _encode_function(fn: FunctionType, path: str, done: _Done) -> object:
+def _encode_function(fn: FunctionType, path: str, cache: _Encoded) -> object:
     """Return a function that pickle finds by its name, or else a call that builds a function from the same code."""
     if _has_name(fn):
         return fn
@@ -155,32 +155,32 @@ def _encode_function(fn: FunctionType, path: str, done: _Done) -> object:
     if number is None:
         _refuse(fn, path, f"{code.co_filename}, line {code.co_firstlineno}")
     call = _Call(function_at, module, code.co_qualname, number)
-    done[id(fn)] = (call, fn)  # set now, because the closure may hold the function itself
+    cache[id(fn)] = (call, fn)  # set now, because the closure may hold the function itself
     cells = zip(code.co_freevars, fn.__closure__ or (), strict=True)
     attributes = {name: getattr(fn, name) for name in _FUNCTION_ATTRIBUTES} | vars(fn)
     call.state = (
-        [_encode_cell(cell, f"{path}.{name}", done) for name, cell in cells],
-        {name: _encode(value, path, done) for name, value in attributes.items()},
+        [_encode_cell(cell, f"{path}.{name}", cache) for name, cell in cells],
+        {name: _encode(value, path, cache) for name, value in attributes.items()},
     )
     call.complete = complete_function
     return call
 
 
-def _encode_cell(cell: CellType, path: str, done: _Done) -> tuple[object, ...]:
+def _encode_cell(cell: CellType, path: str, cache: _Encoded) -> tuple[object, ...]:
     """Return the encoded value of a closure's cell in a tuple, or an empty tuple for an empty cell."""
     try:
         value = cell.cell_contents
     except ValueError:  # the cell is empty
         return ()
-    return (_encode(value, path, done),)
+    return (_encode(value, path, cache),)
 
 
-def _encode_object(value: object, path: str, done: _Done) -> _Call:
+def _encode_object(value: object, path: str, cache: _Encoded) -> _Call:
     """Return a call that builds an object of MLX from its attributes and, for a module, from its items as a dict."""
-    call = _Call(new_instance, _encode(type(value), path, done))
-    done[id(value)] = (call, value)  # set now, because attributes may hold methods of the object
+    call = _Call(new_instance, _encode(type(value), path, cache))
+    cache[id(value)] = (call, value)  # set now, because attributes may hold methods of the object
     parts = (vars(value), dict.copy(value) if isinstance(value, dict) else {})
-    call.state = tuple({name: _encode(item, f"{path}.{name}", done) for name, item in part.items()} for part in parts)
+    call.state = tuple({name: _encode(item, f"{path}.{name}", cache) for name, item in part.items()} for part in parts)
     call.complete = complete_object
     return call
 

@@ -69,9 +69,9 @@ class Backend:
     """`update(optimizer_update, grads, state, params)`: compute the update of an optimiser."""
     separate: Callable[[Tree, int], Tree] = lambda tree, parameter_bytes: tree
     """`separate(tree, parameter_bytes)`: return the tree of results such that MLX does not fuse their kernels."""
-    form: Callable[[Params, State, Params, int], Form | None] = lambda params, opt_state, kept, parameter_bytes: None
-    """`form(params, opt_state, kept, parameter_bytes)`: return the layout of the state between two steps, or None to
-    keep trees. `kept` holds the parameters that train, as the same array objects as in `params`."""
+    form: Callable[[Params, State, Params, int], Form | None] = lambda params, opt_state, trained, parameter_bytes: None
+    """`form(params, opt_state, trained, parameter_bytes)`: return the layout of the state between two steps, or None to
+    keep trees. `trained` holds the parameters that train, as the same array objects as in `params`."""
     waits: Callable[[int], bool] = lambda parameter_bytes: False
     """`waits(parameter_bytes)`: whether a step evaluates its gradients before it updates the parameters."""
     parallel: Parallel | None = None

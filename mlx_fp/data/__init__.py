@@ -1,4 +1,6 @@
-"""Lazy, index-first, resumable data pipelines, built of frozen records.
+"""Build lazy, resumable data pipelines from frozen records.
+
+A pipe passes indices for as long as it can, and reads rows only where an operation needs them.
 
 >>> from toolz import pipe
 >>> from mlx_fp import data
@@ -7,21 +9,23 @@
 ([1, 9, 25, 49, 81], [1, 9])
 """
 
+from ._arrays import arrays
 from ._bucket import bucket
 from ._collate import bind, collate
 from ._combine import cache, concat, repeat, zip
 from ._cursor import Cursor
 from ._dataset import Dataset, Operation, Source
-from ._order import batch, shard, shuffle, skip, take, window
+from ._interleave import interleave, mix
+from ._order import batch, shard, skip, take, window
 from ._pad import pad
 from ._prefetch import prefetch
 from ._rows import enumerate, filter, flat_map, map, tap, unbatch
 from ._sample import sample
 from ._schema import schema
-from ._source import arrays, as_dataset, source, stream
+from ._shuffle import shuffle
+from ._source import as_dataset, source, stream
 from ._splits import Splits, split, splits
 from ._stack import stack, unstack
-from ._turns import interleave, mix
 
 __all__ = [
     "Cursor",
@@ -63,3 +67,7 @@ __all__ = [
     "window",
     "zip",
 ]
+
+
+def __dir__() -> list[str]:
+    return [*__all__]

@@ -1,4 +1,4 @@
-"""Rows of different lengths, sorted into lists of rows of like length."""
+"""Bucket rows by length, so that the rows of one batch need little padding."""
 
 from __future__ import annotations
 
@@ -6,28 +6,38 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, pairwise
 from numbers import Real
-from typing import Any
 
 from more_itertools import chunked
 
-from ..core._signature import name_of, with_context
-from ._cursor import CONTEXT, Pass, blame, natural
+from ..core._signature import with_context
+from ._call_text import call_text
+from ._cursor import CONTEXT, EpochRead, non_negative_int, note_location
 from ._dataset import Operation
 from ._rows import bind_context
+from ._types import Item
 
 __all__ = ["bucket"]
 
 
 def bucket(
-    by: Callable[..., Any], *, boundaries: Sequence[float], batch_size: int, drop_last: bool = False
+    by: Callable[..., float], *, boundaries: Sequence[float], batch_size: int, drop_last: bool = False
 ) -> Operation:
-    """Join rows of like length into lists of `batch_size` rows; `pad` makes batches of them.
+    """Group rows of similar length into lists of `batch_size` rows; `pad` makes batches of these lists.
 
-    `by(row)` is a row's length; it gets context as for `map`. `boundaries` rise; a bucket holds lengths up to and
-    with its boundary, the last one those beyond. A list is handed out when it is full. At the end what is left in the
-    buckets is joined, from the shortest rows on, into lists of `batch_size` rows too and at most one of fewer, so that
-    padded batches have few shapes; with `drop_last` it is left out. Raise ValueError for boundaries that do not rise,
-    and TypeError for what are no numbers.
+    A list is handed out as soon as its bucket is full. At the end of an epoch, the rows that are left in all buckets
+    are grouped into lists of `batch_size` rows, the shortest rows first. At most one list has fewer rows. So padded
+    batches have few shapes.
+
+    Args:
+        by: Function that returns the length of a row, with context as for `map`. For example, `len`.
+        boundaries: Lengths in rising order. A bucket holds the lengths up to its boundary, boundary included. One more
+            bucket holds longer rows.
+        batch_size: Number of rows of a list, at least 1.
+        drop_last: Whether to leave out the rows that are left in the buckets at the end; False by default.
+
+    Raises:
+        TypeError: `boundaries` are not numbers, or `by` requires another parameter.
+        ValueError: `boundaries` do not rise, or `batch_size` is not an integer of at least 1.
 
     >>> from toolz import pipe
     >>> from mlx_fp import data
@@ -35,44 +45,44 @@ def bucket(
     >>> list(pipe(words, data.bucket(len, boundaries=(2,), batch_size=2)))
     [['a', 'be'], ['three', 'seven'], ['to', 'eight']]
     """
-    ends, size = _boundaries(boundaries), natural(batch_size, "the batch_size of bucket", least=1)
-    label = f"bucket({name_of(by)}, boundaries={ends}, batch_size={size})"
+    ends, size = _check_boundaries(boundaries), non_negative_int(batch_size, "the batch_size of bucket", minimum=1)
+    label = call_text("bucket", by, boundaries=ends, batch_size=size, drop_last=drop_last or None)
     call = with_context(by, offers=CONTEXT, what="bucket function")
 
-    def lists(rows: Iterator[Any], now: Pass) -> Iterator[list[Any]]:
-        return _buckets(bind_context(call, now), rows, ends, size, drop_last, now, label)
+    def lists(rows: Iterator[Item], epoch_read: EpochRead) -> Iterator[list[Item]]:
+        return _bucket_rows(bind_context(call, epoch_read), rows, ends, size, drop_last, epoch_read, label)
 
     return Operation(label, lists)
 
 
-def _boundaries(given: Sequence[float]) -> tuple[float, ...]:
-    ends = tuple(given) if hasattr(given, "__iter__") else None
+def _check_boundaries(boundaries: Sequence[float]) -> tuple[float, ...]:
+    ends = tuple(boundaries) if hasattr(boundaries, "__iter__") else None
     if ends is None or not all(isinstance(end, Real) for end in ends):
-        raise TypeError(f"the boundaries of bucket are lengths that rise, as in (8, 16); got {given!r}")
+        raise TypeError(f"the boundaries of bucket are lengths in rising order, as in (8, 16); got {boundaries!r}")
     if not ends or not all(a < b for a, b in pairwise(ends)):
         raise ValueError(f"the boundaries of bucket must rise; got {ends}")
     return ends
 
 
-def _buckets(
-    by: Callable[[Any], Any],
-    rows: Iterator[Any],
+def _bucket_rows(
+    by: Callable[[Item], float],
+    rows: Iterator[Item],
     ends: tuple[float, ...],
     size: int,
     drop_last: bool,
-    now: Pass,
+    epoch_read: EpochRead,
     label: str,
-) -> Iterator[list[Any]]:
-    held: list[list[Any]] = [[] for _ in (*ends, None)]
-    for index, row in enumerate(rows, now.start):
+) -> Iterator[list[Item]]:
+    buckets: list[list[Item]] = [[] for _ in (*ends, None)]
+    for index, row in enumerate(rows, epoch_read.start):
         try:
-            at = bisect_left(ends, by(row))
+            number = bisect_left(ends, by(row))
         except Exception as error:
-            blame(error, label, now, index)
+            note_location(error, label, epoch_read, index)
             raise
-        held[at].append(row)
-        if len(held[at]) == size:
-            yield held[at]
-            held[at] = []
+        buckets[number].append(row)
+        if len(buckets[number]) == size:
+            yield buckets[number]
+            buckets[number] = []
     if not drop_last:
-        yield from chunked(chain.from_iterable(held), size)
+        yield from chunked(chain.from_iterable(buckets), size)

@@ -1,183 +1,227 @@
-"""Several datasets as one, and one dataset several times."""
+"""Combine several datasets into one, repeat a dataset, or cache its items."""
 
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from itertools import count
-from typing import Any
 
-from ._cursor import Pass, close, natural
+from ._call_text import call_text
+from ._cursor import EpochRead, close, non_negative_int
 from ._dataset import Dataset, Operation, Source
-from ._lazy import evaluated
-from ._owned import owned
+from ._evaluated import evaluate_arrays
+from ._item_copies import copy_item
 from ._source import as_dataset
-from ._view import join, side_by_side
+from ._types import Item, ItemFunction
+from ._view import join_views, side_by_side
 
-__all__ = ["cache", "concat", "labels", "parts_of", "repeat", "total", "zip"]
+__all__ = ["as_datasets", "cache", "combine_sizes", "concat", "datasets_text", "repeat", "zip"]
 
 
-def concat(*datasets: Any) -> Dataset:
-    """Return the dataset of the items of each dataset in turn.
+def concat(*datasets: object) -> Dataset:
+    """Return a dataset of the items of each dataset in turn.
 
-    Of indices it stays indices, and may be shuffled.
+    Where all datasets have indices, the result has indices, too, and may be shuffled.
+
+    Args:
+        datasets: Datasets, or data that `source` takes. For example, lists of rows.
+
+    Raises:
+        ValueError: There is no dataset.
 
     >>> list(concat(["a", "b"], ["c"]))
     ['a', 'b', 'c']
     """
-    parts = parts_of("concat", datasets)
-    return _joined(f"concat({labels(parts)})", parts, lambda now: builtins.zip(parts, [now] * len(parts), strict=True))
+    parts = as_datasets("concat", datasets)
+    return _concatenated(
+        f"concat({datasets_text(parts)})",
+        parts,
+        lambda epoch_read: builtins.zip(parts, [epoch_read] * len(parts), strict=True),
+    )
 
 
 def repeat(n: int | None = None) -> Operation:
-    """Read `n` epochs as one; without end if no `n` is given.
+    """Read `n` epochs of the dataset as one epoch.
 
-    Epoch `e` of it is the epochs `e * n` to `e * n + n - 1` of what comes before, so that a shuffle before it differs
-    each time; endlessly, it is those from `e` on.
+    Epoch `e` of the result consists of the epochs `e * n` to `e * n + n - 1` of the dataset. So a shuffle before
+    `repeat` gives another order each time. Without `n`, epoch `e` consists of the epochs from `e` on, without end.
+
+    Args:
+        n: Number of epochs, at least 1; None, the default, repeats without end.
+
+    Raises:
+        ValueError: `n` is not an integer of at least 1.
 
     >>> from toolz import pipe
     >>> from mlx_fp import data
     >>> list(pipe(data.source("abc"), data.shuffle(seed=7), data.repeat(2)))
     ['a', 'b', 'c', 'b', 'a', 'c']
     """
-    times = None if n is None else natural(n, "the n of repeat(n)", least=1)
-    label = "repeat()" if times is None else f"repeat({times})"
+    times = None if n is None else non_negative_int(n, "the n of repeat(n)", minimum=1)
+    label = "repeat()" if times is None else call_text("repeat", times)
 
-    def rounds(now: Pass) -> Iterator[int]:
-        return count(now.epoch) if times is None else iter(range(now.epoch * times, (now.epoch + 1) * times))
+    def epochs(epoch_read: EpochRead) -> Iterable[int]:
+        first = epoch_read.epoch
+        return count(first) if times is None else range(first * times, (first + 1) * times)
 
-    def whole(dataset: Dataset) -> Source:
-        def turns(now: Pass) -> Iterator[tuple[Dataset, Pass]]:
-            return ((dataset, replace(now, epoch=epoch)) for epoch in rounds(now))
+    def repeated(dataset: Dataset) -> Source:
+        def reads(epoch_read: EpochRead) -> Iterator[tuple[Dataset, EpochRead]]:
+            return ((dataset, replace(epoch_read, epoch=epoch)) for epoch in epochs(epoch_read))
 
         if times is None:
-            return Source(label, rows=lambda now: _one_after_another(turns(now), now, endless=True))
-        return _joined(label, [dataset] * times, turns).source
+            return Source(label, rows=lambda epoch_read: _read_in_turn(reads(epoch_read), epoch_read, endless=True))
+        return _concatenated(label, [dataset] * times, reads).source
 
-    return Operation(label, whole=whole)
+    return Operation(label, as_source=repeated)
 
 
-def zip(*datasets: Any, **by_name: Any) -> Dataset:
-    """Return the dataset of one item of each dataset together, as a tuple, or as a dict of those given by name.
+def zip(*datasets: object, **by_name: object) -> Dataset:
+    """Return a dataset whose items combine one item of each dataset.
 
-    Raise ValueError where lengths are known and differ; else it ends with the shortest.
+    Args:
+        datasets: Datasets, or data that `source` takes; items are then tuples.
+        by_name: The same by name; items are then dicts.
+
+    Raises:
+        TypeError: Datasets are given both by position and by name, or there is none.
+        ValueError: Lengths are known and differ. Where a length is unknown, the shortest dataset ends the epoch.
 
     >>> list(zip(number=[1, 2], letter="ab"))
     [{'number': 1, 'letter': 'a'}, {'number': 2, 'letter': 'b'}]
     """
     if bool(datasets) == bool(by_name):
         raise TypeError("zip takes datasets, all by position or all by name")
-    parts = parts_of("zip", [*datasets, *by_name.values()])
+    parts = as_datasets("zip", [*datasets, *by_name.values()])
     sizes = [part.size for part in parts]
-    known = [size for size in sizes if size is not None]
-    if len(set(known)) > 1:
-        raise ValueError(f"the datasets of zip have different lengths, {', '.join(map(str, known))}: take(n) of them")
+    known_sizes = [size for size in sizes if size is not None]
+    if len(set(known_sizes)) > 1:
+        lengths = ", ".join(map(str, known_sizes))
+        raise ValueError(f"the datasets of zip have different lengths, {lengths}: take(n) of them")
     names = tuple(by_name)
-    together = (lambda items: dict(builtins.zip(names, items, strict=True))) if names else tuple
-    label = f"zip({labels(parts, names)})"
+    assemble: ItemFunction = (lambda items: dict(builtins.zip(names, items, strict=True))) if names else tuple
+    label, size = f"zip({datasets_text(parts, names)})", combine_sizes(sizes, min)
     if all(part.indexed for part in parts):
         return Dataset(
-            Source(label, total(sizes, min), view=lambda now: side_by_side([p.view(now) for p in parts], together))
+            Source(
+                label,
+                size,
+                view=lambda epoch_read: side_by_side([part.view(epoch_read) for part in parts], assemble),
+            )
         )
-    return Dataset(Source(label, total(sizes, min), rows=lambda now: _zipped(parts, now, together)))
+    return Dataset(Source(label, size, rows=lambda epoch_read: _zip_rows(parts, epoch_read, assemble)))
 
 
 def cache() -> Operation:
-    """Keep the items of epoch 0 of what comes before in memory, and hand those out in every epoch.
+    """Cache the items of epoch 0 in memory, and hand out these items in every epoch.
 
-    They are read as they are needed, MLX arrays evaluated, and kept once an epoch was read to its end. Each is handed
-    out as a copy, which may be changed in place; objects that are no containers and no arrays are shared.
+    The items are read when they are needed, and their MLX arrays are evaluated. The cache is kept once an epoch was
+    read to its end. Each item is handed out as a copy, which may be changed in place. Objects that are neither
+    containers nor arrays are shared.
 
     >>> from toolz import pipe
     >>> from mlx_fp import data
-    >>> kept = pipe(data.source("ab"), data.tap(print), data.cache())
-    >>> list(kept), list(kept)
+    >>> letters = pipe(data.source("ab"), data.tap(print), data.cache())
+    >>> list(letters), list(letters)
     a
     b
     (['a', 'b'], ['a', 'b'])
     """
-    return Operation("cache()", whole=lambda dataset: Source("cache()", dataset.size, rows=_cached(dataset)))
+    return Operation("cache()", as_source=lambda dataset: Source("cache()", dataset.size, rows=_cached_rows(dataset)))
 
 
-def parts_of(what: str, datasets: Sequence[Any]) -> list[Dataset]:
-    """Return what a verb joins as datasets; ValueError where there are none.
+def as_datasets(verb: str, datasets: Sequence[object]) -> list[Dataset]:
+    """Return the arguments of a verb as datasets; ValueError where there are none.
 
-    >>> parts_of("concat", ["ab", [1, 2]])
+    >>> as_datasets("concat", ["ab", [1, 2]])
     [source(str of 2), source(list of 2)]
     """
     if not datasets:
-        raise ValueError(f"{what} needs at least one dataset")
+        raise ValueError(f"{verb} needs at least one dataset")
     return [as_dataset(dataset) for dataset in datasets]
 
 
-def labels(parts: Sequence[Dataset], names: Sequence[str] = ()) -> str:
-    """Return the datasets in words, by name where they have names.
+def datasets_text(parts: Sequence[Dataset], names: Sequence[str] = ()) -> str:
+    """Return the text of several datasets, with their names where they have names.
 
-    >>> labels(parts_of("zip", ["ab", "xy"]), ["a", "b"])
+    >>> datasets_text(as_datasets("zip", ["ab", "xy"]), ["a", "b"])
     'a=source(str of 2), b=source(str of 2)'
     """
-    shown = [f"{name}={part!r}" for name, part in builtins.zip(names, parts, strict=False)]
-    return ", ".join(shown or map(repr, parts))
+    texts = [f"{name}={part!r}" for name, part in builtins.zip(names, parts, strict=False)]
+    return ", ".join(texts or map(repr, parts))
 
 
-def total(sizes: Sequence[int | None], of: Callable[[Any], int] = sum) -> int | None:
-    """Return the sum of sizes, or another fold of them; None where one is not known.
+def combine_sizes(sizes: Sequence[int | None], combine: Callable[[Sequence[int]], int] = sum) -> int | None:
+    """Return the sum of sizes, or another reduction of them; None where one size is unknown.
 
-    >>> total([2, 3]), total([2, 3], min), total([2, None])
+    >>> combine_sizes([2, 3]), combine_sizes([2, 3], min), combine_sizes([2, None])
     (5, 2, None)
     """
-    return None if None in sizes else of(sizes)
+    known_sizes = [size for size in sizes if size is not None]
+    return combine(known_sizes) if len(known_sizes) == len(sizes) else None
 
 
-def _joined(label: str, parts: Sequence[Dataset], turns: Callable[[Pass], Any]) -> Dataset:
-    size = total([part.size for part in parts])
+Reads = Callable[[EpochRead], Iterable[tuple[Dataset, EpochRead]]]
+"""A function of one reading of an epoch that returns the datasets to read in turn, and how to read each."""
+
+
+def _concatenated(label: str, parts: Sequence[Dataset], reads: Reads) -> Dataset:
+    size = combine_sizes([part.size for part in parts])
     if all(part.indexed for part in parts):
-        return Dataset(Source(label, size, view=lambda now: join([part.view(at) for part, at in turns(now)])))
-    return Dataset(Source(label, size, rows=lambda now: _one_after_another(turns(now), now)))
+        return Dataset(
+            Source(
+                label,
+                size,
+                view=lambda epoch_read: join_views([part.view(part_read) for part, part_read in reads(epoch_read)]),
+            )
+        )
+    return Dataset(Source(label, size, rows=lambda epoch_read: _read_in_turn(reads(epoch_read), epoch_read)))
 
 
-def _one_after_another(turns: Any, now: Pass, endless: bool = False) -> Generator[Any, None, None]:
-    """Read datasets in turn from the pass's start on; one that lies before it is not read where its size is known."""
-    left = now.start
-    for dataset, at in turns:
+def _read_in_turn(
+    reads: Iterable[tuple[Dataset, EpochRead]], epoch_read: EpochRead, endless: bool = False
+) -> Generator[Item, None, None]:
+    """Read datasets in turn from the start on; a dataset of known size before the start is skipped without reading."""
+    to_skip = epoch_read.start
+    for dataset, part_read in reads:
         size = dataset.size
-        if size and size <= left:
-            left -= size
+        if size and size <= to_skip:
+            to_skip -= size
             continue
-        start = seen = left if size else 0
-        with closing(dataset.read(replace(at, start=start))) as rows:
+        start = seen = to_skip if size else 0
+        with closing(dataset.read(replace(part_read, start=start))) as rows:
             for row in rows:
                 seen += 1
-                if seen > left:
+                if seen > to_skip:
                     yield row
-        left = max(left - seen, 0)
+        to_skip = max(to_skip - seen, 0)
         if endless and seen == start:
-            return  # there is nothing to repeat
+            return  # the dataset is empty: there is nothing to repeat
 
 
-def _zipped(parts: Sequence[Dataset], now: Pass, together: Callable[[Any], Any]) -> Generator[Any, None, None]:
-    with ExitStack() as opened:
-        readers = [part.read(now) for part in parts]
+def _zip_rows(parts: Sequence[Dataset], epoch_read: EpochRead, assemble: ItemFunction) -> Generator[Item, None, None]:
+    with ExitStack() as resources:
+        readers = [part.read(epoch_read) for part in parts]
         for reader in readers:
-            opened.callback(close, reader)
-        yield from map(together, builtins.zip(*readers, strict=False))
+            resources.callback(close, reader)
+        yield from map(assemble, builtins.zip(*readers, strict=False))
 
 
-def _cached(dataset: Dataset) -> Callable[[Pass], Iterator[Any]]:
-    kept: list[list[Any]] = []
+def _cached_rows(dataset: Dataset) -> Callable[[EpochRead], Iterator[Item]]:
+    """Return a function that reads the items of epoch 0 once, and then hands out copies of them."""
+    complete: list[list[Item]] = []
 
-    def rows(now: Pass) -> Iterator[Any]:
-        if kept:
-            yield from map(owned, kept[0][now.start :])
+    def rows(epoch_read: EpochRead) -> Iterator[Item]:
+        if complete:
+            yield from map(copy_item, complete[0][epoch_read.start :])
             return
-        read: list[Any] = []
-        with closing(dataset.read(replace(now, epoch=0, start=0, owned=False))) as source:
+        items: list[Item] = []
+        with closing(dataset.read(replace(epoch_read, epoch=0, start=0, copies=False))) as source:
             for item in source:
-                read.append(evaluated(item))
-                if len(read) > now.start:
-                    yield owned(item)
-        kept[:] = [read]
+                items.append(evaluate_arrays(item))
+                if len(items) > epoch_read.start:
+                    yield copy_item(item)
+        complete[:] = [items]
 
     return rows

@@ -1,29 +1,45 @@
-"""Places in the data: where a reader stands, and what is told when something goes wrong there."""
+"""Positions in the data: where a reader is, and the note of an error that is raised there."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from operator import index as integer
-from typing import Any
+from typing import SupportsIndex, cast
 
 from ..core._errors import note
+from ._types import Item, ItemFunction
 
-__all__ = ["CONTEXT", "START", "Cursor", "Pass", "blame", "close", "mapped", "natural", "replayed"]
+__all__ = [
+    "CONTEXT",
+    "START",
+    "Cursor",
+    "EpochRead",
+    "close",
+    "map_rows",
+    "non_negative_int",
+    "note_location",
+    "skip_to",
+]
 
 CONTEXT = ("epoch", "index", "kind")
-"""What a row function may name beside its row."""
+"""The context that a row function may name as parameters, in addition to its row."""
 
 _LOG = logging.getLogger("mlx_fp.data")
 
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """A place in the data: the epoch, and how many of its items have been handed out.
+    """A position in the data.
 
-    Raise ValueError unless both are integers of at least 0.
+    Args:
+        epoch: Number of the epoch, from 0; 0 by default.
+        index: Number of items of this epoch that the reader has handed out already; 0 by default.
+
+    Raises:
+        ValueError: The epoch or the index is not an integer of at least 0.
 
     >>> Cursor(epoch=3, index=120)
     Cursor(epoch=3, index=120)
@@ -33,97 +49,98 @@ class Cursor:
     index: int = 0
 
     def __post_init__(self) -> None:
-        natural(self.epoch, "the epoch of a Cursor")
-        natural(self.index, "the index of a Cursor")
+        non_negative_int(self.epoch, "the epoch of a Cursor")
+        non_negative_int(self.index, "the index of a Cursor")
 
 
 @dataclass(frozen=True, slots=True)
-class Pass:
-    """One reading of one epoch: what for (`"train"`, `"validation"`, `"test"`), and the index of its first item."""
+class EpochRead:
+    """One reading of one epoch: its purpose (`"train"`, `"validation"`, `"test"`) and the index of its first item."""
 
     epoch: int
     kind: str
     start: int = 0
-    owned: bool = False
-    """Whether items go to functions of the user's, which may change them in place: then no source keeps them."""
+    copies: bool = False
+    """Whether sources hand out copies, because a user's function gets the items and may change them in place."""
 
 
-def mapped(f: Callable[[Any], Any], rows: Any, now: Pass, label: str) -> Iterator[Any]:
-    """Yield `f(row)` for each row; an exception out of `f` keeps its class and notes where it came from.
+def map_rows(f: ItemFunction, rows: Iterable[Item], epoch_read: EpochRead, label: str) -> Iterator[Item]:
+    """Yield `f(row)` for each row; an exception of `f` keeps its class and gets a note with its location.
 
-    >>> list(mapped(str.upper, "a1", Pass(epoch=0, kind="train"), "map(upper)"))
+    >>> list(map_rows(str.upper, "a1", EpochRead(epoch=0, kind="train"), "map(upper)"))
     ['A', '1']
     """
-    index = now.start
+    index = epoch_read.start
     try:
         for row in rows:
             yield f(row)
             index += 1
     except Exception as error:
-        blame(error, label, now, index)
+        note_location(error, label, epoch_read, index)
         raise
 
 
-def blame(error: Exception, label: str, now: Pass, index: int | None = None) -> None:
-    """Note the operation, split, epoch and index of an error, unless an operation before has noted its own.
+def note_location(error: Exception, label: str, epoch_read: EpochRead, index: int | None = None) -> None:
+    """Note the operation, split, epoch and index of an error; the note of an earlier operation stays the only one.
 
     >>> error = KeyError("x")
-    >>> blame(error, "map(f)", Pass(epoch=0, kind="train"), 7)
-    >>> blame(error, "batch(2)", Pass(epoch=0, kind="train"), 3)
+    >>> note_location(error, "map(f)", EpochRead(epoch=0, kind="train"), 7)
+    >>> note_location(error, "batch(2)", EpochRead(epoch=0, kind="train"), 3)
     >>> error.__notes__
     ['at operation=map(f), split=train, epoch=0, index=7']
     """
     if any(text.startswith("at operation=") for text in getattr(error, "__notes__", ())):
         return
-    where = {"operation": label, "split": now.kind, "epoch": now.epoch}
-    note(error, where if index is None else where | {"index": index})
+    location = {"operation": label, "split": epoch_read.kind, "epoch": epoch_read.epoch}
+    note(error, location if index is None else location | {"index": index})
 
 
-def replayed(rows: Iterator[Any], now: Pass, label: str) -> Iterator[Any]:
-    """Return the rows from the pass's start on, where only reading gets there; a line in the log says how many.
+def skip_to(rows: Iterator[Item], epoch_read: EpochRead, label: str) -> Iterator[Item]:
+    """Read and drop the rows before the start of the read, for data without seeking; the log tells their number.
 
-    >>> list(replayed(iter("abc"), Pass(epoch=0, kind="train", start=2), "stream(open)"))
+    >>> list(skip_to(iter("abc"), EpochRead(epoch=0, kind="train", start=2), "stream(open)"))
     ['c']
     """
-    if not now.start:
+    if not epoch_read.start:
         return rows
-    _LOG.info("reading past the first %d items of %s in epoch %d", now.start, label, now.epoch)
-    return _rest(rows, now.start)
+    _LOG.info("reading past the first %d items of %s in epoch %d", epoch_read.start, label, epoch_read.epoch)
+    return _rows_from(rows, epoch_read.start)
 
 
-def close(rows: Any) -> None:
-    """Close an iterator that can be closed; one that a thread is in is left to that thread.
+def close(rows: object) -> None:
+    """Close an iterator that has a `close` method, unless a thread runs it now: then this thread closes it later.
 
     >>> rows = (row for row in "abc")
     >>> close(rows)
     >>> list(rows)
     []
     """
-    if not getattr(rows, "gi_running", False):
-        getattr(rows, "close", lambda: None)()
+    method: Callable[[], object] | None = getattr(rows, "close", None)
+    if method is not None and not getattr(rows, "gi_running", False):
+        method()
 
 
-def natural(value: object, what: str, least: int = 0) -> int:
-    """Return `value` as an int, or raise ValueError unless it is an integer of at least `least`.
+def non_negative_int(value: object, name: str, minimum: int = 0) -> int:
+    """Return `value` as an int, or raise ValueError unless it is an integer of at least `minimum`.
 
-    >>> natural(2.5, "the n of take(n)")
+    >>> non_negative_int(2.5, "the n of take(n)")
     Traceback (most recent call last):
     ValueError: the n of take(n) must be an integer of at least 0; got 2.5
     """
     try:
-        number = integer(value)  # type: ignore[arg-type]
+        number = integer(cast(SupportsIndex, value))
     except TypeError:
-        number = least - 1
-    if number < least or isinstance(value, bool):
-        raise ValueError(f"{what} must be an integer of at least {least}; got {value!r}")
+        number = minimum - 1
+    if number < minimum or isinstance(value, bool):
+        raise ValueError(f"{name} must be an integer of at least {minimum}; got {value!r}")
     return number
 
 
-def _rest(rows: Iterator[Any], start: int) -> Iterator[Any]:
+def _rows_from(rows: Iterator[Item], start: int) -> Iterator[Item]:
     try:
         yield from islice(rows, start, None)
     finally:
-        close(rows)  # an islice has no close of its own to pass on
+        close(rows)  # an islice has no close method that would close its rows
 
 
 START = Cursor(epoch=0, index=0)

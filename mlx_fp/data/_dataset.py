@@ -1,7 +1,7 @@
 """A dataset is a source and a tuple of operations, both frozen; reading it is a pure function of a cursor.
 
-Up to the first row operation what flows is an *order* of indices (see `view`), and nothing is read. From there on
-rows flow, each operation an iterator over the one before.
+Before the first row operation a pipe passes only an *order* of indices (see `_view.py`), and reads nothing. From the
+first row operation on it passes rows, and each operation iterates over the output of the operation before it.
 """
 
 from __future__ import annotations
@@ -9,74 +9,97 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any
 
 from ..core._pickling import Picklable
-from ._cursor import START, Cursor, Pass, blame, close, replayed
-from ._view import Order, View, check_within
+from ._cursor import START, Cursor, EpochRead, close, note_location, skip_to
+from ._order_check import check_order
+from ._protocols import OnOrder, OnRows, Seek
+from ._types import Item
+from ._view import View
 
-__all__ = ["Dataset", "Operation", "Source", "same"]
+__all__ = ["Dataset", "Operation", "Source", "same_index"]
 
 
-def same(index: int, now: Pass) -> int:
-    """Say that item `index` out is made of item `index` in.
+def same_index(output_index: int, epoch_read: EpochRead) -> int:
+    """Seek in an operation that makes one output item of each input item.
 
-    >>> same(7, Pass(epoch=0, kind="train"))
+    >>> same_index(7, EpochRead(epoch=0, kind="train"))
     7
     """
-    return index
+    return output_index
 
 
 @dataclass(frozen=True, slots=True)
 class Source(Picklable):
-    """Where items come from: `view` of a pass gives them by number, `rows` of a pass reads them from its start on."""
+    """The beginning of a pipe: the place that items come from. A source has a `view` or `rows`.
+
+    Args:
+        label: Text for messages and for `repr`, for example `"source(list of 3)"`.
+        size: Number of items of an epoch; None, the default, where only reading tells it.
+        view: Function of one reading of an epoch that returns a `View`, which reads items by index.
+        rows: Function of one reading of an epoch that returns an iterator over the items from its start on.
+        chain: Labels of the pipe that this source replaces, where an operation made the source.
+    """
 
     label: str
     size: int | None = None
-    view: Callable[[Pass], View] | None = None
-    rows: Callable[[Pass], Iterator[Any]] | None = None
+    view: Callable[[EpochRead], View] | None = None
+    rows: Callable[[EpochRead], Iterator[Item]] | None = None
     chain: tuple[str, ...] = ()
-    """The pipe before, in words, where an operation made this source."""
 
 
 @dataclass(frozen=True, slots=True)
 class Operation(Picklable):
-    """A verb `dataset -> dataset`: what it does to an order, to rows, or to both, and to their number.
+    """A function from dataset to dataset, which prints as it was written.
 
-    Without `on_order` it starts the row part of the pipe; without `on_rows` it must come before that part.
-    `seek(index, now)` says which item in the item `index` out begins at; there `on_rows` is given rows from that item
-    on, and `now.start` is `index`. Without `seek` it reads from the first item, and what was handed out is read again.
-    `whole` makes a new source of the dataset instead. Where `calls` is true, sources give it items of its own, which
-    it may change in place.
+    An operation without `on_order` begins the row part of a pipe. An operation without `on_rows` must come before that
+    part.
+
+    Args:
+        label: The call, as a user writes it. For example, `"batch(8)"`.
+        on_rows: `on_rows(rows, epoch_read)` returns an iterator over the changed rows.
+        on_order: `on_order(order, epoch_read)` returns the changed order of indices.
+        size: `size(n)` returns the number of output items of `n` input items, None where only reading tells it.
+        seek: `seek(output_index, epoch_read)` returns the index of the first input item that this output item needs.
+            Then `on_rows` gets the rows from this item on, and `epoch_read.start` is the index of the output item.
+            Without `seek` the operation is read from the first item of the epoch, and the items that were handed out
+            before are read again and dropped.
+        as_source: `as_source(dataset)` returns a new source, which takes the place of the dataset.
+        needs: End of the message for a dataset without indices, with the remedy.
+        calls: Whether a user's function gets the items. Such a function may change them in place, so sources hand
+            out copies. True by default.
 
     >>> from mlx_fp.data import source
-    >>> twice = Operation("twice", on_rows=lambda rows, now: (2 * row for row in rows), seek=same)
+    >>> twice = Operation("twice", on_rows=lambda rows, epoch_read: (2 * row for row in rows), seek=same_index)
     >>> twice(source([1, 2, 3]))
     pipe(source(list of 3), twice)
     """
 
     label: str
-    on_rows: Callable[[Iterator[Any], Pass], Iterator[Any]] | None = None
-    on_order: Callable[[Order, Pass], Order] | None = None
+    on_rows: OnRows | None = None
+    on_order: OnOrder | None = None
     size: Callable[[int], int | None] = lambda size: None
-    seek: Callable[[int, Pass], int] | None = None
-    whole: Callable[[Dataset], Source] | None = None
+    seek: Seek | None = None
+    as_source: Callable[[Dataset], Source] | None = None
     needs: str = ""
-    """What to do where indices are needed and rows come."""
     calls: bool = True
-    """Whether a function of the user's gets the items, which it may change in place."""
 
     def __call__(self, dataset: Dataset) -> Dataset:
-        """Return the dataset with this operation after its others."""
+        """Return the dataset with this operation after its others.
+
+        Raises:
+            TypeError: The argument is not a Dataset.
+            ValueError: The operation needs indices, and the dataset gives rows.
+        """
         if not isinstance(dataset, Dataset):
-            got = type(dataset).__name__
-            raise TypeError(f"{self.label} takes a Dataset, not a {got}: begin with source, arrays or stream")
-        if self.on_rows is None and self.whole is None and not dataset.indexed:
-            rows = dataset.parts[1]
-            before = rows[0].label if dataset.source.view and rows else dataset.source.label
-            raise ValueError(f"{self.label} needs indices, but {before} before it gives rows{self.needs}")
-        if self.whole is not None:
-            return Dataset(replace(self.whole(dataset), chain=dataset.labels))
+            kind = type(dataset).__name__
+            raise TypeError(f"{self.label} takes a Dataset, not a {kind}: begin with source, arrays or stream")
+        if self.on_rows is None and self.as_source is None and not dataset.indexed:
+            row_operations = dataset.parts[1]
+            culprit = row_operations[0].label if dataset.source.view and row_operations else dataset.source.label
+            raise ValueError(f"{self.label} needs indices, but {culprit} before it gives rows{self.needs}")
+        if self.as_source is not None:
+            return Dataset(replace(self.as_source(dataset), chain=dataset.labels))
         return replace(dataset, operations=(*dataset.operations, self))
 
     def __repr__(self) -> str:
@@ -85,9 +108,13 @@ class Operation(Picklable):
 
 @dataclass(frozen=True, slots=True)
 class Dataset(Picklable):
-    """A source and the operations on it; every `iter()` reads epoch 0 afresh.
+    """A source and the operations on it. Each `iter()` reads epoch 0 from its beginning.
 
-    `len()` is the number of items of an epoch, TypeError where only reading can tell.
+    `len()` is the number of items of an epoch. It is a TypeError where only reading tells this number.
+
+    Args:
+        source: The beginning of the pipe.
+        operations: The operations, in the order of the pipe.
 
     >>> from toolz import pipe
     >>> from mlx_fp import data
@@ -101,7 +128,7 @@ class Dataset(Picklable):
     source: Source
     operations: tuple[Operation, ...] = ()
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Item]:
         return self.open()
 
     def __len__(self) -> int:
@@ -115,110 +142,119 @@ class Dataset(Picklable):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The pipe, in words."""
+        """The text of the source and of each operation, in the order of the pipe."""
         return (*self.source.chain, self.source.label, *(operation.label for operation in self.operations))
 
     @property
     def size(self) -> int | None:
-        """How many items an epoch has, None where only reading can tell."""
+        """Number of items of an epoch, None where only reading tells it."""
         size = self.source.size
         for operation in self.operations:
             size = None if size is None else operation.size(size)
         return size
 
     def _unsized(self) -> str:
-        steps = [replace(self, operations=self.operations[:n]) for n in range(len(self.operations) + 1)]
-        return next(step.labels[-1] for step in steps if step.size is None)
+        """Return the label of the first stage whose size is unknown."""
+        stages = [replace(self, operations=self.operations[:n]) for n in range(len(self.operations) + 1)]
+        return next(stage.labels[-1] for stage in stages if stage.size is None)
 
     @property
     def indexed(self) -> bool:
-        """Whether nothing but indices flows, so that an operation like `shuffle` may follow."""
+        """Whether the pipe passes only indices, so that an operation on indices such as `shuffle` may follow."""
         return self.source.view is not None and not self.parts[1]
 
     @property
     def parts(self) -> tuple[tuple[Operation, ...], tuple[Operation, ...]]:
-        """The operations that act on indices, and from the first one that cannot, those that act on rows."""
-        rows = (i for i, operation in enumerate(self.operations) if operation.on_order is None)
-        first = 0 if self.source.view is None else next(rows, len(self.operations))
+        """The operations on indices, and the operations on rows, which begin with the first one without `on_order`."""
+        row_operations = (i for i, operation in enumerate(self.operations) if operation.on_order is None)
+        first = 0 if self.source.view is None else next(row_operations, len(self.operations))
         return self.operations[:first], self.operations[first:]
 
-    def open(self, cursor: Cursor = START, *, kind: str = "train") -> Generator[Any, None, None]:
-        """Return an iterator over the items of the cursor's epoch that are left, from the cursor's index on.
+    def open(self, cursor: Cursor = START, *, kind: str = "train") -> Generator[Item, None, None]:
+        """Return an iterator over the items of the cursor's epoch, from the cursor's index on.
 
-        It seeks past what need not be read, index operations, `map` and `batch` among it; an operation that only
-        reading can place, such as `filter`, or a stream, is read again up to there, and a line in the log says so.
-        Nothing runs before the first item is asked for. `close()` it to abandon it early: so are its sources.
+        The iterator skips without reading where it can: index operations, `map` and `batch` seek. Operations that
+        cannot seek, for example `filter`, and streams are read again up to the cursor, and the log has a line for it.
+        Nothing runs before the first item is requested. `close()` ends the reading early and closes the sources.
+
+        Args:
+            cursor: Epoch and index to begin at; the first item of epoch 0 by default.
+            kind: Purpose of the read, which functions may name: `"train"`, `"validation"` or `"test"`.
+
+        Returns:
+            A generator of items.
+
+        Raises:
+            TypeError: `cursor` is not a Cursor.
         """
         if not isinstance(cursor, Cursor):
             raise TypeError(f"open takes a Cursor(epoch, index); got {cursor!r}")
-        return self.read(Pass(cursor.epoch, kind, cursor.index))
+        return self.read(EpochRead(cursor.epoch, kind, cursor.index))
 
-    def read(self, now: Pass) -> Generator[Any, None, None]:
-        """Return an iterator over the items of a pass from its start on; see `open`."""
-        return _read(self, now)
+    def read(self, epoch_read: EpochRead) -> Generator[Item, None, None]:
+        """Return an iterator over the items of one reading of an epoch, from its start on; see `open`."""
+        return _read_dataset(self, epoch_read)
 
-    def view(self, now: Pass) -> View:
-        """Return the items of a pass by number; only where `indexed`."""
-        return _view(self.source, self.operations, now)
+    def view(self, epoch_read: EpochRead) -> View:
+        """Return the items of one reading of an epoch by index; only for a dataset that is `indexed`."""
+        return _view(self.source, self.operations, epoch_read)
 
 
-def _view(source: Source, operations: tuple[Operation, ...], now: Pass) -> View:
-    view = source.view(now)  # type: ignore[misc]  # asked for only where there is one
+def _view(source: Source, operations: tuple[Operation, ...], epoch_read: EpochRead) -> View:
+    view = source.view(epoch_read)  # type: ignore[misc]  # callers have checked that the source has a view
     order = view.order
     for operation in operations:
         try:
-            order, given = operation.on_order(order, now), order  # type: ignore[misc]  # so says `parts`
-            if not _is_ours(operation.on_order):
-                check_within(order, given)
+            previous = order
+            order = operation.on_order(previous, epoch_read)  # type: ignore[misc]  # `parts` selects such operations
+            check_order(operation.on_order, order, previous)  # type: ignore[arg-type]  # the same
         except Exception as error:
-            blame(error, operation.label, now)
+            note_location(error, operation.label, epoch_read)
             raise
     return replace(view, order=order)
 
 
-def _is_ours(fn: Any) -> bool:
-    return getattr(fn, "__module__", "").partition(".")[0] == __name__.partition(".")[0]
-
-
-def _read(dataset: Dataset, now: Pass) -> Generator[Any, None, None]:
-    """Open each part at the item that the part after it begins with, and hand out what the last one gives."""
-    indexed, rest = dataset.parts
-    if any(operation.calls for operation in rest):
-        now = replace(now, owned=True)
-    passes = _passes(rest, now)
-    with ExitStack() as opened:
-        rows = _first(dataset.source, indexed, passes[0])
-        opened.callback(close, rows)
-        for operation, at in zip(rest, passes[1:], strict=True):
-            rows = _next(operation, rows, at)
-            opened.callback(close, rows)
+def _read_dataset(dataset: Dataset, epoch_read: EpochRead) -> Generator[Item, None, None]:
+    """Open each stage at the item where the next stage begins, and yield the items of the last stage."""
+    index_operations, row_operations = dataset.parts
+    if any(operation.calls for operation in row_operations):
+        epoch_read = replace(epoch_read, copies=True)
+    source_read, *reads = _stage_reads(row_operations, epoch_read)
+    with ExitStack() as resources:
+        rows = _read_source(dataset.source, index_operations, source_read)
+        resources.callback(close, rows)
+        for operation, stage_read in zip(row_operations, reads, strict=True):
+            rows = _apply_to_rows(operation, rows, stage_read)
+            resources.callback(close, rows)
         yield from rows
 
 
-def _passes(operations: tuple[Operation, ...], now: Pass) -> list[Pass]:
-    """Return the pass of the source and of each operation, from the last one's start back."""
-    passes = [now]
+def _stage_reads(operations: tuple[Operation, ...], epoch_read: EpochRead) -> list[EpochRead]:
+    """Return the read of the source and of each operation; the starts are computed from the last stage back."""
+    reads = [epoch_read]
     for operation in reversed(operations):
         try:
-            start = 0 if operation.seek is None else operation.seek(passes[0].start, now)
+            start = 0 if operation.seek is None else operation.seek(reads[0].start, epoch_read)
         except Exception as error:
-            blame(error, operation.label, now)
+            note_location(error, operation.label, epoch_read)
             raise
-        passes.insert(0, replace(now, start=start))
-    return passes
+        reads.insert(0, replace(epoch_read, start=start))
+    return reads
 
 
-def _first(source: Source, operations: tuple[Operation, ...], now: Pass) -> Iterator[Any]:
+def _read_source(source: Source, operations: tuple[Operation, ...], epoch_read: EpochRead) -> Iterator[Item]:
     if source.view is None:
-        return source.rows(now)  # type: ignore[misc]  # a source has one of the two
-    return _view(source, operations, now).items(now, source.label)
+        return source.rows(epoch_read)  # type: ignore[misc]  # a source without a view has rows
+    return _view(source, operations, epoch_read).items(epoch_read, source.label)
 
 
-def _next(operation: Operation, rows: Iterator[Any], now: Pass) -> Iterator[Any]:
+def _apply_to_rows(operation: Operation, rows: Iterator[Item], epoch_read: EpochRead) -> Iterator[Item]:
+    on_rows = operation.on_rows
+    assert on_rows is not None  # `Operation.__call__` refuses operations without it after row operations
     try:
         if operation.seek is not None:
-            return operation.on_rows(rows, now)  # type: ignore[misc]  # __call__ let no other in
-        return replayed(operation.on_rows(rows, replace(now, start=0)), now, operation.label)  # type: ignore[misc]
+            return on_rows(rows, epoch_read)
+        return skip_to(on_rows(rows, replace(epoch_read, start=0)), epoch_read, operation.label)
     except Exception as error:
-        blame(error, operation.label, now)
+        note_location(error, operation.label, epoch_read)
         raise

@@ -1,4 +1,4 @@
-"""Operations on rows: lazy, in order, and never a row read that is not needed."""
+"""Operations on rows. They are lazy, keep the order, and read no row before it is needed."""
 
 from __future__ import annotations
 
@@ -6,24 +6,32 @@ import builtins
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import count
-from typing import Any
 
 from ..core._signature import WithContext, name_of, with_context
-from ._cursor import CONTEXT, Pass, blame, close, mapped
-from ._dataset import Operation, same
-from ._random import row_key, seeded
+from ._call_text import call_text
+from ._cursor import CONTEXT, EpochRead, close, map_rows, note_location
+from ._dataset import Operation, same_index
+from ._random import check_seed, row_key
 from ._stack import unstack
 from ._tables import refuse_table
+from ._types import Item, ItemFunction, UserFunction
 
-__all__ = ["bind_context", "each", "enumerate", "filter", "flat_map", "map", "tap", "unbatch"]
+__all__ = ["bind_context", "enumerate", "filter", "flat_map", "map", "row_operation", "tap", "unbatch"]
 
 
-def map(f: Callable[..., Any], *, key: int | None = None) -> Operation:
-    """Replace each item by `f(item)`; `f` also gets `index=`, `epoch=` and `kind=` if it names them.
+def map(f: UserFunction, *, key: int | None = None) -> Operation:
+    """Replace each item by `f(item)`.
 
-    `f` may change the item in place: dicts, lists, tuples and arrays that a source or a cache keeps come as copies.
-    With a seed as `key`, `f` must name `key` too: a random key of the row's own, a pure function of
-    `(seed, epoch, index)`. Raise TypeError when `f` requires anything else.
+    `f` may change the item in place: sources and caches hand out copies of dicts, lists, tuples and arrays.
+
+    Args:
+        f: Function of one item. It also gets `index`, `epoch` and `kind` where it has parameters with these names.
+        key: Seed from 0 to 2**32 - 1. With a seed, `f` also gets a random key for the row as `key`, shape `(2,)`,
+            uint32. The key is a pure function of `(seed, epoch, index)`. None, the default, makes no keys.
+
+    Raises:
+        TypeError: `f` requires another parameter, or `key` is given and `f` does not name `key`.
+        ValueError: `key` is not a seed.
 
     >>> from toolz import pipe
     >>> from mlx_fp import data
@@ -33,52 +41,76 @@ def map(f: Callable[..., Any], *, key: int | None = None) -> Operation:
     >>> list(noise(data.source([1, 2]))) == list(noise(data.source([1, 2])))
     True
     """
-    label = f"map({name_of(f)})" if key is None else f"map({name_of(f)}, key={seeded(key, 'map')})"
-    call = with_context(f, offers=CONTEXT if key is None else (*CONTEXT, "key"), what="map function")
-    if key is not None and "key" not in call.context:
+    seed = None if key is None else check_seed(key, "map")
+    label = call_text("map", f, key=seed)
+    call = with_context(f, offers=CONTEXT if seed is None else (*CONTEXT, "key"), what="map function")
+    if seed is not None and "key" not in call.context:
         raise TypeError(f"{label} makes random keys, but {name_of(f)!r} does not name 'key'")
-    return each(label, lambda now: bind_context(call, now, key))
+    return row_operation(label, lambda epoch_read: bind_context(call, epoch_read, seed))
 
 
-def filter(f: Callable[..., Any]) -> Operation:
-    """Keep the items for which `f(item)` is true; `f` also gets `index=`, `epoch=` and `kind=` if it names them.
+def filter(f: UserFunction) -> Operation:
+    """Keep the items for which `f(item)` is true.
 
-    `index` counts what comes in; the operation after it counts what comes out. Raise TypeError as `map` does.
+    Args:
+        f: Function of one item, with context as for `map`. Its `index` counts input items, whereas the `index` of the
+            next operation counts the items that were kept.
+
+    Raises:
+        TypeError: `f` requires another parameter.
 
     >>> from toolz import pipe
     >>> from mlx_fp import data
     >>> list(pipe(data.source(range(6)), data.filter(lambda n: n % 2)))
     [1, 3, 5]
     """
-    label, call = f"filter({name_of(f)})", with_context(f, offers=CONTEXT, what="filter function")
-    return Operation(label, lambda rows, now: _kept(bind_context(call, now), rows, now, label))
+    label, call = call_text("filter", f), with_context(f, offers=CONTEXT, what="filter function")
+    return Operation(
+        label, lambda rows, epoch_read: _filter_rows(bind_context(call, epoch_read), rows, epoch_read, label)
+    )
 
 
-def flat_map(f: Callable[..., Iterable[Any]]) -> Operation:
-    """Replace each item by the items of `f(item)`, none or many; `f` gets context as for `map`.
+def flat_map(f: Callable[..., Iterable[Item]]) -> Operation:
+    """Replace each item by the items of the iterable `f(item)`, of which there may be none.
+
+    Args:
+        f: Function of one item that returns an iterable, with context as for `map`.
+
+    Raises:
+        TypeError: `f` requires another parameter.
 
     >>> from toolz import pipe
     >>> from mlx_fp import data
     >>> list(pipe(data.source(["to be", "or not"]), data.flat_map(str.split)))
     ['to', 'be', 'or', 'not']
     """
-    label, call = f"flat_map({name_of(f)})", with_context(f, offers=CONTEXT, what="flat_map function")
-    return Operation(label, lambda rows, now: _flat(bind_context(call, now), rows, now, label))
+    label, call = call_text("flat_map", f), with_context(f, offers=CONTEXT, what="flat_map function")
+    return Operation(
+        label, lambda rows, epoch_read: _flatten_rows(bind_context(call, epoch_read), rows, epoch_read, label)
+    )
 
 
 def unbatch() -> Operation:
-    """Take batches apart into rows, the inverse of `batch`.
+    """Split batches into rows, the inverse of `batch`.
 
     >>> from toolz import pipe
     >>> from mlx_fp import data
     >>> list(pipe(data.source([1, 2, 3]), data.map(lambda n: {"n": n}), data.batch(2), data.unbatch()))[2]
     {'n': array(3, dtype=int32)}
     """
-    return Operation("unbatch()", lambda rows, now: _flat(unstack, rows, now, "unbatch()"), calls=False)
+    return Operation(
+        "unbatch()", lambda rows, epoch_read: _flatten_rows(unstack, rows, epoch_read, "unbatch()"), calls=False
+    )
 
 
 def enumerate(start: int = 0) -> Operation:
-    """Pair each item with its number in the epoch, from `start` on: `(number, item)`.
+    """Pair each item with its number in the epoch: `(number, item)`.
+
+    Args:
+        start: Number of the first item of an epoch; 0 by default.
+
+    Raises:
+        TypeError: `start` is not an integer.
 
     >>> from toolz import pipe
     >>> from mlx_fp import data
@@ -87,13 +119,22 @@ def enumerate(start: int = 0) -> Operation:
     """
     if not hasattr(start, "__index__"):
         raise TypeError(f"the start of enumerate is an integer; got {start!r}")
+
+    def number_rows(rows: Iterator[Item], epoch_read: EpochRead) -> Iterator[tuple[int, Item]]:
+        return builtins.enumerate(rows, start + epoch_read.start)
+
     label = f"enumerate({start})" if start else "enumerate()"
-    numbers = lambda rows, now: builtins.enumerate(rows, start + now.start)  # noqa: E731
-    return Operation(label, numbers, size=lambda size: size, seek=same, calls=False)
+    return Operation(label, number_rows, size=lambda size: size, seek=same_index, calls=False)
 
 
-def tap(f: Callable[..., Any]) -> Operation:
-    """Call `f(item)` for its effect, as `map` would, and pass the item on as it is.
+def tap(f: UserFunction) -> Operation:
+    """Call `f(item)` for its side effect, and pass the item on unchanged.
+
+    Args:
+        f: Function of one item, with context as for `map`. Its result is ignored.
+
+    Raises:
+        TypeError: `f` requires another parameter.
 
     >>> from toolz import pipe
     >>> from mlx_fp import data
@@ -102,74 +143,83 @@ def tap(f: Callable[..., Any]) -> Operation:
     b
     ['a', 'b']
     """
-    label, call = f"tap({name_of(f)})", with_context(f, offers=CONTEXT, what="tap function")
+    label, call = call_text("tap", f), with_context(f, offers=CONTEXT, what="tap function")
 
-    def bind(now: Pass) -> Callable[[Any], Any]:
-        look = bind_context(call, now)
-        return lambda row: (look(row), row)[1]
+    def bind(epoch_read: EpochRead) -> ItemFunction:
+        observe = bind_context(call, epoch_read)
+        return lambda row: (observe(row), row)[1]
 
-    return each(label, bind)
+    return row_operation(label, bind)
 
 
-def each(label: str, bind: Callable[[Pass], Callable[[Any], Any]], *, calls: bool = True) -> Operation:
-    """Make an operation of what makes of a pass a function of one item; see `Operation` for `calls`.
+def row_operation(label: str, bind: Callable[[EpochRead], ItemFunction], *, calls: bool = True) -> Operation:
+    """Make an operation on single items; `bind` returns the function of one item for one reading of an epoch.
+
+    See `Operation` for `calls`.
 
     >>> from mlx_fp import data
-    >>> list(each("double", lambda now: lambda n: 2 * n)(data.source([1, 2])))
+    >>> list(row_operation("double", lambda epoch_read: lambda n: 2 * n)(data.source([1, 2])))
     [2, 4]
     """
-    on_rows = lambda rows, now: mapped(bind(now), rows, now, label)  # noqa: E731
-    return Operation(label, on_rows, size=lambda size: size, seek=same, calls=calls)
+    return Operation(
+        label,
+        lambda rows, epoch_read: map_rows(bind(epoch_read), rows, epoch_read, label),
+        size=lambda size: size,
+        seek=same_index,
+        calls=calls,
+    )
 
 
-def bind_context(call: WithContext, now: Pass, seed: int | None = None) -> Callable[[Any], Any]:
-    """Return a function of an item, which gives the call what it uses of the item's place.
+def bind_context(call: WithContext, epoch_read: EpochRead, seed: int | None = None) -> ItemFunction:
+    """Return a function of one item that passes the context of this item to the call.
 
     >>> from mlx_fp.core._signature import with_context
-    >>> f = bind_context(with_context(lambda row, index: (row, index), offers=CONTEXT), Pass(0, "train", start=5))
+    >>> f = bind_context(with_context(lambda row, index: (row, index), offers=CONTEXT), EpochRead(0, "train", start=5))
     >>> f("a"), f("b")
     (('a', 5), ('b', 6))
     """
     if not call.context:
         return call.fn
-    fixed = {name: getattr(now, name) for name in call.context if name in ("epoch", "kind")}
+    fixed = {name: getattr(epoch_read, name) for name in call.context if name in ("epoch", "kind")}
     if len(fixed) == len(call.context):
         return partial(call.fn, **fixed)
-    indices, uses = count(now.start), call.context
+    indices, uses = count(epoch_read.start), call.context
 
-    def placed(row: Any) -> Any:
+    def call_with_place(row: Item) -> Item:
         index = next(indices)
-        moving = {"index": index} if "index" in uses else {}
+        place: dict[str, object] = {"index": index} if "index" in uses else {}
         if "key" in uses:
-            moving["key"] = row_key(seed or 0, now.epoch, index)
-        return call.fn(row, **fixed, **moving)
+            place["key"] = row_key(seed or 0, epoch_read.epoch, index)
+        return call.fn(row, **fixed, **place)
 
-    return placed
+    return call_with_place
 
 
-def _kept(f: Callable[[Any], Any], rows: Iterator[Any], now: Pass, label: str) -> Iterator[Any]:
-    index = now.start
+def _filter_rows(f: ItemFunction, rows: Iterator[Item], epoch_read: EpochRead, label: str) -> Iterator[Item]:
+    index = epoch_read.start
     try:
         for row in rows:
             if f(row):
                 yield row
             index += 1
     except Exception as error:
-        blame(error, label, now, index)
+        note_location(error, label, epoch_read, index)
         raise
 
 
-def _flat(f: Callable[[Any], Iterable[Any]], rows: Iterator[Any], now: Pass, label: str) -> Iterator[Any]:
-    index = now.start
+def _flatten_rows(
+    f: Callable[[Item], Iterable[Item]], rows: Iterator[Item], epoch_read: EpochRead, label: str
+) -> Iterator[Item]:
+    index = epoch_read.start
     try:
         for row in rows:
-            made = f(row)
-            refuse_table(label, made, iterated=True)
+            items = f(row)
+            refuse_table(label, items, iterated=True)
             try:
-                yield from made
+                yield from items
             finally:
-                close(made)
+                close(items)
             index += 1
     except Exception as error:
-        blame(error, label, now, index)
+        note_location(error, label, epoch_read, index)
         raise

@@ -1,32 +1,46 @@
-"""Make a batch of a list of rows, and rows of a batch."""
+"""Stack rows into a batch, and split a batch into rows."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Iterable, Sequence
+from typing import cast
 
 from ..core._errors import refuse_mask
+from ._types import Column, Item, Key
 
-__all__ = ["alike", "describe", "is_array", "is_array_type", "is_numbers", "stack", "unstack"]
+__all__ = ["check_same", "describe_batch", "is_array", "is_array_type", "is_numbers", "stack", "unstack"]
 
 _NUMBERS = (bool, int, float)
-_WORDS: dict[str, Callable[[Any], str]] = {
+_TRAIT_TEXTS: dict[str, Callable[[Item], str]] = {
     "type": lambda value: type(value).__name__,
     "keys": lambda value: ", ".join(map(str, value)),
     "length": lambda value: str(len(value)),
     "shape": lambda value: str(tuple(getattr(value, "shape", ()))),
 }
+"""For each trait that rows may differ in, the function that returns its text."""
 
 
-def stack(rows: Sequence[Any]) -> Any:
-    """Stack rows along a new first axis: dicts per key, tuples per position, nested at will.
+def stack(rows: Sequence[Item]) -> Item:
+    """Stack rows along a new first axis: dicts by key, tuples by position, at any depth.
 
-    `b` arrays of shape `(...)` become one of `(b, ...)`, mlx by `mx.stack`, others by `np.stack`. Python
-    numbers become an mlx array of bool, int32 (int64 where one needs it) or float32. A list of `n` numbers is a
-    value, and `b` of them an array `(b, n)`, lists of such lists an array of more axes; any other list is stacked
-    per position. Anything else, such as strings, stays a list. Raise ValueError, naming the key or position,
-    where rows differ in type, keys, length or shape, and TypeError for masked arrays.
+    - `b` arrays `(...)` become one array `(b, ...)`, by `mx.stack` for MLX arrays and by `np.stack` for others.
+    - Numbers of Python become an MLX array of bool, int32 (int64 where a number needs it) or float32.
+    - A list of `n` numbers is one value, so `b` of them become an array `(b, n)`. Lists of such lists become an array
+      with more axes.
+    - Any other list is stacked by position, like a tuple.
+    - Other values, for example strings, become a list.
+
+    Args:
+        rows: The rows, at least one.
+
+    Returns:
+        A batch of the same structure as a row.
+
+    Raises:
+        TypeError: A row holds a masked array.
+        ValueError: There is no row, or rows differ in type, keys, length or shape; the message names the key or
+            position.
 
     >>> stack([{"x": 1.5, "word": "one"}, {"x": 2.5, "word": "two"}])
     {'x': array([1.5, 2.5], dtype=float32), 'word': ['one', 'two']}
@@ -39,11 +53,11 @@ def stack(rows: Sequence[Any]) -> Any:
     """
     if not rows:
         raise ValueError("cannot stack no rows")
-    return _tree(list(rows), "row")
+    return _stack_values(list(rows), "row")
 
 
 def is_array(value: object, module: str, name: str) -> bool:
-    """Return whether `value` is of a class of a module that may not be installed, without importing it.
+    """Return whether `value` is an instance of a class, without importing the module, which may not be installed.
 
     >>> is_array([1.0], "numpy", "ndarray")
     False
@@ -52,7 +66,7 @@ def is_array(value: object, module: str, name: str) -> bool:
 
 
 def is_array_type(kind: type, module: str, name: str) -> bool:
-    """Return whether a class is one of a module that may not be installed, or is made of it.
+    """Return whether `kind` is a class or a subclass of it, without importing the module, which may not be installed.
 
     >>> is_array_type(list, "numpy", "ndarray")
     False
@@ -61,7 +75,7 @@ def is_array_type(kind: type, module: str, name: str) -> bool:
 
 
 def is_numbers(value: object) -> bool:
-    """Return whether a value is a list of numbers, or of such lists: an array as Python writes it.
+    """Return whether a value is a list of numbers, or a list of such lists.
 
     >>> is_numbers([1, 2.5]), is_numbers([[1], [2]]), is_numbers([1, "a"]), is_numbers((1, 2))
     (True, True, False, False)
@@ -70,91 +84,102 @@ def is_numbers(value: object) -> bool:
         return False
     if value and isinstance(value[0], list):
         return all(map(is_numbers, value))
-    return all(map(_is_number, value))
+    return all(map(_is_numeric, value))
 
 
-def alike(values: list[Any], at: str, what: str, trait: Callable[[Any], Any]) -> None:
-    """Raise ValueError, naming the first that differs, unless all values have the same trait.
+def check_same(values: Sequence[Item], path: str, trait: str, trait_of: Callable[[Item], object]) -> None:
+    """Raise ValueError, naming the first value that differs, unless all values have the same trait.
 
-    >>> alike([{"x": 1}, {"x": 2, "y": 3}], "row", "keys", dict.keys)
+    >>> check_same([{"x": 1}, {"x": 2, "y": 3}], "row", "keys", dict.keys)
     Traceback (most recent call last):
     ValueError: cannot stack row: row 0 has keys x, row 1 has keys x, y
     """
-    traits = list(map(trait, values))
+    traits = list(map(trait_of, values))
     if traits.count(traits[0]) < len(traits):
-        i = next(i for i, this in enumerate(traits) if this != traits[0])
-        one, other = (_WORDS[what](value) for value in (values[0], values[i]))
-        hint = "; pad them, see data.pad" if what in ("length", "shape") else ""
-        raise ValueError(f"cannot stack {at}: row 0 has {what} {one}, row {i} has {what} {other}{hint}")
+        i = next(i for i, value_trait in enumerate(traits) if value_trait != traits[0])
+        first, other = (_TRAIT_TEXTS[trait](value) for value in (values[0], values[i]))
+        hint = "; pad them, see data.pad" if trait in ("length", "shape") else ""
+        raise ValueError(f"cannot stack {path}: row 0 has {trait} {first}, row {i} has {trait} {other}{hint}")
 
 
-def unstack(batch: Any) -> list[Any]:
-    """Take a batch apart along its first axis, the inverse of `stack`.
+def unstack(batch: Item) -> list[Item]:
+    """Split a batch into rows along its first axis, the inverse of `stack`.
+
+    Args:
+        batch: An array or a list, or a dict or tuple of batches, at any depth.
+
+    Returns:
+        A list of rows.
+
+    Raises:
+        ValueError: The batch has no rows, or its columns have different lengths.
 
     >>> unstack({"word": ["one", "two"], "n": mx.array([1, 2])})[1]
     {'word': 'two', 'n': array(2, dtype=int32)}
     """
     if isinstance(batch, dict):
-        return [dict(zip(batch, row, strict=True)) for row in _rows(batch.values(), batch)]
+        return [dict(zip(batch, row, strict=True)) for row in _unstack_columns(batch.values(), batch)]
     if isinstance(batch, tuple):
-        rows, kind = _rows(batch, batch), cast(Any, type(batch))
-        return [kind(*row) for row in rows] if hasattr(batch, "_fields") else rows
+        rows = _unstack_columns(batch, batch)
+        make_row = cast(Callable[..., Item], type(batch))
+        return [make_row(*row) for row in rows] if hasattr(batch, "_fields") else rows
     if isinstance(batch, list) or getattr(batch, "ndim", False):
         return list(batch)
-    raise ValueError(f"cannot take apart {describe(batch)}: it has no rows")
+    raise ValueError(f"cannot split {describe_batch(batch)} into rows: it has none")
 
 
-def describe(tree: Any) -> str:
-    """Say what a batch is made of.
+def describe_batch(tree: Item) -> str:
+    """Describe the structure of a batch with the dtypes and shapes of its arrays.
 
-    >>> describe({"x": mx.zeros((2, 3)), "y": [1, 2]})
+    >>> describe_batch({"x": mx.zeros((2, 3)), "y": [1, 2]})
     '{x: float32 (2, 3), y: list of 2}'
     """
     if isinstance(tree, dict):
-        return "{" + ", ".join(f"{key}: {describe(value)}" for key, value in tree.items()) + "}"
+        return "{" + ", ".join(f"{key}: {describe_batch(value)}" for key, value in tree.items()) + "}"
     if isinstance(tree, tuple):
-        return f"({', '.join(map(describe, tree))})"
+        return f"({', '.join(map(describe_batch, tree))})"
     if hasattr(tree, "shape"):
         return f"{str(tree.dtype).removeprefix('mlx.core.')} {tuple(tree.shape)}"
     return f"{type(tree).__name__} of {len(tree)}" if hasattr(tree, "__len__") else type(tree).__name__
 
 
-def _tree(values: list[Any], at: str) -> Any:
+def _stack_values(values: list[Item], path: str) -> Item:
+    """Stack rows, or the values of one column of rows; `path` names the column in messages."""
     first = values[0]
     if not isinstance(first, (dict, tuple, list)):
-        return _leaf(values, at) if hasattr(first, "shape") or isinstance(first, _NUMBERS) else values
+        return _stack_leaves(values, path) if hasattr(first, "shape") or isinstance(first, _NUMBERS) else values
     if len(set(map(type, values))) > 1 or len(set(map(len, values))) > 1:
-        alike(values, at, "type", type)
-        what, trait = ("keys", dict.keys) if isinstance(first, dict) else ("length", len)
-        alike(values, at, what, trait)
+        check_same(values, path, "type", type)
+        trait, trait_of = ("keys", dict.keys) if isinstance(first, dict) else ("length", len)
+        check_same(values, path, trait, trait_of)
     if isinstance(first, list) and is_numbers(first):
-        return _numbers(values, at)
+        return _stack_numbers(values, path)
     if isinstance(first, dict):
-        return {key: _tree(_column(values, key, at), f"{at}[{key!r}]") for key in first}
-    columns = [_tree(list(column), f"{at}[{i}]") for i, column in enumerate(zip(*values, strict=True))]
+        return {key: _stack_values(_column(values, key, path), f"{path}[{key!r}]") for key in first}
+    columns = [_stack_values(list(column), f"{path}[{i}]") for i, column in enumerate(zip(*values, strict=True))]
     return type(first)(*columns) if hasattr(first, "_fields") else type(first)(columns)
 
 
-def _column(values: list[Any], key: Any, at: str) -> list[Any]:
+def _column(values: list[Item], key: Key, path: str) -> list[Item]:
     try:
         return [value[key] for value in values]
     except KeyError:
-        alike(values, at, "keys", dict.keys)
+        check_same(values, path, "keys", dict.keys)
         raise
 
 
-def _leaf(values: list[Any], at: str) -> Any:
+def _stack_leaves(values: list[Item], path: str) -> Column:
     try:
-        stacked = _by(values[0])(values)
-    except (TypeError, ValueError):  # say where and why, if this is why
-        alike(values, at, "type", lambda value: _NUMBERS if isinstance(value, _NUMBERS) else type(value))
-        alike(values, at, "shape", lambda value: getattr(value, "shape", ()))
+        stacked = _stack_function(values[0])(values)
+    except (TypeError, ValueError):  # the library's message does not name the column: raise one that does
+        check_same(values, path, "type", lambda value: _NUMBERS if isinstance(value, _NUMBERS) else type(value))
+        check_same(values, path, "shape", lambda value: getattr(value, "shape", ()))
         raise
-    refuse_mask(at, stacked)
+    refuse_mask(path, stacked)
     return stacked
 
 
-def _by(first: Any) -> Callable[[list[Any]], Any]:
+def _stack_function(first: Item) -> Callable[[list[Item]], Column]:
     if hasattr(first, "shape") and not is_array(first, "mlx.core", "array"):
         import numpy as np
 
@@ -164,40 +189,43 @@ def _by(first: Any) -> Callable[[list[Any]], Any]:
     return mx.array if isinstance(first, _NUMBERS) else mx.stack
 
 
-def _is_number(value: Any) -> bool:
+def _is_numeric(value: Item) -> bool:
     return isinstance(value, _NUMBERS) or (is_array(value, "numpy", "generic") and value.dtype.kind in "biuf")
 
 
-def _numbers(values: list[Any], at: str) -> Any:
-    """Make one array of lists of numbers, mlx's of Python's numbers and numpy's of its own."""
+def _stack_numbers(values: list[list[Item]], path: str) -> Column:
+    """Return one array of lists of numbers: an MLX array for Python's numbers, a numpy array for numpy's."""
     from ..core._mlx import mx
 
     try:
         return mx.array(values)
-    except (TypeError, ValueError, RuntimeError):  # say where and why
-        _same_lengths(values, at)
-    if any(isinstance(one, int) and not -(2**63) <= one < 2**63 for value in values for one in value):
-        raise ValueError(f"cannot stack {at}: a number in it does not fit into int64")
+    except (TypeError, ValueError, RuntimeError):  # MLX's message does not name the column: raise one that does
+        _check_lengths(values, path)
+    if any(isinstance(number, int) and not -(2**63) <= number < 2**63 for value in values for number in value):
+        raise ValueError(f"cannot stack {path}: a number in it does not fit into int64")
     import numpy as np
 
     return np.array(values)
 
 
-def _same_lengths(values: list[Any], at: str) -> None:
-    """Raise ValueError unless the values are numbers, or lists of them of one length at every depth."""
-    alike(values, at, "type", lambda value: _NUMBERS if _is_number(value) else type(value))
+def _check_lengths(values: Sequence[Item], path: str) -> None:
+    """Raise ValueError unless the values are numbers, or lists of numbers with the same length at every depth."""
+    check_same(values, path, "type", lambda value: _NUMBERS if _is_numeric(value) else type(value))
     if not isinstance(values[0], list):
         return
-    alike(values, at, "length", len)
-    for i, places in enumerate(zip(*values, strict=True)):
-        _same_lengths(list(places), f"{at}[{i}]")
-    lengths = [len(one) for one in values[0] if isinstance(one, list)]
+    check_same(values, path, "length", len)
+    for i, elements in enumerate(zip(*values, strict=True)):
+        _check_lengths(list(elements), f"{path}[{i}]")
+    lengths = [len(element) for element in values[0] if isinstance(element, list)]
     if len(set(lengths)) > 1:
-        raise ValueError(f"cannot stack {at}: it is a list of lists of lengths {lengths}; make it a tuple, or pad them")
+        raise ValueError(
+            f"cannot stack {path}: it is a list of lists of lengths {lengths}; make it a tuple, or pad them"
+        )
 
 
-def _rows(columns: Any, batch: Any) -> list[tuple[Any, ...]]:
-    apart = [unstack(column) for column in columns]
-    if len(set(map(len, apart))) > 1:
-        raise ValueError(f"cannot take apart {describe(batch)}: its parts have different lengths")
-    return list(zip(*apart, strict=True))
+def _unstack_columns(columns: Iterable[Item], batch: Item) -> list[tuple[Item, ...]]:
+    """Return the rows of several columns of a batch as tuples."""
+    unstacked = [unstack(column) for column in columns]
+    if len(set(map(len, unstacked))) > 1:
+        raise ValueError(f"cannot split {describe_batch(batch)} into rows: its columns have different lengths")
+    return list(zip(*unstacked, strict=True))

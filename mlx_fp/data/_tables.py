@@ -1,26 +1,24 @@
-"""Tables of columns, which a number does not index by row: pandas', polars', pyarrow's and their like."""
+"""Refuse tables of pandas, polars, pyarrow and similar libraries, because an integer does not index them by row."""
 
 from __future__ import annotations
 
-from typing import Any
-
 __all__ = ["refuse_table"]
 
-_CALLS = {
-    "to_pylist": "to_pylist()",  # pyarrow: tables, and arrays of scalars of its own
+_ROW_METHODS = {
+    "to_pylist": "to_pylist()",  # pyarrow: tables, and arrays of pyarrow's own scalars
     "to_dicts": "to_dicts()",  # polars
     "collect_schema": "collect().to_dicts()",  # polars, lazy
 }
-"""What gives rows, by an attribute that tells the kind of table."""
+"""The call that returns rows, by an attribute that only this kind of table has."""
 
-_FORMATS = ("arrow", "pandas", "polars")
-"""The formats of a Hugging Face dataset whose rows are tables."""
+_TABLE_FORMATS = ("arrow", "pandas", "polars")
+"""The formats of a Hugging Face dataset in which a row is a table."""
 
 
-def refuse_table(what: str, given: Any, *, iterated: bool = False) -> None:
-    """Raise TypeError for a table or a labelled column, and say how to get its rows by position.
+def refuse_table(name: str, rows: object, *, iterated: bool = False) -> None:
+    """Raise TypeError for a table or a labelled column; the message has the code that returns its rows.
 
-    Where it is `iterated`, a labelled column passes, because that gives its values in order.
+    Where the rows are `iterated`, a labelled column is accepted, because iteration yields its values in order.
 
     >>> refuse_table("source", [1, 2])
     >>> class Frame:
@@ -29,20 +27,19 @@ def refuse_table(what: str, given: Any, *, iterated: bool = False) -> None:
     Traceback (most recent call last):
     TypeError: source takes rows by position, and a Frame is no such sequence: write table.to_dicts()
     """
-    form = getattr(given, "format", None)
-    if isinstance(form, dict) and form.get("type") in _FORMATS:  # a Hugging Face dataset
-        raise TypeError(f"{what}: rows in the format {form['type']!r} are tables: write .with_format(None)")
-    remedy = _remedy(given, iterated)
+    form = getattr(rows, "format", None)
+    if isinstance(form, dict) and form.get("type") in _TABLE_FORMATS:  # a Hugging Face dataset
+        raise TypeError(f"{name}: rows in the format {form['type']!r} are tables: write .with_format(None)")
+    remedy = _remedy(type(rows), iterated)
     if remedy:
-        kind = type(given).__name__
-        raise TypeError(f"{what} takes rows by position, and a {kind} is no such sequence: write {remedy}")
+        kind = type(rows).__name__
+        raise TypeError(f"{name} takes rows by position, and a {kind} is no such sequence: write {remedy}")
 
 
-def _remedy(given: Any, iterated: bool) -> str:
-    """Return the code to write in place of a table, empty for anything else."""
-    kind = type(given)
-    if hasattr(kind, "iloc"):  # pandas, and what has its interface
+def _remedy(kind: type, iterated: bool) -> str:
+    """Return the code to write instead of a table of this class, an empty text for other classes."""
+    if hasattr(kind, "iloc"):  # pandas, and libraries with its interface
         if hasattr(kind, "columns"):
             return 'table.to_dict("records"), or data.arrays(x=table["x"].to_numpy(), …)'
         return "" if iterated else "column.to_list(), or data.arrays(column.to_numpy())"
-    return next((f"table.{call}" for name, call in _CALLS.items() if hasattr(kind, name)), "")
+    return next((f"table.{call}" for name, call in _ROW_METHODS.items() if hasattr(kind, name)), "")

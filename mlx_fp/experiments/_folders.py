@@ -1,4 +1,4 @@
-"""The folders of the trials of a sweep: each knows its trial by the settings, which are in a file in it."""
+"""The folders of the trials of a sweep: a file in each folder holds the settings of its trial, by which it is found."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from hashlib import sha256
 from itertools import count
 from math import isfinite
 from pathlib import Path
-from types import FunctionType
-from typing import Any
+from types import CodeType, FunctionType
+from typing import Any, cast
 
 from ..checkpointing._policy import Policy
 from ..store._files import make_folder, write_whole
@@ -20,39 +20,46 @@ from ._experiment import Experiment, settings
 __all__ = ["Folders", "identity"]
 
 FILE = "settings.json"
-"""What the file with the settings of a trial is called."""
+"""The name of the file with the settings of a trial."""
 
 _LENGTH = ("epochs", "steps")
-"""How long a run is: the same trial may go on for longer."""
+"""The settings for the length of a run; a trial with another length is the same trial, and may go on for longer."""
 
-_LIMIT = 1 << 20
-"""Bytes of the largest file of settings that is read."""
+_MAX_FILE_BYTES = 1 << 20
+"""The maximum size of a file of settings that is read, in bytes."""
 
+_MAX_DEPTH = 20
+"""The maximum depth of containers in a setting that is described."""
 
-_DEEPEST = 20
-"""How many containers, one within the other, a setting is described through."""
+_Plain = None | bool | int | float | str | list["_Plain"] | dict[str, "_Plain"]
+"""A value that JSON can hold."""
 
 
 class Folders:
-    """Gives each trial the folder that has its settings, or a new one, `trial-1` and so on; no two the same."""
+    """The folder of each trial: an existing folder with its settings, or else a new one; no two trials share one."""
 
     def __init__(self) -> None:
-        self._found: dict[Path, dict[str, list[str]]] = {}
-        self._given: dict[int, str] = {}
+        self._names_by_settings: dict[Path, dict[str, list[str]]] = {}
+        self._names: dict[int, str] = {}
 
-    def inside(self, policy: Policy, number: int, known: str) -> Policy:
-        """Return the policy with its files in the folder of a trial, by its number in the sweep and its identity."""
-        if number not in self._given:
+    def inside(self, policy: Policy, number: int, trial_identity: str) -> Policy:
+        """Return the policy with its files in the folder of a trial.
+
+        `number` is the number of the trial in the sweep, and `trial_identity` is the JSON that `identity` returns.
+        """
+        if number not in self._names:
             root = policy.inside("trial").folder.parent
-            if root not in self._found:
-                self._found[root] = _found(root)
-            names = self._found[root].get(known)
-            self._given[number] = names.pop(0) if names else _new(root, number, known)
-        return policy.inside(self._given[number])
+            if root not in self._names_by_settings:
+                self._names_by_settings[root] = _existing_folders(root)
+            names = self._names_by_settings[root].get(trial_identity)
+            self._names[number] = names.pop(0) if names else _make_trial_folder(root, number, trial_identity)
+        return policy.inside(self._names[number])
 
 
-def identity(variant: Experiment, case: Mapping[str, Any]) -> str:
-    """Tell a trial from others, as JSON: its settings, but not how long it runs or where it writes, unless swept.
+def identity(variant: Experiment, case: Mapping[str, object]) -> str:
+    """Return the settings of a trial as JSON, by which its folder is found.
+
+    The length of the run and the settings of `artifacts` do not count, unless the sweep changes them in `case`.
 
     >>> from mlx_fp import nn
     >>> from mlx_fp.experiments._experiment import experiment
@@ -60,84 +67,90 @@ def identity(variant: Experiment, case: Mapping[str, Any]) -> str:
     >>> identity(plain, {"seed": 0}) == identity(plain, {"seed": 0, "model.width": 2})
     True
     """
-    rest = {path: value for path, value in settings(variant).items() if path.partition(".")[0] != "artifacts"}
-    told = {path: value for path, value in rest.items() if path not in _LENGTH} | dict(case)
-    return json.dumps({"experiment": variant.name, "settings": _told(told, ())}, indent=2, sort_keys=True)
+    values = {path: value for path, value in settings(variant).items() if path.partition(".")[0] != "artifacts"}
+    described = {path: value for path, value in values.items() if path not in _LENGTH} | dict(case)
+    content = {"experiment": variant.name, "settings": _describe_value(described, ())}
+    return json.dumps(content, indent=2, sort_keys=True)
 
 
-def _found(root: Path) -> dict[str, list[str]]:
-    """Return the names of the folders of trials that there are, by the settings in them, in order."""
-    found: dict[str, list[str]] = {}
-    files = [file for file in root.glob(f"trial-*/{FILE}") if file.is_file() and file.stat().st_size < _LIMIT]
+def _existing_folders(root: Path) -> dict[str, list[str]]:
+    """Return the names of the existing folders of trials in order, by the settings in them."""
+    names: dict[str, list[str]] = {}
+    files = [file for file in root.glob(f"trial-*/{FILE}") if file.is_file() and file.stat().st_size < _MAX_FILE_BYTES]
     for file in sorted(files, key=lambda file: (len(file.parent.name), file.parent.name)):
-        found.setdefault(file.read_text(errors="replace"), []).append(file.parent.name)
-    return found
+        names.setdefault(file.read_text(errors="replace"), []).append(file.parent.name)
+    return names
 
 
-def _new(root: Path, number: int, known: str) -> str:
-    """Make the first folder that is not there, from that of the trial's number on, and put the settings in it."""
+def _make_trial_folder(root: Path, number: int, trial_identity: str) -> str:
+    """Make the first free folder, from the number of the trial on, and write the settings into it."""
     make_folder(root)
-    for at in count(number):
-        folder = root / f"trial-{at}"
+    for folder_number in count(number):
+        folder = root / f"trial-{folder_number}"
         try:
             folder.mkdir()
         except FileExistsError:
             continue
-        write_whole(folder / FILE, known.encode())
+        write_whole(folder / FILE, trial_identity.encode())
         return folder.name
     raise AssertionError
 
 
-def _told(value: Any, above: tuple[int, ...]) -> Any:
-    """Say what a setting is, the same in every process: numbers and texts as they are, functions by name and code."""
+def _describe_value(value: object, above: tuple[int, ...]) -> _Plain:
+    """Describe a setting as a plain value, the same in every process; functions are described by name and code.
+
+    `above` holds the ids of the containers around the value, so that a container in itself ends the description.
+    """
     if value is None or isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, float):
         return value if isfinite(value) else repr(value)
-    if id(value) in above or len(above) > _DEEPEST:
+    if id(value) in above or len(above) > _MAX_DEPTH:
         return "..."
-    into: Callable[[Any], Any] = partial(_told, above=(*above, id(value)))
+    describe_part: Callable[[object], _Plain] = partial(_describe_value, above=(*above, id(value)))
     if isinstance(value, Mapping):
-        return {str(key): into(one) for key, one in value.items()}
+        return {str(key): describe_part(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
-        return [into(one) for one in value]
+        return [describe_part(part) for part in value]
     if hasattr(value, "tolist"):
-        return into(value.tolist()) if not value.shape else _array(value)
+        array = cast(Any, value)
+        return _describe_array(array) if array.shape else describe_part(array.tolist())
     if isinstance(value, partial):
-        return [into(value.func), into(value.args), into(value.keywords)]
+        return [describe_part(part) for part in (value.func, value.args, value.keywords)]
     if isinstance(value, FunctionType):
-        return [value.__qualname__, _digest(_code(value.__code__)), *map(into, _held(value))]
+        parts = map(describe_part, _values_of_function(value))
+        return [value.__qualname__, _short_digest(_describe_code(value.__code__)), *parts]
     if isinstance(value, type):
         return f"{value.__module__}.{value.__qualname__}"
-    kind: Any = type(value)
-    plain = kind.__repr__ is not object.__repr__
-    return [kind.__qualname__, _unplaced(value) if plain else into(getattr(value, "__dict__", {}))]
+    has_repr = type(value).__repr__ is not object.__repr__
+    state = _repr_without_address(value) if has_repr else describe_part(getattr(value, "__dict__", {}))
+    return [type(value).__qualname__, state]
 
 
-def _array(value: Any) -> str:
-    return f"{value.dtype} {tuple(value.shape)} {_digest(repr(value.tolist()))}"
+def _describe_array(array: Any) -> str:
+    return f"{array.dtype} {tuple(array.shape)} {_short_digest(repr(array.tolist()))}"
 
 
-def _held(fn: FunctionType) -> list[Any]:
-    """List the values that a function holds: its defaults, and what it takes from the functions around it."""
-    cells = []
+def _values_of_function(fn: FunctionType) -> list[object]:
+    """Return the defaults of a function, and the values of its closure."""
+    closure: list[object] = []
     for cell in fn.__closure__ or ():
         try:
-            cells.append(cell.cell_contents)
-        except ValueError:  # not assigned yet
-            cells.append(None)
-    return [fn.__defaults__, fn.__kwdefaults__, *cells]
+            closure.append(cell.cell_contents)
+        except ValueError:  # the variable has no value yet
+            closure.append(None)
+    return [fn.__defaults__, fn.__kwdefaults__, *closure]
 
 
-def _code(code: Any) -> str:
-    """Say what a function does, but not where it stands in its file."""
-    consts = [_code(one) if hasattr(one, "co_code") else repr(one) for one in code.co_consts]
-    return repr((code.co_code, code.co_names, consts))
+def _describe_code(code: CodeType) -> str:
+    """Describe the code of a function without its position in a file."""
+    constants = [_describe_code(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts]
+    return repr((code.co_code, code.co_names, constants))
 
 
-def _unplaced(value: Any) -> str:
+def _repr_without_address(value: object) -> str:
     return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
 
 
-def _digest(text: str) -> str:
+def _short_digest(text: str) -> str:
     return sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Unpack
+from typing import Unpack, cast
 
 from ..loop._fit import fit
 from ..loop._options import Options, documented
@@ -15,15 +15,19 @@ __all__ = ["run"]
 
 @documented
 def run(*, quiet: bool = False, **options: Unpack[Options]) -> Callable[[Experiment], Report]:
-    """Train an experiment for its epochs or steps, from its seed, and report.
+    """Train an experiment for its epochs or steps, from its seed, and return a report.
 
-    An option that is given takes the place of that of the experiment.
+    An option in this call takes precedence over the value in the experiment. For example, `run(epochs=3)` trains for
+    three epochs.
 
     Args:
-        quiet: Whether to show no progress.
+        quiet: Whether to show no progress; False by default.
 
     Returns:
         A function from an experiment to a report.
+
+    Raises:
+        TypeError: The argument of the function is not an experiment, or an option is unknown.
 
     >>> from mlx_fp import data, nn, regression
     >>> from mlx_fp.experiments._experiment import experiment
@@ -33,14 +37,14 @@ def run(*, quiet: bool = False, **options: Unpack[Options]) -> Callable[[Experim
     27
     """
 
-    def ran(target: Experiment) -> Report:
+    def train(target: Experiment) -> Report:
         if not isinstance(target, Experiment):
             raise TypeError(
                 f"run takes an experiment; got {type(target).__name__}: fit(data)(trainer) trains a trainer"
             )
-        own = {"steps": target.steps} if target.steps is not None else {"epochs": target.epochs}
-        length = {} if {"epochs", "steps"} & options.keys() else own
-        given: Any = {**length, "seed": target.seed, **options}
-        return fit(target.splits, quiet=quiet, **given)(target.trainer)
+        defaults: Options = {"seed": target.seed}
+        if not {"epochs", "steps"} & options.keys():
+            defaults |= {"steps": target.steps} if target.steps is not None else {"epochs": target.epochs}
+        return fit(target.splits, quiet=quiet, **cast(Options, {**defaults, **options}))(target.trainer)
 
-    return ran
+    return train

@@ -1,4 +1,4 @@
-"""One experiment under several settings, in one table."""
+"""Train one experiment under several settings, and compare the reports in one table."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 from ..checkpointing._policy import Policy
 from ..core._frozen import FrozenDict, freeze_field
@@ -24,13 +24,20 @@ from ._run import run
 __all__ = ["Sweep", "Trial", "sweep"]
 
 _INTERRUPTS = {number.name for number in SIGNALS}
+"""The stop reasons of a run that Ctrl-C or SIGTERM has ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One variant of an experiment, and what came of it: a report, or the error that ended it."""
+    """One variant of an experiment with its result.
 
-    settings: Mapping[str, Any]
+    Args:
+        settings: The changed settings of this variant, by path.
+        report: The report of its run; None where an error ended the run.
+        error: The message and the notes of this error, empty by default.
+    """
+
+    settings: Mapping[str, object]
     report: Report | None
     error: str = ""
 
@@ -40,22 +47,27 @@ class Trial:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Sweep:
-    """The trials of a sweep, without their arrays; `str()` is a table of them, the best marked."""
+    """The trials of a sweep, without their arrays; `str()` is a table of the trials in which the best is marked.
+
+    Args:
+        name: Name of the experiment.
+        trials: The trials, in the order of the runs.
+        best: The trial with the best value of the monitor, with its parameters; None where there is no trial.
+    """
 
     name: str
     trials: tuple[Trial, ...]
     best: Trial | None
-    """The trial with the best value by the monitor, with its parameters; None where there is no trial."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values, a row per trial."""
-        return {"name": self.name, "trials": [_figures(trial) for trial in self.trials]}
+        """Return plain values with one row per trial."""
+        return {"name": self.name, "trials": [_table_row(trial) for trial in self.trials]}
 
     def __str__(self) -> str:
-        rows = [_figures(trial) for trial in self.trials]
-        heads = list(rows[0]) if rows else []  # the first trial has a report
+        rows = [_table_row(trial) for trial in self.trials]
+        heads = list(rows[0]) if rows else []  # the first trial always has a report
         marks = ["best" if self.best and trial.settings is self.best.settings else "" for trial in self.trials]
-        cells = [[*(_cell(row.get(head)) for head in heads), mark] for row, mark in zip(rows, marks, strict=True)]
+        cells = [[*(_cell_text(row.get(head)) for head in heads), mark] for row, mark in zip(rows, marks, strict=True)]
         return table([[*heads, ""], *cells], left=0)
 
     def __repr__(self) -> str:
@@ -64,21 +76,26 @@ class Sweep:
 
 @documented
 def sweep(
-    grid: Mapping[str, Sequence[Any]], *, quiet: bool = False, **options: Unpack[Options]
+    grid: Mapping[str, Sequence[object]], *, quiet: bool = False, **options: Unpack[Options]
 ) -> Callable[[Experiment], Sweep]:
-    """Run an experiment for each combination of the values that `grid` gives to paths, as `override` does.
+    """Run an experiment for each combination of settings.
 
-    Every path and value is tried out, and so every name checked, before the first run. The checkpoints of a trial are
-    in a folder of its own, `trial-1` and so on, with its settings in a file. A sweep of another grid finds the folder
-    of a trial by its settings, and makes a new one where there is none. Ctrl-C and SIGTERM end the sweep after the
-    current step, with the trials so far.
+    Before the first run, every variant is built, so an unknown path or an invalid value is an error at once. Each trial
+    has a folder for its checkpoints, `trial-1`, `trial-2` and so on, with its settings in a file. A sweep of another
+    grid finds the folder of a trial by these settings, and makes a new folder where there is none. Ctrl-C and SIGTERM
+    end the sweep after the current step, with the trials so far. A trial whose loss is not finite stops and does not
+    end the sweep.
 
     Args:
-        grid: Values by path, for example `{"optimizer.learning_rate": [0.1, 0.01]}`.
-        quiet: Whether to show no progress.
+        grid: Values by path, for example `{"optimizer.learning_rate": [0.1, 0.01]}`; see `override` for paths.
+        quiet: Whether to show no progress; False by default.
 
     Returns:
         A function from an experiment to a `Sweep`.
+
+    Raises:
+        TypeError: `grid` is not a dict, or an option is unknown.
+        KeyError: The experiment has no setting with a path of `grid`; the message has candidates.
 
     >>> from functools import partial
     >>> from mlx_fp import nn, optim
@@ -87,24 +104,23 @@ def sweep(
     >>> x = mx.random.normal((64, 3), key=mx.random.key(0))
     >>> batches, optimizer = [(x, x.sum(axis=1))] * 9, partial(optim.sgd, 0.1)
     >>> plain = experiment("sums", model=nn.linear(3, 1), task=regression(), optimizer=optimizer, data=batches)
-    >>> found = sweep({"optimizer.learning_rate": [0.001, 0.1]}, quiet=True)(plain)
-    >>> found.best.settings
+    >>> result = sweep({"optimizer.learning_rate": [0.001, 0.1]}, quiet=True)(plain)
+    >>> result.best.settings
     {'optimizer.learning_rate': 0.1}
     """
-
     if not isinstance(grid, Mapping):
         kind = type(grid).__name__
         raise TypeError(f'sweep takes a dict of values by path, {{"optimizer.learning_rate": [0.1, 0.01]}}; got {kind}')
 
-    def swept(target: Experiment) -> Sweep:
-        given: Any = {"nonfinite": "stop", **options}  # one trial that is lost ends no sweep
-        cases: list[FrozenDict[str, Any]] = [
+    def run_trials(target: Experiment) -> Sweep:
+        run_options = cast(Options, {"nonfinite": "stop", **options})
+        cases: list[FrozenDict[str, object]] = [
             FrozenDict(zip(grid, values, strict=True)) for values in product(*grid.values())
         ]
         variants = [override(case)(target) for case in cases]
         for variant in variants:
-            checked: Any = {"epochs": variant.epochs, **given}
-            _ = _apart(variant, lambda policy: policy.inside("trial")).trainer, plan(variant.splits, (), checked)
+            _ = _with_policy(variant, lambda policy: policy.inside("trial")).trainer
+            plan(variant.splits, (), {"epochs": variant.epochs, **run_options})
         folders = Folders()
         trials: list[Trial] = []
         best: Trial | None = None
@@ -112,60 +128,63 @@ def sweep(
             if not quiet:
                 print(f"trial {number}/{len(cases)}: {', '.join(f'{k}={v!r}' for k, v in case.items())}", flush=True)
             try:
-                place = partial(folders.inside, number=number, known=identity(variant, case))
-                report = run(quiet=quiet, **given)(_apart(variant, place))
-            except KeyboardInterrupt:  # while the trial was set up
+                in_folder = partial(folders.inside, number=number, trial_identity=identity(variant, case))
+                report = run(quiet=quiet, **run_options)(_with_policy(variant, in_folder))
+            except KeyboardInterrupt:  # raised outside the run, for example while the trial was built
                 if not trials:
                     raise
                 break
             except Exception as error:
                 if not trials:
                     raise
-                trials.append(_failed(case, error, number))
+                trials.append(_failed_trial(case, error, number))
                 continue
-            best = Trial(case, report) if best is None or _better(report, best.report) else best
+            best = Trial(case, report) if best is None or _is_better(report, best.report) else best
             trials.append(Trial(case, replace(report, params={}, opt_state={})))
             if report.stop_reason in _INTERRUPTS:
                 break
         return Sweep(target.name, tuple(trials), best)
 
-    return swept
+    return run_trials
 
 
-def _apart(variant: Experiment, place: Callable[[Policy], Policy]) -> Experiment:
-    """Give the checkpoints of a trial another place."""
+def _with_policy(variant: Experiment, change: Callable[[Policy], Policy]) -> Experiment:
+    """Return the variant with a changed policy for its checkpoints."""
 
     def verb(trainer: Trainer) -> Trainer:
-        return trainer if trainer.policy is None else replace(trainer, policy=place(trainer.policy))
+        return trainer if trainer.policy is None else replace(trainer, policy=change(trainer.policy))
 
     return replace(variant, verbs=(*variant.verbs, verb))
 
 
-def _failed(case: Mapping[str, Any], error: Exception, number: int) -> Trial:
-    """Keep what an error says, not the error: its traceback holds the parameters of the trial."""
-    told = "; ".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())])
-    warnings.warn(f"trial {number} ended with {told}", RuntimeWarning, stacklevel=3)
-    return Trial(case, None, told)
+def _failed_trial(case: Mapping[str, object], error: Exception, number: int) -> Trial:
+    """Return a trial with the text of an error; the error itself would keep the trial's parameters in its traceback."""
+    message = "; ".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())])
+    warnings.warn(f"trial {number} ended with {message}", RuntimeWarning, stacklevel=3)
+    return Trial(case, None, message)
 
 
-def _better(report: Report, than: Report | None) -> bool:
+def _is_better(report: Report, best: Report | None) -> bool:
     if report.best_value is None:
         return False
-    if than is None or than.best_value is None:
+    if best is None or best.best_value is None:
         return True
-    return report.best_value < than.best_value if report.monitor_mode == "min" else report.best_value > than.best_value
+    return report.best_value < best.best_value if report.monitor_mode == "min" else report.best_value > best.best_value
 
 
-def _figures(trial: Trial) -> dict[str, Any]:
+def _table_row(trial: Trial) -> dict[str, object]:
+    """Return the settings of a trial and the figures of its report by the head of their column."""
     if (report := trial.report) is None:
         return {**trial.settings, "stopped": trial.error}
-    own = {
+    figures: dict[str, object] = {
         f"best {report.monitor_name}": report.best_value,
         "epoch": report.best_epoch,
         "ran": report.epochs_ran,
+        "seconds": sum(row.seconds for row in report.rows),
+        "stopped": report.stop_reason,
     }
-    return {**trial.settings, **own, "seconds": sum(row.seconds for row in report.rows), "stopped": report.stop_reason}
+    return {**trial.settings, **figures}
 
 
-def _cell(value: Any) -> str:
+def _cell_text(value: object) -> str:
     return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -191,7 +191,7 @@ def without_files(state: LoopState, gone: Set[str]) -> LoopState:
 def _emit_written(loop: Loop, state: LoopState, world: World, wait: bool) -> Moments:
     """Tell of the checkpoint that is being written, if it is on disk; its failure is raised here."""
     assert world.writer is not None
-    done = world.writer.done(wait=wait)
+    done = world.writer.poll(wait=wait)
     if done is None:
         return state
     path, metadata, deleted = done

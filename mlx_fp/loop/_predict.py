@@ -16,7 +16,7 @@ from ..core._types import Array, Batch, Params, Tree
 from ..core.backend import device_backend
 from ..data import Cursor, Dataset
 from ..data._collate import fills
-from ..data._cursor import Pass
+from ..data._cursor import EpochRead
 from ..nn._layer import check_given, require_layer
 from ..step._checks import check_options as check_step_options
 from ..step._forward import forward
@@ -176,7 +176,7 @@ def _check_target(targets: Sequence[Any]) -> None:
 def _check_batched(data: Dataset) -> None:
     """Refuse columns of arrays of which nothing makes batches, where that can be told before a row is read."""
     columns = data.indexed and data.labels[0].startswith("arrays(")
-    if columns and any(isinstance(at, int) for at in islice(data.view(Pass(0, "test")).order, 1)):
+    if columns and any(isinstance(at, int) for at in islice(data.view(EpochRead(0, "test")).order, 1)):
         raise ValueError(f"{data!r} gives rows: {_BATCHES}")
 
 

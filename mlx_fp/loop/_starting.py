@@ -75,7 +75,7 @@ def _restore_or_begin(loop: Loop, state: LoopState, writer: Writer | None) -> tu
         message = "%s is of a run that a hook has ended: %s; without that hook it goes on"
         _LOG.warning(message, found.path or "the checkpoint", state.ended)
     if writer is not None:
-        writer.take_up(found.path, state.held)
+        writer.resume_from(found.path, state.held)
     file = kind if found.path is None else str(found.path)
     origin = Origin(state.epoch, file, found.metadata["epoch"], kind, differences(loop, found))
     return replace(loop, origin=origin), state

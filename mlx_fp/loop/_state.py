@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..checkpointing._writer import Held, Writer
+from ..checkpointing._writer import RunPosition, Writer
 from ..core._frozen import FrozenDict, freeze_field
 from ..core._types import Params, State
 from ..data import Cursor
@@ -156,9 +156,9 @@ class LoopState:
         return self.moving.requests.stop
 
     @property
-    def held(self) -> Held:
+    def held(self) -> RunPosition:
         """The identity of this state among checkpoints."""
-        return Held(self.steps, self.cursor, len(self.evaluations), self.ended)
+        return RunPosition(self.steps, self.cursor, len(self.evaluations), self.ended)
 
     @property
     def ended(self) -> str | None:

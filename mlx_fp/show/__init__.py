@@ -1,4 +1,4 @@
-"""Pictures of runs, which need the extra `show`, and trackers of them."""
+"""Pictures of runs, and trackers of their figures. Pictures need the extra `show`."""
 
 from ._curves import curves
 from ._track import track

@@ -28,7 +28,7 @@ LIMITS = Limits(characters=400_000_000, parts=2_000_000, values=20_000_000)
 
 PARTS = {"report": dict, "settings": dict, "environment": dict, "user": dict}
 
-_ORDER = "save_bundle(path)(report): the path comes first, and the report last, in a call of its own"
+_ORDER = "save_bundle(path)(report): the path comes first, and the report last, in a second call"
 
 _NON_FINITE = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}
 
@@ -173,7 +173,10 @@ def _add_setup(parts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _relative(file: Path, beside: Path) -> str:
-    """Return the path of a file relative to the folder of another file. Links among the folders are resolved first."""
+    """Return the path of a file relative to the folder of another file.
+
+    Links among the folders are resolved first, because the system resolves them before it applies `..`.
+    """
     real = Path(os.path.realpath(file.parent)) / file.name
     return Path(os.path.relpath(real, os.path.realpath(beside.parent))).as_posix()
 

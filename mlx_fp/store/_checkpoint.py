@@ -204,7 +204,7 @@ def check_and_peek(path: str | os.PathLike[str]) -> dict[str, Any]:
 def _metadata(manifest: str) -> dict[str, Any]:
     metadata = restore_tree(read_json(manifest)["metadata"], _omit, _omit)
     if not isinstance(metadata, dict):
-        raise ValueError("its metadata are no dict")
+        raise ValueError("its metadata are not a dict")
     return metadata
 
 
@@ -219,7 +219,7 @@ def _restore(arrays: dict[str, Array], manifest: Any, source: Path) -> Checkpoin
     def unpack(kind: str, name: str) -> list[Tree]:
         array = arrays.pop(name)
         if kind not in UNPACKED or array.dtype != mx.uint8 or array.ndim != 1:
-            raise ValueError(f"its manifest has a {kind!r} that is none")
+            raise ValueError(f"its manifest has an invalid {kind!r}")
         content: Any = array
         return UNPACKED[kind](memoryview(content) if array.size else memoryview(b""))
 

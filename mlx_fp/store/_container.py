@@ -87,7 +87,7 @@ def read_header(file: BinaryIO) -> dict[str, str]:
     entries = _parse_entries(_decode_header(file.read(length)))
     metadata = entries.pop("__metadata__", None) or {}  # MLX writes null for missing metadata
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise ValueError("the metadata in its header are no texts by name")
+        raise ValueError("the metadata in its header are not texts by name")
     for name, entry in entries.items():
         _check_entry(name, entry)
     return metadata
@@ -104,7 +104,7 @@ def read_tensors(content: bytes) -> dict[str, Tensor]:
     try:
         parts = deserialize(content)  # type: ignore[no-untyped-call]  # the package has no types here
     except SafetensorError as error:
-        raise ValueError(f"its bytes are not those of its header: {error}") from None
+        raise ValueError(f"its bytes do not agree with its header: {error}") from None
     return {name: Tensor(part["dtype"], tuple(part["shape"]), memoryview(part["data"])) for name, part in parts}
 
 
@@ -153,7 +153,7 @@ def _parse_entries(text: str) -> dict[str, object]:
 def _dict_without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
     entries = dict(pairs)
     if len(entries) < len(pairs):
-        raise ValueError("a key stands in it twice")
+        raise ValueError("it has a duplicate key")
     return entries
 
 

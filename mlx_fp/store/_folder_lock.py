@@ -46,10 +46,10 @@ class Lock:
         file = open_own_file(self.path)
         try:
             if not lock_file(file):
-                _LOG.warning("the file system of %s has no locks: see to it that no other run writes there", folder)
+                _LOG.warning("the file system of %s has no locks: make sure that no other run writes there", folder)
             _write_holder(file)
         except BaseException as error:
-            holder = os.read(file, 200).decode(errors="replace") or "one that has not said so"
+            holder = os.read(file, 200).decode(errors="replace") or "an unknown process"
             os.close(file)
             if isinstance(error, BlockingIOError):
                 message = f"another run writes here: {holder}"

@@ -60,7 +60,7 @@ def restore_tree(
     {'a': (1, 2.5)}
     """
     if not isinstance(description, dict) or len(description) != 1:
-        raise ValueError("its manifest is none")
+        raise ValueError("its manifest is invalid")
     ((kind, content),) = description.items()
     if kind == "array" and isinstance(content, str):
         return array(content)
@@ -75,7 +75,7 @@ def restore_tree(
         return {key: restore_tree(item, array, packed) for key, item in content}
     if packed is not None and isinstance(content, str):
         return packed(kind, content)
-    raise ValueError(f"its manifest has a {kind!r} that is none")
+    raise ValueError(f"its manifest has an invalid {kind!r}")
 
 
 def _describe(tree: Tree, path: str, arrays: dict[str, Array | Packed]) -> Description:

@@ -109,7 +109,7 @@ def _read_members(file: BinaryIO, convert: Callable[[Tensor], T]) -> tuple[dict[
         check_schema(int(info["schema"]))
         members = {member for _, member, _ in info["tensors"]}
         if len(archive.namelist()) != len(members) + 2 or len(members) != len(info["tensors"]):
-            raise ValueError("it has members of no name, or of several")
+            raise ValueError("it has members without a name, or with several names")
         digest, arrays = hashlib.sha256(manifest.encode()), dict[str, T]()
         for dtype, member, name in info["tensors"]:
             tensor = _read_tensor(archive, dtype, member, name)
@@ -117,9 +117,9 @@ def _read_members(file: BinaryIO, convert: Callable[[Tensor], T]) -> tuple[dict[
             arrays[name] = convert(tensor)
             del tensor  # free its bytes before the next tensor is read
         if len(arrays) != len(members):
-            raise ValueError("one name stands for several tensors")
+            raise ValueError("several tensors have the same name")
     if digest.hexdigest() != info["sha256"]:
-        raise ValueError("its digest is another")
+        raise ValueError("its digest differs")
     return arrays, manifest, int(info["schema"])
 
 

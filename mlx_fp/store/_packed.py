@@ -138,17 +138,17 @@ def _unpack_chunk(chunk: bytes) -> list[Tree]:
     try:
         text = reader.decompress(chunk, _MAX_RATIO * len(chunk))
     except zlib.error as error:
-        raise ValueError(f"its rows are not packed as they should be: {error}") from None
+        raise ValueError(f"its rows are not valid compressed data: {error}") from None
     if not reader.eof or reader.unused_data:
-        raise ValueError("its rows are cut, or take far more memory than the file")
+        raise ValueError("its rows are truncated, or take far more memory than the file")
     descriptions = json.loads(text)
     if not isinstance(descriptions, list):
-        raise ValueError("its rows are no list")
+        raise ValueError("its rows are not a list")
     return [restore_tree(description, _no_array) for description in descriptions]
 
 
 def _no_array(name: str) -> Array:
-    raise ValueError(f"its rows name the array {name!r}")
+    raise ValueError(f"its rows refer to the array {name!r}")
 
 
 def _unpack_rows(content: memoryview) -> list[Tree]:
@@ -156,7 +156,7 @@ def _unpack_rows(content: memoryview) -> list[Tree]:
     while start < len(content):
         end = start + _FRAME_BYTES + int.from_bytes(content[start : start + _FRAME_BYTES], "little")
         if end > len(content):
-            raise ValueError("its rows are cut")
+            raise ValueError("its rows are truncated")
         values += _unpack_chunk(bytes(content[start + _FRAME_BYTES : end]))
         start = end
     return values

@@ -69,11 +69,11 @@ def _refuse_other(path: Path) -> None:
     except FileNotFoundError:  # the system could not create the file
         return
     if kind is not None:
-        raise OSError(errno.EEXIST, f"{kind} is where mlx_fp keeps a file of its own: delete it", os.fspath(path))
+        raise OSError(errno.EEXIST, f"{kind} is in the place of a file of mlx_fp: delete it", os.fspath(path))
 
 
 def _open_regular(path: str | os.PathLike[str]) -> BufferedReader:
-    _check_regular(os.stat(path), path)  # checked before the open, which has side effects for a device
+    _check_regular(os.stat(path), path)  # checked first, because opening a device may have side effects
     number = os.open(path, os.O_RDONLY | _OPEN_FLAGS)
     try:
         _check_regular(os.fstat(number), path)

@@ -81,7 +81,7 @@ def _read_checked(source: Path, convert: Callable[[dict[str, Tensor]], T]) -> tu
     with pool:
         converted = convert(tensors)
         if digest.of(schema, manifest) != metadata["sha256"]:
-            raise ValueError("it is damaged: its digest is another")
+            raise ValueError("it is damaged: its digest differs")
     return converted, manifest, schema
 
 

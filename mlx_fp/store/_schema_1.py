@@ -26,7 +26,7 @@ def check_digest(content: bytes, expected: str) -> None:
     digest.update(b"0" * _DIGEST_LENGTH)
     digest.update(memoryview(content)[start + _DIGEST_LENGTH :])
     if digest.hexdigest() != expected:
-        raise ValueError("it is damaged: its digest is another")
+        raise ValueError("it is damaged: its digest differs")
 
 
 def add_left_out(manifest: dict[str, object]) -> dict[str, object]:

@@ -204,7 +204,7 @@ def _as_mlx_array(leaf: T) -> T | Array:
         return _convert(leaf)
     except (RuntimeError, ValueError, TypeError) as error:
         kind = getattr(leaf, "dtype", type(leaf).__name__)
-        raise TypeError(f"MLX has no arrays of {kind}, of which a batch or input holds one") from error
+        raise TypeError(f"MLX has no arrays of {kind}, and a batch or input contains one") from error
 
 
 def _convert(leaf: Any) -> Array:

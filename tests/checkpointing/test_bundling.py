@@ -173,7 +173,7 @@ def test_the_policy_has_copies_of_the_values_and_the_report_says_them(tmp_path):
         ({"a": mx.array(1)}, r"user\.a is array"),
         ({"a": {1: 2}}, r"a key of user\.a is 1; keys are texts"),
         ({"a": Path("b")}, r"user\.a is .*Path"),
-        (["a"], "user is a dict of values that each file is to hold"),
+        (["a"], "user is a dict of plain values for each file"),
     ],
 )
 def test_values_that_are_not_plain_are_refused_when_they_are_given(user, words):

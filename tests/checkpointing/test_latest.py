@@ -138,11 +138,11 @@ def test_a_run_that_was_killed_before_it_was_replaced_replaces_it_as_it_goes_on(
         raise KeyboardInterrupt
 
     fit(tmp_path / "{epoch}", epochs=1)
-    monkeypatch.setattr("mlx_fp.checkpointing._writer.same_as", cut)
+    monkeypatch.setattr("mlx_fp.checkpointing._writer.link_or_copy", cut)
     with pytest.raises(KeyboardInterrupt):
         fit(tmp_path / "{epoch}", epochs=2, resume="latest")
     assert (step_of(tmp_path / "latest"), step_of(tmp_path / "1")) == (2, 4)
-    monkeypatch.setattr("mlx_fp.checkpointing._writer.same_as", files.same_as)
+    monkeypatch.setattr("mlx_fp.checkpointing._writer.link_or_copy", files.link_or_copy)
     report = fit(tmp_path / "{epoch}", epochs=2, resume="latest")
     assert (report.start_epoch, step_of(tmp_path / "latest")) == (2, 4)
 
@@ -164,7 +164,7 @@ def test_a_path_of_the_same_name_or_of_two_suffixes_is_refused_when_it_is_given(
         tmp_path / "latest.safetensors",
         lambda epoch: f"a/{epoch}.{'npz' * (epoch > 2)}",
     ):
-        with pytest.raises(ValueError, match=r"latest=True keeps the newest state in .* is to have another name"):
+        with pytest.raises(ValueError, match=r"latest=True keeps the newest state in .* must have another name"):
             fp.checkpoints(path, latest=True)
     fp.checkpoints(tmp_path / "latest")
 

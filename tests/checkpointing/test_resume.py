@@ -212,7 +212,7 @@ def test_where_no_evaluation_has_judged_a_file_there_is_no_best_yet_and_the_erro
     policy = fp.checkpoints(tmp_path / "s-{step}", every_steps=1)
     fit(trainer(cut, policy))
     assert [path.stem for path in tmp_path.glob("*.safetensors")] != []
-    words = r"no best checkpoint in .* yet: .*resume='latest' goes on from the newest, .*s-2\.safetensors"
+    words = r"no best checkpoint in .* yet: .*resume='latest' resumes from the newest, .*s-2\.safetensors"
     with pytest.raises(CheckpointError, match=words):
         fit(trainer(policy), resume="best")
     assert fit(trainer(policy), resume="latest").epochs_completed == EPOCHS
@@ -233,7 +233,7 @@ def test_nothing_there_yet_starts_anew_for_latest_and_is_an_error_for_a_path(alo
     assert "the run starts anew" in caplog.text
     with pytest.raises(FileNotFoundError, match="none.safetensors"):
         fit(trainer(), resume=tmp_path / "none")
-    with pytest.raises(ValueError, match="of a trainer with checkpoints"):
+    with pytest.raises(ValueError, match="needs a trainer with checkpoints"):
         fit(trainer(), resume="latest")
 
 
@@ -428,7 +428,7 @@ def test_a_bundle_with_another_checkpoint_is_refused(tmp_path):
     report = fit(trainer(fp.checkpoints(tmp_path / "ep-{epoch}")))
     bundle = fp.save_bundle(tmp_path / "run.json", checkpoint=report.checkpoints[-1])(report)
     Path(report.checkpoints[-1]).write_bytes(Path(report.checkpoints[0]).read_bytes())
-    with pytest.raises(CheckpointError, match="its SHA-256 is another"):
+    with pytest.raises(CheckpointError, match="its SHA-256 differs"):
         fit(trainer(), resume=bundle)
 
 

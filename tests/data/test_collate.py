@@ -124,7 +124,7 @@ def test_an_index_selects_from_a_pair():
 def test_a_path_that_leads_nowhere_says_what_there_is(selector, message):
     with pytest.raises(ValueError, match=message) as error:
         shaped(data.collate({"x": selector}), ROW, ROW, epoch=2, index=1)
-    assert error.value.__notes__ == ["at operation=collate({x}), split=train, epoch=2, index=1"]
+    assert error.value.__notes__ == [f"at operation=collate({{'x': {selector!r}}}), split=train, epoch=2, index=1"]
 
 
 @pytest.mark.parametrize("selector", [None, 1.5, ("meta", None), ["meta", "label"]], ids=repr)
@@ -194,7 +194,7 @@ def test_an_error_of_a_function_keeps_its_class_and_says_which_batch():
 
 def test_collate_and_bind_read_like_their_call_and_keep_len():
     dataset = pipe(data.source("ab"), data.collate("x"), data.collate({"x": "x"}), data.bind({"y": "x"}))
-    assert repr(dataset) == "pipe(source(str of 2), collate('x'), collate({x}), bind({y}))"
+    assert repr(dataset) == "pipe(source(str of 2), collate('x'), collate({'x': 'x'}), bind({'y': 'x'}))"
     assert len(dataset) == 2
 
 
@@ -386,7 +386,7 @@ def test_fit_keeps_the_class_of_an_error_of_a_collate_and_says_where():
     dataset = pipe(data.arrays(x=X, y=LABELS), data.batch(24), data.bind({"x": "image"}))
     with pytest.raises(ValueError, match="bind finds no 'image' for 'x': the batch is {x: float32") as error:
         pipe(fp.trainer(MODEL, cross_entropy), fp.fit(dataset, quiet=True))
-    assert "at operation=bind({x}), split=train, epoch=0, index=0" in error.value.__notes__
+    assert "at operation=bind({'x': 'image'}), split=train, epoch=0, index=0" in error.value.__notes__
 
 
 def test_a_key_that_would_fill_two_parameters_is_named():

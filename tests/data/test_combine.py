@@ -210,7 +210,7 @@ def test_joined_datasets_read_like_their_pipe():
 def test_nothing_to_join_and_iterators_are_refused_when_built(join):
     with pytest.raises(ValueError, match=f"{join.__name__} needs at least one dataset"):
         join()
-    with pytest.raises(TypeError, match=r"read once and gone: write stream\(lambda: a fresh one\)"):
+    with pytest.raises(TypeError, match=r"which can be read only once: write stream\(lambda: a new one\)"):
         join("ab", iter("ab"))
 
 

@@ -82,10 +82,10 @@ def test_the_order_depends_neither_on_the_global_stream_nor_on_the_thread_nor_on
 
 
 def test_equal_bits_stay_in_order():
-    from mlx_fp.data._random import _by_mlx, _by_numpy
+    from mlx_fp.data._random import _sort_with_mlx, _sort_with_numpy
 
     bits = mx.array([5, 2**32 - 1, 5, 65536, 1, 2**32 - 1, 65537, 5, 1], dtype=mx.uint32)
-    assert _by_numpy(bits).tolist() == _by_mlx(bits).tolist() == [4, 8, 0, 2, 7, 3, 6, 1, 5]
+    assert _sort_with_numpy(bits).tolist() == _sort_with_mlx(bits).tolist() == [4, 8, 0, 2, 7, 3, 6, 1, 5]
 
 
 def test_shuffles_compose():
@@ -235,7 +235,7 @@ def test_a_bad_skip_is_a_value_error(n):
     if n is not None:
         with pytest.raises(ValueError, match=r"the n of skip\(n\) must be an integer of at least 0; got"):
             data.skip(n)
-    with pytest.raises(ValueError, match=r"what the function of skip\(<lambda>\) returns must be") as error:
+    with pytest.raises(ValueError, match=r"the result of the function of skip\(<lambda>\) must be") as error:
         read(pipe(stream(range(5)), data.skip(lambda: n)), 3)
     assert error.value.__notes__ == ["at operation=skip(<lambda>), split=train, epoch=3"]
 
@@ -342,7 +342,7 @@ def test_a_bad_take_is_a_value_error(n):
         with pytest.raises(ValueError, match=r"the n of take\(n\) must be an integer of at least 0; got"):
             data.take(n)
     for source in (data.source(range(5)), data.stream(lambda: range(5))):
-        with pytest.raises(ValueError, match=r"what the function of take\(<lambda>\) returns must be") as error:
+        with pytest.raises(ValueError, match=r"the result of the function of take\(<lambda>\) must be") as error:
             list(pipe(source, data.take(lambda: n)).open(Cursor(3)))
         assert error.value.__notes__ == ["at operation=take(<lambda>), split=train, epoch=3"]
 

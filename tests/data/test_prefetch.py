@@ -405,7 +405,7 @@ def test_one_signal_ends_a_process_whose_source_is_blocked(tmp_path, end, number
 
 
 def test_closing_a_reader_whose_source_is_blocked_waits_for_a_while_and_leaves_it(monkeypatch):
-    monkeypatch.setattr(_prefetch, "_PATIENCE", 0.05)
+    monkeypatch.setattr(_prefetch, "_CLOSE_TIMEOUT", 0.05)
     go, closed = Event(), Event()
 
     def rows():
@@ -427,7 +427,7 @@ def test_closing_a_reader_whose_source_is_blocked_waits_for_a_while_and_leaves_i
 
 
 def test_an_item_that_takes_long_comes_and_so_does_its_own_timeout(monkeypatch):
-    monkeypatch.setattr(_prefetch, "_GLANCE", 0.01)
+    monkeypatch.setattr(_prefetch, "_POLL_INTERVAL", 0.01)
 
     def slow(n):
         Event().wait(0.1)

@@ -278,11 +278,11 @@ def test_rows_are_batched_anew_in_another_size():
 @pytest.mark.parametrize(
     ("batch", "message"),
     [
-        (3, "cannot take apart int: it has no rows"),
-        ({"x": mx.zeros(2), "y": mx.array(1.0)}, r"cannot take apart float32 \(\): it has no rows"),
+        (3, "cannot split int into rows: it has none"),
+        ({"x": mx.zeros(2), "y": mx.array(1.0)}, r"cannot split float32 \(\) into rows: it has none"),
         (
             {"x": mx.zeros(2), "y": [1]},
-            r"cannot take apart \{x: float32 \(2,\), y: list of 1\}: its parts have different",
+            r"cannot split \{x: float32 \(2,\), y: list of 1\} into rows: its columns have different",
         ),
     ],
     ids=repr,

@@ -117,9 +117,11 @@ def test_a_bad_seed_and_a_bad_number_are_refused_when_built(options):
 
 def test_a_weight_that_is_missing_is_an_error_when_opened():
     dataset = data.sample([1, 2], seed=0)(data.source(range(3)))
-    with pytest.raises(ValueError, match=r"sample\(2 weights, seed=0\) takes a weight .* there are 3 items") as error:
+    with pytest.raises(
+        ValueError, match=r"sample\(\[1, 2\], seed=0\) takes a weight .* there are 2 weights and 3 items"
+    ) as error:
         next(iter(dataset))
-    assert error.value.__notes__ == ["at operation=sample(2 weights, seed=0), split=train, epoch=0"]
+    assert error.value.__notes__ == ["at operation=sample([1, 2], seed=0), split=train, epoch=0"]
 
 
 @pytest.mark.parametrize("dataset", [data.stream(lambda: "ab"), data.map(str)(data.source("ab"))], ids=repr)

@@ -119,7 +119,7 @@ def test_the_note_says_which_batch():
     assert next(reader)["x"].shape == (2, 3)
     with pytest.raises(ValueError, match=r"schema: x must be float32 \(2, 3\); got float32 \(1, 3\)") as error:
         next(reader)
-    assert error.value.__notes__ == ["at operation=schema(x), split=validation, epoch=5, index=2"]
+    assert error.value.__notes__ == ["at operation=schema(x=('float32', (2, 3))), split=validation, epoch=5, index=2"]
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_columns_are_given_all_by_position_or_all_by_name():
 
 def test_a_schema_reads_like_its_call_and_keeps_len():
     dataset = pipe(data.arrays(mx.zeros(4), mx.zeros(4)), data.batch(2), data.schema(1, 1))
-    assert repr(dataset).endswith("schema(2 columns))")
+    assert repr(dataset).endswith("schema(1, 1))")
     assert len(dataset) == 2
 
 
@@ -160,4 +160,7 @@ def test_the_run_of_a_compiled_step_stops_at_the_batch_that_breaks_its_schema():
     with pytest.raises(ValueError, match=r"schema: y must be float32 \(4,\); got float32 \(1,\)") as error:
         pipe(target, fp.fit(train, epochs=3, quiet=True))
     assert len(losses) == 5
-    assert error.value.__notes__[0] == "at operation=schema(x, y), split=train, epoch=1, index=2"
+    assert (
+        error.value.__notes__[0]
+        == "at operation=schema(x=('float32', (4, 3)), y=('float32', (4,))), split=train, epoch=1, index=2"
+    )

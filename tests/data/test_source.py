@@ -143,7 +143,7 @@ def test_a_masked_column_is_refused_and_a_filled_one_taken(mask):
 @pytest.mark.parametrize("make", [data.source, data.stream, data.as_dataset, data.arrays], ids=lambda f: f.__name__)
 @pytest.mark.parametrize("once", [lambda: (row for row in ROWS), lambda: iter(ROWS), lambda: map(str, ROWS)])
 def test_an_iterator_is_refused_with_the_remedy(make, once):
-    with pytest.raises(TypeError, match=r"read once and gone: write stream\(lambda: a fresh one\)"):
+    with pytest.raises(TypeError, match=r"which can be read only once: write stream\(lambda: a new one\)"):
         make(once())
 
 
@@ -154,7 +154,7 @@ def test_as_dataset():
         assert plain(list(data.as_dataset(rows))) == plain(list(data.source(rows)))
     with pytest.raises(TypeError, match=r"not a dict: for a dict of columns write arrays\(\*\*columns\)"):
         data.as_dataset({"x": [1]})
-    with pytest.raises(TypeError, match=r"source takes what has __len__ and __getitem__, not a set"):
+    with pytest.raises(TypeError, match=r"source takes an object with __len__ and __getitem__, not a set"):
         data.as_dataset({1, 2})
 
 

@@ -215,7 +215,7 @@ def test_a_part_is_a_dataset_or_a_sequence_or_a_tuple_of_it_and_operations(rows,
 
 
 def test_an_iterator_as_a_part_is_refused_with_the_remedy():
-    with pytest.raises(TypeError, match=r"read once and gone: write stream\(lambda: a fresh one\)"):
+    with pytest.raises(TypeError, match=r"which can be read only once: write stream\(lambda: a new one\)"):
         data.splits(train=[1], validation=iter([1]))
 
 

@@ -339,8 +339,8 @@ def test_the_folder_of_a_trial_is_apart_from_others_where_folders_are_in_the_tem
     path = tmp_path / "by-{monitor_name}" / "ep-{epoch}"
     sweep({"seed": [1, 2]}, made(fp.checkpoints(path)))
     assert sorted(str(p.relative_to(tmp_path).parent) for p in tmp_path.rglob("*.safetensors")) == [
-        "trial-1/by-epoch_loss",
-        "trial-2/by-epoch_loss",
+        "trial-1/by-loss",
+        "trial-2/by-loss",
     ]
 
 

@@ -203,7 +203,7 @@ def test_numpy_arrays_of_any_layout_are_taken_as_they_are(name):
 def test_what_mlx_has_no_arrays_of_is_named_however_it_lies(kind, step):
     with pytest.raises(TypeError) as error:
         as_arrays([np.zeros(2, kind)[::step]])
-    assert str(error.value) == f"MLX has no arrays of {np.dtype(kind)}, of which a batch or input holds one"
+    assert str(error.value) == f"MLX has no arrays of {np.dtype(kind)}, and a batch or input contains one"
 
 
 def test_masked_arrays_are_refused():

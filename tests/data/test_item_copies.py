@@ -12,7 +12,7 @@ from toolz import identity, pipe
 
 from mlx_fp import data
 from mlx_fp.data import Cursor
-from mlx_fp.data._owned import owned
+from mlx_fp.data._item_copies import copy_item
 
 Pair = namedtuple("Pair", "x y")
 VALUES = [8.0, 16.0, 24.0, 32.0]
@@ -191,7 +191,7 @@ def test_what_is_copied_keeps_its_class_and_other_objects_are_shared():
         "thing": thing,
         "void": np.zeros(2, dtype=[("a", "f4")])[0],
     }
-    own = owned(row)
+    own = copy_item(row)
     assert own["thing"] is thing
     for key in row:
         assert type(own[key]) is type(row[key])

@@ -1,0 +1,33 @@
+"""The shapes of the functions that an operation consists of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from ._cursor import EpochRead
+from ._types import Item
+from ._view import Order
+
+__all__ = ["OnOrder", "OnRows", "Seek"]
+
+
+class OnRows(Protocol):
+    """How an operation changes rows."""
+
+    def __call__(self, rows: Iterator[Item], epoch_read: EpochRead, /) -> Iterator[Item]:
+        """Return an iterator over the changed rows."""
+
+
+class OnOrder(Protocol):
+    """How an operation changes an order of indices, without reading items."""
+
+    def __call__(self, order: Order, epoch_read: EpochRead, /) -> Order:
+        """Return the changed order."""
+
+
+class Seek(Protocol):
+    """Where an operation must begin to read its input."""
+
+    def __call__(self, output_index: int, epoch_read: EpochRead, /) -> int:
+        """Return the index of the first input item that the output item `output_index` is made of."""
