@@ -41,3 +41,8 @@ def test_a_first_layer_loads_nothing_that_it_does_not_need():
     loaded = {name.partition(".")[0] for name in run_python(code, timeout=60).split()}
     assert "mlx_fp" in loaded
     assert loaded & {"toolz", "more_itertools", "numpy", "rich"} == set()
+
+
+@pytest.mark.parametrize("package", [fp.nn, fp.optim], ids=lambda module: module.__name__)
+def test_dir_holds_public_names_only(package):
+    assert dir(package) == sorted(package.__all__)

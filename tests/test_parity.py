@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 
 import mlx.core as mx
 import mlx.nn as mlx_nn
@@ -290,6 +291,50 @@ def same_tree(ours, theirs):
     ours, theirs = flat(ours), flat(theirs)
     assert list(ours) == list(theirs)
     return all(same(ours[path], theirs[path], exact=True) for path in theirs)
+
+
+def match(pattern, shape, sizes):
+    """Compare a written shape with the shape of an array; a name has one size, an ellipsis is any number of axes."""
+    names = [name.strip().removesuffix(" / devices") for name in pattern.split(",")]
+    open_axes = [i for i, name in enumerate(names) if "…" in name]
+    for i in open_axes:
+        count = len(shape) - len(names) + 1
+        assert count >= 0, (pattern, shape)
+        shape = (*shape[:i], tuple(shape[i : i + count]), *shape[i + count :])
+    assert len(names) == len(shape), (pattern, shape)
+    for name, size in zip(names, shape, strict=True):
+        assert sizes.setdefault(name, size) == size, (pattern, shape, sizes)
+
+
+@pytest.mark.parametrize("name", [name for name in LAYERS if name not in {"FullyShardedModule", *NOT_ON_CPUS}])
+def test_a_layer_has_the_shapes_that_its_docstring_says(name):
+    args, kwargs, inputs = LAYERS[name]
+    make = getattr(nn, counterpart(mlx_nn, name))
+    written = re.search(r": `(.*) -> (.*)`\.$", make.__doc__.splitlines()[0]).groups()
+    arguments = inspect.signature(make).bind(*args, **kwargs)
+    arguments.apply_defaults()
+    sizes = {option: value for option, value in arguments.arguments.items() if type(value) is int}
+    layer = make(*args, **kwargs)
+    outputs = nn.predictor(nn.init(0)(layer))(layer)(*inputs)
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    for text, arrays in zip(written, (inputs, outputs), strict=True):
+        for pattern, array in zip(re.findall(r"\((.*?)\)", text), arrays, strict=False):
+            match(pattern, array.shape, sizes)
+
+
+@pytest.mark.parametrize(
+    "name", ["linear", "conv2d", "layer_norm", "relu", "leaky_relu", "softmax", "adamw", "sgd", "muon"]
+)
+def test_help_shows_mlx_s_signature_and_its_page(name):
+    module, ours = (nn, "Layer") if hasattr(nn, name) else (optim, "Optimizer")
+    fn = getattr(module, name)
+    is_activation = type(fn).__name__ == "Activation"
+    source = getattr(mlx_nn, name) if is_activation else fn.__wrapped__
+    shown = inspect.signature(fn)
+    assert shown.parameters == inspect.signature(fn.__wrapped__).parameters
+    assert shown.return_annotation == ("Array | Layer" if is_activation else ours)
+    assert f".{source.__name__}.html." in fn.__doc__
+    assert inspect.cleandoc(source.__doc__) in fn.__doc__
 
 
 @pytest.mark.parametrize("name", LAYERS)

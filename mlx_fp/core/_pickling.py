@@ -53,7 +53,7 @@ class Picklable:
     >>> layer = nn.sequential(nn.linear(2, 3), nn.relu)
     >>> pickle.loads(pickle.dumps(layer))
     sequential
-      layers.0: Linear
+      layers.0: Linear(input_dims=2, output_dims=3)
       layers.1: ReLU
     >>> pickle.dumps(nn.fn(lambda x: x + 1))
     Traceback (most recent call last):

@@ -30,7 +30,7 @@ from ..loop._trainer import Trainer, Verb, trainer, with_optimizer
 from ..nn._layer import Layer
 from ..nn._lift import as_layer
 from ..optim import adamw
-from ..optim._optimizer import Optimizer, checked
+from ..optim._optimizer import Optimizer, require_optimizer
 from ..task._task import Task, as_task
 from ._option_function import OptionFunction, check_defaults, option_values, options_of, takes_options
 
@@ -238,7 +238,7 @@ def _check_artifacts(part: object) -> object:
 _CHECKS: dict[str, Callable[[object], object]] = {
     "model": lambda part: as_layer(part, "an experiment's model"),
     "task": as_task,
-    "optimizer": lambda part: checked(part, "an experiment"),
+    "optimizer": lambda part: require_optimizer(part, "an experiment"),
     "data": lambda part: part if isinstance(part, Splits) else as_dataset(part),
     "artifacts": _check_artifacts,
 }

@@ -17,7 +17,7 @@ from ..core.backend import device_backend
 from ..data import Cursor, Dataset
 from ..data._collate import fills
 from ..data._cursor import EpochRead
-from ..nn._layer import Layer, check_given, checked
+from ..nn._layer import Layer, check_given, require_layer
 from ..step._checks import check_options as check_step_options
 from ..step._forward import forward
 from ..step._rows import row_count
@@ -96,7 +96,7 @@ def predict(
     params_option = params
 
     def predicted(model: Layer, params: Params | Report | None = params_option) -> Tree | Iterator[Tree]:
-        target = checked(model, "predict")
+        target = require_layer(model, "predict")
         if params is None:
             raise TypeError("predict takes parameters, too: predict(test)(model, report.params)")
         weights = params_of(params)

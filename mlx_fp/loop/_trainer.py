@@ -10,7 +10,7 @@ from ..core._registry import Registry
 from ..nn._layer import Layer
 from ..nn._lift import as_layer
 from ..optim import Optimizer, adamw
-from ..optim._optimizer import checked
+from ..optim._optimizer import require_optimizer
 from ..step._protocol import Step
 from ..task._folds import Metric
 from ..task._folds import checked as checked_metrics
@@ -54,13 +54,13 @@ def trainer(
     >>> from mlx_fp import classification, nn
     >>> trainer(nn.linear(4, 2), classification())
     trainer
-      model: Linear
+      model: Linear(input_dims=4, output_dims=2)
       task: classification(accuracy)
-      optimizer: adamw...
+      optimizer: adamw(learning_rate=0.001)
       frozen: none
       hooks: none
     """
-    chosen = adamw(1e-3) if optimizer is None else checked(optimizer, "a trainer")
+    chosen = adamw(1e-3) if optimizer is None else require_optimizer(optimizer, "a trainer")
     return Trainer(as_layer(model, "a trainer's model"), as_task(task), chosen)
 
 
@@ -80,7 +80,7 @@ def with_optimizer(optimizer: Optimizer) -> TrainerVerb:
     >>> pipe(trainer(nn.linear(4, 2), classification()), with_optimizer(optim.sgd(0.1))).optimizer.name
     'sgd'
     """
-    chosen = checked(optimizer, "a trainer")
+    chosen = require_optimizer(optimizer, "a trainer")
     return as_verb(with_optimizer, lambda target: replace(target, optimizer=chosen), optimizer)
 
 

@@ -1,14 +1,15 @@
-"""Models as values: every layer of mlx.nn, the ways to put layers together, and the way in and out of mlx.nn."""
+"""Models as values: the layers of mlx.nn, combinators of layers, and conversion from and to mlx.nn modules."""
 
-from ..core import _mlx as _door  # noqa: F401  says what to install where MLX is missing
+from ..core import _mlx as _door  # noqa: F401  its error names the extra to install where MLX is missing
 from . import initializers, losses
 from ._combine import add, branch, concat, repeat, residual, sequential, share, stack
 from ._define import buffer, define, param
 from ._freeze import freeze, frozen, unfreeze
-from ._layer import Layer, init, layer, predictor, shapes
+from ._layer import Layer, init, layer, shapes
 from ._lift import fn, lift, lower, method, split
 from ._mlx_layers import *  # noqa: F403
 from ._mlx_layers import __all__ as _layers
+from ._predictor import predictor
 from ._remat import remat
 from ._summary import Summary, summary
 from ._wide import wide
@@ -46,3 +47,7 @@ __all__ = [
     "wide",
 ]
 __all__ += _layers
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

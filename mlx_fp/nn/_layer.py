@@ -1,4 +1,4 @@
-"""The one record that every model is: how to make its parameters, how to run it, which of them train."""
+"""The record that every model is: how to make its parameters, how to run it, and which of them train."""
 
 from __future__ import annotations
 
@@ -8,67 +8,70 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..compile import rng
-from ..compile._compiled import compiled
 from ..core._mlx import mx
 from ..core._pickling import Picklable
 from ..core._types import Array, Params
 from ..tree._paths import flat, same_structure
 from ..tree._select import Select, by_part, everything, nothing, under_prefix
+from ._call import LayerCall, Result
 
 __all__ = [
     "Layer",
-    "Run",
     "Trainable",
     "check_given",
     "check_tree",
-    "checked",
     "init",
     "layer",
-    "predictor",
+    "renamed",
+    "require_layer",
     "shapes",
 ]
-
-Run = Callable[[Params, tuple[Any, ...], dict[str, Any], bool], tuple[Any, Params]]
-"""`run(params, xs, kw, train) -> (y, params)`: a layer's own computation, on the random stream of the moment."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trainable:
-    """Which leaves train: those that may (`leaves`, so no buffers), under rules of which the last match wins."""
+    """Which leaves train.
+
+    `leaves(params)` chooses the leaves that may train, so no buffers. `rules` freeze and unfreeze leaves; the last rule
+    that matches a leaf decides.
+    """
 
     leaves: Callable[[Params], Select] = lambda params: everything
     rules: tuple[tuple[Select, bool], ...] = ()
 
     def __call__(self, params: Params) -> Select:
         """Return the Select of the leaves of `params` that train."""
-        may = self.leaves(params)
-        return Select(lambda path, leaf: self._trains(may, path, leaf), "trainable")
+        may_train = self.leaves(params)
+        return Select(lambda path, leaf: self._trains(may_train, path, leaf), "trainable")
 
     def with_rule(self, chosen: Select, trains: bool) -> Trainable:
-        """Add a rule that goes before all others."""
+        """Add a rule that overrides all earlier rules."""
         return replace(self, rules=(*self.rules, (chosen, trains)))
 
     def inside(self, prefix: str) -> tuple[tuple[Select, bool], ...]:
-        """Return the rules as they read from outside, where the layer's parameters are under `prefix`."""
+        """Return the rules for a composition that holds the layer's parameters under `prefix`."""
         return tuple((under_prefix(prefix, chosen), trains) for chosen, trains in self.rules)
 
-    def _trains(self, may: Select, path: str, leaf: Any) -> bool:
+    def _trains(self, may_train: Select, path: str, leaf: object) -> bool:
         for chosen, trains in reversed(self.rules):
             if chosen(path, leaf):
-                return trains and (may(path, leaf) or path in chosen.named)
-        return may(path, leaf)
+                return trains and (may_train(path, leaf) or path in chosen.named)
+        return may_train(path, leaf)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Layer(Picklable):
     """A model, or a part of one, as a value.
 
-    - `init(key) -> params` makes parameters and buffers, one tree, under mlx.nn's own paths.
-    - `apply(params, *xs, train=False, key=None, **kw) -> (y, params)` runs it; the returned parameters differ in
-      updated buffers only. `key` is the call's random stream; drawing with `train=True` and no key is a ValueError.
-    - `trainable(params) -> Select` says which leaves train.
-    - `parts` are the layers that it is made of, by path.
-    - `wide` chooses the leaves that a step in a narrower type leaves as they are, see `nn.wide`.
+    - `init(key) -> params` makes parameters and buffers in one tree, under the paths of mlx.nn.
+    - `apply(params, *xs, train=False, key=None, **kw) -> (y, params)` runs the layer. The returned parameters differ
+      from the given ones in updated buffers only. `key` is the random stream of the call. A layer that draws random
+      numbers with `train=True` and without a key raises ValueError.
+    - `trainable(params) -> Select` chooses the leaves that train.
+    - `name` is the name of the layer in messages and tables.
+    - `parts` are the layers inside this layer, by path.
+    - `wide` chooses the leaves that keep their dtype in a step with a narrower dtype, see `nn.wide`.
+    - `label` is the text that `repr` prints: the name with the options that were given. Empty: the name.
     """
 
     init: Callable[..., Params]
@@ -77,6 +80,7 @@ class Layer(Picklable):
     name: str = "layer"
     parts: tuple[tuple[str, Layer], ...] = ()
     wide: Select = nothing
+    label: str = ""
 
     def __repr__(self) -> str:
         return _drawn(self)
@@ -84,85 +88,123 @@ class Layer(Picklable):
 
 @dataclass(frozen=True, slots=True)
 class Apply:
-    """`Layer.apply`: the layer's own computation under a key, or under the stream that a caller has installed."""
+    """`Layer.apply`: the computation of the layer, with a key or with the random stream that a caller has installed."""
 
-    run: Run
+    run: LayerCall
 
     def __call__(
         self, params: Params, *xs: Any, train: bool = False, key: int | Array | None = None, **kw: Any
-    ) -> tuple[Any, Params]:
+    ) -> Result:
         """Run the layer on `xs`."""
 
-        def run() -> tuple[Any, Params]:
+        def call() -> Result:
             return self.run(params, xs, kw, train)
 
         if key is not None:
-            return rng.run(key, run)[0]
-        return rng.undrawn(run) if train else run()
+            return rng.run(key, call)[0]
+        return rng.undrawn(call) if train else call()
 
 
 def layer(
     make: Callable[[], Params],
-    run: Run,
+    run: LayerCall,
     *,
     trainable: Trainable | None = None,
     name: str = "layer",
     parts: tuple[tuple[str, Layer], ...] = (),
 ) -> Layer:
-    """Make a Layer of two functions that draw from the random stream of the moment.
+    """Make a Layer from a function that makes its parameters and a function that runs it.
 
-    `make() -> params`; `run(params, xs, kw, train) -> (y, params)`. RecursionError, with the remedy, for parts that
-    are nested deeper than Python's stack bears, about 100 deep at its usual limit.
+    Both functions draw from the random stream that is installed during the call. For example, `mx.random.normal` in
+    `make` follows the seed of `nn.init(seed)`.
+
+    Args:
+        make: `make() -> params`.
+        run: `run(params, xs, kw, train) -> (y, params)`. `xs` is the tuple of positional arguments, `kw` the dict of
+            keyword arguments.
+        trainable: Which leaves train; by default all.
+        name: The name in messages and tables.
+        parts: The layers inside this layer, by path.
+
+    Returns:
+        The Layer.
+
+    Raises:
+        RecursionError: The parts are nested deeper than Python's stack allows, about 100 deep at its default limit.
 
     >>> scale = layer(lambda: {"by": mx.array(2.0)}, lambda p, xs, kw, train: (xs[0] * p["by"], p), name="scale")
     >>> scale.apply(scale.init(0), mx.array(3.0))[0].item()
     6.0
     """
 
-    def made(key: int | Array | None = None) -> Params:
+    def make_params(key: int | Array | None = None) -> Params:
         return make() if key is None else rng.run(key, make)[0]
 
     _refuse_too_deep(parts)
     wide = by_part({path: part.wide for path, part in parts})
-    return Layer(made, Apply(run), trainable or Trainable(), name, parts, wide)
+    return Layer(make_params, Apply(run), trainable or Trainable(), name, parts, wide)
+
+
+def renamed(target: Layer, form: str) -> Layer:
+    """Put the name and the label of a layer into a form.
+
+    >>> renamed(layer(dict, lambda params, xs, kw, train: (xs[0], params), name="Net"), "remat({})").name
+    'remat(Net)'
+    """
+    return replace(target, name=form.format(target.name), label=form.format(target.label) if target.label else "")
 
 
 def init(key: int | Array) -> Callable[[Layer], Params]:
     """Make the parameters of a layer, evaluated, from a seed or a key.
 
-    The draws are those of mlx.nn after `mx.random.seed`, in the order of the parts.
+    Args:
+        key: An int, or a key of `mlx_fp.rng`. The numbers are those that mlx.nn draws after `mx.random.seed`, in the
+            order of the parts.
+
+    Returns:
+        A function of a Layer that returns its parameters, a tree.
 
     >>> from mlx_fp import nn
     >>> nn.init(0)(nn.linear(3, 2))["weight"].shape
     (2, 3)
     """
-
     start = rng.key(key)
 
-    def made(target: Layer) -> Params:
-        params = checked(target, "init").init(start)
+    def make_params(target: Layer) -> Params:
+        params = require_layer(target, "init").init(start)
         mx.eval(params)
         return params
 
-    return made
+    return make_params
 
 
-def checked(target: Any, taker: str) -> Layer:
-    """Return a Layer as it is; TypeError with the remedy for anything else."""
+def require_layer(target: object, taker: str) -> Layer:
+    """Return a Layer unchanged; raise TypeError with the remedy for any other value."""
     if isinstance(target, Layer):
         return target
-    holds = isinstance(getattr(target, "model", None), Layer)
-    of_params = type(target) in (dict, list)
-    hint = "its .model" if holds else "the layer of these parameters" if of_params else "lift or split it"
+    has_model = isinstance(getattr(target, "model", None), Layer)
+    is_params = type(target) in (dict, list)
+    hint = "its .model" if has_model else "the layer of these parameters" if is_params else "lift or split it"
     raise TypeError(f"{taker} takes a Layer; got {type(target).__name__}: {hint}")
 
 
 def shapes(target: Layer) -> Params:
-    """Return the parameters of a layer without computing them, for their paths, shapes and dtypes alone."""
+    """Return the parameters of a layer as lazy arrays: read their paths, shapes and dtypes, compute nothing.
+
+    Args:
+        target: The layer.
+
+    Returns:
+        The parameters, a tree of arrays that are not evaluated.
+
+    >>> from mlx_fp import nn
+    >>> nn.shapes(nn.linear(3, 2))["bias"].shape
+    (2,)
+    """
     return target.init(rng.key(0))
 
 
-def check_tree(params: Any) -> None:
+def check_tree(params: object) -> None:
     """Raise TypeError unless parameters are a tree.
 
     >>> check_tree(0)
@@ -176,56 +218,31 @@ def check_tree(params: Any) -> None:
 
 
 def check_given(target: Layer, params: Params) -> None:
-    """Raise ValueError unless given parameters are the layer's own: paths, shapes and containers."""
+    """Raise ValueError unless the given parameters have the paths, shapes and containers of the layer's own."""
     check_tree(params)
-    tree = shapes(target)
-    own, came = ({path: _shape(leaf) for path, leaf in flat(one).items()} for one in (tree, params))
-    odd = [path for path in own | came if own.get(path, ...) != came.get(path, ...)]
-    if odd:
-        each = [f"{path} is {own.get(path, 'not there')}, given {came.get(path, 'nothing')}" for path in odd]
-        raise ValueError(f"the parameters are not those of {target.name}: {'; '.join(each[:5])}")
-    if not same_structure(tree, params):
+    expected_tree = shapes(target)
+    expected, given = ({path: _shape(leaf) for path, leaf in flat(tree).items()} for tree in (expected_tree, params))
+    wrong = [path for path in expected | given if expected.get(path, ...) != given.get(path, ...)]
+    if wrong:
+        texts = [f"{path} is {expected.get(path, 'not there')}, given {given.get(path, 'nothing')}" for path in wrong]
+        raise ValueError(f"the parameters are not those of {target.name}: {'; '.join(texts[:5])}")
+    if not same_structure(expected_tree, params):
         raise ValueError(
-            f"the parameters have the paths of {target.name} but not its containers, as a file of weights has: "
+            f"the parameters have the paths of {target.name}, but other containers, as a file of weights has: "
             "restore_like(nn.shapes(model), params) puts them in place"
         )
 
 
-def predictor(params: Params, *, compile: bool = False) -> Callable[[Layer], Callable[..., Any]]:
-    """Turn a layer into a plain function of arrays, in evaluation mode, to embed anywhere.
-
-    Numpy arrays are taken as well. With `compile=True` it is traced once per shape. ValueError for parameters that are
-    not the layer's.
-
-    >>> from mlx_fp import nn
-    >>> model = nn.linear(3, 2)
-    >>> predict = nn.predictor(nn.init(0)(model))(model)
-    >>> predict(mx.ones((5, 3))).shape
-    (5, 2)
-    """
-
-    def bound(target: Layer) -> Callable[..., Any]:
-        check_given(checked(target, "predictor"), params)
-
-        def run(params: Params, xs: tuple[Any, ...], kw: dict[str, Any]) -> Any:
-            return target.apply.run(params, xs, kw, False)[0]
-
-        step = compiled(run, "params", "xs", "kw", compile=compile, title="predictor", numpy=("xs", "kw"))
-        return lambda *xs, **kw: step(params, xs, kw)
-
-    return bound
-
-
-_FRAMES, _BASE = 7, 200
-"""Python's frames that a layer within a layer takes at most, measured, and those of a program around them."""
+_FRAMES_PER_LAYER, _FRAMES_AROUND = 7, 200
+"""The largest measured number of Python frames per nested layer, and the frames of a program around the layers."""
 
 
 def _refuse_too_deep(parts: tuple[tuple[str, Layer], ...]) -> None:
-    """Raise RecursionError, with the remedy, for layers that are nested deeper than Python's stack bears."""
+    """Raise RecursionError, with the remedy, for layers that are nested deeper than Python's stack allows."""
     depth, level = 1, {id(part): part for _, part in parts}
     while level:
-        depth, level = depth + 1, {id(part): part for one in level.values() for _, part in one.parts}
-    frames = _BASE + _FRAMES * depth
+        depth, level = depth + 1, {id(part): part for outer in level.values() for _, part in outer.parts}
+    frames = _FRAMES_AROUND + _FRAMES_PER_LAYER * depth
     if frames > sys.getrecursionlimit():
         raise RecursionError(
             f"layers are nested {depth} deep, which takes {frames} frames of Python's stack, and its limit is "
@@ -233,10 +250,11 @@ def _refuse_too_deep(parts: tuple[tuple[str, Layer], ...]) -> None:
         )
 
 
-def _shape(leaf: Any) -> Any:
+def _shape(leaf: object) -> object:
     return getattr(leaf, "shape", type(leaf).__name__)
 
 
-def _drawn(target: Layer, label: str = "", indent: str = "") -> str:
-    head = f"{indent}{label}{target.name}"
+def _drawn(target: Layer, place: str = "", indent: str = "") -> str:
+    """Return the lines of a repr: a layer, and its parts below it, indented."""
+    head = f"{indent}{place}{target.label or target.name}"
     return "\n".join([head, *(_drawn(part, f"{path}: ", indent + "  ") for path, part in target.parts)])

@@ -1,47 +1,51 @@
 """mlx.nn modules as layers, and layers as mlx.nn modules.
 
-A lifted layer keeps a module for its structure only. Each call makes a structural copy of it, puts the arrays of the
-parameter tree in, sets the mode of every nested module, and reads the buffers back; the module is never touched.
+A lifted layer keeps a clone of a module as a template. Each call clones the template, sets the arrays of the parameter
+tree, sets the mode of every nested module, and gets the buffers back. The user's module never changes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from ..compile import rng
 from ..core._errors import unknown
-from ..core._mlx import mlx_nn, mx, utils
+from ..core._mlx import mlx_nn
+from ..core._mlx_text import printed_call
 from ..core._signature import arguments, check_types, name_of, signature_of
 from ..core._types import Params
-from ..core.backend import in_use
-from ..tree._paths import copy_arrays, flat
-from ..tree._select import Select, select, under_prefix
-from ._bounds import guarded_classes
-from ._layer import Apply, Layer, Trainable, check_given, layer
-from ._module import (
-    NO_SUBSTITUTES,
-    Module,
-    fill,
-    hidden,
-    parameters,
-    read,
-    refuse_functions_of_modules,
-    refuse_tied_arrays,
-    structure,
-)
+from ..tree._paths import copy_arrays
+from ._call import Inputs, Keywords, Result
+from ._layer import Apply, Layer, check_given, layer, renamed
+from ._lowered import Lowered, freeze_rest
+from ._module import Module, parameters, refuse_functions_of_modules, refuse_tied_arrays
+from ._module_call import ModuleCall, layer_of_module
 
 __all__ = ["as_layer", "fn", "lift", "lower", "method", "split"]
 
 
-def lift(target: Any, *args: Any, **kwargs: Any) -> Layer:
-    """Make a Layer of an mlx.nn.Module class, a module, a Layer, or a function that returns one of them.
+def lift(target: object, *args: object, **kwargs: object) -> Layer:
+    """Make a Layer from an mlx.nn.Module class, a module, a Layer, or a function that returns one of them.
 
-    A class or function is called with the arguments; unknown ones are a TypeError with candidates, and so are
-    arguments to a module or Layer. A module's own arrays are what the layer's `init` gives.
+    Args:
+        target: A class or function, which is called with `args` and `kwargs`. A Layer is returned unchanged. The arrays
+            of a module become the initial parameters of the layer.
+        args: Positional arguments of a class or function.
+        kwargs: Keyword arguments of a class or function.
+
+    Returns:
+        A Layer with the parameter paths of the module. Its repr shows the arguments.
+
+    Raises:
+        TypeError: An argument is unknown (the message has candidates) or has the wrong type, or a module or Layer came
+            with arguments, or a module has an attribute that is a function of one of its parts.
+        ValueError: Two parameters of the module are one array.
 
     >>> dense = lift(mlx_nn.Linear, 4, 2, bias=False)
+    >>> dense
+    Linear(input_dims=4, output_dims=2, bias=False)
     >>> dense.apply(dense.init(0), mx.ones((3, 4)))[0].shape
     (3, 2)
     """
@@ -51,24 +55,36 @@ def lift(target: Any, *args: Any, **kwargs: Any) -> Layer:
         return target if isinstance(target, Layer) else split(target)[0]
     if not callable(target):
         raise TypeError(f"lift takes a module class, a module, a Layer or a function; got {target!r}")
-    given = arguments(target, args, kwargs)
+    options = arguments(target, args, kwargs)
     if getattr(target, "__module__", "").startswith("mlx.nn."):
-        check_types(target, given)
-    made = rng.run(0, lambda: target(*args, **kwargs))[0]
-    if isinstance(made, Layer):
-        return made
-    if not isinstance(made, Module):
-        raise TypeError(f"{name_of(target)} made {type(made).__name__}, neither a Layer nor an mlx.nn.Module")
-    refuse_functions_of_modules(made)
-    refuse_tied_arrays(made)
-    return _lifted(made, lambda: parameters(target(*args, **kwargs)))
+        check_types(target, options)
+    module = rng.run(0, lambda: target(*args, **kwargs))[0]
+    if isinstance(module, Layer):
+        return module
+    if not isinstance(module, Module):
+        raise TypeError(f"{name_of(target)} made {type(module).__name__}, neither a Layer nor an mlx.nn.Module")
+    refuse_functions_of_modules(module)
+    refuse_tied_arrays(module)
+    lifted = layer_of_module(module, lambda: parameters(target(*args, **kwargs)))
+    return replace(lifted, label=printed_call(lifted.name, target, args, kwargs))
 
 
 def split(module: mlx_nn.Module) -> tuple[Layer, Params]:
-    """Take a module apart into `(layer, params)`: its computation, and its arrays as they are.
+    """Split a module into `(layer, params)`: its computation and its arrays.
 
-    What the module has frozen is frozen in the layer. The module is left alone. The layer's `init` gives these arrays
-    again, so the layer keeps them: for a model that is trained whole and must not be held twice, lift its class.
+    The module does not change. The parameters that it has frozen are frozen in the layer. The `init` of the layer
+    returns the same arrays, so the layer keeps them in memory. To train a large model from new parameters, lift its
+    class instead: then the arrays exist once.
+
+    Args:
+        module: The mlx.nn module.
+
+    Returns:
+        The Layer and its parameters, a tree.
+
+    Raises:
+        TypeError: The argument is not a module, or it has an attribute that is a function of one of its parts.
+        ValueError: Two parameters of the module are one array.
 
     >>> model, params = split(mlx_nn.Linear(4, 2))
     >>> model.apply(params, mx.ones((3, 4)))[0].shape
@@ -79,14 +95,27 @@ def split(module: mlx_nn.Module) -> tuple[Layer, Params]:
     refuse_functions_of_modules(module)
     refuse_tied_arrays(module)
     params = parameters(module)
-    return _lifted(module, lambda: copy_arrays(params)), copy_arrays(params)
+    lifted = layer_of_module(module, lambda: copy_arrays(params))
+    return replace(lifted, label=_label(module)), copy_arrays(params)
 
 
 def lower(target: Layer, params: Params) -> mlx_nn.Module:
-    """Make an mlx.nn.Module of a layer: of the class that was lifted, or one that runs the composition.
+    """Make an mlx.nn.Module from a layer and its parameters.
 
-    Parameters have the same paths; what does not train is frozen in the module. It starts in training mode, as
-    modules do, and draws from MLX's global stream. ValueError for parameters that are not the layer's.
+    The module of a lifted layer has the class that was lifted. The module of a composition runs the composition. The
+    parameters have the same paths; those that do not train are frozen in the module. The module starts in training
+    mode, as every mlx.nn module, and draws random numbers from MLX's global stream.
+
+    Args:
+        target: The layer.
+        params: Its parameters.
+
+    Returns:
+        A module that holds the parameters.
+
+    Raises:
+        TypeError: The first argument is not a Layer.
+        ValueError: The parameters are not those of the layer.
 
     >>> lower(lift(mlx_nn.Linear, 4, 2), {"weight": mx.ones((2, 4)), "bias": mx.zeros((2,))})(mx.ones((1, 4))).tolist()
     [[4.0, 4.0]]
@@ -95,15 +124,25 @@ def lower(target: Layer, params: Params) -> mlx_nn.Module:
         raise TypeError(f"lower takes a Layer and its parameters; the first is {type(target).__name__}")
     check_given(target, params)
     run = target.apply.run
-    if isinstance(run, _Run) and run.method == "__call__":
-        return _freeze_rest(run.bound(params, train=True), params, target)
-    return _freeze_rest(_Lowered(target, params), params, target)
+    if isinstance(run, ModuleCall) and run.method == "__call__":
+        return freeze_rest(run.bound(params, train=True), params, target)
+    return freeze_rest(Lowered(target, params), params, target)
 
 
 def method(target: Layer, name: str) -> Layer:
-    """Run another method of a lifted module, or a module in it, on the same parameters: a decoder's part, say.
+    """Run another method of a lifted module, or a module inside it, on the same parameters.
 
-    AttributeError for a name that is no method, and for a layer that is not of one module.
+    For example, `method(autoencoder, "decode")` runs only the decoder.
+
+    Args:
+        target: The lifted layer.
+        name: The name of the method or of the inner module.
+
+    Returns:
+        A Layer with the parameters of `target`.
+
+    Raises:
+        AttributeError: The module has no such method, or the layer does not come from a module.
 
     >>> class Twice(mlx_nn.Linear):
     ...     def encode(self, x):
@@ -113,32 +152,42 @@ def method(target: Layer, name: str) -> Layer:
     (1, 2)
     """
     run = target.apply.run
-    if not isinstance(run, _Run):
+    if not isinstance(run, ModuleCall):
         raise AttributeError(f"{target.name} has no {name!r}: methods are those of a lifted module")
-    if not callable(getattr(run.still, name, None)):
-        own = [key for key in (*vars(type(run.still)), *run.still) if not key.startswith("_")]
-        raise AttributeError(f"{target.name}: {unknown('method', name, own)}")
-    return replace(target, apply=Apply(replace(run, method=name)), name=f"{target.name}.{name}")
+    if not callable(getattr(run.template, name, None)):
+        names = [key for key in (*vars(type(run.template)), *run.template) if not key.startswith("_")]
+        raise AttributeError(f"{target.name}: {unknown('method', name, names)}")
+    return renamed(replace(target, apply=Apply(replace(run, method=name))), f"{{}}.{name}")
 
 
 def fn(function: Callable[..., Any], name: str | None = None) -> Layer:
-    """Make a layer without parameters of any callable; one that names `train` is told the mode.
+    """Make a layer without parameters from a callable.
+
+    Args:
+        function: `function(*xs, **kw) -> y`. If it has a parameter `train`, it gets the mode there, a bool.
+        name: The name of the layer; by default the name of the function.
+
+    Returns:
+        A Layer.
+
+    Raises:
+        TypeError: `function` is not callable.
 
     >>> fn(lambda x, by=2: x * by).apply({}, mx.array(3), by=4)[0].item()
     12
     """
     if not callable(function):
         raise TypeError(f"fn takes a callable; got {function!r}")
-    wants_mode = any(p.name == "train" for p in signature_of(function) or ())
+    takes_mode = any(p.name == "train" for p in signature_of(function) or ())
 
-    def run(params: Params, xs: tuple[Any, ...], kw: dict[str, Any], train: bool) -> tuple[Any, Params]:
-        return function(*xs, **({**kw, "train": train} if wants_mode else kw)), params
+    def run(params: Params, xs: Inputs, kw: Keywords, train: bool) -> Result:
+        return function(*xs, **({**kw, "train": train} if takes_mode else kw)), params
 
     return layer(dict, run, name=name or name_of(function))
 
 
-def as_layer(entry: Any, where: str) -> Layer:
-    """Make a Layer of what a composition was given: a Layer, module class, module or callable; else a TypeError."""
+def as_layer(entry: object, place: str) -> Layer:
+    """Return an entry of a composition as a Layer; raise TypeError unless it is a layer, module, class or callable."""
     if isinstance(entry, Layer):
         return entry
     entry = getattr(entry, "__wrapped__", entry) if _is_module_class(getattr(entry, "__wrapped__", None)) else entry
@@ -147,114 +196,18 @@ def as_layer(entry: Any, where: str) -> Layer:
     if callable(entry) and not isinstance(entry, type):
         return fn(entry)
     raise TypeError(
-        f"{where} must be a Layer, an mlx.nn.Module or its class, or a callable; got {type(entry).__name__}: {entry!r}"
+        f"{place} must be a Layer, an mlx.nn.Module or its class, or a callable; got {type(entry).__name__}: {entry!r}"
     )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Run:
-    """The computation of a lifted module.
-
-    `still` is its structure, `paths` are those of its parameters, `guards` the classes that replace others in it.
-    """
-
-    still: mlx_nn.Module
-    method: str = "__call__"
-    paths: frozenset[str] = field(init=False)
-    guards: Mapping[type, type] = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "paths", frozenset(flat(parameters(self.still))))
-        object.__setattr__(self, "guards", guarded_classes(self.still))
-
-    def __call__(self, params: Params, xs: tuple[Any, ...], kw: dict[str, Any], train: bool) -> tuple[Any, Params]:
-        module = self.bound(params, train, {**self.guards, **(in_use().substitutes if train else NO_SUBSTITUTES)})
-        return getattr(module, self.method)(*xs, **kw), read(module, params)
-
-    def bound(self, params: Params, train: bool, classes: Mapping[type, type] = NO_SUBSTITUTES) -> mlx_nn.Module:
-        """Return a module of this structure that holds `params`, some classes replaced by others."""
-        self._check(params)
-        module: mlx_nn.Module = structure(self.still, classes)
-        fill(module, params)
-        module.train(train)
-        return module
-
-    def _check(self, params: Params) -> None:
-        """Raise KeyError unless the parameters are the module's own: a missing one would be the structure's."""
-        came = flat(params)
-        odd = [path for path in (*self.paths, *came) if (path in came) != (path in self.paths)]
-        if odd:
-            where, known = ("parameters", came) if odd[0] in self.paths else ("module", self.paths)
-            raise KeyError(f"{type(self.still).__name__}: {unknown(f'path of the {where},', odd[0], sorted(known))}")
+def _label(module: mlx_nn.Module) -> str:
+    """Return the class of a module and the sizes that its repr prints; empty where it prints none or cannot print."""
+    try:
+        sizes = module._extra_repr()
+    except Exception:  # a repr must not stop the split
+        return ""
+    return f"{type(module).__name__}({sizes})" if sizes else ""
 
 
-class _Lowered(mlx_nn.Module):
-    """A composition as a module: the layer computes, the module holds the arrays."""
-
-    def __init__(self, target: Layer, params: Params) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._layer = target
-        for name, child in copy_arrays(params).items():
-            self[name] = _node(child)
-
-    def __call__(self, *xs: Any, **kw: Any) -> Any:
-        params = parameters(self)
-        y, params = rng.ambient(lambda: self._layer.apply(params, *xs, train=self.training, **kw))
-        self.update(params)
-        return y
-
-
-def _node(tree: Params) -> Any:
-    """Turn nested dicts into modules, so that each can freeze its own leaves."""
-    if isinstance(tree, dict):
-        module = Module()
-        for name, child in tree.items():
-            module[name] = _node(child)
-        return module
-    return [_node(child) for child in tree] if isinstance(tree, (list, tuple)) else tree
-
-
-def _freeze_rest(module: mlx_nn.Module, params: Params, target: Layer) -> mlx_nn.Module:
-    trains = target.trainable(params)
-    leaves = flat(params)
-
-    def freeze(path: str, node: mlx_nn.Module) -> None:
-        prefix = f"{path}." if path else ""
-        own = [key for key, value in node.items() if isinstance(value, mx.array) and prefix + key in leaves]
-        if own:  # a module that stands in several places has its parameters in one
-            node._no_grad = {key for key in own if not trains(prefix + key, leaves[prefix + key])}
-
-    module.apply_to_modules(freeze)
-    return module
-
-
-def _lifted(module: mlx_nn.Module, make: Callable[[], Params]) -> Layer:
-    """Make a Layer of the structure of a module, which keeps none of its parameters; `make` makes them."""
-    still, numbers = structure(module), parameters(module)
-    blanks = utils.tree_map(lambda leaf: mx.zeros((), leaf.dtype), numbers)
-    fill(still, blanks)
-    mx.eval(parameters(still), hidden(still))  # another thread may pickle the layer
-    made = layer(make, _Run(still), trainable=_trainable(still), name=type(still).__name__)
-    return replace(made, wide=_wide_leaves(still))
-
-
-def _trainable(module: mlx_nn.Module) -> Trainable:
-    """Tell buffers, which a module freezes again after `unfreeze`, from what it has frozen besides."""
-    trains = set(flat(module.trainable_parameters()))
-    free = structure(module)
-    free.apply_to_modules(lambda _, m: m.unfreeze(recurse=False))  # asked one by one, each keeps its buffers frozen
-    floats = {p for p, leaf in flat(parameters(module)).items() if mx.issubdtype(leaf.dtype, mx.floating)}
-    may = (set(flat(free.trainable_parameters())) | trains) & floats
-    rules = ((select(may - trains), False),) if may - trains else ()
-    chosen = select(lambda path: path in may)
-    return Trainable(lambda params: chosen, rules)
-
-
-def _wide_leaves(module: mlx_nn.Module) -> Select:
-    """Choose what the layers that were lowered into a module keep wide."""
-    lowered = [(path, m._layer.wide) for path, m in module.named_modules() if isinstance(m, _Lowered)]
-    return select([under_prefix(path, wide) if path else wide for path, wide in lowered])
-
-
-def _is_module_class(entry: Any) -> bool:
+def _is_module_class(entry: object) -> bool:
     return isinstance(entry, type) and issubclass(entry, Module)

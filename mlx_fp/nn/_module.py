@@ -1,4 +1,4 @@
-"""A module as structure and arrays: copy the structure, take the arrays out, put others in."""
+"""A module as structure and arrays: clone the structure, get the arrays, set other arrays."""
 
 from __future__ import annotations
 
@@ -7,25 +7,30 @@ from collections.abc import Container, Iterator, Mapping
 from functools import reduce
 from operator import getitem
 from types import CellType, FunctionType, MappingProxyType, MethodType
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 from ..core._mlx import mlx_nn, mx
-from ..core._types import Params
+from ..core._types import Array, Params
 from ..tree._paths import copy_arrays, flat
 
 __all__ = [
     "NO_SUBSTITUTES",
     "Module",
-    "fill",
-    "hidden",
+    "clone",
+    "constants",
+    "get_arrays",
     "parameters",
-    "read",
     "refuse_functions_of_modules",
     "refuse_tied_arrays",
-    "structure",
+    "set_arrays",
 ]
 
 Module = mlx_nn.Module
+
+Node: TypeAlias = Any
+"""A module, or a value inside one: a dict, a list, a tuple, an array, or any other object."""
+
+M = TypeVar("M", bound="mlx_nn.Module")
 
 NO_SUBSTITUTES: Mapping[type, type] = MappingProxyType({})
 """No class is replaced by another."""
@@ -34,7 +39,7 @@ NO_SUBSTITUTES: Mapping[type, type] = MappingProxyType({})
 def parameters(module: mlx_nn.Module) -> Params:
     """Return the parameters and buffers of a module as a plain tree; each array is a new object.
 
-    A module that stands in several places has its parameters in the first place only.
+    The parameters of a shared module are only under its first path.
     """
     return copy_arrays(_own_arrays(module))
 
@@ -47,19 +52,19 @@ def _own_arrays(module: mlx_nn.Module) -> Params:
 
 
 def refuse_tied_arrays(module: mlx_nn.Module) -> None:
-    """Raise ValueError for an array that is two parameters: in MLX too the first update takes them apart."""
-    first: dict[int, str] = {}
+    """Raise ValueError for one array under two paths: in MLX, too, the first update makes two arrays of it."""
+    first_paths: dict[int, str] = {}
     for path, leaf in flat(_own_arrays(module)).items():
-        if (other := first.setdefault(id(leaf), path)) != path:
+        if (first_path := first_paths.setdefault(id(leaf), path)) != path:
             raise ValueError(
-                f"{type(module).__name__}: {other} and {path} are one array, and the first update would part them. "
-                "To tie them, let the module itself stand in both places, as in `self.head = self.embed` with "
+                f"{type(module).__name__}: {first_path} and {path} are one array, and the first update would make two "
+                "arrays of it. To tie them, keep the module itself in both places, as in `self.head = self.embed` with "
                 "`self.head.as_linear(x)`, or compute with the one array; for two arrays, assign a copy, `mx.array(w)`"
             )
 
 
-def _repeated(node: Any, seen: set[int]) -> Iterator[tuple[Any, ...]]:
-    """Yield the path of each place of a module after its first place."""
+def _repeated(node: Node, seen: set[int]) -> Iterator[tuple[Any, ...]]:
+    """Yield every path of a shared module except its first path."""
     if isinstance(node, Module):
         if id(node) in seen:
             yield ()
@@ -71,24 +76,28 @@ def _repeated(node: Any, seen: set[int]) -> Iterator[tuple[Any, ...]]:
             yield from ((key, *below) for below in _repeated(child, seen))
 
 
-def structure(module: Any, classes: Mapping[type, type] = NO_SUBSTITUTES) -> Any:
-    """Copy a module with all modules and arrays in it; `classes` maps classes to those that replace them in the copy.
+def clone(module: M, classes: Mapping[type, type] = NO_SUBSTITUTES) -> M:
+    """Copy a module with all modules and arrays in it.
 
-    A module that stands in several places has one copy. Bound methods that the modules keep as attributes are bound to
-    the copies.
+    Sharing is preserved: a module under several paths has one copy. Bound methods that the modules keep as attributes
+    are rebound to the copies.
+
+    Args:
+        module: The module; it does not change.
+        classes: For each class to replace, the class of the copies.
     """
-    copies: dict[int, Any] = {}
-    copy = _copied(module, copies, classes)
+    copies: dict[int, mlx_nn.Module] = {}
+    copy: M = _copied(module, copies, classes)
     for node in copies.values():
         _bind_methods(vars(node), copies)
         _bind_methods(node, copies)
     return copy
 
 
-def _copied(node: Any, copies: dict[int, Any], classes: Mapping[type, type]) -> Any:
+def _copied(node: Node, copies: dict[int, mlx_nn.Module], classes: Mapping[type, type]) -> Node:
     """Copy modules, dicts, lists, tuples and arrays; `copies` has the copy of each module by the id of the original."""
     if isinstance(node, mx.array):
-        return node.astype(node.dtype)  # a new object, for a module may use `+=`
+        return node.astype(node.dtype)  # a new object, because a module may use `+=`
     if isinstance(node, Module):
         return copies[id(node)] if id(node) in copies else _copied_module(node, copies, classes)
     if isinstance(node, dict):
@@ -101,9 +110,12 @@ def _copied(node: Any, copies: dict[int, Any], classes: Mapping[type, type]) -> 
     return type(node)(*items) if hasattr(node, "_fields") else type(node)(items)
 
 
-def _copied_module(module: Any, copies: dict[int, Any], classes: Mapping[type, type]) -> Any:
-    kind: Any = classes.get(type(module), type(module))
-    copy = copies[id(module)] = kind.__new__(kind)
+def _copied_module(
+    module: mlx_nn.Module, copies: dict[int, mlx_nn.Module], classes: Mapping[type, type]
+) -> mlx_nn.Module:
+    kind: type[mlx_nn.Module] = classes.get(type(module), type(module))
+    copy = kind.__new__(kind)
+    copies[id(module)] = copy
     copy.__dict__.update(module.__dict__)
     copy._no_grad = set(module._no_grad)
     for key, child in module.items():
@@ -111,20 +123,21 @@ def _copied_module(module: Any, copies: dict[int, Any], classes: Mapping[type, t
     return copy
 
 
-def _bind_methods(attributes: dict[str, Any], copies: dict[int, Any]) -> None:
+def _bind_methods(attributes: dict[str, Node], copies: dict[int, mlx_nn.Module]) -> None:
     for name, value in attributes.items():
         if _is_method_of(value, copies):
             dict.__setitem__(attributes, name, MethodType(value.__func__, copies[id(value.__self__)]))
 
 
-def _is_method_of(value: Any, modules: Container[int]) -> bool:
+def _is_method_of(value: Node, modules: Container[int]) -> bool:
     return type(value) is MethodType and id(value.__self__) in modules  # `mx.compile(method)` has another type
 
 
 def refuse_functions_of_modules(module: mlx_nn.Module) -> None:
-    """Raise TypeError for an attribute with a function that holds one of the modules: `structure` copies no functions.
+    """Raise TypeError for an attribute with a function that holds one of the modules: `clone` does not copy functions.
 
-    A bound method of one of the modules passes if it is itself the attribute, for `structure` binds it to the copy.
+    A bound method of one of the modules is allowed if it is itself the attribute, because `clone` rebinds it to the
+    copy. For example, `self.path = self.fast` is allowed, and `self.path = lambda x: self.fast(x)` is not.
     """
     seen: set[int] = set()
     modules = {id(value): value for value in _contents(module, seen) if issubclass(type(value), Module)}
@@ -134,13 +147,13 @@ def refuse_functions_of_modules(module: mlx_nn.Module) -> None:
             if any(_reaches(function, modules) for function in functions):
                 raise TypeError(
                     f"{type(node).__name__}.{name} {'is' if callable(value) else 'contains'} a function that holds a "
-                    "module of this one. It would go on computing with the arrays that the module has now. Make it in "
-                    "the method that calls it, or keep the module itself as an attribute."
+                    "module of this one. It would always compute with the arrays that the module has now. "
+                    "Make it in the method that calls it, or keep the module itself as an attribute."
                 )
 
 
-def _reaches(function: Any, modules: Container[int]) -> bool:
-    """Tell whether a function holds one of the modules, itself or in the functions and containers that it holds."""
+def _reaches(function: object, modules: Container[int]) -> bool:
+    """Tell whether a function holds one of the modules, directly or through functions and containers that it holds."""
     waiting, seen = [function], set()
     while waiting:
         value = waiting.pop()
@@ -152,8 +165,8 @@ def _reaches(function: Any, modules: Container[int]) -> bool:
     return False
 
 
-def _referents(value: Any) -> list[Any]:
-    """List the objects that a value refers to, but not the attributes of a class or the globals of a function."""
+def _referents(value: object) -> list[Any]:
+    """List the objects that a value refers to, without the attributes of a class or the globals of a function."""
     if isinstance(value, type):
         return []
     if type(value) is FunctionType:
@@ -161,9 +174,9 @@ def _referents(value: Any) -> list[Any]:
     return gc.get_referents(value)
 
 
-def _contents(value: Any, seen: set[int]) -> Iterator[Any]:
-    """Yield a value and all values in it, if it is a module, dict, list or tuple; leave out the modules in `seen`."""
-    kind = type(value)  # `isinstance` takes `mx.compile(module)` for a module
+def _contents(value: Node, seen: set[int]) -> Iterator[Node]:
+    """Yield a value and, for a module, dict, list or tuple, all values in it; skip the modules in `seen`."""
+    kind = type(value)  # `isinstance` accepts `mx.compile(module)` as a module
     if issubclass(kind, Module):
         if id(value) in seen:
             return
@@ -174,32 +187,33 @@ def _contents(value: Any, seen: set[int]) -> Iterator[Any]:
             yield from _contents(child, seen)
 
 
-def fill(node: Any, params: Params) -> None:
-    """Put the arrays of `params` into a structural copy; each array is a new object, for a module may use `+=`."""
+def set_arrays(node: Node, params: Params) -> None:
+    """Put the arrays of `params` into a clone; each array is a new object, because a module may use `+=`."""
     for key, value in params.items() if isinstance(params, dict) else enumerate(params):
         if isinstance(node, dict) and key not in node:
             raise KeyError(f"{key!r} has no place in {type(node).__name__}: restore_like makes a tree of named weights")
         if isinstance(value, (dict, list, tuple)):
-            fill(node[key], value)
+            set_arrays(node[key], value)
         elif isinstance(node, dict):
             dict.__setitem__(node, key, value.astype(value.dtype))
         else:
             node[key] = value.astype(value.dtype)
 
 
-def read(node: Any, params: Params) -> Params:
+def get_arrays(node: Node, params: Params) -> Params:
     """Return the arrays of a module at the paths of `params`.
 
-    Where the shapes differ, the module has changed the array for its mode only, and the array of `params` is returned.
+    If the shapes differ, the module has changed the array for its mode only, and the array of `params` is returned.
     """
     if isinstance(params, dict):
-        return {key: read(node.get(key, value), value) for key, value in params.items()}
+        return {key: get_arrays(node.get(key, value), value) for key, value in params.items()}
     if isinstance(params, (list, tuple)):
-        return [read(node[i], value) for i, value in enumerate(params)]
+        return [get_arrays(node[i], value) for i, value in enumerate(params)]
     return node if node.shape == params.shape else params
 
 
-def hidden(module: mlx_nn.Module) -> list[Any]:
-    """List the arrays that a module holds beside its parameters; they are constants of the layer."""
-    own = {id(leaf) for leaf in flat(module.parameters()).values()}
-    return [value for value in _contents(module, set()) if isinstance(value, mx.array) and id(value) not in own]
+def constants(module: mlx_nn.Module) -> list[Array]:
+    """List the arrays of a module that are not parameters; the layer keeps them as constants."""
+    parameter_ids = {id(leaf) for leaf in flat(module.parameters()).values()}
+    arrays = [value for value in _contents(module, set()) if isinstance(value, mx.array)]
+    return [array for array in arrays if id(array) not in parameter_ids]

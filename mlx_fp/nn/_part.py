@@ -1,4 +1,4 @@
-"""A named part of a layer, as a layer of its own and as a view during one call."""
+"""A named part of a layer: as a layer on the parameters of the whole, and as a view during one call."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Any
 from ..core._errors import unknown
 from ..core._types import Params
 from ..tree._paths import copy_arrays
-from ._combine import run_part
-from ._layer import Apply, Layer
+from ._call import Inputs, Keywords, Output, Result
+from ._composition import run_part
+from ._layer import Apply, Layer, renamed
 from ._lift import method
 
 __all__ = ["Part", "part_at"]
@@ -20,6 +21,7 @@ __all__ = ["Part", "part_at"]
 def part_at(target: Layer, name: str) -> Layer:
     """Run one named part of a composition, on the parameters of the whole.
 
+    >>> import mlx.core as mx
     >>> from mlx_fp import nn
     >>> model = nn.sequential(first=nn.linear(3, 2), second=nn.relu)
     >>> part_at(model, "first").apply(nn.init(0)(model), mx.ones((4, 3)))[0].shape
@@ -27,29 +29,29 @@ def part_at(target: Layer, name: str) -> Layer:
     """
     part = dict(target.parts)[name]
 
-    def run(params: Params, xs: tuple[Any, ...], kw: dict[str, Any], train: bool) -> tuple[Any, Params]:
+    def run(params: Params, xs: Inputs, kw: Keywords, train: bool) -> Result:
         y, after = run_part(part, name, params[name], xs, kw, train)
         return y, {**params, name: after}
 
-    return replace(target, apply=Apply(run), name=f"{target.name}.{name}")
+    return renamed(replace(target, apply=Apply(run)), f"{{}}.{name}")
 
 
 class Part:
-    """A part of a layer during one call: called, it runs; its attributes are its arrays and its methods."""
+    """A part of a layer during one call. A call runs the part; its attributes are its arrays and its methods."""
 
     __slots__ = ("_layer", "_params", "_run")
 
-    def __init__(self, layer: Layer, run: Callable[..., Any], params: Callable[[], Params]) -> None:
+    def __init__(self, layer: Layer, run: Callable[..., Output], params: Callable[[], Params]) -> None:
         self._layer, self._run, self._params = layer, run, params
 
-    def __call__(self, *xs: Any, **kw: Any) -> Any:
+    def __call__(self, *xs: object, **kw: object) -> Output:
         """Run the part."""
         return self._run(self._layer, *xs, **kw)
 
     def __getattr__(self, name: str) -> Any:
         params = self._params()
         if isinstance(params, dict) and name in params:
-            return copy_arrays(params[name])  # what is done to it in place stays in the call
+            return copy_arrays(params[name])  # a copy: changes in place do not reach the parameters
         try:
             return partial(self._run, method(self._layer, name))
         except AttributeError:

@@ -1,15 +1,15 @@
-"""Gradient checkpointing: forget what a layer computes on the way, and compute it again for the gradients."""
+"""Gradient checkpointing: drop the activations of a layer, and recompute them for the gradients."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from ..compile import rng
 from ..core._mlx import mx, utils
 from ..core._types import Params
 from ..tree._paths import divided, merge
-from ._layer import Apply, Layer
+from ._call import Inputs, Keywords, Result
+from ._layer import Apply, Layer, renamed
 from ._lift import as_layer
 
 __all__ = ["remat"]
@@ -17,11 +17,18 @@ __all__ = ["remat"]
 tree_map = utils.tree_map
 
 
-def remat(entry: Any) -> Layer:
-    """Recompute a layer's activations in the backward pass instead of keeping them: less memory, more time.
+def remat(entry: object) -> Layer:
+    """Recompute the activations of a layer in the backward pass: less memory, more time.
 
-    Same values, same gradients, same random numbers as without. Keyword arguments that are no arrays are constants.
-    See Chen et al., Training Deep Nets with Sublinear Memory Cost, https://arxiv.org/abs/1604.06174.
+    Outputs, gradients and random numbers are the same as without `remat`. Keyword arguments that are not arrays, dicts,
+    lists or tuples are constants. See Chen et al., Training Deep Nets with Sublinear Memory Cost,
+    https://arxiv.org/abs/1604.06174.
+
+    Args:
+        entry: A Layer, an mlx.nn module or its class, or a callable.
+
+    Returns:
+        A Layer with the same parameters.
 
     >>> from mlx_fp import nn
     >>> model = remat(nn.sequential(nn.linear(4, 4), nn.dropout(0.5)))
@@ -30,17 +37,18 @@ def remat(entry: Any) -> Layer:
     """
     inner = as_layer(entry, "remat's layer")
 
-    def run(params: Params, xs: tuple[Any, ...], kw: dict[str, Any], train: bool) -> tuple[Any, Params]:
-        may, trains = inner.trainable.leaves(params), inner.trainable(params)
-        kept, rest = divided(may | trains)(params)  # what has no gradient, quantised weights say, is closed over
+    def run(params: Params, xs: Inputs, kw: Keywords, train: bool) -> Result:
+        may_train, trains = inner.trainable.leaves(params), inner.trainable(params)
+        # leaves without a gradient, such as quantised weights, are captured by the closure
+        differentiable, rest = divided(may_train | trains)(params)
         rest = tree_map(mx.stop_gradient, rest)
         arrays = {name: value for name, value in kw.items() if isinstance(value, (mx.array, dict, list, tuple))}
 
-        def forward(kept: Params, xs: tuple[Any, ...], arrays: dict[str, Any]) -> tuple[Any, Params]:
-            y, after = inner.apply.run(merge(kept, rest), xs, {**kw, **arrays}, train)
-            return y, divided(may | trains)(after)[1]
+        def forward(differentiable: Params, xs: Inputs, arrays: Keywords) -> Result:
+            y, after = inner.apply.run(merge(differentiable, rest), xs, {**kw, **arrays}, train)
+            return y, divided(may_train | trains)(after)[1]
 
-        y, after = rng.recomputed(forward, kept, xs, arrays)
-        return y, merge(kept, after)
+        y, buffers = rng.recomputed(forward, differentiable, xs, arrays)
+        return y, merge(differentiable, buffers)
 
-    return replace(inner, apply=Apply(run), name=f"remat({inner.name})")
+    return renamed(replace(inner, apply=Apply(run)), "remat({})")

@@ -1,27 +1,28 @@
-"""What a model is made of, as a record, a dict and a table."""
+"""The layers of a model with their arrays and counts: as a record, a dict and a table."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from ..core._frozen import freeze_field
 from ..core._mlx import mx
 from ..core._text import table
-from ..core._types import Params
+from ..core._types import Array, Params
 from ..tree._paths import paths, size
 from ..tree._select import Select
-from ._combine import at
-from ._layer import Layer, checked, shapes
+from ._composition import params_at
+from ._layer import Layer, check_given, require_layer, shapes
+from ._lift import split
 from ._module import Module
+from ._module_call import ModuleCall
 
 __all__ = ["Row", "Summary", "summary"]
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One layer: where it is, what it is, the shapes of its own arrays, how many elements, how many of them train."""
+    """One layer: its path, its name, the shapes of its own arrays, and how many elements it has and trains."""
 
     path: str
     name: str
@@ -35,13 +36,16 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The rows of a model and its totals; `str()` is a table, `to_dict()` is JSON."""
+    """The rows of a model and its totals; `str()` is a table, `to_dict()` is JSON.
+
+    `count` is the number of elements of all arrays, `trainable` the number of those that train.
+    """
 
     rows: tuple[Row, ...]
     count: int
     trainable: int
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return plain dicts, lists and numbers."""
         rows = [
             {"path": r.path, "name": r.name, "shapes": {k: list(v) for k, v in r.shapes.items()}}
@@ -59,8 +63,20 @@ class Summary:
         return table(cells, left=3)
 
 
-def summary(target: Layer) -> Summary:
-    """Describe a layer, part by part, without computing its parameters.
+def summary(target: object, params: Params | None = None) -> Summary:
+    """Describe a model, part by part, without computing its parameters.
+
+    Args:
+        target: A Layer, an mlx.nn module, or a record with a `model`, such as a trainer.
+        params: The parameters of the model; by default those that its `init` makes. For example,
+            `nn.summary(model, report.params)`.
+
+    Returns:
+        A Summary, with a row for each layer that has arrays or no parts.
+
+    Raises:
+        TypeError: The target is none of these. Parameters alone are an error, because they do not name their layers.
+        ValueError: The parameters are not those of the model.
 
     >>> from mlx_fp import nn
     >>> print(nn.summary(nn.sequential(nn.linear(4, 8), nn.relu, head=nn.linear(8, 2))))
@@ -70,31 +86,49 @@ def summary(target: Layer) -> Summary:
     head      Linear  weight 2×8  bias 2     18         18
     total                                    58         58
     """
-    params = shapes(checked(target, "summary"))
-    trains = target.trainable(params)
-    rows = tuple(_rows(target, params, "", trains))
-    return Summary(rows, size(params), sum(row.trainable for row in rows))
+    model = _model_of(target)
+    if params is not None:
+        check_given(model, params)
+    tree = shapes(model) if params is None else params
+    trains = model.trainable(tree)
+    rows = tuple(_rows(model, tree, "", trains))
+    return Summary(rows, size(tree), sum(row.trainable for row in rows))
+
+
+def _model_of(target: object) -> Layer:
+    """Return the Layer of a layer, a module or a record; TypeError with the remedy for parameters and other values."""
+    if isinstance(target, Module):
+        return split(target)[0]
+    model = getattr(target, "model", target)
+    if isinstance(target, (dict, list, tuple)):
+        raise TypeError(
+            f"summary takes a Layer, an mlx.nn module or a trainer; got {type(target).__name__}: "
+            "for parameters, give their model, too: nn.summary(model, params)"
+        )
+    return model if isinstance(model, Layer) else require_layer(target, "summary")
 
 
 def _rows(target: Layer, params: Params, path: str, trains: Select) -> Iterator[Row]:
-    inside = dict(target.parts)
-    own = {key: value for key, value in params.items() if isinstance(value, mx.array)} if inside else params
-    if own or not inside:
-        yield from _arrays(target.name, getattr(target.apply.run, "still", None), own, path, trains)
-    for key, part in inside.items():
-        yield from _rows(part, at(params, key), f"{path}.{key}" if path else key, trains)
+    parts = dict(target.parts)
+    arrays = {key: value for key, value in params.items() if isinstance(value, mx.array)} if parts else params
+    if arrays or not parts:
+        run = target.apply.run
+        module = run.template if isinstance(run, ModuleCall) else None
+        yield from _rows_of_arrays(target.name, module, arrays, path, trains)
+    for key, part in parts.items():
+        yield from _rows(part, params_at(params, key), f"{path}.{key}" if path else key, trains)
 
 
-def _arrays(name: str, module: Any, params: Params, path: str, trains: Select) -> Iterator[Row]:
-    """Yield a row for the arrays of a part, and one for each of the modules inside it, by its own name."""
+def _rows_of_arrays(name: str, module: object, params: Params, path: str, trains: Select) -> Iterator[Row]:
+    """Yield a row for the arrays of a part, and a row for each module inside it, with the name of its class."""
     name = type(module).__name__ if isinstance(module, Module) else name
     items = dict(params.items() if isinstance(params, dict) else enumerate(params))
-    below = f"{path}." if path else ""
-    own = {str(key): value for key, value in items.items() if isinstance(value, mx.array)}
-    nested = {key: value for key, value in items.items() if str(key) not in own and paths()(value)}
-    if own or not nested:
-        trainable = sum(value.size for key, value in own.items() if trains(below + key, value))
-        yield Row(path, name, {key: tuple(value.shape) for key, value in own.items()}, size(own), trainable)
+    prefix = f"{path}." if path else ""
+    arrays: dict[str, Array] = {str(key): value for key, value in items.items() if isinstance(value, mx.array)}
+    nested = {key: value for key, value in items.items() if str(key) not in arrays and paths()(value)}
+    if arrays or not nested:
+        trainable = sum(value.size for key, value in arrays.items() if trains(prefix + key, value))
+        yield Row(path, name, {key: tuple(value.shape) for key, value in arrays.items()}, size(arrays), trainable)
     for key, child in nested.items():
         inner = module[key] if isinstance(module, (dict, list)) else None
-        yield from _arrays(name, inner, child, f"{below}{key}", trains)
+        yield from _rows_of_arrays(name, inner, child, f"{prefix}{key}", trains)

@@ -1,30 +1,33 @@
-"""A part that computes in float32 within a narrow model."""
+"""A part of a model that computes in float32 while the other parts compute in a narrower dtype."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from ..core._options import FLAG, check_options
 from ..core._types import Params
 from ..tree._casting import cast, first_floating, is_narrow, widened
 from ..tree._select import everything
-from ._layer import Apply, Layer
+from ._call import Inputs, Keywords, Result
+from ._layer import Apply, Layer, renamed
 from ._lift import as_layer
 
 __all__ = ["wide"]
 
 
-def wide(entry: Any, *, narrow_outputs: bool = True) -> Layer:
-    """Compute a layer in float32 within a step that computes in a narrower type, `train_step(dtype=mx.bfloat16)` say.
+def wide(entry: object, *, narrow_outputs: bool = True) -> Layer:
+    """Compute a layer in float32 within a step of a narrower dtype, for example `train_step(dtype=mx.bfloat16)`.
 
-    Such a step leaves the layer's parameters as they are. Narrow inputs go in as float32. With inputs of float32, and
-    with none that is floating, nothing is cast: an embedding of tokens gives float32.
+    Such a step does not cast the layer's parameters. Narrow inputs are cast to float32. Nothing is cast if the inputs
+    are float32 or contain no floating array: for example, an embedding of token ids returns float32.
 
     Args:
-        entry: the layer, or anything that a combinator takes for one.
-        narrow_outputs: whether floating outputs come back in the type of the first floating input. False is for a head,
-            whose outputs the loss takes.
+        entry: A Layer, an mlx.nn module or its class, or a callable.
+        narrow_outputs: Whether floating outputs are cast to the dtype of the first floating input. Use False for a
+            head whose outputs go to the loss.
+
+    Returns:
+        A Layer with the same parameters.
 
     >>> import mlx.core as mx
     >>> from mlx_fp import nn
@@ -35,11 +38,11 @@ def wide(entry: Any, *, narrow_outputs: bool = True) -> Layer:
     check_options("wide", {"narrow_outputs": narrow_outputs}, {"narrow_outputs": FLAG})
     inner = as_layer(entry, "wide's layer")
 
-    def run(params: Params, xs: tuple[Any, ...], kw: dict[str, Any], train: bool) -> tuple[Any, Params]:
-        came = first_floating((xs, kw))
-        if not is_narrow(came):
+    def run(params: Params, xs: Inputs, kw: Keywords, train: bool) -> Result:
+        input_dtype = first_floating((xs, kw))
+        if not is_narrow(input_dtype):
             return inner.apply.run(params, xs, kw, train)
         y, after = inner.apply.run(params, widened(xs), widened(kw), train)
-        return cast(y, came) if narrow_outputs else y, after
+        return cast(y, input_dtype) if narrow_outputs else y, after
 
-    return replace(inner, apply=Apply(run), name=f"wide({inner.name})", wide=everything)
+    return renamed(replace(inner, apply=Apply(run), wide=everything), "wide({})")

@@ -1,6 +1,7 @@
-"""The initialisers of mlx.nn: `fn = glorot_uniform()`, then `fn(array) -> array` of the same shape and dtype.
+"""The initialisers of mlx.nn.
 
-They draw from the random stream of the moment, which `nn.init(key)` installs.
+For example, `fill = glorot_uniform()` makes a function `fill(array) -> array` that returns an array of the same shape
+and dtype. Random initialisers draw from the stream that `nn.init(key)` installs.
 """
 
 from ..core._mlx import mlx_nn

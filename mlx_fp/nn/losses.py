@@ -1,12 +1,11 @@
 """The losses of mlx.nn: pure functions of arrays.
 
-Mind the default `reduction`: "mean" for `binary_cross_entropy`, `gaussian_nll_loss`, `l1_loss`, `mse_loss` and
-`smooth_l1_loss`, "none" for the others.
+The default `reduction` differs: it is "mean" for `binary_cross_entropy`, `gaussian_nll_loss`, `l1_loss`, `mse_loss` and
+`smooth_l1_loss`, and "none" for the others. For example, `mse_loss(x, y)` is a scalar, but
+`cross_entropy(logits, labels)` has one value for each label.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 from ..core._mlx import mlx_nn, mx
 from ..core._types import Array
@@ -52,10 +51,24 @@ def cross_entropy(
     label_smoothing: float = 0.0,
     reduction: str = "none",
 ) -> Array:
-    """Compute the cross entropy loss: `(…, classes), (…) -> (…)`, or a scalar with reduction "mean" or "sum".
+    """Compute the cross entropy loss: `(…, classes), (…) -> (…)`.
 
-    It is `mlx.nn.losses.cross_entropy`, or the substitute that the backend in use has for it. The loss of an integer
-    target that is not from 0 to classes - 1 is NaN, unless its weight is 0: MLX would read and write out of bounds.
+    This is `mlx.nn.losses.cross_entropy`, or its substitute in the backend in use. A class index out of range gives
+    NaN, unless its weight is 0; MLX itself would read and write out of bounds.
+
+    Args:
+        logits: Unnormalised log probabilities, with the classes along `axis`.
+        targets: Class indices from 0 to classes - 1, or probabilities of the shape of `logits`.
+        weights: A weight for each target; by default 1.
+        axis: The axis of the classes; the last by default.
+        label_smoothing: From 0 to 1; 0, the default, is none.
+        reduction: "none" returns a loss for each target, "mean" or "sum" a scalar.
+
+    Returns:
+        The loss.
+
+    Raises:
+        TypeError: The targets are neither integers nor probabilities for each class.
 
     >>> round(cross_entropy(mx.array([[0.0, 0.0]]), mx.array([1])).item(), 4)
     0.6931
@@ -65,13 +78,15 @@ def cross_entropy(
     options = (weights, axis, label_smoothing, reduction)
     if targets.ndim == logits.ndim:
         return sound_cross_entropy(logits, targets, *options)
-    safe, sound = _as_classes(logits, targets, axis)
-    sound = sound if weights is None else sound | (weights == 0)
-    return _poisoned(sound_cross_entropy(logits, safe, *options), sound, reduction)
+    safe, in_range = _as_classes(logits, targets, axis)
+    valid = in_range if weights is None else in_range | (weights == 0)
+    return _nan_unless(valid, sound_cross_entropy(logits, safe, *options), reduction)
 
 
-def sound_cross_entropy(logits: Array, targets: Array, *options: Any) -> Array:
-    """Compute the cross entropy of targets that are known to be classes, or probabilities.
+def sound_cross_entropy(logits: Array, targets: Array, *options: object) -> Array:
+    """Compute the cross entropy of targets that are already checked: classes in range, or probabilities.
+
+    The options are those of `cross_entropy`, by position.
 
     >>> round(sound_cross_entropy(mx.array([[0.0, 0.0]]), mx.array([1])).item(), 4)
     0.6931
@@ -82,19 +97,32 @@ def sound_cross_entropy(logits: Array, targets: Array, *options: Any) -> Array:
 
 
 def nll_loss(inputs: Array, targets: Array, axis: int = -1, reduction: str = "none") -> Array:
-    """Compute the negative log likelihood of integer targets: log probabilities `(…, classes)`, targets `(…)`.
+    """Compute the negative log likelihood of class indices: `(…, classes), (…) -> (…)`.
 
-    It is `mlx.nn.losses.nll_loss`. The loss of a target that is not from 0 to classes - 1 is NaN.
+    This is `mlx.nn.losses.nll_loss`. A class index out of range gives NaN.
+
+    Args:
+        inputs: Log probabilities, with the classes along `axis`.
+        targets: Class indices from 0 to classes - 1.
+        axis: The axis of the classes; the last by default.
+        reduction: "none" returns a loss for each target, "mean" or "sum" a scalar.
+
+    Returns:
+        The loss.
+
+    Raises:
+        TypeError: The targets are not integers.
 
     >>> nll_loss(mx.log(mx.array([[0.5, 0.5]])), mx.array([2])).item()
     nan
     """
-    safe, sound = _as_classes(inputs, targets, axis)
-    return _poisoned(mlx_nn.losses.nll_loss(inputs, safe, axis, reduction), sound, reduction)  # type: ignore[arg-type]
+    safe, in_range = _as_classes(inputs, targets, axis)
+    loss = mlx_nn.losses.nll_loss(inputs, safe, axis, reduction)  # type: ignore[arg-type]  # MLX checks the reduction
+    return _nan_unless(in_range, loss, reduction)
 
 
 def _as_classes(logits: Array, targets: Array, axis: int) -> tuple[Array, Array]:
-    """Return targets that are classes, and which of them were; TypeError for targets that are no integers."""
+    """Return class indices in range, and which of the given ones were in range; raise TypeError unless integers."""
     if not mx.issubdtype(targets.dtype, mx.integer) and targets.dtype != mx.bool_:
         raise TypeError(
             f"targets {targets.shape} of logits {logits.shape} are classes, integers; they are {targets.dtype}"
@@ -102,7 +130,7 @@ def _as_classes(logits: Array, targets: Array, axis: int) -> tuple[Array, Array]
     return within_bounds(targets, logits.shape[axis])
 
 
-def _poisoned(loss: Array, sound: Array, reduction: str) -> Array:
-    """Make the loss NaN, with a gradient of 0, where it is not sound; one that was reduced, where any is not."""
-    sound = sound if reduction == "none" else mx.all(sound)
-    return mx.where(sound, loss, mx.array(mx.nan, loss.dtype))
+def _nan_unless(valid: Array, loss: Array, reduction: str) -> Array:
+    """Make the loss NaN, with a gradient of 0, for targets that are not valid; a reduced loss, if any target is not."""
+    valid = valid if reduction == "none" else mx.all(valid)
+    return mx.where(valid, loss, mx.array(mx.nan, loss.dtype))

@@ -1,8 +1,8 @@
-"""Optimisers as values: every one of mlx.optimizers, every schedule, and verbs that wrap them."""
+"""Optimisers as values: the optimisers and schedules of mlx.optimizers, and wrappers around optimisers."""
 
 from typing import NoReturn
 
-from ..core import _mlx as _door  # noqa: F401  says what to install where MLX is missing
+from ..core import _mlx as _door  # noqa: F401  its error names the extra to install where MLX is missing
 from ._groups import groups
 from ._mlx_optimizers import *  # noqa: F403
 from ._mlx_optimizers import __all__ as _optimizers
@@ -29,10 +29,14 @@ __all__ = [
 __all__ += _optimizers
 
 
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 def __getattr__(name: str) -> NoReturn:
     if name == "accumulate":
         raise AttributeError(
-            "accumulation is no optimiser: fit(…, accumulate=n) makes one step of n batches, and "
-            "step.accumulate(params, opt_state, batches) one of a list"
+            "accumulation is not an optimiser: fit(…, accumulate=n) makes one step from n batches, and "
+            "step.accumulate(params, opt_state, batches) one step from a list"
         )
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

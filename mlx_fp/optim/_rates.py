@@ -1,4 +1,4 @@
-"""The learning rates in an optimiser's state: their values, and which of them follow a schedule."""
+"""The learning rates in the state of an optimiser: their values, and which of them follow a schedule."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ._state import scale_rates, stages
 __all__ = ["learning_rates", "scheduled_rates"]
 
 _TRIES = 64
-"""Updates in which each optimiser inside others, one that accumulates for example, must have taken a step."""
+"""The maximum number of updates until each inner optimiser has taken a step; one that accumulates skips updates."""
 
 
 def learning_rates(opt_state: State) -> dict[str, float]:
@@ -20,14 +20,14 @@ def learning_rates(opt_state: State) -> dict[str, float]:
     >>> learning_rates(optim.clip_norm(1.0)(optim.sgd(0.5)).init({"w": mx.array(1.0)}))
     {'inner.learning_rate': 0.5}
     """
-    return {path: float(rate) for path, rate in _named(opt_state, "learning_rate").items()}
+    return {path: float(rate) for path, rate in _leaves_named("learning_rate", opt_state).items()}
 
 
 def scheduled_rates(optimizer: Optimizer, state: State, params: Params) -> list[str]:
-    """Name the learning rates that an optimiser computes anew at each step, by path: another value would not last.
+    """List the paths of the learning rates that an optimiser sets at each step: a changed value would not last.
 
-    It halves every rate, updates with gradients of zero, and looks which rates have changed back. Only rates and
-    counters are computed.
+    The function halves every rate, updates with gradients of zero, and finds the rates that have changed back. MLX
+    computes only rates and counters for this.
 
     >>> from mlx_fp import optim
     >>> opt, params = optim.sgd(optim.step_decay(0.5, 0.9, 10)), {"w": mx.array(1.0)}
@@ -35,15 +35,16 @@ def scheduled_rates(optimizer: Optimizer, state: State, params: Params) -> list[
     ['learning_rate']
     """
     halved = scale_rates(0.5)(state)
-    before, counters = _named(halved, "learning_rate"), _named(halved, "step")
+    before, counters = _leaves_named("learning_rate", halved), _leaves_named("step", halved)
     grads = utils.tree_map(lambda leaf: mx.broadcast_to(mx.array(0, leaf.dtype), leaf.shape), params)
     after = halved
     for _ in range(_TRIES):
         params, after = optimizer.update(grads, after, params)
-        if all((leaf != counters[path]).item() for path, leaf in _named(after, "step").items()):
+        if all((leaf != counters[path]).item() for path, leaf in _leaves_named("step", after).items()):
             break
-    return [path for path, rate in _named(after, "learning_rate").items() if (rate != before[path]).item()]
+    return [path for path, rate in _leaves_named("learning_rate", after).items() if (rate != before[path]).item()]
 
 
-def _named(state: State, name: str) -> dict[str, mx.array]:
+def _leaves_named(name: str, state: State) -> dict[str, mx.array]:
+    """Return the leaves with a name in the states of all wrappers and optimisers, by path."""
     return {f"{path}.{name}".lstrip("."): stage[name] for path, stage in stages(state) if name in stage}

@@ -1,10 +1,9 @@
-"""What the options of optimisers and schedules may be."""
+"""The rules of the options of optimisers and schedules."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any
 
 from ..core._options import FLAG, Rule, count, number, optional, pair
 
@@ -13,41 +12,42 @@ __all__ = ["OPTIMIZERS", "RATE", "SCHEDULES"]
 RATE = number(0)
 """The rule of a rate that is a number."""
 
-_SHARE, _PART = number(0, 1), number(0, below=1)
+_UP_TO_ONE, _BELOW_ONE = number(0, 1), number(0, below=1)
 
 
-def _rate_or_schedule(value: Any) -> bool:
+def _is_rate_or_schedule(value: object) -> bool:
     return callable(value) or RATE.holds(value)
 
 
-def _one_or_pair(value: Any) -> bool:
+def _is_rate_or_pair(value: object) -> bool:
     return RATE.holds(value) or pair(RATE).holds(value)
 
 
-def _functions(value: Any) -> bool:
+def _are_functions(value: object) -> bool:
     return isinstance(value, (list, tuple)) and len(value) > 0 and all(map(callable, value))
 
 
-def _rising(value: Any) -> bool:
-    steps = isinstance(value, (list, tuple)) and all(isinstance(step, int) and step >= 0 for step in value)
-    return steps and all(one < other for one, other in pairwise(value))
+def _are_increasing_steps(value: object) -> bool:
+    if not isinstance(value, (list, tuple)) or not all(isinstance(step, int) and step >= 0 for step in value):
+        return False
+    return all(step < following for step, following in pairwise(value))
 
 
 OPTIMIZERS: Mapping[str, Rule] = {
-    "learning_rate": Rule(f"{RATE.words}, or a schedule, a function of the step", _rate_or_schedule),
-    "alpha": _SHARE,
-    "beta_1": optional(_PART),
-    "betas": pair(_PART),
+    "learning_rate": Rule(f"{RATE.words}, or a schedule, a function of the step", _is_rate_or_schedule),
+    "alpha": _UP_TO_ONE,
+    "beta_1": optional(_BELOW_ONE),
+    "betas": pair(_BELOW_ONE),
     "bias_correction": FLAG,
     "clip_threshold": number(above=0),
     "dampening": number(),
     "decay_rate": number(),
-    "eps": Rule(f"{RATE.words}, or two of these", _one_or_pair),
-    "momentum": _SHARE,
+    "eps": Rule(f"{RATE.words}, or two of these", _is_rate_or_pair),
+    "momentum": _UP_TO_ONE,
     "nesterov": FLAG,
     "ns_steps": count(1),
     "relative_step": FLAG,
-    "rho": _SHARE,
+    "rho": _UP_TO_ONE,
     "scale_parameter": FLAG,
     "warmup_init": FLAG,
     "weight_decay": RATE,
@@ -55,12 +55,12 @@ OPTIMIZERS: Mapping[str, Rule] = {
 """The rules of the options of MLX's optimisers, by name."""
 
 SCHEDULES: Mapping[str, Rule] = {
-    "boundaries": Rule("a list of steps, each after the one before", _rising),
+    "boundaries": Rule("a list of steps, each after the one before", _are_increasing_steps),
     "decay_rate": number(above=0),
     "decay_steps": number(1),
     "end": RATE,
     "init": RATE,
-    "schedules": Rule("a list of schedules, functions of the step", _functions),
+    "schedules": Rule("a list of schedules, functions of the step", _are_functions),
     "step_size": number(1),
     "steps": number(1),
 }

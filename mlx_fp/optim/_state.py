@@ -1,4 +1,4 @@
-"""Read and change what optimisers keep in their state, however they are wrapped."""
+"""Read and change the state of optimisers, also inside wrappers and groups."""
 
 from __future__ import annotations
 
@@ -14,44 +14,77 @@ from ._rules import RATE
 __all__ = ["averaged", "finite", "finite_or_unchanged", "reading", "scale_rates", "skip_count", "skips", "stages"]
 
 _INSIDE = {"inner", "memory", "optimizer", "groups"}
+"""Names in a state that hold other states or the memory of parameters."""
 
 tree_map_with_path = utils.tree_map_with_path
 
 
 def averaged(opt_state: State) -> Callable[[Params], Params]:
-    """Put the averages that `ema` keeps, in every group, in the place of the parameters, in their dtypes.
+    """Replace parameters by the averages that `ema` keeps, also inside groups.
 
-    KeyError without `ema`.
+    Args:
+        opt_state: The state of an optimiser or of a step.
+
+    Returns:
+        A function of parameters that returns the averages in the dtypes of the parameters. A parameter without an
+        average, such as a frozen one, stays.
+
+    Raises:
+        KeyError: No wrapper is `ema`.
+
+    >>> from mlx_fp import optim
+    >>> params = {"w": mx.array(1.0)}
+    >>> averaged(optim.ema(0.9)(optim.sgd(0.1)).init(params))(params)["w"].item()
+    1.0
     """
-    holders = _holders(opt_state, "average")
-    found = {path: leaf for holder in holders for path, leaf in flat(holder["average"]).items()}
+    states = _states_with(opt_state, "average")
+    averages = {path: leaf for state in states for path, leaf in flat(state["average"]).items()}
 
-    def held(path: str, leaf: Array) -> Array:
-        return found[path].astype(leaf.dtype) if path in found else leaf
+    def average_of(path: str, leaf: Array) -> Array:
+        return averages[path].astype(leaf.dtype) if path in averages else leaf
 
-    return lambda params: tree_map_with_path(held, params, path="")
+    return lambda params: tree_map_with_path(average_of, params, path="")
 
 
 def reading(name: str) -> Callable[[State], Any]:
-    """Find what a wrapper keeps under `name` in an optimiser's state, the outermost first: `grad_norm`, `skipped`, …
+    """Read a value that a wrapper keeps in the state, for example `reading("grad_norm")`; the outermost wrapper first.
 
-    Takes the state of a step or of an optimiser. KeyError, naming what there is, when no wrapper keeps it, and when
-    several groups do: then read it of the state of one, `opt_state["optimizer"]["groups"][0]` say.
+    Args:
+        name: The name of the value: `grad_norm`, `skipped`, `in_a_row`, `average`, …
+
+    Returns:
+        A function of the state of an optimiser or of a step; it returns the value.
+
+    Raises:
+        KeyError: From that function: no wrapper keeps the value (the message has the names), or several groups do. Then
+            give the state of one group, for example `opt_state["optimizer"]["groups"][0]`.
+
+    >>> from mlx_fp import optim
+    >>> reading("grad_norm")(optim.clip_norm(1.0)(optim.sgd(0.1)).init({"w": mx.array(1.0)})).item()
+    0.0
     """
 
     def find(opt_state: State) -> Any:
-        holders = _holders(opt_state, name)
-        if len(holders) > 1:
-            raise KeyError(f"{len(holders)} groups keep {name!r}: read it of one, in the list 'groups' of the state")
-        return holders[0][name]
+        states = _states_with(opt_state, name)
+        if len(states) > 1:
+            raise KeyError(f"{len(states)} groups keep {name!r}: read it of one, in the list 'groups' of the state")
+        return states[0][name]
 
     return find
 
 
 def scale_rates(factor: float, *, least: float = 0.0) -> Callable[[State], State]:
-    """Multiply every learning rate in an optimiser's state, or a step's, by `factor`, down to `least`; lower ones stay.
+    """Multiply every learning rate in a state by `factor`.
 
-    ValueError for a factor that is not above 0, and for a `least` below 0.
+    Args:
+        factor: A number above 0.
+        least: The rate below which no rate is reduced; 0 by default. A rate that is lower already stays.
+
+    Returns:
+        A function of the state of an optimiser or of a step; it returns a changed copy.
+
+    Raises:
+        ValueError: `factor` is not above 0, or `least` is below 0.
 
     >>> from mlx_fp import optim
     >>> state = optim.clip_norm(1.0)(optim.sgd(0.5)).init({"w": mx.array(1.0)})
@@ -60,28 +93,30 @@ def scale_rates(factor: float, *, least: float = 0.0) -> Callable[[State], State
     """
     check_options("scale_rates", {"factor": factor, "least": least}, {"factor": number(above=0), "least": RATE})
 
-    def scaled(state: State) -> State:
+    def scale(state: State) -> State:
         changed = dict(state)
         for key in {"optimizer", "inner"} & state.keys():
-            changed[key] = scaled(state[key])
+            changed[key] = scale(state[key])
         if "groups" in state:
-            changed["groups"] = [scaled(one) for one in state["groups"]]
+            changed["groups"] = [scale(group) for group in state["groups"]]
         if "learning_rate" in state:
             rate = state["learning_rate"]
-            lower = mx.minimum(rate, mx.maximum(rate * factor, least))
-            changed["learning_rate"] = rate * factor if factor > 1 else lower
+            reduced = mx.minimum(rate, mx.maximum(rate * factor, least))
+            changed["learning_rate"] = rate * factor if factor > 1 else reduced
         return changed
 
-    return scaled
+    return scale
 
 
 def finite(tree: Tree) -> Array:
-    """Tell, as a bool scalar, whether no element of a tree is a NaN or an infinity."""
+    """Tell whether all elements of a tree are finite, as a bool array without axes."""
     return mx.all(mx.stack([mx.all(mx.isfinite(leaf)) for leaf in leaves(tree)] or [mx.array(True)]))
 
 
 def finite_or_unchanged(tree: Tree, before: Tree) -> Array:
-    """Tell, as a bool scalar, whether each element of a tree is finite or unchanged, as a constant -inf of a mask is.
+    """Tell whether each element of a tree is finite or unchanged, as a bool array without axes.
+
+    For example, a mask with a constant -inf is unchanged.
 
     >>> mask = mx.array([0.0, -mx.inf])
     >>> finite_or_unchanged({"m": mask}, {"m": mask}).item(), finite_or_unchanged({"m": mask}, {"m": mask + 1.0}).item()
@@ -94,17 +129,17 @@ def finite_or_unchanged(tree: Tree, before: Tree) -> Array:
 
 
 def skip_count(state: State) -> Array:
-    """Return how many updates the wrappers of `skip_nonfinite` in an optimiser's state have skipped."""
-    return sum((one["skipped"] for _, one in stages(state) if "skipped" in one), mx.array(0, mx.uint32))
+    """Return the number of updates that the `skip_nonfinite` wrappers in a state have skipped."""
+    return sum((stage["skipped"] for _, stage in stages(state) if "skipped" in stage), mx.array(0, mx.uint32))
 
 
 def skips(state: State) -> bool:
-    """Tell whether an optimiser's state is that of one with `skip_nonfinite` somewhere in it."""
-    return any("skipped" in one for _, one in stages(state))
+    """Tell whether a state has a `skip_nonfinite` wrapper."""
+    return any("skipped" in stage for _, stage in stages(state))
 
 
-def stages(state: Any, path: str = "") -> Iterator[tuple[str, State]]:
-    """Yield the state of each wrapper, the outermost first, and of each optimiser inside, by path.
+def stages(state: object, path: str = "") -> Iterator[tuple[str, State]]:
+    """Yield the states of all wrappers and optimisers in a state, the outermost first, with their paths.
 
     >>> [path for path, _ in stages({"optimizer": {"inner": {"step": 0}}})]
     ['', 'optimizer', 'optimizer.inner']
@@ -115,19 +150,19 @@ def stages(state: Any, path: str = "") -> Iterator[tuple[str, State]]:
             yield from stages(inner, f"{path}.{name}" if path else name)
 
 
-def _holders(opt_state: State, name: str) -> list[State]:
-    """Return the states that keep something of a name, of wrappers in one another the outermost, of groups each.
+def _states_with(opt_state: State, name: str) -> list[State]:
+    """Return the states that have a value under `name`: of nested wrappers the outermost, of groups each.
 
-    KeyError, naming what there is, when none does.
+    Raise KeyError, with the names that there are, if no state has it.
     """
-    found = list(_outermost(opt_state, name))
-    if not found:
-        kept = sorted({key for _, state in stages(opt_state) for key in state} - _INSIDE)
-        raise KeyError(f"no wrapper of this optimiser keeps {name!r}; kept: {', '.join(kept)}")
-    return found
+    states = list(_outermost(opt_state, name))
+    if not states:
+        names = sorted({key for _, state in stages(opt_state) for key in state} - _INSIDE)
+        raise KeyError(f"no wrapper of this optimiser keeps {name!r}; kept: {', '.join(names)}")
+    return states
 
 
-def _outermost(state: Any, name: str) -> Iterator[State]:
+def _outermost(state: object, name: str) -> Iterator[State]:
     if isinstance(state, dict) and name in state:
         yield state
     else:
@@ -135,8 +170,8 @@ def _outermost(state: Any, name: str) -> Iterator[State]:
             yield from _outermost(inner, name)
 
 
-def _inside(state: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the states of the optimisers that an optimiser wraps, by path."""
+def _inside(state: object) -> Iterator[tuple[str, object]]:
+    """Yield the states of the wrapped optimisers, with their names."""
     if isinstance(state, dict):
         yield from ((name, state[name]) for name in ("optimizer", "inner") if name in state)
         yield from ((f"groups.{i}", group) for i, group in enumerate(state.get("groups", ())))

@@ -1,149 +1,204 @@
-"""Optimisers around optimisers. Each keeps its own state beside `inner`, that of the optimiser it wraps."""
+"""Wrappers around optimisers. Each keeps its own state beside `inner`, the state of the optimiser that it wraps."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TypeAlias
 
 from ..core._errors import is_count
 from ..core._mlx import mlx_optimizers, mx, utils
 from ..core._types import Array, Params, State, Tree
-from ..core.backend import in_use
-from ._optimizer import Optimizer, checked
+from ..core.backend import Update, in_use
+from ._optimizer import Optimizer, require_optimizer
 from ._state import finite
 
 __all__ = ["clip_norm", "clip_value", "ema", "skip_nonfinite"]
 
-Verb = Callable[[Optimizer], Optimizer]
+Verb: TypeAlias = Callable[[Optimizer], Optimizer]
 tree_map = utils.tree_map
 
 
 def clip_norm(max_norm: float) -> Verb:
-    """Scale gradients down to a global L2 norm of at most `max_norm`; `math.inf` only measures.
+    """Scale gradients down to a global L2 norm of at most `max_norm`.
 
-    The norm before clipping is kept in the state: `reading("grad_norm")`. See Pascanu et al., On the difficulty of
-    training recurrent neural networks, https://arxiv.org/abs/1211.5063.
+    The state keeps the norm before clipping: `reading("grad_norm")`. See Pascanu et al., On the difficulty of training
+    recurrent neural networks, https://arxiv.org/abs/1211.5063.
+
+    Args:
+        max_norm: A number above 0; `math.inf` only measures the norm.
+
+    Returns:
+        A function of an Optimizer; it returns the wrapped Optimizer.
+
+    Raises:
+        ValueError: `max_norm` is not a number above 0.
 
     >>> from mlx_fp import optim
     >>> opt = clip_norm(1.0)(optim.sgd(1.0))
+    >>> opt
+    clip_norm(1)(sgd(learning_rate=1.0))
     >>> params, state = {"w": mx.array([0.0, 0.0])}, opt.init({"w": mx.array([0.0, 0.0])})
     >>> params, state = opt.update({"w": mx.array([3.0, 4.0])}, state, params)
     >>> round(params["w"][1].item(), 4), state["grad_norm"].item()
     (-0.8, 5.0)
     """
-    _positive("max_norm", max_norm)
+    _check_positive("max_norm", max_norm)
 
-    def wrapped(inner: Optimizer) -> Optimizer:
-        checked(inner, "clip_norm")
-
+    def wrap(inner: Optimizer) -> Optimizer:
         def init(params: Params) -> State:
             return {"grad_norm": mx.array(0.0), "inner": inner.init(params)}
 
         def update(grads: Tree, state: State, params: Params) -> tuple[Params, State]:
-            (own,), ungroup = in_use().grouped(grads)
-            wide = tree_map(lambda g: g.astype(_wide(g.dtype)), own)  # MLX sums bfloat16 squares in bfloat16
+            (grouped,), ungroup = in_use().grouped(grads)
+            wide = tree_map(lambda g: g.astype(_sum_dtype(g.dtype)), grouped)  # MLX sums bfloat16 squares in bfloat16
             clipped, norm = mlx_optimizers.clip_grad_norm(wide, max_norm)
             if not math.isinf(max_norm):
-                grads = ungroup(tree_map(lambda c, g: c.astype(g.dtype), clipped, own))
-            params, memory = in_use().update(inner.update, grads, state["inner"], params)
-            return params, {"grad_norm": norm.astype(mx.float32), "inner": memory}
+                grads = ungroup(tree_map(lambda c, g: c.astype(g.dtype), clipped, grouped))
+            params, inner_state = in_use().update(inner.update, grads, state["inner"], params)
+            return params, {"grad_norm": norm.astype(mx.float32), "inner": inner_state}
 
-        return Optimizer(init, update, f"clip_norm({max_norm:g})({inner.name})")
+        return _wrapped("clip_norm", f"{max_norm:g}", inner, init, update)
 
-    return wrapped
+    return wrap
 
 
 def clip_value(limit: float) -> Verb:
-    """Clip every element of the gradients to `[-limit, limit]`."""
-    _positive("limit", limit)
+    """Clip every element of the gradients to `[-limit, limit]`.
 
-    def wrapped(inner: Optimizer) -> Optimizer:
-        checked(inner, "clip_value")
+    Args:
+        limit: A number above 0.
 
+    Returns:
+        A function of an Optimizer; it returns the wrapped Optimizer.
+
+    Raises:
+        ValueError: `limit` is not a number above 0.
+
+    >>> from mlx_fp import optim
+    >>> opt, params = clip_value(0.5)(optim.sgd(1.0)), {"w": mx.array([0.0, 0.0])}
+    >>> opt.update({"w": mx.array([3.0, -0.25])}, opt.init(params), params)[0]["w"].tolist()
+    [-0.5, 0.25]
+    """
+    _check_positive("limit", limit)
+
+    def wrap(inner: Optimizer) -> Optimizer:
         def init(params: Params) -> State:
             return {"inner": inner.init(params)}
 
         def update(grads: Tree, state: State, params: Params) -> tuple[Params, State]:
             clipped = in_use().elementwise(lambda g: mx.clip(g, -limit, limit).astype(g.dtype), grads)
-            params, memory = in_use().update(inner.update, clipped, state["inner"], params)
-            return params, {"inner": memory}
+            params, inner_state = in_use().update(inner.update, clipped, state["inner"], params)
+            return params, {"inner": inner_state}
 
-        return Optimizer(init, update, f"clip_value({limit:g})({inner.name})")
+        return _wrapped("clip_value", f"{limit:g}", inner, init, update)
 
-    return wrapped
+    return wrap
 
 
 def skip_nonfinite(*, limit: int | None = None) -> Verb:
-    """Leave parameters, memory and buffers as they are when a gradient or an update is not finite, and count it.
+    """Skip a step whose gradient or update is not finite: parameters, memory and buffers stay as they are.
 
-    A gradient that is finite and huge may overflow the memory of the optimiser, so what the update makes is judged too.
+    The update is checked too, because a finite but huge gradient may overflow the memory of the optimiser. The state
+    counts `skipped` steps of the run and skipped steps `in_a_row`: `reading("skipped")`.
 
-    After `limit` such steps in a row the next one goes through, so that a run that is lost ends visibly; None never
-    gives up. The state counts `skipped`, over the run, and `in_a_row`: `reading("skipped")`.
+    Args:
+        limit: After this many skipped steps in a row the next step is taken, so that a diverged run ends visibly. None,
+            the default, is no limit.
+
+    Returns:
+        A function of an Optimizer; it returns the wrapped Optimizer.
+
+    Raises:
+        ValueError: `limit` is not an int of 1 or more, or None.
+
+    >>> from mlx_fp import optim
+    >>> opt, params = skip_nonfinite()(optim.sgd(1.0)), {"w": mx.array(2.0)}
+    >>> params, state = opt.update({"w": mx.array(mx.nan)}, opt.init(params), params)
+    >>> params["w"].item(), optim.reading("skipped")(state).item()
+    (2.0, 1)
     """
     if limit is not None and not is_count(limit, least=1):
         raise ValueError(f"limit is a count of steps, 1 or more, or None; got {limit!r}")
 
-    def wrapped(inner: Optimizer) -> Optimizer:
-        checked(inner, "skip_nonfinite")
-
+    def wrap(inner: Optimizer) -> Optimizer:
         def init(params: Params) -> State:
-            none = mx.array(0, mx.uint32)
-            return {"skipped": none, "in_a_row": mx.array(0, mx.uint32), "inner": inner.init(params)}
+            zero = mx.array(0, mx.uint32)
+            return {"skipped": zero, "in_a_row": mx.array(0, mx.uint32), "inner": inner.init(params)}
 
         def update(grads: Tree, state: State, params: Params) -> tuple[Params, State]:
-            updated, memory = in_use().update(inner.update, grads, state["inner"], params)
-            sound = finite(grads) & finite(updated) & finite(memory)
-            goes = sound if limit is None else sound | (state["in_a_row"] >= limit)
+            updated, inner_state = in_use().update(inner.update, grads, state["inner"], params)
+            all_finite = finite(grads) & finite(updated) & finite(inner_state)
+            taken = all_finite if limit is None else all_finite | (state["in_a_row"] >= limit)
             state = {
-                "skipped": state["skipped"] + (~goes).astype(mx.uint32),
-                "in_a_row": mx.where(goes, mx.array(0, mx.uint32), state["in_a_row"] + 1),
-                "inner": _chosen(goes, memory, state["inner"]),
+                "skipped": state["skipped"] + (~taken).astype(mx.uint32),
+                "in_a_row": mx.where(taken, mx.array(0, mx.uint32), state["in_a_row"] + 1),
+                "inner": _where(taken, inner_state, state["inner"]),
             }
-            return _chosen(goes, updated, params), state
+            return _where(taken, updated, params), state
 
-        return Optimizer(init, update, f"skip_nonfinite({'' if limit is None else limit})({inner.name})")
+        return _wrapped("skip_nonfinite", "" if limit is None else f"{limit}", inner, init, update)
 
-    return wrapped
+    return wrap
 
 
 def ema(decay: float) -> Verb:
-    """Keep an exponential moving average of the parameters beside them, float32: `averaged(opt_state)(params)`.
+    """Keep an exponential moving average of the parameters in the state, in float32: `averaged(opt_state)(params)`.
 
-    After each update `average = decay * average + (1 - decay) * parameter`, from the parameters at the start. See
-    Polyak and Juditsky, Acceleration of stochastic approximation by averaging, https://doi.org/10.1137/0330046.
+    The average starts at the first parameters. After each update it is
+    `average = decay * average + (1 - decay) * parameter`. See Polyak and Juditsky, Acceleration of stochastic
+    approximation by averaging, https://doi.org/10.1137/0330046.
+
+    Args:
+        decay: A number from 0 to below 1, for example 0.999.
+
+    Returns:
+        A function of an Optimizer; it returns the wrapped Optimizer.
+
+    Raises:
+        ValueError: `decay` is out of its range.
+
+    >>> from mlx_fp import optim
+    >>> opt, params = ema(0.5)(optim.sgd(1.0)), {"w": mx.array(0.0)}
+    >>> params, state = opt.update({"w": mx.array(-4.0)}, opt.init(params), params)
+    >>> params["w"].item(), optim.averaged(state)(params)["w"].item()
+    (4.0, 2.0)
     """
     if not isinstance(decay, (int, float)) or not 0 <= decay < 1:
         raise ValueError(f"decay is a number in [0, 1); got {decay!r}")
 
-    def wrapped(inner: Optimizer) -> Optimizer:
-        checked(inner, "ema")
-
+    def wrap(inner: Optimizer) -> Optimizer:
         def init(params: Params) -> State:
-            return {"average": tree_map(lambda p: mx.array(p, _wide(p.dtype)), params), "inner": inner.init(params)}
+            average = tree_map(lambda p: mx.array(p, _sum_dtype(p.dtype)), params)
+            return {"average": average, "inner": inner.init(params)}
 
         def update(grads: Tree, state: State, params: Params) -> tuple[Params, State]:
-            params, memory = in_use().update(inner.update, grads, state["inner"], params)
+            params, inner_state = in_use().update(inner.update, grads, state["inner"], params)
             average = in_use().elementwise(
                 lambda p, a: decay * a + (1 - decay) * p.astype(a.dtype), params, state["average"]
             )
-            return params, {"average": average, "inner": memory}
+            return params, {"average": average, "inner": inner_state}
 
-        return Optimizer(init, update, f"ema({decay:g})({inner.name})")
+        return _wrapped("ema", f"{decay:g}", inner, init, update)
 
-    return wrapped
+    return wrap
 
 
-def _chosen(condition: Array, yes: Tree, no: Tree) -> Tree:
+def _wrapped(verb: str, option: str, inner: object, init: Callable[[Params], State], update: Update) -> Optimizer:
+    """Make the wrapper of an Optimizer, with its name; raise TypeError for any other value."""
+    optimizer = require_optimizer(inner, verb)
+    return Optimizer(init, update, f"{verb}({option})({optimizer.name})", f"{verb}({option})({optimizer!r})")
+
+
+def _where(condition: Array, yes: Tree, no: Tree) -> Tree:
     return in_use().elementwise(lambda a, b: mx.where(condition, a, b).astype(b.dtype), yes, no)
 
 
-def _wide(dtype: Any) -> Any:
-    """float32 for the two halves, the dtype itself otherwise."""
+def _sum_dtype(dtype: mx.Dtype) -> mx.Dtype:
+    """Return float32 for the two 16-bit dtypes, and any other dtype unchanged."""
     return mx.float32 if dtype in (mx.float16, mx.bfloat16) else dtype
 
 
-def _positive(name: str, value: float) -> None:
+def _check_positive(name: str, value: float) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
         raise ValueError(f"{name} is a number above 0; got {value!r}")

@@ -12,7 +12,7 @@ from ..core._types import Loss
 from ..core.backend import on_device
 from ..nn._freeze import check_spec
 from ..nn._layer import Layer, shapes
-from ..optim._optimizer import Optimizer, checked
+from ..optim._optimizer import Optimizer, require_optimizer
 from ..task import _folds
 from ..task._folds import Metric
 from ..tree._paths import leaves
@@ -83,7 +83,7 @@ def train_step(
     (True, 1)
     """
     check_parts(model, loss)
-    checked(optimizer, "a step")
+    require_optimizer(optimizer, "a step")
     check_options(compile, dtype, parts=parts, streams=streams)
     check_flags("train_step", {"measure": measure}, {"measure": FLAG})
     folds, chosen = _folds.checked(metrics), select(trainable)

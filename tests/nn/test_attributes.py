@@ -129,7 +129,7 @@ def test_a_method_kept_as_an_attribute_is_that_of_the_parameters_at_hand(make):
 
 
 REMEDY = (
-    "a function that holds a module of this one. It would go on computing with the arrays that the module has now. "
+    "a function that holds a module of this one. It would always compute with the arrays that the module has now. "
     "Make it in the method that calls it, or keep the module itself as an attribute."
 )
 

@@ -88,7 +88,11 @@ def test_paths_of_positional_and_named_parts():
     )
     assert nn.init(0)(model)["layers"][1] == {}
     assert [path for path, _ in model.parts] == ["layers.0", "layers.1", "head"]
-    assert repr(model).splitlines()[:3] == ["sequential", "  layers.0: Linear", "  layers.1: ReLU"]
+    assert repr(model).splitlines()[:3] == [
+        "sequential",
+        "  layers.0: Linear(input_dims=3, output_dims=3)",
+        "  layers.1: ReLU",
+    ]
 
 
 def test_draws_go_in_the_order_of_the_parts():

@@ -70,6 +70,38 @@ def test_a_layer_is_frozen_and_draws_itself():
     assert repr(MODEL).splitlines()[1] == "  encoder: sequential"
 
 
+class Tower(mlx_nn.Module):
+    def __init__(self, depth, *widths, **options):
+        super().__init__()
+        self.layers = [mlx_nn.Linear(2, 2) for _ in range(depth)]
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: nn.linear(64, 10), "Linear(input_dims=64, output_dims=10)"),
+        (lambda: nn.linear(64, output_dims=10, bias=False), "Linear(input_dims=64, output_dims=10, bias=False)"),
+        (lambda: nn.dropout(0.5), "Dropout(p=0.5)"),
+        (lambda: nn.dropout(), "Dropout"),
+        (lambda: nn.leaky_relu(negative_slope=0.2), "LeakyReLU(negative_slope=0.2)"),
+        (lambda: nn.softmax(axis=1), "softmax(axis=1)"),
+        (lambda: nn.conv2d(3, 8, (3, 5)), "Conv2d(in_channels=3, out_channels=8, kernel_size=(3, 5))"),
+        (lambda: nn.lift(Tower, 2, 8, 16, mode="fast"), "Tower(depth=2, 8, 16, mode='fast')"),
+        (lambda: nn.lift(Tower, 1, mx.zeros((100, 3))), "Tower(depth=1, array(100, 3))"),
+        (lambda: nn.lift(Tower, 1, "a" * 100), "Tower(depth=1, str)"),
+        (lambda: nn.split(mlx_nn.Linear(4, 2))[0], "Linear(input_dims=4, output_dims=2, bias=True)"),
+        (lambda: nn.split(Tower(2))[0], "Tower"),
+        (lambda: nn.remat(nn.linear(2, 3)), "remat(Linear(input_dims=2, output_dims=3))"),
+        (lambda: nn.frozen(nn.linear(2, 3)), "frozen(Linear(input_dims=2, output_dims=3))"),
+        (lambda: nn.share(2, nn.linear(3, 3)), "share(Linear(input_dims=3, output_dims=3))"),
+        (lambda: nn.wide(nn.layer_norm(4)), "wide(LayerNorm(dims=4))"),
+        (lambda: nn.method(nn.embedding(5, 2), "as_linear"), "Embedding(num_embeddings=5, dims=2).as_linear"),
+    ],
+)
+def test_a_lifted_layer_prints_the_arguments_that_were_given(make, text):
+    assert repr(make()) == text
+
+
 def test_a_layer_of_two_functions():
     scale = nn.layer(lambda: {"by": mx.random.normal()}, lambda p, xs, kw, train: (xs[0] * p["by"], p), name="scale")
     mx.random.seed(5)

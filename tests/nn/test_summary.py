@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import FrozenInstanceError
 
 import mlx.core as mx
@@ -118,3 +119,37 @@ def test_a_summary_does_not_move_the_stream():
     drawn = mx.random.uniform().item()
     mx.random.seed(1)
     assert drawn == mx.random.uniform().item()
+
+
+# other targets than a layer
+
+
+def test_a_module_a_trainer_and_a_layer_have_the_same_summary():
+    module = mlx_nn.Sequential(mlx_nn.Linear(4, 8), mlx_nn.ReLU(), mlx_nn.Linear(8, 2))
+    model = nn.lift(module)
+    trainer = fp.trainer(model, fp.classification())
+    assert nn.summary(module) == nn.summary(model) == nn.summary(trainer)
+    assert nn.summary(fp.freeze("layers.0")(trainer)).trainable == 18
+
+
+def test_parameters_are_described_with_their_model():
+    model = nn.linear(4, 2)
+    params = nn.init(0)(model)
+    assert nn.summary(model, params) == nn.summary(model)
+    with pytest.raises(ValueError, match=r"weight is \(2, 4\), given \(2, 5\)"):
+        nn.summary(model, nn.init(0)(nn.linear(5, 2)))
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ({"weight": mx.ones((2, 2))}, "got dict: for parameters, give their model, too: nn.summary(model, params)"),
+        ([mx.ones(2)], "got list: for parameters, give their model"),
+        (mx.ones(2), "summary takes a Layer; got array"),
+        (mlx_nn.Linear, "summary takes a Layer; got type: lift or split it"),
+        (nn.relu, "summary takes a Layer; got Activation: lift or split it"),
+    ],
+)
+def test_what_is_no_model_is_an_error_with_the_remedy(target, words):
+    with pytest.raises(TypeError, match=re.escape(words)):
+        nn.summary(target)

@@ -211,7 +211,26 @@ def test_an_optimiser_of_ones_own_lifts():
 
 
 def test_the_repr_names_the_wrappers_and_the_optimiser():
-    assert repr(optim.clip_norm(1.0)(optim.ema(0.5)(optim.adamw(1e-3)))) == "clip_norm(1)(ema(0.5)(adamw))"
+    wrapped = optim.clip_norm(1.0)(optim.ema(0.5)(optim.adamw(1e-3)))
+    assert repr(wrapped) == "clip_norm(1)(ema(0.5)(adamw(learning_rate=0.001)))"
+    assert wrapped.name == "clip_norm(1)(ema(0.5)(adamw))"  # checkpoints hold the name
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: optim.adamw(1e-3), "adamw(learning_rate=0.001)"),
+        (lambda: optim.adam(0.1, betas=[0.5, 0.6]), "adam(learning_rate=0.1, betas=[0.5, 0.6])"),
+        (lambda: optim.sgd(optim.cosine_decay(0.1, 10)), "sgd(learning_rate=cosine_decay)"),
+        (lambda: optim.sgd(optim.warmup_cosine(0.1, 10)), "sgd(learning_rate=warmup_cosine)"),
+        (lambda: optim.sgd(mx.array(0.1)), "sgd(learning_rate=array())"),
+        (lambda: optim.adafactor(), "adafactor"),
+        (lambda: optim.lift(mlx_optimizers.Adam(0.1)), "adam"),
+        (lambda: optim.skip_nonfinite()(optim.sgd(0.5)), "skip_nonfinite()(sgd(learning_rate=0.5))"),
+    ],
+)
+def test_the_repr_has_the_options_that_were_given(make, text):
+    assert repr(make()) == text
 
 
 # names

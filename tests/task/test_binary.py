@@ -143,7 +143,9 @@ def test_a_dict_of_arrays_is_a_metric_too():
 def test_no_monitor_watches_a_table(name):
     task = fp.classification(metrics=[metrics.confusion(2)])
     target = pipe(fp.trainer(nn.linear(2, 2), task), fp.monitor(name, mode="max"))
-    with pytest.raises(ValueError, match=f"monitor '{name}' is a table of numbers, and only a single number can be the best"):
+    with pytest.raises(
+        ValueError, match=f"monitor '{name}' is a table of numbers, and only a single number can be the best"
+    ):
         pipe(target, fp.fit([BATCH], validation=[BATCH], quiet=True))
 
 

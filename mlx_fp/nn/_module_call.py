@@ -1,0 +1,90 @@
+"""The computation of a lifted module: a template that gets the arrays of each call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from ..core._errors import unknown
+from ..core._mlx import mlx_nn, mx, utils
+from ..core._types import Params
+from ..core.backend import in_use
+from ..tree._paths import flat
+from ..tree._select import Select, select, under_prefix
+from ._bounds import guarded_classes
+from ._call import Inputs, Keywords, Result
+from ._layer import Layer, Trainable, layer
+from ._lowered import Lowered
+from ._module import NO_SUBSTITUTES, clone, constants, get_arrays, parameters, set_arrays
+
+__all__ = ["ModuleCall", "layer_of_module"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ModuleCall:
+    """The computation of a lifted module.
+
+    `template` is a clone of the module without its parameters. `paths` are the paths of its parameters. `guards` are
+    the classes that replace classes of the template, see `guarded_classes`.
+    """
+
+    template: mlx_nn.Module
+    method: str = "__call__"
+    paths: frozenset[str] = field(init=False)
+    guards: Mapping[type, type] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "paths", frozenset(flat(parameters(self.template))))
+        object.__setattr__(self, "guards", guarded_classes(self.template))
+
+    def __call__(self, params: Params, xs: Inputs, kw: Keywords, train: bool, /) -> Result:
+        """Run the module, or another method of it, with `params`."""
+        module = self.bound(params, train, {**self.guards, **(in_use().substitutes if train else NO_SUBSTITUTES)})
+        return getattr(module, self.method)(*xs, **kw), get_arrays(module, params)
+
+    def bound(self, params: Params, train: bool, classes: Mapping[type, type] = NO_SUBSTITUTES) -> mlx_nn.Module:
+        """Return a clone of the template that holds `params`; `classes` maps classes to their replacements."""
+        self._check(params)
+        module = clone(self.template, classes)
+        set_arrays(module, params)
+        module.train(train)
+        return module
+
+    def _check(self, params: Params) -> None:
+        """Raise KeyError unless the paths are those of the module: a missing array would come from the template."""
+        given = flat(params)
+        wrong_paths = [path for path in (*self.paths, *given) if (path in given) != (path in self.paths)]
+        if wrong_paths:
+            where, paths = ("parameters", given) if wrong_paths[0] in self.paths else ("module", self.paths)
+            raise KeyError(
+                f"{type(self.template).__name__}: {unknown(f'path of the {where},', wrong_paths[0], sorted(paths))}"
+            )
+
+
+def layer_of_module(module: mlx_nn.Module, make: Callable[[], Params]) -> Layer:
+    """Make a Layer with a template of a module, which keeps none of its parameters; `make` makes them."""
+    template, params = clone(module), parameters(module)
+    blanks = utils.tree_map(lambda leaf: mx.zeros((), leaf.dtype), params)
+    set_arrays(template, blanks)
+    mx.eval(parameters(template), constants(template))  # another thread may pickle the layer
+    name = type(template).__name__
+    lifted = layer(make, ModuleCall(template), trainable=_trainable(template), name=name)
+    return replace(lifted, wide=_wide_leaves(template))
+
+
+def _trainable(module: mlx_nn.Module) -> Trainable:
+    """Tell buffers from parameters that the user has frozen: a module freezes its buffers again after `unfreeze`."""
+    trains = set(flat(module.trainable_parameters()))
+    unfrozen = clone(module)
+    unfrozen.apply_to_modules(lambda _, m: m.unfreeze(recurse=False))  # so each module freezes its buffers again
+    floats = {p for p, leaf in flat(parameters(module)).items() if mx.issubdtype(leaf.dtype, mx.floating)}
+    may_train = (set(flat(unfrozen.trainable_parameters())) | trains) & floats
+    rules = ((select(may_train - trains), False),) if may_train - trains else ()
+    chosen = select(lambda path: path in may_train)
+    return Trainable(lambda params: chosen, rules)
+
+
+def _wide_leaves(module: mlx_nn.Module) -> Select:
+    """Choose the wide leaves of layers that were lowered into a module."""
+    lowered = [(path, m._layer.wide) for path, m in module.named_modules() if isinstance(m, Lowered)]
+    return select([under_prefix(path, wide) if path else wide for path, wide in lowered])
