@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 import sys
 from collections import defaultdict
@@ -36,7 +37,7 @@ def measured(folder=PACKAGE):
         code += len(lines) - documented
         anything += len(re.findall(r"\bAny\b", text))
         for node in tree.body:
-            if isinstance(node, DEFINITIONS):
+            if isinstance(node, DEFINITIONS) and not node.name.startswith("__"):
                 homes[node.name.lstrip("_")].add(path)
     return {
         "words of docstrings": words,
@@ -47,6 +48,28 @@ def measured(folder=PACKAGE):
     }
 
 
+def without_args():
+    """Name the public functions that have options, and no list of their arguments."""
+    import mlx_fp as fp
+    from mlx_fp import data, metrics, nn, optim, show, testing
+
+    lacking = set()
+    for module in (fp, data, metrics, nn, optim, show, testing):
+        for name in module.__all__:
+            value = getattr(module, name)
+            ours = (
+                inspect.isfunction(value)
+                and value.__module__.startswith("mlx_fp")
+                and not hasattr(value, "__wrapped__")
+            )
+            options = ours and [p for p in inspect.signature(value).parameters.values() if p.default is not p.empty]
+            if options and "Args:" not in (value.__doc__ or ""):
+                lacking.add(f"{module.__name__}.{name}")
+    return sorted(lacking)
+
+
 if __name__ == "__main__":
     for name, value in measured(Path(sys.argv[1]) if sys.argv[1:] else PACKAGE).items():
         print(f"{name}: {value:.1f}" if isinstance(value, float) else f"{name}: {value}")
+    if not sys.argv[1:]:
+        print("public functions with options and without Args:", *without_args())

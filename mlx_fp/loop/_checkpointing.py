@@ -14,7 +14,7 @@ from ..checkpointing._writer import Writer
 from ..core._errors import located, named_error, noted_on, say_on
 from ._dispatching import dispatch
 from ._frozen import trained_only
-from ._reading import nonfinite_paths, read_all
+from ._nonfinite import nonfinite_paths, read_all
 from ._record import index, record
 from ._report import best_checkpoint
 from ._rows import Evaluation, Row

@@ -14,7 +14,7 @@ from ..optim._state import stages
 from ..step._carried import Carried, Logged
 from ..task._task import Task
 from ._dispatching import dispatch
-from ._reading import read_all_but
+from ._nonfinite import read_all_but
 from ._rows import StepRow
 from ._state import Loop, LoopState, Moment, Moving, World
 from ._totals import Sums

@@ -30,8 +30,8 @@ from ._evaluation import names_in_logs
 from ._event_table import STEP_EVENTS
 from ._hook import Hook, hook_states
 from ._monitor import resolve_monitor
+from ._nonfinite import nonfinite_leaves
 from ._plan import SYNC, Plan
-from ._reading import nonfinite_leaves
 from ._record import resume_state
 from ._series import Series
 from ._state import Lineage, Loop, LoopState, Moving, Origin

@@ -18,7 +18,7 @@ from ..tree._paths import leaves
 from ._checkpointing import save_after_step, save_on_error
 from ._dispatching import with_signal
 from ._logging import Log, note_due, write_all, write_due
-from ._reading import check_parameters, read_all_but
+from ._nonfinite import check_parameters, read_all_but
 from ._state import Loop, LoopState, Moment, Moving, World
 from ._stepping import advance, dispatch_after_step, release_states, step_with_events
 from ._totals import READ_AT_ONCE, Means, check_names, reserved_names, wait_for_oldest

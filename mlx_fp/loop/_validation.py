@@ -17,7 +17,7 @@ from ._checkpointing import save_on_error
 from ._dispatching import dispatch, with_signal
 from ._evaluation import evaluate_batches
 from ._monitor import BestSoFar, update_best
-from ._reading import read_all
+from ._nonfinite import read_all
 from ._rows import Evaluation
 from ._state import Loop, LoopState, Moment, Moments, World
 from ._summary import row_of
