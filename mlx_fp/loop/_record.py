@@ -71,7 +71,7 @@ def record(loop: Loop, state: LoopState, encoder: Encoder | None = None) -> dict
         "rows": encode("rows", state.rows, _plain_row),
         "evaluations": encode("evaluations", state.evaluations, _plain_row),
         "best_params": state.best_params,
-        "losses": mx.array(memoryview(sums.losses.packed()).cast("d"), mx.float32),  # type: ignore[arg-type]
+        "losses": mx.array(memoryview(sums.losses.packed()).cast("d"), mx.float32),  # type: ignore[arg-type]  # a buffer
         "sums": _sums(sums),
         "data": repr(loop.plan.train),
         "optimizer": loop.trainer.optimizer.name,

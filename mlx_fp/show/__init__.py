@@ -4,3 +4,7 @@ from ._curves import curves
 from ._track import track
 
 __all__ = ["curves", "track"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -31,3 +31,7 @@ __all__ = [
     "token_accuracy",
     "top_k",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
