@@ -2,6 +2,7 @@
 
 import os
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from random import random
 from statistics import median
@@ -122,15 +123,19 @@ def test_4_kilobytes_saved(benchmark, tmp_path):
     benchmark.pedantic(ways["ours"], rounds=20)
 
 
-def epochs_on(count, folder, keep_last=None):
-    """Make a function that adds an epoch to a run with so many, and saves a checkpoint: a run without the training."""
+def epochs_on(runs, count, folder, keep_last=None):
+    """Make a function that adds an epoch to a run with so many, and saves a checkpoint: a run without the training.
+
+    `runs` is an ExitStack, which ends the run.
+    """
     pair = (mx.zeros((4, 4)), mx.zeros((4,), mx.int32))
     trainer = pipe(
         fp.trainer(nn.linear(4, 2), fp.classification()),
         fp.with_optimizer(optim.adam(1e-3)),
         fp.checkpoints(folder / "{epoch}", keep_last=keep_last),
     )
-    loop, state, writer = start_run(trainer, plan([pair], (), {"validation": [pair], "epochs": 10**6}))
+    begun = start_run(trainer, plan([pair], (), {"validation": [pair], "epochs": 10**6}))
+    loop, state, writer = runs.enter_context(begun)
     world = World(writer)
 
     def later(state):
@@ -153,21 +158,28 @@ def epochs_on(count, folder, keep_last=None):
     return save
 
 
-def test_a_checkpoint_late_in_a_run(benchmark, tmp_path):
+@pytest.fixture
+def runs():
+    """Give a stack that ends the runs of a benchmark."""
+    with ExitStack() as stack:
+        yield stack
+
+
+def test_a_checkpoint_late_in_a_run(benchmark, tmp_path, runs):
     """Compare a late checkpoint of a run with an early one: a file contains the rows of all epochs."""
-    ways = {f"{count} rows": epochs_on(count, tmp_path / str(count)) for count in (100, 2_000, 10_000)}
+    ways = {f"{count} rows": epochs_on(runs, count, tmp_path / str(count)) for count in (100, 2_000, 10_000)}
     note(benchmark, paired(ways, turns=30, calls=1, warm_up=3), "100 rows")
     benchmark.pedantic(ways["100 rows"], rounds=5)
 
 
-def test_a_checkpoint_where_others_are_kept(benchmark, tmp_path):
+def test_a_checkpoint_where_others_are_kept(benchmark, tmp_path, runs):
     """Time a checkpoint among 3,000 retained checkpoints, and in a folder with 50,000 other files."""
-    ways = {"3 kept": epochs_on(3, tmp_path / "a", 3), "3,000 kept": epochs_on(3, tmp_path / "b", 3_000)}
+    ways = {"3 kept": epochs_on(runs, 3, tmp_path / "a", 3), "3,000 kept": epochs_on(runs, 3, tmp_path / "b", 3_000)}
     for _ in range(3_000):
         ways["3,000 kept"]()
     (tmp_path / "c").mkdir()
     for number in range(50_000):
         (tmp_path / "c" / f"other-{number}.npz").touch()
-    ways["50,000 others"] = epochs_on(3, tmp_path / "c", 3)
+    ways["50,000 others"] = epochs_on(runs, 3, tmp_path / "c", 3)
     note(benchmark, paired(ways, turns=30, calls=1, warm_up=3), "3 kept")
     benchmark.pedantic(ways["3 kept"], rounds=5)

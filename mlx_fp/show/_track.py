@@ -6,7 +6,8 @@ from typing import Protocol
 
 from ..loop._event import AfterEpoch, AfterLog, AfterValidation
 from ..loop._hook import hook
-from ..loop._trainer import Verb, with_hooks
+from ..loop._trainer import with_hooks
+from ..loop._verb import TrainerVerb, as_verb
 
 __all__ = ["track"]
 
@@ -18,7 +19,7 @@ class Log(Protocol):
         """Log figures, floats by name, at a number of steps."""
 
 
-def track(log: Log) -> Verb:
+def track(log: Log) -> TrainerVerb:
     """Call `log(figures, step=…)` for each epoch, each evaluation and each logged step.
 
     `fit(log_every=n)` logs every n-th step.
@@ -52,4 +53,5 @@ def track(log: Log) -> Verb:
     def epoch(event: AfterEpoch) -> None:
         log({"epoch": event.row.epoch, **event.row.figures()}, step=event.row.steps)
 
-    return with_hooks(hook("after_log", step), hook("after_evaluation", evaluation), hook("after_epoch", epoch))
+    hooks = hook("after_log", step), hook("after_evaluation", evaluation), hook("after_epoch", epoch)
+    return as_verb(track, with_hooks(*hooks), log)
