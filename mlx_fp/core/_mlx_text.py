@@ -57,9 +57,9 @@ def lifted_text(first_line: str, page: str, source: object) -> str:
 
 
 def show_as(fn: F, source: Callable[..., object], returns: str) -> F:
-    """Let `inspect.signature` and `help` show the parameters of `source` for `fn`, and what `fn` returns.
+    """Let `inspect.signature` and `help` show the parameters of `source` for `fn`, and the return type of `fn`.
 
-    Nothing changes where `source` tells no parameters, as a name of MLX does where MLX is not installed.
+    Nothing changes if the parameters of `source` are unknown. For example, MLX may not be installed.
 
     >>> inspect.signature(show_as(lambda *args: None, complex, "Layer"))
     <Signature (real=0, imag=0) -> 'Layer'>

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 __all__ = ["begin_thread", "stop_asked"]
 
 stop_asked: ContextVar[Callable[[], str | None]] = ContextVar("stop_asked", default=lambda: None)
-"""Returns the name of the signal that has asked the run at hand to stop, or None; what waits for a thread asks it."""
+"""Returns the name of the signal that asked the present run to stop, or None. Code that waits for a thread calls it."""
 
 
 def begin_thread() -> None:

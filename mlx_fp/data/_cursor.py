@@ -18,6 +18,7 @@ __all__ = [
     "Cursor",
     "EpochRead",
     "close",
+    "empty_epoch",
     "map_rows",
     "non_negative_int",
     "note_location",
@@ -145,3 +146,15 @@ def _rows_from(rows: Iterator[Item], start: int) -> Iterator[Item]:
 
 START = Cursor(epoch=0, index=0)
 """The first item of the first epoch."""
+
+
+def empty_epoch(dataset: object) -> ValueError:
+    """Return the error for an epoch without a batch.
+
+    >>> empty_epoch("stream(rows)").args[0].split("; ")[0]
+    "an epoch of 'stream(rows)' gave no batch"
+    """
+    return ValueError(
+        f"an epoch of {dataset!r} gave no batch; it needs at least one, and a stream's factory must return a fresh "
+        "iterable each time"
+    )

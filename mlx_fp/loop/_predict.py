@@ -16,7 +16,7 @@ from ..core._types import Array, Batch, Params, Tree
 from ..core.backend import device_backend
 from ..data import Cursor, Dataset
 from ..data._collate import fills
-from ..data._cursor import EpochRead
+from ..data._cursor import EpochRead, empty_epoch
 from ..nn._layer import Layer, check_given, require_layer
 from ..step._checks import check_options as check_step_options
 from ..step._forward import forward
@@ -122,10 +122,7 @@ def _outputs(run: Callable[[Batch], Tree], data: Dataset) -> Iterator[tuple[Tree
             yield outputs, row_count(_inputs(batch))
             number += 1
     if not number:
-        raise ValueError(
-            f"an epoch of {data!r} gave no batch; it needs at least one, and a stream's factory must return a fresh "
-            "iterable each time"
-        )
+        raise empty_epoch(data)
 
 
 def _join_rows(outputs: Iterator[tuple[Tree, int | None]]) -> Tree:

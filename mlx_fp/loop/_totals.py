@@ -12,6 +12,7 @@ from ..core._frozen import FrozenDict
 from ..core._signature import name_of, returned_number
 from ..core._types import Array, State
 from ..data import Dataset
+from ..data._cursor import empty_epoch
 from ..task._folds import Metric
 from ._rows import Row, StepRow
 from ._series import Series
@@ -221,10 +222,7 @@ def next_epoch(sums: Sums) -> Sums:
 def close(sums: Sums, data: Dataset, metrics: Mapping[str, float], reduce: Reducer) -> Means:
     """Return the means of an epoch from sums with an empty queue. Raise ValueError for an epoch without batches."""
     if not sums.batches:
-        raise ValueError(
-            f"an epoch of {data!r} gave no batch; it needs at least one, and a stream's factory must return "
-            "a fresh iterable each time"
-        )
+        raise empty_epoch(data)
     figures = {name: total / weight if weight else nan for name, (total, weight) in sums.read.figures.items()}
     counts = sums.read.figures.get("loss", (0.0, 0.0))[1]
     loss = _reduced(sums.read, figures["loss"], reduce) if counts else nan  # a sum over nothing is no figure

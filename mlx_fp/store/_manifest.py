@@ -7,6 +7,7 @@ with a dot. For example, it turns `{"0": x}` into `[x]`.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, TypeAlias
 
@@ -21,16 +22,16 @@ Description: TypeAlias = dict[str, Any]
 _FREQUENT_TYPES = (int, str, bool, type(None))
 
 
-class Packed:
+class Packed(ABC):
     """A leaf that a file stores as bytes; `kind` names their encoding."""
 
     __slots__ = ()
     kind: ClassVar[str]
 
     @property
+    @abstractmethod
     def tensor(self) -> Tensor:
         """Return the bytes as a tensor."""
-        raise NotImplementedError
 
 
 def describe_tree(tree: Tree, arrays: dict[str, Array | Packed], prefix: str = "") -> Description:
