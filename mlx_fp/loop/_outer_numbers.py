@@ -33,7 +33,8 @@ def compare_outer(loop: Loop, before: OuterNumbers) -> OuterNumbers:
     functions = (loop.trainer.task.loss, *(metric.update for metric in loop.step.metrics))
     now = {name: value for fn in functions for name, value in outer_numbers(fn).items()}
     if traces == before.traces:
-        changed = [name for name, value in before.numbers.items() if now.get(name, value) != value]
+        pairs = ((name, value, now.get(name, value)) for name, value in before.numbers.items())
+        changed = [name for name, old, new in pairs if new is not old and new != old]  # one NaN is not another value
         for name in changed:
             warnings.warn(
                 f"the loss or a metric reads {name}, which went from {before.numbers[name]} to {now[name]}, and the "

@@ -68,3 +68,10 @@ def test_a_number_that_the_loss_itself_counts_with_is_none_of_these():
         warnings.simplefilter("error")
         run(loss, lambda e: None)
     assert calls["count"] == 1
+
+
+def test_a_constant_that_is_nan_is_no_change():
+    missing = float("nan")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run(lambda model, x: mx.where(x == missing, 0.0, model(x)).mean(), lambda e: None)
