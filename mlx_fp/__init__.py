@@ -16,6 +16,7 @@ from .core._errors import unknown as _unknown
 if TYPE_CHECKING:
     from . import cpu as cpu
     from . import data as data
+    from . import lm as lm
     from . import nn as nn
     from . import optim as optim
     from . import show as show
@@ -100,7 +101,7 @@ if TYPE_CHECKING:
     from .tree._select import under as under
 
 _MODULES = {  # public modules: name -> module
-    **{name: f".{name}" for name in ("cpu", "data", "nn", "optim", "show", "testing")},
+    **{name: f".{name}" for name in ("cpu", "data", "lm", "nn", "optim", "show", "testing")},
     "metrics": ".task.metrics",
     "passes": ".step.passes",
     "rng": ".compile.rng",

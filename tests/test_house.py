@@ -24,7 +24,7 @@ FLOORS = (
     ("step",),
     ("checkpointing",),
     ("loop",),
-    ("experiments",),
+    ("experiments", "lm"),
     ("show", "testing"),
 )
 """The floors of ARCHITECTURE.md, the lowest first. Folders of one floor do not import each other."""
@@ -35,7 +35,7 @@ BESIDE = {"cpu": 3}
 
 LONGEST_FILE = 260
 LONGEST_FUNCTION = 40
-MOST_PUBLIC_NAMES = 210
+MOST_PUBLIC_NAMES = 240
 OF_MLX = ("nn._mlx_layers", "nn.losses", "nn.initializers", "optim._mlx_optimizers")
 
 

@@ -1,0 +1,9 @@
+"""Language models of mlx-lm: load them, train them, and save them where mlx-lm reads them. Needs the extra `lm`."""
+
+from __future__ import annotations
+
+__all__: list[str] = []
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
