@@ -77,11 +77,11 @@ if TYPE_CHECKING:
     from .store._checkpoint import save as save
     from .task import metrics as metrics
     from .task._folds import Metric as Metric
+    from .task._language import language_modeling as language_modeling
     from .task._mean import Mean as Mean
     from .task._mean import mean as mean
     from .task._task import Task as Task
     from .task._task import classification as classification
-    from .task._task import language_modeling as language_modeling
     from .task._task import regression as regression
     from .task.metrics import accuracy as accuracy
     from .tree._paths import flat as flat
@@ -144,8 +144,9 @@ _NAMES = {  # public functions and classes: module -> names
     ".store._bundle": ("bundle", "read_bundle", "save_bundle"),
     ".store._checkpoint": ("Checkpoint", "load", "save"),
     ".task._folds": ("Metric",),
+    ".task._language": ("language_modeling",),
     ".task._mean": ("Mean", "mean"),
-    ".task._task": ("Task", "classification", "language_modeling", "regression"),
+    ".task._task": ("Task", "classification", "regression"),
     ".task.metrics": ("accuracy",),
     ".tree._paths": ("flat", "merge", "norm", "partition", "paths", "restore_like", "size", "swap"),
     ".tree._select": ("Select", "everything", "matching", "ndim", "nothing", "select", "under"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__: list[str] = []
+__all__ = list[str]()
 
 
 def __dir__() -> list[str]:

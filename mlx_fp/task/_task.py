@@ -15,9 +15,9 @@ from ._folds import Metric, check_mode, checked
 from ._labels import check_ignore
 from ._losses import as_class_weights, entropy, output_of, squared_error
 from ._mean import Mean
-from .metrics import accuracy, mae, mse, perplexity, r2, token_accuracy
+from .metrics import accuracy, mae, mse, r2
 
-__all__ = ["Task", "as_task", "classification", "language_modeling", "regression"]
+__all__ = ["CollateSpec", "Task", "as_task", "classification", "columns_of", "regression", "watched_figure"]
 
 CollateSpec: TypeAlias = str | Mapping[str, Selector] | Callable[..., object]
 """A spec for `data.collate`, for example `{"x": "image", "y": "label"}`."""
@@ -105,8 +105,8 @@ def classification(
         return entropy(output_of(forward, x, y, inputs), y, mask, ignore, weights)
 
     folds = (accuracy(ignore=ignore),) if metrics is None else checked(metrics)
-    watched = monitor or _watched("val_accuracy", folds)
-    return Task("classification", loss or cross_entropy, folds, watched, mode, collate or _xy)
+    watched = monitor or watched_figure("val_accuracy", folds)
+    return Task("classification", loss or cross_entropy, folds, watched, mode, collate or columns_of)
 
 
 def regression(
@@ -142,49 +142,7 @@ def regression(
         return squared_error(output_of(forward, x, y, inputs), y, mask)
 
     folds = (mse(), mae(), r2()) if metrics is None else checked(metrics)
-    return Task("regression", loss or mean_squared_error, folds, monitor or "val_loss", mode, collate or _xy)
-
-
-def language_modeling(
-    *,
-    ignore: int | None = None,
-    loss: Loss | None = None,
-    metrics: Sequence[Metric] | None = None,
-    monitor: str | None = None,
-    mode: str | None = None,
-    collate: CollateSpec | None = None,
-) -> Task:
-    """Make the task to predict the next token: cross entropy of logits `(n, tokens, vocabulary)`, and perplexity.
-
-    Labels `y` are int `(n, tokens)`. A batch that is a single array `(n, tokens + 1)` is split: the inputs are
-    `batch[:, :-1]`, the labels `batch[:, 1:]`. Other batches are those of `classification`. Leave padding out by
-    `ignore`, or by a third column `mask` that is 0 there. The loss is the mean over the tokens that count.
-
-    Args:
-        ignore: A label that counts neither in the loss nor in the metrics. By default every label counts.
-        loss: A function `loss(forward, x, y)` that replaces the loss.
-        metrics: Metrics that replace the perplexity and the token accuracy.
-        monitor: The figure to watch, by default `val_perplexity` where that metric exists, else
-            `val_loss`.
-        mode: The direction of that figure, `"min"` or `"max"`. By default it is the direction of the metric.
-        collate: A spec for `data.collate`, which shapes the batches. By default columns are bound by their names.
-
-    Returns:
-        A Task, for `fp.trainer`.
-
-    >>> language_modeling()
-    language_modeling(perplexity, token_accuracy)
-    """
-    check_ignore(ignore)
-
-    def cross_entropy(
-        forward: Forward, x: Tree = ..., y: Tree = ..., mask: Array | None = None, **inputs: Tree
-    ) -> Mean:
-        return entropy(output_of(forward, x, y, inputs), y, mask, ignore, None)
-
-    folds = (perplexity(ignore=ignore), token_accuracy(ignore=ignore)) if metrics is None else checked(metrics)
-    watched = monitor or _watched("val_perplexity", folds)
-    return Task("language_modeling", loss or cross_entropy, folds, watched, mode, collate or _shifted, "tokens")
+    return Task("regression", loss or mean_squared_error, folds, monitor or "val_loss", mode, collate or columns_of)
 
 
 def as_task(task: object) -> Task:
@@ -201,24 +159,24 @@ def as_task(task: object) -> Task:
     """
     if isinstance(task, Task):
         return task
-    if task in (classification, regression, language_modeling):
+    if getattr(task, "__annotations__", {}).get("return") in ("Task", Task):
         raise TypeError(f"a task is the result of {name_of(task)}(): call it")
     if callable(task):
         return Task(name_of(task), task)
     raise TypeError(f"a task is a Task, such as classification(), or a loss function; got {type(task).__name__}")
 
 
-def _watched(name: str, metrics: Sequence[Metric]) -> str:
+def watched_figure(name: str, metrics: Sequence[Metric]) -> str:
     """Return the name of a figure where one of the metrics has it, else that of the loss."""
     return name if name in [f"val_{m.name}" for m in metrics] else "val_loss"
 
 
-def _xy(batch: Batch) -> Batch:
+def columns_of(batch: Batch) -> Batch:
     """Rename the columns of a dict that stand for x and y. Pairs, and dicts with x and y, stay as they are.
 
     Where no column stands for x, all columns but target and mask are inputs under their own names.
 
-    >>> _xy({"question": 1, "context": 2, "label": 3})
+    >>> columns_of({"question": 1, "context": 2, "label": 3})
     {'y': 3, 'question': 1, 'context': 2}
     """
     if not isinstance(batch, dict) or ("x" in batch and "y" in batch):
@@ -229,14 +187,3 @@ def _xy(batch: Batch) -> Batch:
     renamed = bound(batch, {"x": True, "y": True}, "a loss of x and y")
     used = [key for key in batch if any(batch[key] is value for value in renamed.values())]
     return {**renamed, **{key: value for key, value in batch.items() if key not in used}}
-
-
-def _shifted(batch: Batch) -> Batch:
-    """Split an array of tokens into inputs and labels."""
-    if isinstance(batch, (dict, tuple, list)):
-        if len(batch) > 1:
-            return _xy(batch)
-        (batch,) = batch.values() if isinstance(batch, dict) else batch
-    if batch.ndim != 2 or batch.shape[1] < 2:
-        raise ValueError(f"a batch of tokens is an array (n, tokens + 1); got {tuple(batch.shape)}")
-    return batch[:, :-1], batch[:, 1:]

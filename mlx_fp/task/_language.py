@@ -1,0 +1,68 @@
+"""The task to predict the next token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..core._types import Array, Batch, Forward, Loss, Tree
+from ._folds import Metric, checked
+from ._labels import check_ignore
+from ._losses import entropy, output_of
+from ._mean import Mean
+from ._task import CollateSpec, Task, columns_of, watched_figure
+from .metrics import perplexity, token_accuracy
+
+__all__ = ["language_modeling"]
+
+
+def language_modeling(
+    *,
+    ignore: int | None = None,
+    loss: Loss | None = None,
+    metrics: Sequence[Metric] | None = None,
+    monitor: str | None = None,
+    mode: str | None = None,
+    collate: CollateSpec | None = None,
+) -> Task:
+    """Make the task to predict the next token: cross entropy of logits `(n, tokens, vocabulary)`, and perplexity.
+
+    Labels `y` are int `(n, tokens)`. A batch that is a single array `(n, tokens + 1)` is split: the inputs are
+    `batch[:, :-1]`, the labels `batch[:, 1:]`. Other batches are those of `classification`. Leave padding out by
+    `ignore`, or by a third column `mask` that is 0 there. The loss is the mean over the tokens that count.
+
+    Args:
+        ignore: A label that counts neither in the loss nor in the metrics. By default every label counts.
+        loss: A function `loss(forward, x, y)` that replaces the loss.
+        metrics: Metrics that replace the perplexity and the token accuracy.
+        monitor: The figure to watch, by default `val_perplexity` where that metric exists, else
+            `val_loss`.
+        mode: The direction of that figure, `"min"` or `"max"`. By default it is the direction of the metric.
+        collate: A spec for `data.collate`, which shapes the batches. By default columns are bound by their names.
+
+    Returns:
+        A Task, for `fp.trainer`.
+
+    >>> language_modeling()
+    language_modeling(perplexity, token_accuracy)
+    """
+    check_ignore(ignore)
+
+    def cross_entropy(
+        forward: Forward, x: Tree = ..., y: Tree = ..., mask: Array | None = None, **inputs: Tree
+    ) -> Mean:
+        return entropy(output_of(forward, x, y, inputs), y, mask, ignore, None)
+
+    folds = (perplexity(ignore=ignore), token_accuracy(ignore=ignore)) if metrics is None else checked(metrics)
+    watched = monitor or watched_figure("val_perplexity", folds)
+    return Task("language_modeling", loss or cross_entropy, folds, watched, mode, collate or _shifted, "tokens")
+
+
+def _shifted(batch: Batch) -> Batch:
+    """Split an array of tokens into inputs and labels."""
+    if isinstance(batch, (dict, tuple, list)):
+        if len(batch) > 1:
+            return columns_of(batch)
+        (batch,) = batch.values() if isinstance(batch, dict) else batch
+    if batch.ndim != 2 or batch.shape[1] < 2:
+        raise ValueError(f"a batch of tokens is an array (n, tokens + 1); got {tuple(batch.shape)}")
+    return batch[:, :-1], batch[:, 1:]
