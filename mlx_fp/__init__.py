@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from . import optim as optim
     from . import show as show
     from . import testing as testing
+    from .across._world import World as World
+    from .across._world import world as world
     from .compile import rng as rng
     from .core._pipe import pipe as pipe
     from .core._registry import Registry as Registry
@@ -108,6 +110,7 @@ _MODULES = {  # public modules: name -> module
 }
 
 _NAMES = {  # public functions and classes: module -> names
+    ".across._world": ("World", "world"),
     ".core._pipe": ("pipe",),
     ".core._registry": ("Registry",),
     ".experiments._experiment": ("Experiment", "experiment", "override", "settings"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from ..across._world import ALONE, World
 from ..compile._compiled import Compiled, compiled
 from ..core._mlx import mx
 from ..core._options import FLAG
@@ -23,6 +24,7 @@ from ._checks import check_options, check_parts
 from ._computation import Computation
 from ._train_step import TrainStep
 from .passes import Verb, abreast, in_parts
+from .passes import across as across_processes
 
 __all__ = ["train_step"]
 
@@ -39,6 +41,7 @@ def train_step(
     parts: int = 1,
     streams: int = 1,
     through: Sequence[Verb] = (),
+    across: World = ALONE,
     measure: bool = False,
 ) -> TrainStep:
     """Make a training step of a model, a loss and an optimiser.
@@ -63,6 +66,8 @@ def train_step(
         streams: The number of parts into which each batch is cut by rows, and which a CPU computes in parallel. Call
             such a step within `fp.cpu.tuned(streams=…)`; `fit` does so.
         through: Verbs of `fp.passes` that change how a batch becomes gradients. The first is nearest to the loss.
+        across: The processes that share each batch, see `fp.world`: each passes its own rows. By default this process
+            alone.
         measure: Whether `logs` hold `grad_norm`, the norm of the gradients before clipping, and `learning_rate`.
 
     Returns:
@@ -90,7 +95,8 @@ def train_step(
     check_spec(chosen, model)
     parameter_bytes = sum(leaf.nbytes for leaf in leaves(shapes(model))) if compile is not False else 0
     verbs = [verb(count) for verb, count in ((abreast, streams), (in_parts, parts)) if count > 1]
-    work = Computation(model, loss, optimizer, folds, chosen, dtype, (*verbs, *through), measure, parameter_bytes)
+    verbs = [*verbs, *through, across_processes(across, folds)]
+    work = Computation(model, loss, optimizer, folds, chosen, dtype, tuple(verbs), measure, parameter_bytes)
 
     def build(fn: Callable[..., object], *names: str) -> Compiled:
         title = f"train_step({model.name})"

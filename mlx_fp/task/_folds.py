@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 
 from ..core._batch_call import call_with_batch
 from ..core._errors import located, unknown
@@ -12,7 +12,7 @@ from ..core._mlx import mx
 from ..core._pickling import Picklable
 from ..core._types import Batch, State, Tree
 
-__all__ = ["Metric", "check_mode", "checked", "fold", "is_scalar", "start", "values"]
+__all__ = ["Metric", "check_mode", "checked", "fold", "is_scalar", "merged", "start", "values"]
 
 _MODES = ("min", "max")
 
@@ -85,6 +85,14 @@ def fold(metrics: Sequence[Metric], memory: State, output: Tree, batch: Batch) -
         if new is None and memory[name] is not None:
             raise TypeError(f"update of metric {name!r} returned None: it returns the memory after the batch")
     return after
+
+
+def merged(metrics: Sequence[Metric], memories: Sequence[State]) -> State:
+    """Merge the memories of several parts of the data, in order. Each metric has `merge`."""
+    return {
+        m.name: reduce(lambda one, other, m=m: _call(m, "merge", one, other), [memory[m.name] for memory in memories])
+        for m in metrics
+    }
 
 
 def values(metrics: Sequence[Metric], memory: State) -> dict[str, Tree]:

@@ -1,0 +1,1 @@
+"""Several processes that train one model: who takes part, and the messages between them."""

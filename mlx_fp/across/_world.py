@@ -1,0 +1,79 @@
+"""The processes of a program: how many there are, and the rank of this one."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..core._mlx import mx
+from ..core._types import Array
+
+__all__ = ["ALONE", "World", "world"]
+
+_LAUNCHED_BY = ("MLX_HOSTFILE", "MLX_IBV_DEVICES", "MLX_JACCL_COORDINATOR", "NCCL_HOST_IP", "OMPI_COMM_WORLD_SIZE")
+"""Variables of the environment that the launchers of `mlx.launch` and `mpirun` set."""
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """The processes that run the same program. `fp.world()` makes it.
+
+    A world of one process sends no message.
+    """
+
+    rank: int = 0
+    """The number of this process, from 0 on."""
+    size: int = 1
+    """The number of processes."""
+    group: Any = field(default=None, compare=False, repr=False)
+    """The group of MLX; None for one process."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rank < self.size:
+            raise ValueError(f"a rank is from 0 to size - 1; got rank {self.rank} of {self.size}")
+
+    def sum(self, array: Array) -> Array:
+        """Sum an array over the processes, in one message. Each process has the same bits.
+
+        >>> ALONE.sum(mx.array([1.0, 2.0])).tolist()
+        [1.0, 2.0]
+        """
+        return array if self.group is None else mx.distributed.all_sum(array, group=self.group)
+
+    def gather(self, array: Array) -> Array:
+        """Stack the arrays of the processes by rank, in one message: `(…) -> (size, …)`.
+
+        >>> ALONE.gather(mx.array([1.0, 2.0])).tolist()
+        [[1.0, 2.0]]
+        """
+        return array[None] if self.group is None else mx.distributed.all_gather(array[None], group=self.group)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (World, (self.rank, self.size)) if self.group is None else (world, ())
+
+
+ALONE = World()
+"""The world of a program without a launcher."""
+
+
+def world(*, backend: str = "any") -> World:
+    """Return the processes that a launcher has started with this program, for example `mlx.launch -n 2 program.py`.
+
+    Args:
+        backend: The transport of `mx.distributed.init`: "ring", "mpi", "nccl", "jaccl", or "any", the default.
+
+    Returns:
+        A World. Without a launcher it has one process, and `across=world` changes nothing.
+
+    Raises:
+        RuntimeError: A launcher has started this process, and MLX cannot reach the others. MLX alone would train a
+            model of its own in each process.
+
+    >>> world()
+    World(rank=0, size=1)
+    """
+    if not any(os.environ.get(name) for name in _LAUNCHED_BY):
+        return ALONE
+    group = mx.distributed.init(strict=True, backend=backend)  # type: ignore[arg-type]  # MLX checks the name
+    return ALONE if group.size() == 1 else World(group.rank(), group.size(), group)
