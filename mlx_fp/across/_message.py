@@ -1,41 +1,82 @@
-"""One message of a step: sums over the processes, and the parts of each process, in one float32 vector."""
+"""The message of a step: one float32 vector, which is summed over the processes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import accumulate
+from typing import NamedTuple
 
 from ..core._mlx import mx, utils
-from ..core._types import Array, Tree
+from ..core._types import Array, State, Tree
 from ..tree._paths import leaves
 from ._world import World
 
-__all__ = ["exchange"]
+__all__ = ["FIGURES", "Message", "exchange"]
+
+FIGURES = 32
+"""The largest number of figures of a message: the loss, and the figures that the loss returns."""
 
 
-def exchange(world: World, summed: Tree, each: Tree) -> tuple[Tree, list[Tree]]:
-    """Sum a tree of arrays over the processes, and collect another tree of each process, in one message.
+class Message(NamedTuple):
+    """The contents of a message. On arrival the first four are sums over the processes.
 
-    The message is float32: integers are exact below 2^24. A process fills its own place among the collected trees, and
+    All messages of a run have the same length, so that a process that fails can answer any message of the others.
+    """
+
+    flags: Array
+    totals: Mapping[str, Array]
+    """The total of each figure: its mean times its weight."""
+    weights: Mapping[str, Array]
+    arrays: Tree
+    """Gradients and buffers, each times the weight of the loss."""
+    memories: list[State]
+    """The memory of the metrics of this process. On arrival that of each process, by rank."""
+
+
+def exchange(world: World, message: Message) -> Message:
+    """Send a message to all processes, and receive the sum of the messages of all.
+
+    The numbers travel as float32: integers are exact below 2^24. A process fills its own place among the memories, and
     adds zeros to the places of the others.
 
     Args:
         world: The processes.
-        summed: A tree of arrays to sum.
-        each: A tree of arrays of this process, for all processes.
+        message: The message of this process.
 
     Returns:
-        `(sums, parts)`: the sums, and the tree of each process by rank. The arrays have the dtypes of the given ones.
+        The sums, the same bits on each process.
 
-    >>> exchange(World(), {"a": mx.array([1.0, 2.0])}, [mx.array(3)])
-    ({'a': array([1, 2], dtype=float32)}, [[array(3, dtype=int32)]])
+    Raises:
+        ValueError: There are more than 32 figures.
+
+    >>> sent = Message(mx.zeros((2,)), {"loss": mx.array(3.0)}, {"loss": mx.array(2.0)}, {}, [{"seen": mx.array(3)}])
+    >>> received = exchange(World(), sent)
+    >>> received.totals, received.memories
+    ({'loss': array(3, dtype=float32)}, [{'seen': array(3, dtype=int32)}])
     """
-    totals, own = leaves(summed), leaves(each)
+    names, own = list(message.weights), leaves(message.memories)
+    figures = [_padded(by_name, names) for by_name in (message.totals, message.weights)]
+    summed = [message.flags, *figures, *leaves(message.arrays)]
     width = sum(array.size for array in own)
     before, after = width * world.rank, width * (world.size - 1 - world.rank)
-    vector = mx.concatenate([*map(_flat, totals), mx.zeros((before,)), *map(_flat, own), mx.zeros((after,))])
-    arrays = iter(_cut(world.sum(vector), [*totals, *own * world.size]))
-    return _filled(summed, arrays), [_filled(each, arrays) for _ in range(world.size)]
+    vector = mx.concatenate([*map(_flat, summed), mx.zeros((before,)), *map(_flat, own), mx.zeros((after,))])
+    flags, totals, weights, *rest = _cut(world.sum(vector), [*summed, *own * world.size])
+    arrays = iter(rest)
+    return Message(
+        flags,
+        {name: totals[i] for i, name in enumerate(names)},
+        {name: weights[i] for i, name in enumerate(names)},
+        _filled(message.arrays, arrays),
+        [_filled(message.memories[0], arrays) for _ in range(world.size)],
+    )
+
+
+def _padded(figures: Mapping[str, Array], names: list[str]) -> Array:
+    """Return figures as a vector of the length of all messages."""
+    if len(names) > FIGURES:
+        raise ValueError(f"a loss has at most {FIGURES - 1} figures across processes; it returns {len(names) - 1}")
+    values = [figures[name].astype(mx.float32) for name in names]
+    return mx.concatenate([*(value.reshape(1) for value in values), mx.zeros((FIGURES - len(names),))])
 
 
 def _flat(array: Array) -> Array:
@@ -45,7 +86,7 @@ def _flat(array: Array) -> Array:
 def _cut(vector: Array, like: list[Array]) -> list[Array]:
     """Cut a vector into arrays of the shapes and dtypes of others."""
     ends = list(accumulate(array.size for array in like))
-    pieces = mx.split(vector, ends[:-1]) if ends else []
+    pieces = mx.split(vector, ends[:-1])
     return [piece.reshape(array.shape).astype(array.dtype) for piece, array in zip(pieces, like, strict=True)]
 
 

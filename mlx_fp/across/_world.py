@@ -75,5 +75,5 @@ def world(*, backend: str = "any") -> World:
     """
     if not any(os.environ.get(name) for name in _LAUNCHED_BY):
         return ALONE
-    group = mx.distributed.init(strict=True, backend=backend)  # type: ignore[arg-type]  # MLX checks the name
+    group = mx.distributed.init(strict=True, backend=backend)
     return ALONE if group.size() == 1 else World(group.rank(), group.size(), group)

@@ -42,6 +42,7 @@ def drive(loop: Loop, state: LoopState, world: World) -> Generator[Event, None, 
         except BaseException as error:
             with suppress(BaseException):  # the same error, with a note of its place
                 moments.throw(error)
+            world.link.leave(error)
             _end_by(loop, last.state, world, error)
             raise
         return (yield from _after_fit(loop, state, world))
@@ -89,7 +90,7 @@ def _after_fit(loop: Loop, state: LoopState, world: World) -> Generator[Event, N
 
 
 def _dispatch_end(loop: Loop, state: LoopState, world: World, report: Report) -> Generator[Event, None, LoopState]:
-    moments = dispatch(loop, state, world.deaf(), "after_fit", report=report)
+    moments = dispatch(loop, state, world.at_end(), "after_fit", report=report)
     while True:
         try:
             moment = next(moments)

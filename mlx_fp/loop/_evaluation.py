@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator
 from contextlib import closing
+from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
 from ..core._errors import placed_at
+from ..core._frozen import FrozenDict
 from ..core._mlx import mx
 from ..core._types import Array, Batch, Params, State
 from ..data import Cursor, Dataset, Splits, as_dataset
+from ..data._share import Share
 from ..step._evaluate import EvalStep
 from ..step._rows import example_count
-from ..task._folds import values
+from ..task._folds import merged, values
+from ._link import Alone, Link
 from ._series import Series
 from ._totals import (
     IN_FLIGHT,
@@ -34,6 +38,9 @@ from ._totals import (
 __all__ = ["EvaluatedBatch", "as_test_data", "evaluate_batches", "names_in_logs"]
 
 
+_ALONE = Alone()
+
+
 class EvaluatedBatch(NamedTuple):
     """An evaluated batch, with its number from 0 and its logs. The sums do not count it yet."""
 
@@ -51,24 +58,30 @@ def evaluate_batches(
     in_flight: int | None = IN_FLIGHT,
     epoch: int = 0,
     kind: str = "validation",
+    link: Link = _ALONE,
 ) -> Generator[EvaluatedBatch, None, Means]:
     """Evaluate every batch of the data. Yield each batch before the sums count it, and return the means."""
     state, sums = step.init(), Sums(read=Read(counted=Series() if callable(reduce) else None))
     reserved, flight = reserved_names(step.metrics), deque[Array]()
-    with closing(data.open(Cursor(epoch), kind=kind)) as batches:
-        for batch in batches:
-            state, logs, weights = step.weighted(params, state, batch)
+    with closing(link.open(data, Cursor(epoch), kind)) as batches:
+        for share in batches:
+            batch, counts, total = share if isinstance(share, Share) else (share, True, None)
+            after, logs, weights = step.weighted(params, state, batch)
+            state, weights = (after, weights) if counts else (state, dict.fromkeys(weights, 0))
             mx.async_eval(state, logs)
             yield EvaluatedBatch(sums.batches, batch, logs)
             if not sums.batches:
                 check_names(logs, reserved)
-            sums = add(sums, logs, weights, example_count(batch))
+            sums = add(sums, logs, weights, example_count(batch) if total is None else total)
             if in_flight is not None:
                 flight.append(logs["loss"])
                 wait_for_oldest(flight, in_flight)
                 sums = read(sums, keep=False, leave=in_flight) if sums.queued >= READ_AT_ONCE else sums
+        sums = read(sums, keep=False)
+        figures, state = link.evaluated(sums.read.figures, state, partial(merged, step.metrics))
+        sums = sums._replace(read=sums.read._replace(figures=FrozenDict(figures)))
         with placed_at(stage="figures"):
-            return close(read(sums, keep=False), data, values(step.metrics, state), reduce)
+            return close(sums, data, values(step.metrics, state), reduce)
 
 
 def as_test_data(test: object, taker: str) -> Dataset:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any, TypeVar, Unpack
 
+from ..across._world import ALONE
+from ..across._world import World as Processes
 from ..core._errors import located
 from ..core._fork import check_process
 from ..core._options import FLAG, check_options
@@ -18,12 +20,14 @@ from ._driving import drive
 from ._evaluation import EvaluatedBatch, as_test_data, evaluate_batches
 from ._event import Event
 from ._event_table import EVENTS
+from ._link import Alone
 from ._options import Options, documented
 from ._plan import checked_options, collated_for, merge_options, plan
+from ._process_link import EvaluationLink
 from ._progress import progress
 from ._report import Report, params_of
 from ._signals import graceful_stop
-from ._starting import start_run
+from ._starting import link_of, start_run
 from ._state import World
 from ._summary import report_of
 from ._trainer_record import Trainer, checked_trainer
@@ -67,11 +71,12 @@ def fit(train: object, *, quiet: bool = False, **options: Unpack[Options]) -> Ca
     data = train if isinstance(train, Splits) else as_dataset(train)
 
     def run(target: Trainer) -> Report:
-        shown = progress(quiet=quiet)
-        planned = plan(data, shown.events, merge_options(checked_trainer(target, "fit").options, options))
+        merged_options = merge_options(checked_trainer(target, "fit").options, options)
+        shown = progress(quiet=quiet or bool(merged_options.get("across", ALONE).rank))
+        planned = plan(data, shown.events, merged_options)
         started, short = start_run(target, planned), ShortTraceback()
         with short, started as (loop, state, writer), graceful_stop() as signals, shown(loop.plan, state) as show:
-            world = World(writer, signals.asked, signals.undisturbed)
+            world = World(writer, link_of(loop, state, signals.asked), undisturbed=signals.undisturbed)
             stream = drive(loop, state, world)
             del state  # otherwise this frame keeps the first parameters alive
             state = _follow(stream, show)  # MLX_FP_TRACEBACK=full shows the frames of the library
@@ -112,7 +117,7 @@ def events(
     def stream(target: Trainer) -> Generator[Event, None, None]:
         merged_options = merge_options(checked_trainer(target, "events").options, options)
         with ShortTraceback(), start_run(target, plan(train, only, merged_options)) as (loop, state, writer):
-            moments = drive(loop, state, World(writer))
+            moments = drive(loop, state, World(writer, link_of(loop, state)))
             del state
             yield from moments
 
@@ -126,6 +131,7 @@ def evaluate(
     compile: bool | Mapping[str, Any] = True,
     dtype: Any = None,
     streams: int = 1,
+    across: Processes = ALONE,
 ) -> Callable[[Trainer], dict[str, float]]:
     """Return the mean loss and the metrics of parameters on data, in evaluation mode.
 
@@ -135,6 +141,7 @@ def evaluate(
         compile: Whether to compile the step, or a dict of options of `mx.compile`.
         dtype: Dtype in which the model computes, for example `mx.bfloat16`. None: that of the parameters.
         streams: Parts of a batch that are computed side by side.
+        across: The processes that share each batch, `fp.world()`. All of them get the same figures.
 
     Returns:
         A function from a trainer to a dict of figures, for example `{"loss": 0.1, "accuracy": 0.9}`.
@@ -157,14 +164,14 @@ def evaluate(
         check_given(target.model, weights)
         step = eval_step(target.model, task.loss, metrics=task.metrics, compile=compile, dtype=dtype, streams=streams)
         tuned = device_backend().tuned(0, streams)
-        batches = 0
+        batches, link = 0, Alone() if across.size == 1 else EvaluationLink(across)
 
         def count(part: EvaluatedBatch) -> None:
             nonlocal batches
             batches = part.number + 1
 
         with ShortTraceback(), tuned, located(split="test", batch=lambda: batches):
-            means = _follow(evaluate_batches(step, weights, collated_for(data, task), kind="test"), count)
+            means = _follow(evaluate_batches(step, weights, collated_for(data, task), kind="test", link=link), count)
         return {"loss": means.figures["loss"], **means.named()}
 
     return evaluated_on

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypedDict, TypeVar
 
+from ..across._world import ALONE, World
 from ..core._frozen import FrozenDict
 from ..core._help import Shown, show_parameters
 from ..core._options import FLAG, Rule, count, optional
@@ -41,6 +42,7 @@ class Options(TypedDict, total=False):
     steps_per_call: int
     nonfinite: str
     resume: Any
+    across: World
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,11 @@ OPTIONS: Mapping[str, Option] = FrozenDict(
         None,
         'The state to resume from: the path of a checkpoint or bundle, "latest" or "best" of the trainer\'s '
         "checkpoints, a loaded checkpoint or bundle, or a function that returns one of these. None: a new run.",
+    ),
+    across=Option(
+        ALONE,
+        "The processes that share each batch, `fp.world()`. Each runs the same program. Default: this process alone.",
+        Rule("a World, fp.world()", lambda value: isinstance(value, World), of_type=True),
     ),
 )
 """Each option by its name, in the order in which `help` lists them."""

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..across._world import ALONE
+from ..across._world import World as Processes
 from ..checkpointing._resume import check_source
 from ..compile import rng
 from ..core._errors import unknown
@@ -57,6 +59,7 @@ class Plan:
     steps_per_call: int
     nonfinite: str
     resume: Any
+    across: Processes
 
     def is_over(self, epoch: int, step: int) -> bool:
         """Tell whether a run is complete, at the start of an epoch and after a number of steps."""
@@ -109,6 +112,8 @@ def checked_options(options: Mapping[str, object], *, beside: Iterable[str] = ()
         if (choices := OPTIONS[name].choices) and value not in choices:
             raise ValueError(unknown(name, str(value), choices))
     _check_exclusive(checked)
+    if checked.get("across", ALONE).size > 1 and checked.get("validation_reduce", "mean") != "mean":
+        raise ValueError("validation_reduce is the mean across processes: no process knows the loss of a whole batch")
     for name in ("reduce", "validation_reduce"):
         checked_reducer(checked.get(name, "mean"), name)
     check_step_options(checked.get("compile", True), checked.get("dtype"))

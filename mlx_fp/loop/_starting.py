@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..across._agreement import check_facts, check_replicas
+from ..across._world import ALONE
 from ..checkpointing._resume import resolved
 from ..checkpointing._retention import is_newest, new_run
+from ..checkpointing._silent import SilentWriter
 from ..checkpointing._writer import Writer
 from ..core._frozen import FrozenDict
 from ..core._types import Params, State
@@ -29,18 +32,20 @@ from ._directive import Stop
 from ._evaluation import names_in_logs
 from ._event_table import STEP_EVENTS
 from ._hook import Hook, hook_states
+from ._link import Alone, Link
 from ._monitor import resolve_monitor
 from ._nonfinite import nonfinite_leaves
 from ._plan import SYNC, Plan
+from ._process_link import ProcessLink
 from ._record import resume_state
 from ._series import Series
 from ._state import Lineage, Loop, LoopState, Moving, Origin
 from ._totals import IN_FLIGHT, Read, Sums
 from ._trainer_record import Trainer
 
-__all__ = ["start_run"]
+__all__ = ["link_of", "start_run"]
 
-_STEP_DEFAULTS = {"compile": True, "dtype": None, "parts": 1, "streams": 1}
+_STEP_DEFAULTS = {"compile": True, "dtype": None, "parts": 1, "streams": 1, "across": ALONE}
 """Defaults of the options of a step. Only other values are passed on, because a step of the user may lack them."""
 
 _LOG = logging.getLogger("mlx_fp.loop")
@@ -53,9 +58,52 @@ def start_run(trainer: Trainer, plan: Plan) -> Iterator[tuple[Loop, LoopState, W
     The writer locks the folder of the files before the newest file is looked for.
     """
     new = [_new_run(trainer, plan.collated_for(trainer.task))]  # `pop` below: this frame must not keep the parameters
-    writer = None if trainer.policy is None else Writer(trainer.policy)
+    kind = SilentWriter if plan.across.rank else Writer
+    writer = None if trainer.policy is None else kind(trainer.policy)
     with writer or nullcontext():
-        yield (*_restore_or_begin(*new.pop(), writer), writer)
+        loop, state = _restore_or_begin(*new.pop(), writer)
+        if plan.across.size > 1:
+            _check_agreement(loop, state)
+        yield loop, state, writer
+
+
+def link_of(loop: Loop, state: LoopState, signal: Callable[[], str | None] = lambda: None) -> Link:
+    """Return the link of a run to the other processes. `signal()` returns the name of a signal that has come."""
+    plan = loop.plan
+    if plan.across.size == 1:
+        return Alone(signal)
+    lag = IN_FLIGHT * plan.steps_per_call
+    return ProcessLink(plan.across, loop.step, state.moving.train.params, signal, lag)
+
+
+def _check_agreement(loop: Loop, state: LoopState) -> None:
+    """Raise ValueError, with the first difference, unless all processes start the same run."""
+    plan, sets = loop.plan, loop.plan.validation
+    names = (
+        "epochs",
+        "steps",
+        "validate_every",
+        "accumulate",
+        "parts",
+        "streams",
+        "sync",
+        "steps_per_call",
+        "nonfinite",
+    )
+    facts = {
+        "model": loop.trainer.model.name,
+        "optimizer": loop.trainer.optimizer.name,
+        **{name: getattr(plan, name) for name in names},
+        "the policy of checkpoints": loop.trainer.policy,
+        "the training data": (plan.train, plan.train.size),
+        "the validation data": {name: (data, data.size) for name, data in sets.items()},
+        "the step": state.steps,
+        "the position in the data": state.cursor,
+    }
+    check_facts(plan.across, facts)
+    train = state.moving.train
+    check_replicas(plan.across, train.params, "parameters")
+    check_replicas(plan.across, train.opt_state, "state of the optimiser")
 
 
 def _restore_or_begin(loop: Loop, state: LoopState, writer: Writer | None) -> tuple[Loop, LoopState]:
@@ -88,7 +136,7 @@ def _new_run(trainer: Trainer, plan: Plan) -> tuple[Loop, LoopState]:
     task, hooks = trainer.task, tuple(sorted(trainer.hooks, key=lambda hook: hook.priority))
     common = {"compile": plan.compile, "dtype": plan.dtype, "streams": plan.streams}
     evaluate = eval_step(trainer.model, task.loss, metrics=task.metrics, **common)
-    step, params, opt_state = _make_step(trainer, plan, {**common, "parts": plan.parts})
+    step, params, opt_state = _make_step(trainer, plan, {**common, "parts": plan.parts, "across": plan.across})
     if plan.averaged:
         _check_averages(opt_state)
     listeners = _listeners(hooks)

@@ -16,6 +16,7 @@ from ..store._packed import Encoder
 from ._directive import Stop
 from ._event import Event
 from ._hook import Hook, HookState
+from ._link import Alone, Link
 from ._monitor import BestSoFar, Monitor
 from ._rows import Evaluation, Row, StepRow
 from ._totals import Sums
@@ -192,8 +193,10 @@ class World:
     """The ports of a run: all its effects on files, signals and logs."""
 
     writer: Writer | None = None
-    asked: Callable[[], str | None] = lambda: None
-    """A function that returns the name of a signal that asks the run to end, or None."""
+    link: Link = field(default_factory=Alone)
+    """The link to the same run in other processes."""
+    deaf: bool = False
+    """Whether signals have no effect any more."""
     undisturbed: Callable[[], AbstractContextManager[object]] = nullcontext
     """A context that delays a second signal."""
     logged: list[StepRow] = field(default_factory=list)
@@ -201,6 +204,10 @@ class World:
     encoder: Encoder = field(default_factory=Encoder)
     """The encoder of rows for checkpoints. It encodes each row once."""
 
-    def deaf(self) -> World:
+    def asked(self) -> str | None:
+        """Return the name of a signal that asks the run to end, or None."""
+        return None if self.deaf else self.link.asked()
+
+    def at_end(self) -> World:
         """Return the ports for the end of a run: a signal has no effect after the last step."""
-        return replace(self, asked=lambda: None)
+        return replace(self, deaf=True)

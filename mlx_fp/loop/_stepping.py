@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 
 from ..core._types import Batch
+from ..data._share import Share
 from ..step._carried import Carried, Logged
 from ..step._rows import example_count
 from ._dispatching import fold_event
@@ -27,16 +28,19 @@ SetStage = Callable[[str], None]
 """A function that sets the present stage, which error notes name."""
 
 
-def advance(loop: Loop, moving: Moving, group: Group) -> Stepped:
+def advance(loop: Loop, moving: Moving, group: Group, world: World) -> Stepped:
     """Take the steps of one call, and count their batches. Return the new state, and the logs of each step.
 
     Nothing is queued on the device yet: queued work would keep the old parameters in memory until it is done.
     """
+    parts = world.link.parts(group, moving.requests)
     if loop.plan.accumulate > 1:
         before = moving.train
-        params, opt_state, logged = loop.step.accumulated(before.params, before.opt_state, group)
-        return _count_steps(moving, Carried((params, opt_state)), (logged,), len(group)), (logged,)
-    train, logs = loop.step.advance(moving.train, group)
+        params, opt_state, logged = loop.step.accumulated(before.params, before.opt_state, parts)
+        logs = world.link.received((logged,), group)
+        return _count_steps(moving, Carried((params, opt_state)), logs, len(group)), logs
+    train, logs = loop.step.advance(moving.train, parts)
+    logs = world.link.received(logs, group)
     return _count_steps(moving, train, logs), logs
 
 
@@ -57,7 +61,7 @@ def step_with_events(
                 yield Moment(state, moving, event)
     set_stage("step")
     if not loop.takes_halves:
-        return advance(loop, moving, group)
+        return advance(loop, moving, group, world)
     (place,) = _step_fields(loop, state, moving, group, before=True)
     return (yield from _step_in_halves(loop, state, moving, group, place, world, set_stage))
 
@@ -101,21 +105,22 @@ def _step_in_halves(
     """Take a step in two halves, gradients and update, with the hooks on the gradients between them."""
     params, opt_state = moving.train.params, moving.train.opt_state
     several = loop.plan.accumulate > 1
+    parts = world.link.parts(group, moving.requests)
     half = (
-        loop.step.accumulated_gradients(params, opt_state, group)
+        loop.step.accumulated_gradients(params, opt_state, parts)
         if several
-        else loop.step.gradients(params, opt_state, place[1])
+        else loop.step.gradients(params, opt_state, parts[0])
     )
     grads, rest, opt_state, logs, weights = half
+    logged = world.link.received(((logs, weights, sum(map(example_count, group))),), group)
     moving = moving._replace(train=loop.carry(params, opt_state))
     set_stage("after_backward")
-    moving, event = fold_event(loop, moving, world, "after_backward", *place, logs["loss"], grads)
+    moving, event = fold_event(loop, moving, world, "after_backward", *place, logged[0][0]["loss"], grads)
     if "after_backward" in loop.plan.yielded:
         yield Moment(state, moving, event)
     set_stage("step")
     grads = event.grads if isinstance(event, AfterBackward) else grads
     train = loop.carry(*loop.step.update(moving.train.params, moving.train.opt_state, grads, rest))
-    logged = ((logs, weights, sum(map(example_count, group))),)
     return _count_steps(moving, train, logged, len(group)), logged
 
 
@@ -131,6 +136,7 @@ def _step_fields(loop: Loop, state: LoopState, moving: Moving, group: Group, *, 
     """List the first fields of the events of the steps of a call."""
     sums, several = moving.sums, loop.plan.accumulate > 1
     count = len(group)
+    group = tuple(each.batch if isinstance(each, Share) else each for each in group)
     batch, update = sums.batches, sums.updates
     if not before:
         batch, update = batch - count, update - (1 if several else count)

@@ -49,11 +49,15 @@ def train_epoch(loop: Loop, state: LoopState, world: World) -> Trained:
     rescue = save_on_error(
         loop, lambda: write_all(loop, replace(state, moving=moving), world, log), world, lambda: stage
     )
-    with rescue, located(**where, stage=lambda: stage), closing(_open_data(loop, state)) as batches:
+    with (
+        rescue,
+        located(**where, stage=lambda: stage),
+        closing(world.link.open(plan.train, state.cursor, "train")) as batches,
+    ):
         for group in () if state.stop is not None else _groups(loop, state, batches, ahead):
             if loop.silent:
                 stage = "step"
-                moving, logs = advance(loop, moving, group)
+                moving, logs = advance(loop, moving, group, world)
             else:
                 moving, logs = yield from step_with_events(loop, state, moving, group, world, set_stage)
             taken = len(group)
@@ -64,6 +68,7 @@ def train_epoch(loop: Loop, state: LoopState, world: World) -> Trained:
             if "after_step" in loop.listened:
                 moving = yield from dispatch_after_step(loop, state, moving, group, logs, world, set_stage)
             moving = _read_finished(loop, state, moving, logs, flight)
+            moving = moving._replace(requests=world.link.agreed(moving.requests))
             if log.due:
                 moving, log = yield from write_due(loop, state, moving, world, log, loop.in_flight)
             taken = 0
@@ -76,7 +81,8 @@ def train_epoch(loop: Loop, state: LoopState, world: World) -> Trained:
             if moving.requests.stop is not None:
                 break
             stage = "data"
-        return (yield from _finish_epoch(loop, replace(state, moving=moving), world, log, started))
+        state = world.link.agree(replace(state, moving=moving))
+        return (yield from _finish_epoch(loop, state, world, log, started))
 
 
 def group_batches(batches: Iterable[Batch], count: int, ahead: list[Batch]) -> Iterator[tuple[Batch, ...]]:
@@ -130,10 +136,6 @@ def _take_groups(ahead: list[Batch], count: int) -> Iterator[tuple[Batch, ...]]:
 
 def _shapes(batch: Batch) -> list[tuple[object, object]]:
     return [(getattr(leaf, "shape", None), getattr(leaf, "dtype", None)) for leaf in leaves(batch)]
-
-
-def _open_data(loop: Loop, state: LoopState) -> Generator[Batch, None, None]:
-    return loop.plan.train.open(state.cursor, kind="train")
 
 
 def _with_fresh_metrics(loop: Loop, state: LoopState) -> LoopState:

@@ -71,7 +71,8 @@ def validate(
         row = state.evaluations[-1]
         state = yield from dispatch(loop, state, world, "after_validation", row=row)
         place["stage"] = "after_evaluation"
-        return (yield from dispatch(loop, state, world, "after_evaluation", row=row)), True
+        state = yield from dispatch(loop, state, world, "after_evaluation", row=row)
+        return world.link.agree(state), True
 
 
 def judge_epoch(loop: Loop, state: LoopState, world: World, means: Means) -> Moments:
@@ -101,7 +102,9 @@ def _evaluate_set(
 ) -> SetMeans:
     """Evaluate parameters on one validation set. After an interrupt the means are None."""
     reduce = loop.plan.validation_reduce
-    parts = evaluate_batches(loop.evaluate, params, data, reduce=reduce, in_flight=loop.in_flight, epoch=epoch)
+    parts = evaluate_batches(
+        loop.evaluate, params, data, reduce=reduce, in_flight=loop.in_flight, epoch=epoch, link=world.link
+    )
     with closing(parts):
         while True:
             try:

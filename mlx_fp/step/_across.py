@@ -2,24 +2,123 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
 
-from ..across._message import exchange
-from ..across._world import World
+from ..across._flags import Flags
+from ..across._message import Message, exchange
+from ..across._world import ALONE, World
 from ..core._mlx import mx, utils
-from ..core._types import Array, Batch, Params, State
+from ..core._types import Array, Batch, Params, State, Tree
 from ..task._folds import Metric, merged, start
 from ..task._mean import Mean
 from ..tree._paths import flat
+from ..tree._select import Select, nothing
 from ._pass import Backward, Pass, Verb
 
-__all__ = ["across"]
+__all__ = ["FLAGS", "Exchange", "Part", "across"]
 
-tree_map = utils.tree_map
+tree_map, tree_map_with_path = utils.tree_map, utils.tree_map_with_path
+
+FLAGS = "flags of the processes"
+"""The name of the flags of a message among the logs of a step. The loss of a run has no figure of such a name."""
 
 
-def across(world: World, metrics: Sequence[Metric] = ()) -> Verb:
+class Part(NamedTuple):
+    """The rows of a batch that are of this process."""
+
+    batch: Batch
+    counts: Array
+    """1.0, or 0.0 where this process has no rows of the batch. The rows in `batch` are then ignored."""
+    flags: Array
+    """The flags that travel with the message of the step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """The exchange of messages between processes, in and beside steps."""
+
+    world: World = ALONE
+    metrics: tuple[Metric, ...] = ()
+    buffers: Callable[[Params], Select] = lambda params: nothing
+    """`buffers(params)` selects the leaves that are buffers."""
+
+    def __post_init__(self) -> None:
+        for metric in self.metrics:
+            if metric.merge is None and self.world.size > 1:
+                raise ValueError(
+                    f"metric {metric.name!r} has no merge, and the rows are divided among {self.world.size} processes"
+                )
+
+    def whole_pass(self, backward: Backward, params: Params, opt_state: State, batch: Batch) -> Pass:
+        """Compute the pass over the rows of this process, and exchange it for the pass over all rows."""
+        of_a_run = isinstance(batch, Part)
+        part = batch if of_a_run else Part(batch, mx.array(1.0), Flags(steps=1).array())
+        *own_keys, next_key = mx.random.split(opt_state["key"], self.world.size + 1)
+        fresh = start(self.metrics)
+        done = backward(params, {**opt_state, "key": own_keys[self.world.rank], "metrics": fresh}, part.batch)
+        weights = {name: weight * part.counts for name, weight in done.weights.items()}
+        totals = {name: mx.where(weights[name] > 0, log * weights[name], 0.0) for name, log in done.logs.items()}
+        memory = tree_map(lambda new, old: mx.where(part.counts > 0, new, old), done.opt_state["metrics"], fresh)
+        arrays = self._scaled(done.grads, done.rest, weights["loss"])
+        got = exchange(self.world, Message(part.flags, totals, weights, arrays, [memory]))
+        grads, buffers = tree_map(lambda total: total / _divisor(got.weights["loss"]), got.arrays)
+        memory = merged(self.metrics, [opt_state["metrics"], *got.memories])
+        logs = {name: Mean(total, got.weights[name]).value for name, total in got.totals.items()}
+        received = Pass(
+            grads,
+            _with_changed(params, done.rest, buffers),
+            {**done.opt_state, "key": next_key, "metrics": memory},
+            logs,
+            dict(got.weights),
+        )
+        return _with_flags(received, got.flags) if of_a_run else received
+
+    def send(
+        self,
+        trainable: Params,
+        rest: Params,
+        flags: Flags,
+        figures: Mapping[str, tuple[float, float]] | None = None,
+        memory: State | None = None,
+    ) -> tuple[Flags, dict[str, tuple[float, float]], list[State]]:
+        """Send a message of the length of a step's, without a step. This waits for the other processes.
+
+        Args:
+            trainable: The parameters that train.
+            rest: The other parameters and the buffers.
+            flags: The flags of this process.
+            figures: The total and the weight of each figure.
+            memory: The memory of the metrics. Default: that before the first batch.
+
+        Returns:
+            `(flags, figures, memories)`: sums over the processes, and the memory of each process.
+        """
+        by_name = figures or {}
+        totals, weights = ({name: mx.array(pair[i]) for name, pair in by_name.items()} for i in (0, 1))
+        zeros = tree_map(mx.zeros_like, {"trainable": trainable, "rest": rest})
+        arrays = self._scaled(zeros["trainable"], zeros["rest"], mx.array(0.0))
+        memory = start(self.metrics) if memory is None else memory
+        got = exchange(self.world, Message(flags.array(), totals, weights, arrays, [memory]))
+        mx.eval(got.flags, got.totals, got.weights, got.memories)
+        pairs = {name: (float(got.totals[name]), float(got.weights[name])) for name in by_name}
+        return Flags.of(got.flags), pairs, got.memories
+
+    def _scaled(self, grads: Tree, rest: Params, weight: Array) -> tuple[Tree, dict[str, Array]]:
+        """Return gradients and floating buffers, each times a weight, in float32."""
+        selected = self.buffers(rest)
+        buffers = {
+            path: leaf
+            for path, leaf in flat(rest).items()
+            if selected(path, leaf) and mx.issubdtype(leaf.dtype, mx.floating)
+        }
+        scaled: tuple[Tree, dict[str, Array]]
+        scaled = tree_map(lambda leaf: leaf.astype(mx.float32) * weight, (grads, buffers))
+        return scaled
+
+
+def across(exchange: Exchange) -> Verb:
     """Compute the mean over the rows of all processes. Each process passes its own rows.
 
     The gradients, the mean of each log, the changed buffers and the memory of the metrics are those of all rows, and
@@ -27,52 +126,23 @@ def across(world: World, metrics: Sequence[Metric] = ()) -> Verb:
     its own, for example for dropout.
 
     Args:
-        world: The processes, see `fp.world`. For one process the verb changes nothing.
-        metrics: The metrics of the step. Each needs `merge`.
+        exchange: The processes, the metrics of the step, and the buffers of the model.
 
     Returns:
-        A verb, for `train_step(through=[…])`. `train_step(across=world)` chains it after all other verbs.
-
-    Raises:
-        ValueError: A metric has no `merge`.
-
-    >>> from mlx_fp import nn, optim, train_step, world
-    >>> model, verb = nn.linear(2, 1, bias=False), across(world())
-    >>> step = train_step(model, lambda model, x: model(x).mean(), optim.sgd(0.1), through=[verb])
-    >>> step(*step.init(0), mx.zeros((4, 2)))[2]["loss"].item()
-    0.0
+        A verb. `train_step(across=world)` chains it after all other verbs. For one process it changes nothing.
     """
-    for metric in metrics:
-        if metric.merge is None and world.size > 1:
-            raise ValueError(f"metric {metric.name!r} has no merge, and its rows are divided among {world.size} processes")
 
     def verb(backward: Backward) -> Backward:
-        return backward if world.size == 1 else partial(_pass_of_all, world, tuple(metrics), backward)
+        if exchange.world.size == 1:
+            return backward
+        return lambda params, opt_state, batch: exchange.whole_pass(backward, params, opt_state, batch)
 
     return verb
 
 
-def _pass_of_all(
-    world: World, metrics: tuple[Metric, ...], backward: Backward, params: Params, opt_state: State, batch: Batch
-) -> Pass:
-    """Compute the pass over the rows of this process, and exchange it for the pass over all rows."""
-    *own_keys, next_key = mx.random.split(opt_state["key"], world.size + 1)
-    own = {**opt_state, "key": own_keys[world.rank], "metrics": start(metrics)}
-    done = backward(params, own, batch)
-    weights = {name: mx.array(weight, mx.float32) for name, weight in done.weights.items()}
-    totals = {name: mx.where(weights[name] > 0, log * weights[name], 0.0) for name, log in done.logs.items()}
-    moved = _moved(params, done.rest)
-    scaled = tree_map(lambda leaf: leaf.astype(mx.float32) * weights["loss"], (done.grads, moved))
-    sums, memories = exchange(world, (scaled, totals, weights), done.opt_state["metrics"])
-    (grads, moved_sums), totals, weights = sums
-    grads, moved_means = tree_map(lambda total: total / _divisor(weights["loss"]), (grads, moved_sums))
-    return Pass(
-        grads,
-        _with_moved(done.rest, moved_means),
-        {**done.opt_state, "key": next_key, "metrics": merged(metrics, [opt_state["metrics"], *memories])},
-        {name: Mean(total, weights[name]).value for name, total in totals.items()},
-        weights,
-    )
+def _with_flags(received: Pass, flags: Array) -> Pass:
+    """Return a pass with the flags of its message among its logs, for the loop."""
+    return received._replace(logs={**received.logs, FLAGS: flags}, weights={**received.weights, FLAGS: mx.array(1.0)})
 
 
 def _divisor(weight: Array) -> Array:
@@ -80,18 +150,13 @@ def _divisor(weight: Array) -> Array:
     return mx.where(weight > 0, weight, 1.0)
 
 
-def _moved(params: Params, rest: Params) -> dict[str, Array]:
-    """Return the floating arrays in `rest` that the pass has changed, which are buffers, by path."""
+def _with_changed(params: Params, rest: Params, means: Mapping[str, Array]) -> Params:
+    """Return `rest` with the mean of each buffer that the pass has changed. Other arrays stay the same objects."""
     before = flat(params)
-    return {
-        path: leaf
-        for path, leaf in flat(rest).items()
-        if leaf is not before[path] and mx.issubdtype(leaf.dtype, mx.floating)
-    }
 
+    def mean_of(path: str, leaf: Array) -> Array:
+        changed = path in means and leaf is not before[path]
+        return means[path].astype(leaf.dtype) if changed else leaf
 
-def _with_moved(rest: Params, moved: dict[str, Array]) -> Params:
-    """Put arrays at their paths into `rest`, in the dtypes of the arrays there."""
-    return utils.tree_map_with_path(
-        lambda path, leaf: moved[path].astype(leaf.dtype) if path in moved else leaf, rest, path=""
-    )
+    averaged: Params = tree_map_with_path(mean_of, rest, path="")
+    return averaged

@@ -17,6 +17,7 @@ from ..task._folds import Metric, fold, start
 from ..tree._casting import widened
 from ..tree._paths import divided, merge, norm
 from ..tree._select import Select
+from ._across import Exchange
 from ._bound_model import BoundModel, call_loss, last_output
 from ._carried import Logged
 from ._checks import Layout, check_layout, check_memory, check_state, layout
@@ -42,6 +43,8 @@ class Computation:
     """Whether the logs hold the norm of the gradients and the learning rate."""
     parameter_bytes: int = 0
     """The size of the model in bytes. It is 0 for a step that is not compiled."""
+    exchange: Exchange = field(default_factory=Exchange)
+    """The exchange of messages with other processes."""
     checked_layouts: set[Layout] = field(default_factory=set, compare=False, repr=False)
     """The layouts of the optimiser's state that have been checked, or that the optimiser itself has made."""
 

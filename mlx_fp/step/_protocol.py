@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast, runtime_checkable
 
+from ..across._flags import Flags
 from ..core._types import Array, Batch, Params, State, Tree
 from ..task._folds import Metric
 from ._carried import Carried, Logged
@@ -65,6 +66,15 @@ class FullStep(Step, Protocol):
 
     def update(self, params: Params, opt_state: State, grads: Tree, rest: Params) -> tuple[Params, State]:
         """Compute the second half of a step."""
+
+    def send(
+        self,
+        params: Params,
+        flags: Flags,
+        figures: Mapping[str, tuple[float, float]] | None = None,
+        memory: State | None = None,
+    ) -> tuple[Flags, dict[str, tuple[float, float]], list[State]]:
+        """Send a message to the other processes without a step."""
 
 
 @dataclass(frozen=True, slots=True)

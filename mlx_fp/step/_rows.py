@@ -10,7 +10,7 @@ from ..core._mlx import mx, utils
 from ..core._types import Array, Batch, Tree
 from ..tree._paths import flat, leaves
 
-__all__ = ["cut_rows", "describe_rows", "example_count", "row_count", "split_key"]
+__all__ = ["cut_out", "cut_rows", "describe_rows", "example_count", "row_count", "split_key"]
 
 
 def row_count(batch: Batch) -> int | None:
@@ -79,6 +79,24 @@ def cut_rows(batch: Batch, count: int, option: str) -> list[Batch]:
     count = max(1, min(count, rows // 2))
     bounds = [rows * i // count for i in range(count + 1)]
     return [batch] if count == 1 else [_slice(batch, start, end) for start, end in pairwise(bounds)]
+
+
+def cut_out(batch: Batch, rows: slice) -> tuple[Batch, int]:
+    """Cut rows out of a batch. Return them, and the number of rows of the whole batch.
+
+    Raises:
+        ValueError: The arrays differ in their number of rows, or none has rows.
+
+    >>> cut_out({"x": mx.arange(5), "n": 7}, slice(1, None, 2))
+    ({'x': array([1, 3], dtype=int32), 'n': 7}, 5)
+    """
+    count = row_count(batch)
+    if count is None or not _lengths(batch):
+        raise ValueError(
+            f"across divides each batch by rows, the first axis that its arrays share; this batch has "
+            f"{describe_rows(batch)}"
+        )
+    return utils.tree_map(lambda leaf: leaf[rows] if _has_rows(leaf) else leaf, batch), count
 
 
 def split_key(key: Array, count: int) -> list[Array]:

@@ -19,12 +19,13 @@ from ..task._folds import Metric
 from ..tree._paths import leaves
 from ..tree._select import select
 from ._accumulation import Accumulation
+from ._across import Exchange
+from ._across import across as across_processes
 from ._carried import Carrier
 from ._checks import check_options, check_parts
 from ._computation import Computation
 from ._train_step import TrainStep
 from .passes import Verb, abreast, in_parts
-from .passes import across as across_processes
 
 __all__ = ["train_step"]
 
@@ -95,8 +96,9 @@ def train_step(
     check_spec(chosen, model)
     parameter_bytes = sum(leaf.nbytes for leaf in leaves(shapes(model))) if compile is not False else 0
     verbs = [verb(count) for verb, count in ((abreast, streams), (in_parts, parts)) if count > 1]
-    verbs = [*verbs, *through, across_processes(across, folds)]
-    work = Computation(model, loss, optimizer, folds, chosen, dtype, tuple(verbs), measure, parameter_bytes)
+    exchange = Exchange(across, folds, lambda params: ~model.trainable.leaves(params))
+    verbs = [*verbs, *through, across_processes(exchange)]
+    work = Computation(model, loss, optimizer, folds, chosen, dtype, tuple(verbs), measure, parameter_bytes, exchange)
 
     def build(fn: Callable[..., object], *names: str) -> Compiled:
         title = f"train_step({model.name})"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ..across._flags import Flags
 from ..compile import rng
 from ..compile._compiled import Compiled
 from ..core._mlx import mx
@@ -215,6 +216,26 @@ class TrainStep:
         """
         result: tuple[Params, State] = self._update(params, opt_state, grads, rest)
         return result
+
+    def send(
+        self,
+        params: Params,
+        flags: Flags,
+        figures: Mapping[str, tuple[float, float]] | None = None,
+        memory: State | None = None,
+    ) -> tuple[Flags, dict[str, tuple[float, float]], list[State]]:
+        """Send a message to the other processes without a step. It has the length of the message of a step.
+
+        Args:
+            params: The parameters and buffers of the model.
+            flags: The flags of this process.
+            figures: The total and the weight of each figure. Default: none.
+            memory: The memory of the metrics. Default: that before the first batch.
+
+        Returns:
+            `(flags, figures, memories)`: sums over the processes, and the memory of each process by rank.
+        """
+        return self.computation.exchange.send(*self.computation.split(params), flags, figures, memory)
 
     @property
     def traces(self) -> int:

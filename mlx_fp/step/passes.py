@@ -15,11 +15,10 @@ from ..core._mlx import mx, utils
 from ..core._types import Array, Batch, Params, State
 from ..core.backend import in_use
 from ..tree._paths import leaves
-from ._across import across
 from ._pass import Backward, Pass, Verb, joined
 from ._rows import cut_rows, split_key
 
-__all__ = ["Backward", "Pass", "Verb", "abreast", "across", "in_parts", "joined"]
+__all__ = ["Backward", "Pass", "Verb", "abreast", "in_parts", "joined"]
 
 
 def in_parts(count: int) -> Verb:

@@ -89,10 +89,7 @@ def fold(metrics: Sequence[Metric], memory: State, output: Tree, batch: Batch) -
 
 def merged(metrics: Sequence[Metric], memories: Sequence[State]) -> State:
     """Merge the memories of several parts of the data, in order. Each metric has `merge`."""
-    return {
-        m.name: reduce(lambda one, other, m=m: _call(m, "merge", one, other), [memory[m.name] for memory in memories])
-        for m in metrics
-    }
+    return {m.name: reduce(partial(_call, m, "merge"), [memory[m.name] for memory in memories]) for m in metrics}
 
 
 def values(metrics: Sequence[Metric], memory: State) -> dict[str, Tree]:
