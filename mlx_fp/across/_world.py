@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ..core._mlx import mx
@@ -73,7 +75,13 @@ def world(*, backend: str = "any") -> World:
     >>> world()
     World(rank=0, size=1)
     """
-    if not any(os.environ.get(name) for name in _LAUNCHED_BY):
+    if not any(os.environ.get(name) for name in _LAUNCHED_BY) or _is_ring_of_one():
         return ALONE
     group = mx.distributed.init(strict=True, backend=backend)
     return ALONE if group.size() == 1 else World(group.rank(), group.size(), group)
+
+
+def _is_ring_of_one() -> bool:
+    """Tell whether `mlx.launch -n 1` has started this process: MLX's ring cannot connect to itself."""
+    path = os.environ.get("MLX_HOSTFILE")
+    return path is not None and len(json.loads(Path(path).read_text(encoding="utf-8"))) == 1
