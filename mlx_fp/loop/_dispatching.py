@@ -10,10 +10,11 @@ from ._directive import Directive, Interrupt, Save, Stop, Validate
 from ._emitting import emit_to
 from ._event import Event
 from ._event_table import EVENTS
+from ._requests import Requests
 from ._run_state import RunState
-from ._state import Loop, LoopState, Moment, Moments, Moving, Requests, World
+from ._state import Loop, LoopState, Moment, Moments, Moving, World
 
-__all__ = ["apply_directive", "dispatch", "fold_event", "with_signal"]
+__all__ = ["agree", "apply_directive", "dispatch", "fold_event", "with_signal"]
 
 
 def dispatch(loop: Loop, state: LoopState, world: World, name: str, /, **fields: object) -> Moments:
@@ -55,6 +56,12 @@ def apply_directive(loop: Loop, requests: Requests, directive: Directive | Inter
             raise ValueError("a hook asked to Save(), and this trainer writes no checkpoints: add checkpoints(…)")
         return replace(requests, save=True)
     return requests
+
+
+def agree(state: LoopState, world: World, *, last: bool = False) -> LoopState:
+    """Return the state with the requests of all processes. After the last call the run sends no message."""
+    requests = world.link.agree(state.moving.requests, last=last)
+    return replace(state, moving=state.moving._replace(requests=requests))
 
 
 def with_signal(state: LoopState, world: World) -> LoopState:

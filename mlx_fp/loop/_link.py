@@ -7,14 +7,12 @@ hook or a signal in one process becomes a request of the run when a message has 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from ..core._types import Batch, State
 from ..data import Cursor, Dataset
 from ..step._carried import Logged
-
-if TYPE_CHECKING:
-    from ._state import LoopState, Requests
+from ._requests import Requests
 
 __all__ = ["Alone", "Figures", "Link"]
 
@@ -40,7 +38,7 @@ class Link(Protocol):
     def agreed(self, requests: Requests) -> Requests:
         """Return the requests on which the processes have agreed, for use between two steps."""
 
-    def agree(self, state: LoopState, *, last: bool = False) -> LoopState:
+    def agree(self, requests: Requests, *, last: bool = False) -> Requests:
         """Agree on requests in a message of its own. After the last one the run sends no message."""
 
     def evaluated(
@@ -74,9 +72,9 @@ class Alone:
         """Return the requests unchanged."""
         return requests
 
-    def agree(self, state: LoopState, *, last: bool = False) -> LoopState:
-        """Return the state unchanged."""
-        return state
+    def agree(self, requests: Requests, *, last: bool = False) -> Requests:
+        """Return the requests unchanged."""
+        return requests
 
     def evaluated(
         self, figures: Figures, memory: State, merge: Callable[[list[State]], State]

@@ -21,10 +21,10 @@ from ..step._carried import Logged
 from ..step._rows import cut_out
 from ._directive import Stop
 from ._link import Alone, Figures
+from ._requests import Requests
 
 if TYPE_CHECKING:
     from ..step._protocol import FullStep
-    from ._state import LoopState, Requests
 
 __all__ = ["EvaluationLink", "PeerError", "ProcessLink"]
 
@@ -99,14 +99,13 @@ class ProcessLink:
         self._read_sent(self._lag)
         return self._hand_out(requests)
 
-    def agree(self, state: LoopState, *, last: bool = False) -> LoopState:
+    def agree(self, requests: Requests, *, last: bool = False) -> Requests:
         """Exchange requests in a message of its own."""
-        self._collect(state.moving.requests)
+        self._collect(requests)
         self._read_sent(0)
         self._send(self._take_outbox()._replace(agreements=1))
         self._over = last
-        requests = self._hand_out(state.moving.requests)
-        return replace(state, moving=state.moving._replace(requests=requests))
+        return self._hand_out(requests)
 
     def evaluated(
         self, figures: Figures, memory: State, merge: Callable[[list[State]], State]

@@ -25,7 +25,8 @@ from ._monitor import BestSoFar
 from ._record_check import check_record
 from ._rows import Evaluation, Row
 from ._series import Series
-from ._state import Lineage, Loop, LoopState, Moving, Requests
+from ._requests import Requests
+from ._state import Lineage, Loop, LoopState, Moving
 from ._totals import Read, Sums, entries_of, queue_of
 
 __all__ = ["index", "record", "restore", "resume_state"]

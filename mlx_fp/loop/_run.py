@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ..core._errors import located
 from ._checkpointing import save_after_epoch, save_final, save_partial_epoch
-from ._dispatching import dispatch, with_signal
+from ._dispatching import agree, dispatch, with_signal
 from ._outer_numbers import OuterNumbers, compare_outer
 from ._rows import Row
 from ._state import Loop, LoopState, Moment, Moments, World
@@ -28,7 +28,7 @@ def run(loop: Loop, state: LoopState, world: World) -> Moments:
     """
     stopped, validation_due = state.stop is not None, state.moving.requests.validate
     state = yield from dispatch(loop, state, world, "before_fit", **_start_fields(loop, state))
-    state = world.link.agree(state)
+    state = agree(state, world)
     if validation_due and state.stop is None:  # an interrupt cut short the validation that a hook requested
         state = yield from validate_on_request(loop, state, world, state.epoch - (not state.cursor.index))
     if state.cursor.index and (stopped or loop.plan.is_over(state.epoch, state.steps)):
@@ -39,11 +39,11 @@ def run(loop: Loop, state: LoopState, world: World) -> Moments:
         if not state.cursor.index:
             with located(epoch=state.epoch, stage="before_epoch"):
                 state = yield from dispatch(loop, state, world, "before_epoch", epoch=state.epoch)
-            state = with_signal(world.link.agree(state), world)
+            state = with_signal(agree(state, world), world)
         if state.stop is None:
             state = yield from _run_epoch(loop, state, world)
     state = yield from save_final(loop, with_signal(state, world), world.at_end())
-    return world.link.agree(state, last=True)
+    return agree(state, world, last=True)
 
 
 def _start_fields(loop: Loop, state: LoopState) -> dict[str, object]:
@@ -82,7 +82,7 @@ def _run_epoch(loop: Loop, state: LoopState, world: World) -> Moments:
     with located(epoch=row.epoch, stage="after_epoch"):
         state = with_signal(replace(state, rows=(*state.rows, row)), world)
         yield Moment(state, state.moving)
-        state = world.link.agree((yield from dispatch(loop, state, world, "after_epoch", row=row)))
+        state = agree((yield from dispatch(loop, state, world, "after_epoch", row=row)), world)
         state = _close_epoch(state) if complete else state
         yield Moment(state, state.moving)
         if state.moving.requests.validate and not state.moving.requests.interrupted:

@@ -18,6 +18,7 @@ from ._event import Event
 from ._hook import Hook, HookState
 from ._link import Alone, Link
 from ._monitor import BestSoFar, Monitor
+from ._requests import Requests
 from ._rows import Evaluation, Row, StepRow
 from ._totals import Sums
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from ._plan import Plan
     from ._trainer_record import Trainer
 
-__all__ = ["Lineage", "Loop", "LoopState", "Moment", "Moments", "Moving", "Origin", "Requests", "World"]
+__all__ = ["Lineage", "Loop", "LoopState", "Moment", "Moments", "Moving", "Origin", "World"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,19 +85,6 @@ class Loop:
         """Return parameters and optimiser state in the form in which this loop takes steps."""
         as_trees = self.takes_halves or self.plan.accumulate > 1
         return Carried((params, opt_state)) if as_trees else self.step.carry(params, opt_state)
-
-
-@dataclass(frozen=True, slots=True)
-class Requests:
-    """The requests of hooks, signals and losses. The first stop stays."""
-
-    stop: Stop | None = None
-    save: bool = False
-    validate: bool = False
-    interrupted: bool = False
-    """Whether a signal ends the run. There is no last validation then."""
-    diverged: bool = False
-    """Whether a loss that is not finite has ended the run."""
 
 
 class Moving(NamedTuple):

@@ -16,7 +16,7 @@ from ..step._carried import Carried, Logged
 from ..task._folds import start
 from ..tree._paths import leaves
 from ._checkpointing import save_after_step, save_on_error
-from ._dispatching import with_signal
+from ._dispatching import agree, with_signal
 from ._logging import Log, note_due, write_all, write_due
 from ._nonfinite import check_parameters, read_all_but
 from ._state import Loop, LoopState, Moment, Moving, World
@@ -67,8 +67,7 @@ def train_epoch(loop: Loop, state: LoopState, world: World) -> Trained:
             log = log if plan.log_every is None else note_due(loop, state, moving, logs, log)
             if "after_step" in loop.listened:
                 moving = yield from dispatch_after_step(loop, state, moving, group, logs, world, set_stage)
-            moving = _read_finished(loop, state, moving, logs, flight)
-            moving = moving._replace(requests=world.link.agreed(moving.requests))
+            moving = _agreed(_read_finished(loop, state, moving, logs, flight), world)
             if log.due:
                 moving, log = yield from write_due(loop, state, moving, world, log, loop.in_flight)
             taken = 0
@@ -81,8 +80,7 @@ def train_epoch(loop: Loop, state: LoopState, world: World) -> Trained:
             if moving.requests.stop is not None:
                 break
             stage = "data"
-        state = world.link.agree(replace(state, moving=moving))
-        return (yield from _finish_epoch(loop, state, world, log, started))
+        return (yield from _finish_epoch(loop, replace(state, moving=moving), world, log, started))
 
 
 def group_batches(batches: Iterable[Batch], count: int, ahead: list[Batch]) -> Iterator[tuple[Batch, ...]]:
@@ -147,6 +145,12 @@ def _with_fresh_metrics(loop: Loop, state: LoopState) -> LoopState:
     return replace(state, moving=state.moving._replace(train=loop.carry(train.params, opt_state)))
 
 
+def _agreed(moving: Moving, world: World) -> Moving:
+    """Return the state with the requests on which all processes have agreed."""
+    requests = world.link.agreed(moving.requests)
+    return moving if requests is moving.requests else moving._replace(requests=requests)
+
+
 def _is_complete(loop: Loop, state: LoopState) -> bool:
     """Tell whether all of an epoch was read: a stop or the end of the plan may have cut it short."""
     plan = loop.plan
@@ -156,6 +160,7 @@ def _is_complete(loop: Loop, state: LoopState) -> bool:
 
 def _finish_epoch(loop: Loop, state: LoopState, world: World, log: Log, started: float) -> Trained:
     """Read all queued logs, and log the steps that are due. Return the same as `train_epoch`."""
+    state = agree(state, world)
     all_read, seconds = _is_complete(loop, state), time.perf_counter() - started
     if not state.moving.sums.batches and state.stop is not None:
         return state, None, all_read, seconds

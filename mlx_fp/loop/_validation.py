@@ -14,7 +14,7 @@ from ..data import Dataset
 from ..optim import averaged
 from ..task._folds import values
 from ._checkpointing import save_on_error
-from ._dispatching import dispatch, with_signal
+from ._dispatching import agree, dispatch, with_signal
 from ._evaluation import evaluate_batches
 from ._monitor import BestSoFar, update_best
 from ._nonfinite import read_all
@@ -72,7 +72,7 @@ def validate(
         state = yield from dispatch(loop, state, world, "after_validation", row=row)
         place["stage"] = "after_evaluation"
         state = yield from dispatch(loop, state, world, "after_evaluation", row=row)
-        return world.link.agree(state), True
+        return agree(state, world), True
 
 
 def judge_epoch(loop: Loop, state: LoopState, world: World, means: Means) -> Moments:

@@ -1,4 +1,4 @@
-"""Runs in several processes: the figures and parameters of one process, the same bits in each, and no process that hangs."""
+"""Runs in several processes: the figures of one process, the same bits in each, and no process that hangs."""
 
 from __future__ import annotations
 
