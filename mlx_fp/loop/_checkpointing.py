@@ -101,7 +101,7 @@ def save_despite(loop: Loop, state: LoopState, world: World, error: BaseExceptio
     """
     writer = world.writer
     note_failed_save(world, error)
-    if writer is None or writer.step == state.steps:
+    if writer is None or writer.step == state.steps or not world.link.saves_alone:
         return
     try:
         for _ in chain(_save(loop, state, world), _emit_written(loop, state, world, wait=True)):
@@ -144,7 +144,7 @@ def _save(loop: Loop, state: LoopState, world: World) -> Moments:
         train, recorded, select = state.moving.train, record(loop, state, encoder=world.encoder), None
         if writer.policy.trainable_only:
             select, recorded = trained_only(loop, train.params, recorded)
-        writer.start(path, train.params, train.opt_state, recorded, state.held, select)
+        writer.start(path, train.params, world.link.whole(train.opt_state), recorded, state.held, select)
         return (yield from _emit_written(loop, state, world, wait=not writer.policy.background))
 
 

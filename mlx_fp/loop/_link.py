@@ -46,6 +46,13 @@ class Link(Protocol):
     ) -> tuple[Figures, State]:
         """Return the figures and the memory of metrics of an evaluation, over the rows of all processes."""
 
+    @property
+    def saves_alone(self) -> bool:
+        """Whether this process can save the state of the run without the others."""
+
+    def whole(self, opt_state: State) -> State:
+        """Return a state with the memory of the optimiser of all processes, for a checkpoint."""
+
     def leave(self, error: BaseException) -> None:
         """Tell the other processes of an error that ends the run."""
 
@@ -81,6 +88,15 @@ class Alone:
     ) -> tuple[Figures, State]:
         """Return figures and memory unchanged."""
         return figures, memory
+
+    @property
+    def saves_alone(self) -> bool:
+        """Return True."""
+        return True
+
+    def whole(self, opt_state: State) -> State:
+        """Return the state unchanged."""
+        return opt_state
 
     def leave(self, error: BaseException) -> None:
         """Do nothing."""

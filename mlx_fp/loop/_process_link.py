@@ -13,11 +13,12 @@ from ..across._message import Message, exchange
 from ..across._world import World as Processes
 from ..core._errors import named_error, say_on
 from ..core._mlx import mx, utils
-from ..core._types import Array, Batch, Params, State
+from ..core._types import Array, Batch, State
 from ..data import Cursor, Dataset
 from ..data._share import Share, open_share
+from ..optim._sharded import shard_sizes, whole_state
 from ..step._across import FLAGS, Part
-from ..step._carried import Logged
+from ..step._carried import Carried, Logged
 from ..step._rows import cut_out
 from ._directive import Stop
 from ._link import Alone, Figures
@@ -45,19 +46,20 @@ class ProcessLink:
     """The link of a run in one of several processes."""
 
     def __init__(
-        self, world: Processes, step: FullStep, params: Params, signal: Callable[[], str | None], lag: int
+        self, world: Processes, step: FullStep, train: Carried, signal: Callable[[], str | None], lag: int
     ) -> None:
         """Make a link.
 
         Args:
             world: The processes.
             step: The step of the run. Its messages carry the flags.
-            params: The parameters, of which the link keeps the shapes.
+            train: The state of training, of which the link keeps the shapes.
             signal: A function that returns the name of a signal that has come in this process, or None.
             lag: The number of steps after which flags are read, so that no step waits for the device.
         """
         self._world, self._step, self._signal, self._lag = world, step, signal, lag
-        self._like = utils.tree_map(lambda leaf: mx.broadcast_to(mx.zeros((), leaf.dtype), leaf.shape), params)
+        self._like = utils.tree_map(lambda leaf: mx.broadcast_to(mx.zeros((), leaf.dtype), leaf.shape), train.params)
+        self._shards = shard_sizes(world, train.opt_state)
         self._sent: deque[Array] = deque()
         self._outbox, self._inbox = _NOTHING, _NOTHING
         self._given: Requests | None = None
@@ -115,6 +117,20 @@ class ProcessLink:
         figures, memories = self._send(self._take_outbox()._replace(evaluations=1), figures, memory)
         return figures, merge(memories)
 
+    @property
+    def saves_alone(self) -> bool:
+        """Tell whether no memory of the optimiser is in other processes."""
+        return not self._shards
+
+    def whole(self, opt_state: State) -> State:
+        """Put the memory of the optimiser together, where processes have parts of it."""
+        if not self._shards:
+            return opt_state
+        self._send(Flags(agreements=1))  # an error of another process ends the run here, and not in the gathering
+        whole = whole_state(self._world, opt_state)
+        mx.eval(whole)  # in every process, whether it writes or not
+        return whole
+
     def leave(self, error: BaseException) -> None:
         """Answer the messages of the other processes until all know of the error, and tell them its text.
 
@@ -128,7 +144,7 @@ class ProcessLink:
             return
         is_own = not isinstance(error, PeerError)
         with suppress(RuntimeError):  # the transport: another process has ended by itself
-            while self._step.send(self._like, Flags(failed=int(is_own), ending=1))[0].ending < self._world.size:
+            while self._exchange(Flags(failed=int(is_own), ending=1))[0].ending < self._world.size:
                 pass
             texts = self._exchange_texts(named_error(error) if is_own else "")
             if not is_own:
@@ -161,9 +177,18 @@ class ProcessLink:
         self, flags: Flags, figures: Figures | None = None, memory: State | None = None
     ) -> tuple[Figures, list[State]]:
         """Send a message without a step, and receive its flags, figures and memories."""
-        received, figures, memories = self._step.send(self._like, flags, figures, memory)
+        received, figures, memories = self._exchange(flags, figures, memory)
         self._receive(received)
         return figures, memories
+
+    def _exchange(
+        self, flags: Flags, figures: Figures | None = None, memory: State | None = None
+    ) -> tuple[Flags, Figures, list[State]]:
+        """Send a message without a step, and after it the slices that a step of a sharded optimiser sends."""
+        received = self._step.send(self._like, flags, figures, memory)
+        for size, dtype in self._shards:
+            mx.eval(self._world.gather(mx.zeros((size,), dtype)))
+        return received
 
     def _receive(self, flags: Flags) -> None:
         """Put the flags of a message into the inbox. Raise PeerError where another process has failed."""

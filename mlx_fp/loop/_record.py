@@ -12,6 +12,7 @@ from ..core._errors import CheckpointError
 from ..core._frozen import FrozenDict
 from ..core._mlx import mx
 from ..core._types import Params, State, Tree
+from ..optim._sharded import own_state
 from ..store._checkpoint import Checkpoint
 from ..store._environment import environment
 from ..store._packed import Encoder, Floats
@@ -23,9 +24,9 @@ from ._frozen import fill_frozen
 from ._hook import HookState, hook_keys
 from ._monitor import BestSoFar
 from ._record_check import check_record
+from ._requests import Requests
 from ._rows import Evaluation, Row
 from ._series import Series
-from ._requests import Requests
 from ._state import Lineage, Loop, LoopState, Moving
 from ._totals import Read, Sums, entries_of, queue_of
 
@@ -128,7 +129,8 @@ def resume_state(loop: Loop, start: LoopState, checkpoint: Checkpoint) -> LoopSt
     weights, best = fill_frozen(checkpoint, train.params)
     params = _restore_tree("parameters", train.params, weights, path)
     best = None if best is None else _restore_tree("best parameters", train.params, best, path)
-    opt_state = _restore_tree("optimiser state", train.opt_state, checkpoint.opt_state, path)
+    own = own_state(loop.plan.across, checkpoint.opt_state)
+    opt_state = _restore_tree("optimiser state", train.opt_state, own, path)
     state = restore(loop, {**metadata, "best_params": best}, params, opt_state)
     state = _check_losses(loop, state, path)
     return state.with_requests(

@@ -21,6 +21,7 @@ from ..core._types import Params, State
 from ..core.backend import device_backend
 from ..optim import averaged, skip_nonfinite
 from ..optim._rates import learning_rates
+from ..optim._sharded import shard_sizes, without_shards
 from ..step._carried import Carried
 from ..step._evaluate import eval_step
 from ..step._protocol import FullStep, check_uses, full_step
@@ -73,7 +74,7 @@ def link_of(loop: Loop, state: LoopState, signal: Callable[[], str | None] = lam
     if plan.across.size == 1:
         return Alone(signal)
     lag = IN_FLIGHT * plan.steps_per_call
-    return ProcessLink(plan.across, loop.step, state.moving.train.params, signal, lag)
+    return ProcessLink(plan.across, loop.step, state.moving.train, signal, lag)
 
 
 def _check_agreement(loop: Loop, state: LoopState) -> None:
@@ -103,7 +104,9 @@ def _check_agreement(loop: Loop, state: LoopState) -> None:
     check_facts(plan.across, facts)
     train = state.moving.train
     check_replicas(plan.across, train.params, "parameters")
-    check_replicas(plan.across, train.opt_state, "state of the optimiser")
+    check_replicas(plan.across, without_shards(train.opt_state), "state of the optimiser")
+    if plan.accumulate > 1 and shard_sizes(plan.across, train.opt_state):
+        raise ValueError("accumulate and optim.sharded exclude each other: a sharded update follows each message")
 
 
 def _restore_or_begin(loop: Loop, state: LoopState, writer: Writer | None) -> tuple[Loop, LoopState]:

@@ -8,6 +8,7 @@ from ._mlx_optimizers import *  # noqa: F403
 from ._mlx_optimizers import __all__ as _optimizers
 from ._optimizer import Optimizer, lift
 from ._schedules import one_cycle, warmup_cosine, wsd
+from ._sharded import sharded
 from ._state import averaged, reading, scale_rates
 from ._wrap import clip_norm, clip_value, ema, skip_nonfinite
 
@@ -22,6 +23,7 @@ __all__ = [
     "one_cycle",
     "reading",
     "scale_rates",
+    "sharded",
     "skip_nonfinite",
     "warmup_cosine",
     "wsd",

@@ -65,7 +65,8 @@ def after_step(event):
 def trainer():
     """The trainer of the options."""
     task = fp.Task("masked", loss, (fp.metrics.accuracy(),), "val_loss", collate={"x": "x", "y": "y"})
-    optimizer = pipe(optim.adamw(1e-2), optim.clip_norm(1.0))
+    inner = optim.sharded(world)(optim.adamw(1e-2)) if OPTIONS.get("sharded") else optim.adamw(1e-2)
+    optimizer = pipe(inner, optim.clip_norm(1.0))
     verbs = [fp.with_optimizer(optimizer), fp.on("after_step", after_step)]
     if OPTIONS.get("halves"):
         verbs.append(fp.on("after_backward", lambda event: None))
@@ -106,6 +107,7 @@ def main():
         "stop": report.stop_reason,
         "checksums": {path: total.item() for path, total in checksums(report.params).items()},
         "params": {path: leaf.reshape(-1).tolist() for path, leaf in fp.flat(report.params).items()},
+        "memory": sum(leaf.size for leaf in fp.flat(report.opt_state["optimizer"]).values()),
         "tested": fp.evaluate(held_out, params=report, across=world)(trainer()),
     }
 

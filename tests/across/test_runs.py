@@ -62,6 +62,20 @@ def test_a_run_continues_with_other_numbers_of_processes(tmp_path):
     assert_same_run(three[0], whole)
 
 
+def test_a_sharded_optimiser_changes_no_bit_and_has_half_the_memory(tmp_path):
+    whole, sharded = runs(2, tmp_path), runs(2, tmp_path, sharded=True)
+    assert sharded[0]["checksums"] == sharded[1]["checksums"] == whole[0]["checksums"]
+    assert sharded[0]["memory"] < 0.52 * whole[0]["memory"]
+
+
+def test_a_sharded_run_continues_with_other_numbers_of_processes(tmp_path):
+    folder = str(tmp_path / "run")
+    runs(2, tmp_path, folder=folder, steps=9, sharded=True)
+    runs(3, tmp_path, folder=folder, steps=14, resume="latest", sharded=True)
+    one = runs(1, tmp_path, folder=folder, steps=22, resume="latest", sharded=True)[0]
+    assert_same_run(one, runs(1, tmp_path, steps=22)[0])
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [
@@ -70,10 +84,12 @@ def test_a_run_continues_with_other_numbers_of_processes(tmp_path):
         ({"hook": "raise", "at": 6}, "a bad hook"),
         ({"hook": "raise", "at": 7}, "a bad hook"),
         ({"hook": "raise", "at": 23}, "a bad hook"),
+        ({"hook": "raise", "at": 4, "sharded": True, "folder": "run"}, "a bad hook"),
     ],
-    ids=["data", "loss", "hook", "hook before a validation", "hook after the last step"],
+    ids=["data", "loss", "hook", "hook before a validation", "hook after the last step", "sharded"],
 )
 def test_an_error_in_one_process_reaches_the_others(tmp_path, options, text):
+    options = {**options, "folder": str(tmp_path / options["folder"])} if "folder" in options else options
     first, second = runs(2, tmp_path, **options)
     assert second == {"error": "ValueError", "text": text}
     assert first == {"error": "PeerError", "text": f"process 1 has failed: ValueError: {text}"}
