@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..core._mlx import mx
+from ..core._options import check_options, count, optional
 from ..core._types import Array
 
 __all__ = ["ALONE", "World", "world"]
@@ -28,6 +30,8 @@ class World:
     """The number of this process, from 0 on."""
     size: int = 1
     """The number of processes."""
+    check_every: int | None = None
+    """The number of steps of a run between two comparisons of the parameters of all processes. None: at the start."""
     group: Any = field(default=None, compare=False, repr=False)
     """The group of MLX; None for one process."""
 
@@ -52,33 +56,38 @@ class World:
         return array[None] if self.group is None else mx.distributed.all_gather(array[None], group=self.group)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (World, (self.rank, self.size)) if self.group is None else (world, ())
+        made = partial(world, check_every=self.check_every)
+        return (World, (self.rank, self.size)) if self.group is None else (made, ())
 
 
 ALONE = World()
 """The world of a program without a launcher."""
 
 
-def world(*, backend: str = "any") -> World:
+def world(*, backend: str = "any", check_every: int | None = None) -> World:
     """Return the processes that a launcher has started with this program, for example `mlx.launch -n 2 program.py`.
 
     Args:
         backend: The transport of `mx.distributed.init`: "ring", "mpi", "nccl", "jaccl", or "any", the default.
+        check_every: The number of steps of a run after which the bits of the parameters of all processes are compared.
+            They are always compared at the start. None, the default: only then.
 
     Returns:
         A World. Without a launcher it has one process, and `across=world` changes nothing.
 
     Raises:
+        ValueError: `check_every` is no count of 1 or more.
         RuntimeError: A launcher has started this process, and MLX cannot reach the others. MLX alone would train a
             model of its own in each process.
 
     >>> world()
-    World(rank=0, size=1)
+    World(rank=0, size=1, check_every=None)
     """
+    check_options("world", {"check_every": check_every}, {"check_every": optional(count(1))})
     if not any(os.environ.get(name) for name in _LAUNCHED_BY) or _is_ring_of_one():
         return ALONE
     group = mx.distributed.init(strict=True, backend=backend)
-    return ALONE if group.size() == 1 else World(group.rank(), group.size(), group)
+    return ALONE if group.size() == 1 else World(group.rank(), group.size(), check_every, group)
 
 
 def _is_ring_of_one() -> bool:

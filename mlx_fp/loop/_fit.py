@@ -18,12 +18,12 @@ from ..nn._layer import check_given
 from ..step._evaluate import eval_step
 from ._driving import drive
 from ._evaluation import EvaluatedBatch, as_test_data, evaluate_batches
+from ._evaluation_link import EvaluationLink
 from ._event import Event
 from ._event_table import EVENTS
 from ._link import Alone
 from ._options import Options, documented
 from ._plan import checked_options, collated_for, merge_options, plan
-from ._process_link import EvaluationLink
 from ._progress import progress
 from ._report import Report, params_of
 from ._signals import graceful_stop

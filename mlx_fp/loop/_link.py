@@ -11,7 +11,7 @@ from typing import Protocol
 
 from ..core._types import Batch, State
 from ..data import Cursor, Dataset
-from ..step._carried import Logged
+from ..step._carried import Carried, Logged
 from ._requests import Requests
 
 __all__ = ["Alone", "Figures", "Link"]
@@ -34,6 +34,9 @@ class Link(Protocol):
 
     def received(self, logged: tuple[Logged, ...], group: tuple[Batch, ...]) -> tuple[Logged, ...]:
         """Take the flags out of the logs of steps, and count the rows of the whole batches."""
+
+    def check(self, train: Carried) -> None:
+        """Compare the parameters of all processes, if it is time to."""
 
     def agreed(self, requests: Requests) -> Requests:
         """Return the requests on which the processes have agreed, for use between two steps."""
@@ -74,6 +77,9 @@ class Alone:
     def received(self, logged: tuple[Logged, ...], group: tuple[Batch, ...]) -> tuple[Logged, ...]:
         """Return the logs unchanged."""
         return logged
+
+    def check(self, train: Carried) -> None:
+        """Do nothing."""
 
     def agreed(self, requests: Requests) -> Requests:
         """Return the requests unchanged."""

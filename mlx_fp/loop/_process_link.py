@@ -8,8 +8,8 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ..across._agreement import check_replicas
 from ..across._flags import Flags
-from ..across._message import Message, exchange
 from ..across._world import World as Processes
 from ..core._errors import named_error, say_on
 from ..core._mlx import mx, utils
@@ -21,13 +21,13 @@ from ..step._across import FLAGS, Part
 from ..step._carried import Carried, Logged
 from ..step._rows import cut_out
 from ._directive import Stop
-from ._link import Alone, Figures
+from ._link import Figures
 from ._requests import Requests
 
 if TYPE_CHECKING:
     from ..step._protocol import FullStep
 
-__all__ = ["EvaluationLink", "PeerError", "ProcessLink"]
+__all__ = ["PeerError", "ProcessLink"]
 
 _TRANSPORTS = ("[ring]", "[mpi]", "[jaccl]", "[nccl]")
 """The beginnings of the errors of MLX's transports."""
@@ -66,6 +66,7 @@ class ProcessLink:
         self._stop: Stop | None = None
         self._agreed_signal: str | None = None
         self._over = False
+        self._steps, self._checked = 0, 0
 
     def asked(self) -> str | None:
         """Return the name of the signal on which the processes have agreed, or None."""
@@ -86,6 +87,7 @@ class ProcessLink:
 
     def received(self, logged: tuple[Logged, ...], group: tuple[Share, ...]) -> tuple[Logged, ...]:
         """Queue the flags among the logs of steps, and count the rows of the whole batches."""
+        self._steps += len(logged)
         for logs, _, _ in logged:
             self._sent.append(logs[FLAGS])
         totals = [share.total for share in group]
@@ -94,6 +96,14 @@ class ProcessLink:
             (_without_flags(logs), _without_flags(weights), total)
             for (logs, weights, _), total in zip(logged, totals, strict=True)
         )
+
+    def check(self, train: Carried) -> None:
+        """Compare the parameters of all processes every `check_every` steps of this process."""
+        every = self._world.check_every
+        if every is not None and self._steps // every > self._checked:
+            self._checked = self._steps // every
+            self._send(Flags(agreements=1))  # an error of another process ends the run here
+            check_replicas(self._world, train.params, "parameters")
 
     def agreed(self, requests: Requests) -> Requests:
         """Return the requests of all processes, from flags that are `lag` steps old."""
@@ -224,26 +234,6 @@ class ProcessLink:
         rows = self._world.gather(mx.array(list(own), mx.uint8)).tolist()
         texts = [bytes(row).decode(errors="replace").strip() for row in rows]  # type: ignore[arg-type, union-attr]
         return {rank: each for rank, each in enumerate(texts) if each}
-
-
-class EvaluationLink(Alone):
-    """The link of an evaluation without a run."""
-
-    def __init__(self, world: Processes) -> None:
-        super().__init__()
-        self._world = world
-
-    def open(self, data: Dataset, cursor: Cursor, kind: str) -> Generator[Batch, None, None]:
-        """Read the share of this process in each batch."""
-        return open_share(data, cursor, kind, self._world.rank, self._world.size, cut_out)
-
-    def evaluated(
-        self, figures: Figures, memory: State, merge: Callable[[list[State]], State]
-    ) -> tuple[Figures, State]:
-        """Exchange the figures and the memory of metrics."""
-        totals, weights = ({name: mx.array(pair[i]) for name, pair in figures.items()} for i in (0, 1))
-        got = exchange(self._world, Message(mx.zeros((1,)), totals, weights, {}, [memory]))
-        return {name: (float(got.totals[name]), float(got.weights[name])) for name in figures}, merge(got.memories)
 
 
 _KINDS = ("steps", "evaluations", "agreements")

@@ -148,6 +148,7 @@ def _with_fresh_metrics(loop: Loop, state: LoopState) -> LoopState:
 def _agreed(moving: Moving, world: World) -> Moving:
     """Return the state with the requests on which all processes have agreed."""
     requests = world.link.agreed(moving.requests)
+    world.link.check(moving.train)
     return moving if requests is moving.requests else moving._replace(requests=requests)
 
 

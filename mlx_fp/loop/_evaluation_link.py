@@ -1,0 +1,36 @@
+"""The link of an evaluation that is no part of a run, in one of several processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+
+from ..across._message import Message, exchange
+from ..across._world import World as Processes
+from ..core._mlx import mx
+from ..core._types import Batch, State
+from ..data import Cursor, Dataset
+from ..data._share import open_share
+from ..step._rows import cut_out
+from ._link import Alone, Figures
+
+__all__ = ["EvaluationLink"]
+
+
+class EvaluationLink(Alone):
+    """The link of an evaluation without a run."""
+
+    def __init__(self, world: Processes) -> None:
+        super().__init__()
+        self._world = world
+
+    def open(self, data: Dataset, cursor: Cursor, kind: str) -> Generator[Batch, None, None]:
+        """Read the share of this process in each batch."""
+        return open_share(data, cursor, kind, self._world.rank, self._world.size, cut_out)
+
+    def evaluated(
+        self, figures: Figures, memory: State, merge: Callable[[list[State]], State]
+    ) -> tuple[Figures, State]:
+        """Exchange the figures and the memory of metrics."""
+        totals, weights = ({name: mx.array(pair[i]) for name, pair in figures.items()} for i in (0, 1))
+        got = exchange(self._world, Message(mx.zeros((1,)), totals, weights, {}, [memory]))
+        return {name: (float(got.totals[name]), float(got.weights[name])) for name in figures}, merge(got.memories)
