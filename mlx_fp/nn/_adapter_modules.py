@@ -131,7 +131,7 @@ class DoRALinear(LoRALinear):
     def weight(self) -> Array:
         """The matrix that the adapted module computes with."""
         weight = super().weight
-        return ((self.m / mx.linalg.norm(weight, axis=1))[:, None] * weight).astype(weight.dtype)
+        return _with_lengths(weight, self.m)
 
     def __call__(self, x: Array) -> Array:
         weight = dense_weight(self.base)
@@ -154,7 +154,7 @@ class DoRAEmbedding(LoRAEmbedding):
     def weight(self) -> Array:
         """The table that the adapted module computes with."""
         weight = super().weight
-        return ((self.m / mx.linalg.norm(weight, axis=1))[:, None] * weight).astype(weight.dtype)
+        return _with_lengths(weight, self.m)
 
     def __call__(self, x: Array) -> Array:
         y: Array = self.base(x)
@@ -168,6 +168,12 @@ class DoRAEmbedding(LoRAEmbedding):
         y = super().as_linear(x)
         adapted = dense_weight(self.base) + (self.scale * self.lora_a) @ self.lora_b
         return (self.m / mx.stop_gradient(mx.linalg.norm(adapted, axis=1))) * y
+
+
+def _with_lengths(weight: Array, lengths: Array) -> Array:
+    """Return a matrix whose rows have these lengths; as in the forward pass, no gradient goes through the old ones."""
+    scales = lengths / mx.stop_gradient(mx.linalg.norm(weight, axis=1))
+    return (scales[:, None] * weight).astype(weight.dtype)
 
 
 def with_weight(module: mlx_nn.Module, weight: Array, *, dequantize: bool) -> mlx_nn.Module:

@@ -12,6 +12,7 @@ from ..core._types import Params
 from ..tree._paths import flat
 from ..tree._select import select
 from ._adapter_modules import DoRAEmbedding, DoRALinear, LoRAEmbedding, LoRALinear, LoRASwitchLinear
+from ._dense import is_adapter
 from ._given import pretrained
 from ._layer import Layer, require_layer, shapes
 from ._replaced import chosen_by
@@ -148,8 +149,7 @@ def _adapted(
 
 def _refuse_adapted(verb: str, paths: list[str], adapted: tuple[str, ...]) -> None:
     """Raise ValueError for a chosen layer that is an adapter or lies inside one."""
-    inside = tuple(_prefix(path) for path in adapted)
-    again = [path for path in paths if path in adapted or path.startswith(inside)]
+    again = [outer for outer in adapted if any(p == outer or p.startswith(_prefix(outer)) for p in paths)]
     if again:
         raise ValueError(f"{', '.join(again[:3])}: there is an adapter already; give {verb} a spec without it")
 
@@ -177,11 +177,7 @@ def _prefix(path: str) -> str:
 
 
 def _is_adapter(place: Place) -> bool:
-    return place.module is not None and _has_matrices(place.module)
-
-
-def _has_matrices(module: mlx_nn.Module) -> bool:
-    return "lora_a" in module and "lora_b" in module
+    return place.module is not None and is_adapter(place.module)
 
 
 def _takes_adapter(place: Place) -> bool:
@@ -191,7 +187,7 @@ def _takes_adapter(place: Place) -> bool:
 def _is_linear(place: Place) -> bool:
     module = place.module
     return isinstance(module, _LINEAR) or (
-        module is not None and (_has_matrices(module) or _is_experts(module) or hasattr(module, "to_lora"))
+        module is not None and (is_adapter(module) or _is_experts(module) or hasattr(module, "to_lora"))
     )
 
 

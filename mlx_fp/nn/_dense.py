@@ -1,4 +1,4 @@
-"""The matrix that a module computes with, also where the module keeps it quantised."""
+"""The matrix of a linear layer or table: kept as it is, or quantised, or with an adapter."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from ..core._mlx import mlx_nn, mx
 from ..core._types import Array
 
-__all__ = ["dense_weight", "is_quantized", "quantized_again"]
+__all__ = ["dense_weight", "is_adapter", "is_quantized", "quantized_again"]
 
 
 def is_quantized(module: mlx_nn.Module) -> bool:
@@ -17,6 +17,15 @@ def is_quantized(module: mlx_nn.Module) -> bool:
     (True, False)
     """
     return "scales" in module and "weight" in module and hasattr(module, "bits")
+
+
+def is_adapter(module: mlx_nn.Module) -> bool:
+    """Tell whether a module is an adapter of low rank, as mlx-lm has them.
+
+    >>> is_adapter(mlx_nn.Linear(4, 4))
+    False
+    """
+    return "lora_a" in module and "lora_b" in module
 
 
 def dense_weight(module: mlx_nn.Module) -> Array:

@@ -12,7 +12,7 @@ from ..tree._select import select
 from ._layer import Layer, require_layer
 from ._replaced import chosen_by
 from ._rewriting import rewriting
-from ._surgery import Place, edited
+from ._surgery import Place, edited, places_of
 
 __all__ = ["quantized"]
 
@@ -68,6 +68,8 @@ def quantized(
 
     def quantize_in(target: Layer) -> Layer:
         wanted = chosen_by(chosen, require_layer(target, "quantized"), _can_quantize, "part that can be quantised")
+        if not any(map(wanted, places_of(target))):
+            raise ValueError(f"quantized finds nothing to quantise in {target.name}")
         return edited(target, rewriting(wanted, quantize))
 
     return quantize_in
