@@ -13,6 +13,7 @@ from ._call import Output
 from ._layer import Apply, Layer, Trainable
 from ._module import Module, clone, parameters
 from ._module_call import ModuleCall, trainable_of
+from ._rebuilt import without_init
 from ._tree_path import at_path, joined
 
 __all__ = ["Lowered", "lowered"]
@@ -35,7 +36,7 @@ class Lowered(mlx_nn.Module):
 
     def __init__(self, target: Layer, params: Params) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # MLX does not annotate it
-        self._layer = target
+        self._layer = without_init(target)
         modules = _modules_of(target, copy_arrays(params), "")
         outermost = modules.get("")
         if outermost is not None:  # of a wrapped layer: its contents have the paths of the parameters

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 
 from ..core._errors import located
 from ..core._mlx import mlx_nn
@@ -15,6 +15,7 @@ from ._layer import Apply, Layer, Trainable, seeded, shapes
 from ._lowered import lowered
 from ._module import children, clone
 from ._module_call import ModuleCall, emptied, layer_of_module, trainable_of, wide_leaves
+from ._rebuilt import rebuilt
 from ._tree_path import at_path, joined, put_at
 
 __all__ = ["Edit", "Place", "at_paths", "edited", "places_of"]
@@ -60,7 +61,7 @@ def places_of(target: Layer) -> list[Place]:
         places.append(place)
         return False
 
-    _walked(target, "", Edit(add, _same, _no_arrays), [], _same_at)
+    _Walk(Edit(add, lambda part: part, lambda part: {}), lambda part, path: part, []).through(target, "")
     return places
 
 
@@ -71,27 +72,21 @@ def edited(target: Layer, edit: Edit) -> Layer:
     part, trains. `init` returns the arrays of the old layer and, for each changed part, those of `edit.arrays`.
     """
     old = shapes(target)
-    trains, leaves = target.trainable(old), flat(old)
+    trains = target.trainable(old)
 
     def frozen_too(part: Layer, path: str) -> Layer:
-        params = shapes(part)
-        own = part.trainable(params)
-        held = [
-            name for name, leaf in flat(params).items() if own(name, leaf) and not _trains(trains, path, name, leaf)
-        ]
-        return _with_frozen(part, held)
+        own = flat(shapes(part)).items()
+        return _with_frozen(part, {name for name, leaf in own if not trains(joined(path, name), leaf)})
 
     changes: list[_Change] = []
-    result = _walked(target, "", edit, changes, frozen_too)
+    result = _Walk(edit, frozen_too, changes).through(target, "")
     result = replace(result, init=_init_of(target.init, changes, edit.arrays))
-    new = shapes(result)
-    held = {path for path, leaf in leaves.items() if not trains(path, leaf)}
+    new, frozen = shapes(result), {path for path, leaf in flat(old).items() if not trains(path, leaf)}
     for change in changes:
         params = at_path(new, change.path)
         own = change.after.trainable(params)
-        held |= {joined(change.path, name) for name, leaf in flat(params).items() if not own(name, leaf)}
-    trains_now = result.trainable(new)
-    return _with_frozen(result, [path for path, leaf in flat(new).items() if path in held and trains_now(path, leaf)])
+        frozen |= {joined(change.path, name) for name, leaf in flat(params).items() if not own(name, leaf)}
+    return _with_frozen(result, frozen, new)
 
 
 def at_paths(paths: Iterable[str], text: str) -> Select:
@@ -100,39 +95,26 @@ def at_paths(paths: Iterable[str], text: str) -> Select:
     return Select(lambda path, leaf: path in chosen, text)
 
 
-def _same(part: Layer) -> Layer:
-    return part
-
-
-def _same_at(part: Layer, path: str) -> Layer:
-    return part
-
-
-def _no_arrays(part: Layer) -> Params:
-    return {}
-
-
-def _trains(trains: Select, path: str, name: str, leaf: object) -> bool:
-    return trains(joined(path, name), leaf)
-
-
-def _with_frozen(target: Layer, paths: list[str]) -> Layer:
-    if not paths:
+def _with_frozen(target: Layer, paths: set[str], params: Params | None = None) -> Layer:
+    """Freeze the leaves at these paths, where they train."""
+    tree = shapes(target) if params is None else params
+    trains = target.trainable(tree)
+    thawed = [path for path, leaf in flat(tree).items() if path in paths and trains(path, leaf)]
+    if not thawed:
         return target
-    return replace(target, trainable=target.trainable.with_rule(at_paths(paths, "frozen before"), False))
+    return replace(target, trainable=target.trainable.with_rule(at_paths(thawed, "frozen before"), False))
 
 
 def _init_of(
     before: Callable[..., Params], changes: list[_Change], arrays: Callable[[Layer], Params]
 ) -> Callable[..., Params]:
-    """Return the init of a changed layer, from the init before the changes."""
+    """Return the init of a changed layer, from the init before the changes. It keeps no arrays of old or new parts."""
+    places = [(change.path, replace(change.before, init=dict)) for change in changes]
 
     def make() -> Params:
         tree = before()
-        for change in changes:
-            old = at_path(tree, change.path)
-            part = replace(change.before, init=_given(old))
-            tree = put_at(tree, change.path, arrays(part))
+        for path, part in places:
+            tree = put_at(tree, path, arrays(replace(part, init=_given(at_path(tree, path)))))
         return tree
 
     return seeded(make) if changes else before
@@ -142,33 +124,74 @@ def _given(params: Params) -> Callable[..., Params]:
     return seeded(lambda: copy_arrays(params))
 
 
-def _walked(
-    target: Layer, path: str, edit: Edit, changes: list[_Change], prepared: Callable[[Layer, str], Layer]
-) -> Layer:
-    """Edit a layer and all parts in it; add each change to `changes`. `prepared` gets each part that changes first."""
-    run, rebuild = target.apply.run, target.apply.rebuild
-    called = replace(target, apply=Apply(replace(run, method="__call__"))) if isinstance(run, ModuleCall) else target
-    module = run.template if isinstance(run, ModuleCall) else None
-    if edit.chosen(Place(path, module, lambda: called)):
-        change = _changed(prepared(called, path), path, edit)
-        changes.append(change)
-        return _with_method(change.after, run, path)
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    """A walk through a layer, which edits its parts and adds each change to `changes`.
 
-    def walk(name: str, part: Layer) -> Layer:
-        return _walked(part, joined(path, name), edit, changes, prepared)
+    `prepared(part, path)` is called for each part that changes, before it changes.
+    """
 
-    if rebuild is not None:
-        return _rebuilt(target, walk)
-    if isinstance(run, ModuleCall):
-        return _with_inner(target, run, path, edit, changes, prepared)
-    if any(walk(name, part) is not part for name, part in target.parts):
-        raise TypeError(f"{target.name} cannot get another part: give `nn.layer` a function `rebuild`")
-    return target
+    edit: Edit
+    prepared: Callable[[Layer, str], Layer]
+    changes: list[_Change]
 
+    def through(self, target: Layer, path: str) -> Layer:
+        """Edit a layer, or else all parts in it."""
+        run, rebuild = target.apply.run, target.apply.rebuild
+        module = run.template if isinstance(run, ModuleCall) else None
+        called = (
+            replace(target, apply=Apply(replace(run, method="__call__"))) if isinstance(run, ModuleCall) else target
+        )
+        if self.edit.chosen(Place(path, module, lambda: called)):
+            return _with_method(self.changed(called, path).after, run, path)
 
-def _changed(part: Layer, path: str, edit: Edit) -> _Change:
-    with located(path=path or "the whole layer"):
-        return _Change(path, part, edit.make(part))
+        def walk(name: str, part: Layer) -> Layer:
+            return self.through(part, joined(path, name))
+
+        if rebuild is not None:
+            return rebuilt(target, walk)
+        if isinstance(run, ModuleCall):
+            return self.inside(target, run, path)
+        if any(walk(name, part) is not part for name, part in target.parts):
+            raise TypeError(f"{target.name} cannot get another part: give `nn.layer` a function `rebuild`")
+        return target
+
+    def changed(self, part: Layer, path: str) -> _Change:
+        """Make the new layer for a part."""
+        before = self.prepared(part, path)
+        with located(path=path or "the whole layer"):
+            change = _Change(path, before, self.edit.make(before))
+        self.changes.append(change)
+        return change
+
+    def inside(self, target: Layer, run: ModuleCall, path: str) -> Layer:
+        """Edit the modules inside a lifted module."""
+        changes: list[_Change] = []
+        replacements: dict[int, mlx_nn.Module] = {}
+        arrays = cache(lambda: shapes(target))
+
+        def part_at(module: mlx_nn.Module, below: str) -> Layer:
+            return layer_of_module(module, lambda: copy_arrays(at_path(arrays(), below)))
+
+        def visit(outer: mlx_nn.Module, above: str) -> None:
+            for name, module in children(outer):
+                below = joined(above, name)
+                if id(module) in seen:
+                    continue
+                seen.add(id(module))
+                if self.edit.chosen(place := Place(joined(path, below), module, partial(part_at, module, below))):
+                    change = self.changed(place.layer(), place.path)
+                    changes.append(replace(change, path=below))
+                    replacements[id(module)] = emptied(lowered(change.after, shapes(change.after)))
+                else:
+                    visit(module, below)
+
+        seen = {id(run.template)}
+        visit(run.template, "")
+        if not changes:
+            return target
+        init = _init_of(target.init, changes, self.edit.arrays)
+        return _with_template(replace(target, init=init), run, clone(run.template, replacements=replacements))
 
 
 def _with_method(made: Layer, run: object, path: str) -> Layer:
@@ -180,75 +203,9 @@ def _with_method(made: Layer, run: object, path: str) -> Layer:
     return replace(made, apply=Apply(replace(made.apply.run, method=run.method)))
 
 
-def _rebuilt(target: Layer, change: Callable[[str, Layer], Layer]) -> Layer:
-    """Rebuild a layer from changed parts; it keeps its own rules, and its name if it is a composition."""
-    old: list[tuple[str, Layer]] = []
-    new: list[tuple[str, Layer]] = []
-
-    def recorded(name: str, part: Layer) -> Layer:
-        made = change(name, part)
-        old.append((name, part))
-        new.append((name, made))
-        return made
-
-    assert target.apply.rebuild is not None
-    made = target.apply.rebuild(recorded)
-    if all(before is after for (_, before), (_, after) in zip(old, new, strict=True)):
-        return target
-    own = target.trainable.rules[len(_rules_of(old)) :]
-    made = replace(made, trainable=replace(made.trainable, rules=(*_rules_of(new), *own)))
-    return replace(made, name=target.name, label=target.label) if target.parts else made
-
-
-def _rules_of(parts: list[tuple[str, Layer]]) -> tuple[tuple[Select, bool], ...]:
-    """Return the rules that a layer has from its parts."""
-    rules = (part.trainable.inside(name) if name else part.trainable.rules for name, part in parts)
-    return tuple(rule for each in rules for rule in each)
-
-
-def _with_inner(
-    target: Layer,
-    run: ModuleCall,
-    path: str,
-    edit: Edit,
-    changes: list[_Change],
-    prepared: Callable[[Layer, str], Layer],
-) -> Layer:
-    """Edit the modules inside a lifted module."""
-    here: list[_Change] = []
-    replacements: dict[int, mlx_nn.Module] = {}
-    seen, trees = {id(run.template)}, list[Params]()
-
-    def part_at(module: mlx_nn.Module, below: str) -> Layer:
-        if not trees:
-            trees.append(shapes(target))  # once for all modules inside
-        return layer_of_module(module, lambda: copy_arrays(at_path(trees[0], below)))
-
-    def visit(outer: mlx_nn.Module, prefix: str) -> None:
-        for name, module in children(outer):
-            below = joined(prefix, name)
-            if id(module) in seen:
-                continue
-            seen.add(id(module))
-            place = Place(joined(path, below), module, partial(part_at, module, below))
-            if edit.chosen(place):
-                change = _changed(prepared(place.layer(), place.path), place.path, edit)
-                here.append(replace(change, path=below))
-                changes.append(change)
-                replacements[id(module)] = emptied(lowered(change.after, shapes(change.after)))
-            else:
-                visit(module, below)
-
-    visit(run.template, "")
-    if not here:
-        return target
-    template = clone(run.template, replacements=replacements)
-    return _with_template(target, replace(run, template=template), _init_of(target.init, here, edit.arrays))
-
-
-def _with_template(target: Layer, run: ModuleCall, init: Callable[..., Params]) -> Layer:
-    old = target.apply.run
-    assert isinstance(old, ModuleCall)
-    before, after = trainable_of(old.template), trainable_of(run.template)
+def _with_template(target: Layer, run: ModuleCall, template: mlx_nn.Module) -> Layer:
+    """Return a lifted layer with another template, and with its own rules."""
+    before, after = trainable_of(run.template), trainable_of(template)
     trainable = Trainable(after.leaves, (*after.rules, *target.trainable.rules[len(before.rules) :]))
-    return replace(target, init=init, apply=Apply(run), trainable=trainable, wide=wide_leaves(run.template))
+    apply = Apply(replace(run, template=template))
+    return replace(target, apply=apply, trainable=trainable, wide=wide_leaves(template))

@@ -326,3 +326,16 @@ def test_a_layer_inside_an_adapter_takes_no_adapter():
     model = nn.lora("model.layers.0", rank=2)(MODELS["llama"]())
     with pytest.raises(ValueError, match="there is an adapter already"):
         nn.lora(re.compile(r"q_proj\.linear"))(model)
+
+
+def test_a_changed_layer_keeps_no_parameters():
+    lifted = nn.lift(mlx_nn.TransformerEncoder, 1, 128, 2)
+    native = nn.sequential(nn.linear(300, 300))
+    for model in (
+        nn.lora("layers.0.linear1", rank=2)(lifted),
+        nn.lora("layers.0", rank=2)(native),
+        nn.replaced("layers.0.linear1", nn.residual)(lifted),
+        nn.quantized("layers.0", group_size=32)(lifted),
+    ):
+        nn.init(0)(model)
+        assert len(pickle.dumps(model)) < 30_000
