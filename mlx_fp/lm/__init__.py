@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = list[str]()
+from ._generation import generate, stream
+from ._loading import load
+
+__all__ = ["generate", "load", "stream"]
 
 
 def __dir__() -> list[str]:
