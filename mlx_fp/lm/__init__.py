@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from ._generation import generate, stream
 from ._loading import load
+from ._saving import save
 
-__all__ = ["generate", "load", "stream"]
+__all__ = ["generate", "load", "save", "stream"]
 
 
 def __dir__() -> list[str]:

@@ -45,7 +45,7 @@ def write_folder(path: str | os.PathLike[str], fill: Callable[[Path], None], *, 
         new.mkdir()
         fill(new)
         mode = stat.S_IMODE(temporary.stat().st_mode)
-        for file in new.iterdir():
+        for file in filter(Path.is_file, new.rglob("*")):
             flush(file, mode & 0o666)
         flush_folder(new)
         _put_in_place(new, target, temporary / "old")
