@@ -5,8 +5,9 @@ from __future__ import annotations
 from ._generation import generate, stream
 from ._loading import load
 from ._saving import save
+from ._saving_adapters import save_adapters
 
-__all__ = ["generate", "load", "save", "stream"]
+__all__ = ["generate", "load", "save", "save_adapters", "stream"]
 
 
 def __dir__() -> list[str]:
