@@ -12,8 +12,11 @@ from ._source import source_of
 
 __all__ = ["ADAPTER_LEAVES", "CONFIG", "WEIGHTS", "Adapter", "adapters_in", "config_of"]
 
-WEIGHTS, CONFIG = "adapters.safetensors", "adapter_config.json"
-"""The names of the files of adapters."""
+WEIGHTS = "adapters.safetensors"
+"""The name of the file with the arrays of adapters."""
+
+CONFIG = "adapter_config.json"
+"""The name of the file that says where the adapters are."""
 
 ADAPTER_LEAVES = {"lora_a", "lora_b", "m"}
 """The names of the arrays of an adapter in mlx-lm."""
