@@ -13,6 +13,7 @@ from ..core._options import FLAG, check_options
 from ..core._types import Params
 from ..nn._layer import Layer
 from ..nn._lift import split
+from ._loading_adapters import load_adapters
 from ._mlx_lm import mlx_lm
 from ._model_folder import check_model_folder, find_model_folder
 from ._source import FileParams, Source, build, remember
@@ -26,6 +27,7 @@ Tokenizer: TypeAlias = Any
 def load(
     source: str | os.PathLike[str],
     *,
+    adapter_path: str | os.PathLike[str] | None = None,
     revision: str | None = None,
     lazy: bool = True,
     model_config: Mapping[str, Any] | None = None,
@@ -42,6 +44,7 @@ def load(
     Args:
         source: A folder with `config.json`, `model*.safetensors` and the files of a tokenizer. Or a name on the Hugging
             Face Hub, which is downloaded once.
+        adapter_path: A folder of adapters, as for `lm.load_adapters`. Default: none.
         revision: A branch, tag or commit on the Hub. Default: the main branch.
         lazy: Whether MLX reads an array at its first use. If False, all arrays are in memory at once. Default: True.
         model_config: Entries that replace entries of `config.json`.
@@ -53,7 +56,7 @@ def load(
 
     Raises:
         FileNotFoundError: There is no such folder, no `config.json`, or no weights; the message has the nearest names.
-        ValueError: mlx-lm has no model of this type; the message has the nearest types.
+        ValueError: mlx-lm has no model of this type; the message has the nearest types. Or the adapters do not fit.
         TypeError: An option has a wrong type, or `model_config` has values that JSON does not have.
         ImportError: mlx-lm is not installed.
     """
@@ -65,6 +68,7 @@ def load(
     files = replace(files, config=json.dumps(config))
     remember(module, files)
     layer = replace(split(module)[0], init=FileParams(files))
+    layer = layer if adapter_path is None else load_adapters(adapter_path)(layer)
     params = layer.init()
     if not lazy:
         mx.eval(params)

@@ -125,14 +125,14 @@ def _with_frozen(target: Layer, paths: list[str]) -> Layer:
 def _init_of(
     before: Callable[..., Params], changes: list[_Change], arrays: Callable[[Layer], Params]
 ) -> Callable[..., Params]:
-    """Return the init of a changed layer, from the init before the changes."""
+    """Return the init of a changed layer, from the init before the changes. It keeps no arrays of the old parts."""
+    parts = [(change.path, replace(change.before, init=dict)) for change in changes]
 
     def make() -> Params:
         tree = before()
-        for change in changes:
-            old = at_path(tree, change.path)
-            part = replace(change.before, init=_given(old))
-            tree = put_at(tree, change.path, arrays(part))
+        for path, part in parts:
+            old = at_path(tree, path)
+            tree = put_at(tree, path, arrays(replace(part, init=_given(old))))
         return tree
 
     return seeded(make) if changes else before
