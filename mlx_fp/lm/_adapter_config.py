@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ..core._mlx import mlx_nn
+from ..core._types import Array
+from ..tree._paths import flat
 from ._adapter_keys import blocks_of, keys_of
-from ._source import source_of
+from ._source import FileParams, source_of
 
-__all__ = ["ADAPTER_LEAVES", "CONFIG", "WEIGHTS", "Adapter", "adapters_in", "config_of"]
+__all__ = ["ADAPTER_LEAVES", "CONFIG", "WEIGHTS", "Adapter", "adapters_in", "check_base", "config_of"]
 
 WEIGHTS = "adapters.safetensors"
 """The name of the file with the arrays of adapters."""
@@ -68,6 +70,42 @@ def config_of(module: mlx_nn.Module, adapters: Mapping[str, Adapter]) -> dict[st
     keys, num_layers = keys_of([path for path, _ in module.named_modules()], blocks, adapters)
     options = {"rank": adapter.rank, "scale": adapter.scale, "dropout": adapter.dropout, "keys": keys}
     return {**model, "fine_tune_type": adapter.kind, "num_layers": num_layers, "lora_parameters": options}
+
+
+def check_base(module: mlx_nn.Module, adapters: Collection[str], saved: Collection[str]) -> None:
+    """Raise ValueError unless the files of a model have the rest of its arrays, by paths, shapes and dtypes.
+
+    mlx-lm puts the saved arrays on the model of the files. On another base, for example a quantised one, they would
+    compute other numbers. A model that does not come from files is not checked.
+
+    Args:
+        module: The model, with its adapters in it.
+        adapters: The paths of the adapted modules.
+        saved: The paths of the arrays in the file of the adapters.
+    """
+    source = source_of(module)
+    if source is None:
+        return
+    base = {f"{place}.{name}": place for place in adapters for name in ("linear", "embedding")}
+    own = {_base_path(path, base): leaf for path, leaf in flat(module.parameters()).items() if path not in saved}
+    files = {path: leaf for path, leaf in flat(FileParams(source)()).items() if path not in saved}
+    other = [path for path in files | own if _kind(files.get(path)) != _kind(own.get(path))]
+    if other:
+        raise ValueError(
+            f"{', '.join(other[:3])}: the base is not the model of {source.folder}, on which mlx-lm would put the "
+            "adapters: save the base with lm.save, load it, and train adapters on it; or save the whole model after "
+            "nn.merged"
+        )
+
+
+def _base_path(path: str, base: Mapping[str, str]) -> str:
+    """Return the path that an array of an adapted module has in the model without adapters."""
+    module, _, name = path.rpartition(".")
+    return f"{base[module]}.{name}" if module in base else path
+
+
+def _kind(leaf: Array | None) -> object:
+    return None if leaf is None else (leaf.shape, leaf.dtype)
 
 
 def _one_of(adapters: Mapping[str, Adapter]) -> Adapter:

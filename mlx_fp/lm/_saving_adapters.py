@@ -18,7 +18,7 @@ from ..store._container import write_container
 from ..store._files import write_whole
 from ..store._tensors import as_tensor
 from ..tree._paths import flat
-from ._adapter_config import ADAPTER_LEAVES, CONFIG, WEIGHTS, adapters_in, config_of
+from ._adapter_config import ADAPTER_LEAVES, CONFIG, WEIGHTS, adapters_in, check_base, config_of
 
 __all__ = ["save_adapters"]
 
@@ -39,7 +39,8 @@ def save_adapters(folder: str | os.PathLike[str], model: Layer) -> Callable[[Par
 
     Raises:
         ValueError: mlx-lm cannot express the adapters, because they differ in kind, rank, scale or dropout, or because
-            other parameters train beside them. Or the parameters are not those of the model.
+            other parameters train beside them. Or the base is no longer the model that was loaded, for example after
+            `nn.quantized`. Or the parameters are not those of the model.
         TypeError: The model is none of mlx-lm.
     """
     require_layer(model, "save_adapters")
@@ -50,7 +51,9 @@ def save_adapters(folder: str | os.PathLike[str], model: Layer) -> Callable[[Par
         module = lower(model, tree)
         adapters = adapters_in(module)
         content = config_of(module, adapters)
-        tensors = {path: as_tensor(leaf) for path, leaf in _saved_leaves(model, tree, adapters).items()}
+        leaves = _saved_leaves(model, tree, adapters)
+        check_base(module, adapters, leaves)
+        tensors = {path: as_tensor(leaf) for path, leaf in leaves.items()}
         _write_config(target, content)
         write_whole(target / WEIGHTS, lambda new: write_container(new, tensors, {"format": "mlx"}))
         return target

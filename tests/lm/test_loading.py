@@ -146,3 +146,26 @@ def test_the_config_is_that_of_the_folder(tmp_path):
     folder = model_folder(tmp_path / "base", bits=4)
     saved = lm.save(tmp_path / "copy", lm.load(folder)[0])(lm.load(folder)[1])
     assert json.loads((saved / "config.json").read_text()) == json.loads((folder / "config.json").read_text())
+
+
+def test_a_name_is_looked_up_on_the_hub(tmp_path, monkeypatch):
+    from mlx_lm import utils
+
+    folder, asked = model_folder(tmp_path / "base"), []
+
+    def download(name, *, revision, allow_patterns):
+        asked.append((name, revision))
+        if name == "mlx-community/nothing":
+            raise OSError("404")
+        return str(folder)
+
+    monkeypatch.setattr(utils, "snapshot_download", download)
+    layer, params, _ = lm.load("mlx-community/tiny-4bit", revision="v2")
+    assert asked == [("mlx-community/tiny-4bit", "v2")]
+    assert_same_bits(layer.init(), params)
+    with pytest.raises(OSError, match="404") as caught:
+        lm.load("mlx-community/nothing")
+    assert caught.value.__notes__ == [
+        "'mlx-community/nothing' is no folder here, so it was looked up on the Hugging Face Hub"
+    ]
+    assert len(asked) == 2

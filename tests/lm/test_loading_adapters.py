@@ -128,6 +128,21 @@ def test_merged_adapters_are_saved_as_a_whole_model(tmp_path):
         assert_same_bits({name: weights[f"{path}.{name}"] for name in arrays}, arrays)
 
 
+def test_adapters_on_a_base_that_was_quantised_after_loading_need_that_base_in_files(tmp_path):
+    base = model_folder(tmp_path / "base")
+    quantised = nn.quantized("model.layers", group_size=32)(lm.load(base)[0])
+    layer = nn.lora(rank=2)(quantised)
+    with pytest.raises(ValueError, match=r"the base is not the model of .*base, .* save the base with lm\.save"):
+        lm.save_adapters(tmp_path / "adapters", layer)(nn.init(0)(layer))
+    saved = lm.save(tmp_path / "quantised", quantised)(nn.init(0)(quantised))
+    assert_same_bits(mlx_lm.load(str(saved))[0](TOKENS), quantised.apply(quantised.init(), TOKENS)[0])
+    layer = nn.lora(rank=2)(lm.load(saved)[0])
+    report = trained(layer)
+    folder = lm.save_adapters(tmp_path / "adapters", layer)(report)
+    module, _ = mlx_lm.load(str(saved), adapter_path=str(folder))
+    assert_same_bits(module(TOKENS), layer.apply(report.params, TOKENS)[0])
+
+
 def test_full_fine_tuning_comes_back_as_it_was(tmp_path):
     base = model_folder(tmp_path / "base")
     layer = fp.freeze("model.embed_tokens")(lm.load(base)[0])
