@@ -11,9 +11,9 @@ from ..core._errors import unknown
 from ..core._mlx import mlx_nn
 from ..core._options import check_options, count
 from ..core._types import Array, Params
-from ..loop._report import Report, params_of
 from ..nn._layer import Layer, require_layer
 from ..nn._lift import lower
+from ._given_params import Given, given_params
 from ._loading import Tokenizer
 from ._mlx_lm import mlx_lm
 
@@ -25,7 +25,7 @@ Prompt: TypeAlias = "str | Sequence[int] | Sequence[Mapping[str, Any]] | Array"
 
 def generate(
     model: Layer, tokenizer: Tokenizer, prompt: Prompt, *, max_tokens: int = 256, seed: int = 0, **options: Any
-) -> Callable[[Params | Report], str]:
+) -> Callable[[Given], str]:
     """Generate text by mlx-lm; the call is `generate(model, tokenizer, prompt)(params)`.
 
     The text is that of `mlx_lm.generate` after `mx.random.seed(seed)`. The random stream of the caller does not move.
@@ -42,7 +42,7 @@ def generate(
             `stream_generate` and `generate_step`, such as `max_kv_size`.
 
     Returns:
-        A function of parameters, or of a report of `fit`, that returns the text without the prompt.
+        A function of parameters, or of a report or checkpoint with them, that returns the text without the prompt.
 
     Raises:
         TypeError: An option is unknown (the message has candidates), or the model is none of mlx-lm.
@@ -54,7 +54,7 @@ def generate(
 
 def stream(
     model: Layer, tokenizer: Tokenizer, prompt: Prompt, *, max_tokens: int = 256, seed: int = 0, **options: Any
-) -> Callable[[Params | Report], Iterator[Any]]:
+) -> Callable[[Given], Iterator[Any]]:
     """Generate text as `generate` does, and yield each part of the text as soon as it is there.
 
     Args:
@@ -66,8 +66,8 @@ def stream(
         options: Options of mlx-lm, as for `generate`.
 
     Returns:
-        A function of parameters, or of a report, that returns an iterator of mlx-lm's `GenerationResponse`: `text` is
-        the part, `token` its last token, `generation_tps` the tokens per second.
+        A function of parameters, or of a report or checkpoint with them. It returns an iterator of mlx-lm's
+        `GenerationResponse`: `text` is the part, `token` its last token, `generation_tps` the tokens per second.
 
     Raises:
         TypeError: An option is unknown, or the model is none of mlx-lm.
@@ -81,8 +81,8 @@ def stream(
     wrapped = tokenizer if isinstance(tokenizer, wrapper) else wrapper(tokenizer)
     tokens = _tokens(wrapped, prompt)
 
-    def run(params: Params | Report) -> Iterator[Any]:
-        module = _generator_module(model, params_of(params))
+    def run(params: Given) -> Iterator[Any]:
+        module = _generator_module(model, given_params(model, params))
         stream_generate = mlx_lm("mlx_lm.generate").stream_generate
         return _seeded(stream_generate(module, wrapped, tokens, max_tokens=max_tokens, **step_options), seed)
 

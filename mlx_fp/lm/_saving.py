@@ -11,13 +11,12 @@ from typing import Any
 
 from ..core._mlx import mlx_nn
 from ..core._options import FLAG, check_options, count
-from ..core._types import Params
 from ..core._user_path import user_path
-from ..loop._report import Report, params_of
 from ..nn._layer import Layer, require_layer
 from ..nn._lift import lower
 from ..store._folders import write_folder
 from ..tree._paths import flat
+from ._given_params import Given, given_params
 from ._loading import Tokenizer
 from ._mlx_lm import mlx_lm
 from ._model_folder import check_model_folder
@@ -39,7 +38,7 @@ def save(
     config: Mapping[str, Any] | None = None,
     shard_bytes: int = 5 << 30,
     overwrite: bool = False,
-) -> Callable[[Params | Report], Path]:
+) -> Callable[[Given], Path]:
     """Save a whole model in the layout of mlx-lm; the call is `save(folder, model)(params)`.
 
     `mlx_lm.load(folder)` gives the same model, bit for bit, and so does `lm.load`. The folder has `config.json`, with
@@ -55,7 +54,7 @@ def save(
         overwrite: Whether to replace an old folder of a model. Default: False.
 
     Returns:
-        A function of parameters, or of a report of `fit`, that writes the folder and returns its path.
+        A function of parameters, or of a report or checkpoint with them, that writes the folder and returns its path.
 
     Raises:
         FileExistsError: The folder has files, and `overwrite` is False or it is no folder of a model.
@@ -67,8 +66,8 @@ def save(
     check_options("save", {"shard_bytes": shard_bytes, "overwrite": overwrite}, rules)
     require_layer(model, "save")
 
-    def write(params: Params | Report) -> Path:
-        module = lower(model, params_of(params))
+    def write(params: Given) -> Path:
+        module = lower(model, given_params(model, params))
         _refuse_adapters(module)
         _check_replaced(user_path(folder), overwrite)
         source = source_of(module)

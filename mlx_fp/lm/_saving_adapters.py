@@ -11,7 +11,6 @@ from typing import Any
 
 from ..core._types import Array, Params
 from ..core._user_path import user_path
-from ..loop._report import Report, params_of
 from ..nn._layer import Layer, require_layer
 from ..nn._lift import lower
 from ..store._container import write_container
@@ -19,11 +18,12 @@ from ..store._files import write_whole
 from ..store._tensors import as_tensor
 from ..tree._paths import flat
 from ._adapter_config import ADAPTER_LEAVES, CONFIG, WEIGHTS, adapters_in, check_base, config_of
+from ._given_params import Given, given_params
 
 __all__ = ["save_adapters"]
 
 
-def save_adapters(folder: str | os.PathLike[str], model: Layer) -> Callable[[Params | Report], Path]:
+def save_adapters(folder: str | os.PathLike[str], model: Layer) -> Callable[[Given], Path]:
     """Save the adapters of a model in the layout of mlx-lm; the call is `save_adapters(folder, model)(params)`.
 
     The folder gets `adapters.safetensors` and `adapter_config.json`. `mlx_lm.load(path, adapter_path=folder)` gives the
@@ -35,7 +35,7 @@ def save_adapters(folder: str | os.PathLike[str], model: Layer) -> Callable[[Par
         model: The Layer with adapters, as `nn.lora` or `nn.dora` makes it.
 
     Returns:
-        A function of parameters, or of a report of `fit`, that writes the files and returns the folder.
+        A function of parameters, or of a report or checkpoint with them, that writes the files and returns the folder.
 
     Raises:
         ValueError: mlx-lm cannot express the adapters, because they differ in kind, rank, scale or dropout, or because
@@ -46,8 +46,8 @@ def save_adapters(folder: str | os.PathLike[str], model: Layer) -> Callable[[Par
     require_layer(model, "save_adapters")
     target = user_path(folder)
 
-    def write(params: Params | Report) -> Path:
-        tree = params_of(params)
+    def write(params: Given) -> Path:
+        tree = given_params(model, params)
         module = lower(model, tree)
         adapters = adapters_in(module)
         content = config_of(module, adapters)

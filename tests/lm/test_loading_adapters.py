@@ -107,6 +107,8 @@ def test_a_checkpoint_of_adapters_resumes_without_the_base_in_it(tmp_path):
     assert_same_bits(run(tmp_path / "cut", 4, resume="latest").params, whole.params)
     adapters = lm.save_adapters(tmp_path / "adapters", layer)(whole) / "adapters.safetensors"
     checkpoint = tmp_path / "whole" / "step-8.safetensors"
+    exported = lm.save_adapters(tmp_path / "exported", layer)(fp.load(checkpoint))
+    assert_same_bits(mx.load(str(exported / "adapters.safetensors")), mx.load(str(adapters)))
     assert checkpoint.stat().st_size < 3 * adapters.stat().st_size + 60_000  # weights, two moments, the record of a run
     assert checkpoint.stat().st_size < 0.5 * (base / "model.safetensors").stat().st_size
 
