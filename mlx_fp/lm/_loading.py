@@ -46,7 +46,8 @@ def load(
             Face Hub, which is downloaded once.
         adapter_path: A folder of adapters, as for `lm.load_adapters`. Default: none.
         revision: A branch, tag or commit on the Hub. Default: the main branch.
-        lazy: Whether MLX reads an array at its first use. If False, all arrays are in memory at once. Default: True.
+        lazy: Whether MLX reads an array at its first use, so that parameters that nobody uses take no memory. If False,
+            all arrays are read now, for example because the files will change. Default: True.
         model_config: Entries that replace entries of `config.json`.
         tokenizer_config: Options of the tokenizer, as `AutoTokenizer.from_pretrained` takes them.
         trust_remote_code: Whether a Python file of the folder may define the model. Default: False.

@@ -78,11 +78,10 @@ def load_adapters(folder: str | os.PathLike[str]) -> Callable[[Layer], Layer]:
 def _with_adapters(target: Layer, kind: str, config: Mapping[str, Any], source: Path) -> Layer:
     module = lower(target, shapes(target))
     blocks, options = blocks_of(module), config["lora_parameters"]
-    keys = options.get("keys")
-    names = [path for path, _ in module.named_modules()]
-    places = adapted_paths(names, blocks, default_keys(module, blocks) if keys is None else keys, config["num_layers"])
+    keys = default_keys(module, blocks) if options.get("keys") is None else options["keys"]
+    places = adapted_paths([path for path, _ in module.named_modules()], blocks, keys, config["num_layers"])
     if not places:
-        raise ValueError(f"{source / CONFIG}: its keys name no module of {target.name}: {', '.join(map(str, keys))}")
+        raise ValueError(f"{source / CONFIG}: its keys name no module of {target.name}: {', '.join(keys) or 'none'}")
     return _KINDS[kind](sorted(places), rank=options["rank"], scale=options["scale"], dropout=options["dropout"])(
         target
     )
