@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = list[str]()
+from ._generation import generate, stream
+from ._loading import load
+from ._loading_adapters import load_adapters
+from ._saving import save
+from ._saving_adapters import save_adapters
+
+__all__ = ["generate", "load", "load_adapters", "save", "save_adapters", "stream"]
 
 
 def __dir__() -> list[str]:
