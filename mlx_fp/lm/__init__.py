@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = list[str]()
+from ._preference import dpo, orpo
+
+__all__ = ["dpo", "orpo"]
 
 
 def __dir__() -> list[str]:

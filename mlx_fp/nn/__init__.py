@@ -13,6 +13,8 @@ from ._predictor import predictor
 from ._remat import remat
 from ._summary import Summary, summary
 from ._wide import wide
+from ._with_frozen import with_frozen
+from ._without_adapters import without_adapters
 
 __all__ = [
     "Layer",
@@ -45,6 +47,8 @@ __all__ = [
     "summary",
     "unfreeze",
     "wide",
+    "with_frozen",
+    "without_adapters",
 ]
 __all__ += _layers
 

@@ -41,6 +41,8 @@ class Task(Picklable):
     """A spec for `data.collate`, which shapes each batch of a dataset. None: batches stay as they are."""
     unit: str = "rows"
     """The unit of the weight of the loss, for example "tokens"."""
+    whole_batches: bool = False
+    """Whether the loss compares the rows of a batch with each other, so that no batch can be computed in parts."""
 
     def __post_init__(self) -> None:
         if not callable(self.loss):
