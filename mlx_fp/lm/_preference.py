@@ -108,8 +108,8 @@ def dpo(
         mask: Array | None = None,
     ) -> tuple[Mean, Figures]:
         pairs = _as_pairs((chosen, rejected), (chosen_mask, rejected_mask), mask)
-        log_probs = _sums(_log_probs(forward, pairs), pairs.counts)
-        log_ratios = log_probs - _sums(_log_probs(frozen_model(forward, reference), pairs), pairs.counts)
+        of_reference = _sums(_log_probs(frozen_model(forward, reference), pairs), pairs.counts)
+        log_ratios = _sums(_log_probs(forward, pairs), pairs.counts) - of_reference
         better, worse = mx.split(log_ratios, 2)
         margin = better - worse
         figures = {

@@ -22,7 +22,7 @@ from ..step._carried import Carried
 from ..step._evaluate import eval_step
 from ..step._protocol import FullStep, check_uses, full_step
 from ..step._train import train_step
-from ..task._task import Task
+from ..task._task import check_uncut
 from ..tree._paths import flat, size
 from ._checkpointing import without_files
 from ._differences import differences
@@ -86,7 +86,7 @@ def _new_run(trainer: Trainer, plan: Plan) -> tuple[Loop, LoopState]:
     """Return the loop of a run, and its state before the first step."""
     if plan.nonfinite == "skip":
         trainer = replace(trainer, optimizer=skip_nonfinite()(trainer.optimizer))
-    _check_whole(trainer.task, plan)
+    check_uncut(trainer.task, parts=plan.parts, streams=plan.streams)
     task, hooks = trainer.task, tuple(sorted(trainer.hooks, key=lambda hook: hook.priority))
     common = {"compile": plan.compile, "dtype": plan.dtype, "streams": plan.streams}
     evaluate = eval_step(trainer.model, task.loss, metrics=task.metrics, **common)
@@ -123,16 +123,6 @@ def _make_step(trainer: Trainer, plan: Plan, options: dict[str, Any]) -> tuple[F
     step = full_step(make(trainer.model, task.loss, trainer.optimizer, metrics=task.metrics, **changed))
     params, opt_state = step.init(plan.seed if plan.params is None else plan.params, seed=plan.seed)
     return step, params, opt_state
-
-
-def _check_whole(task: Task, plan: Plan) -> None:
-    """Raise ValueError for a run that cuts batches whose rows the loss compares with each other."""
-    cuts = [f"{name}={count}" for name, count in {"parts": plan.parts, "streams": plan.streams}.items() if count != 1]
-    if task.whole_batches and cuts:
-        raise ValueError(
-            f"the loss of {task.name} compares the rows of a batch with each other, and {', '.join(cuts)} cuts "
-            "batches: leave it out, or take smaller batches"
-        )
 
 
 def _check_steps_per_call(count: int, params: Params, listened: Container[str]) -> None:

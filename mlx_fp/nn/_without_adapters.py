@@ -38,8 +38,8 @@ def without_adapters(params: Params) -> Params:
     with_magnitude = [owner for owner in owners if (f"{owner}.{_MAGNITUDE}" if owner else _MAGNITUDE) in leaves]
     if with_magnitude:
         raise ValueError(
-            f"the adapter at {sorted(with_magnitude)[0]} has a magnitude, as DoRA has, and lora_b = 0 does not switch it "
-            "off: put the first model beside the trained one with nn.with_frozen"
+            f"the adapter at {sorted(with_magnitude)[0]} has a magnitude, as DoRA has, and lora_b = 0 does not switch "
+            "it off: put the first model beside the trained one with nn.with_frozen"
         )
 
     def switched_off(path: str, leaf: Array) -> Array:
