@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from ._preference import dpo, orpo
+from ._preference_rows import preferences
 
-__all__ = ["dpo", "orpo"]
+__all__ = ["dpo", "orpo", "preferences"]
 
 
 def __dir__() -> list[str]:
