@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import mlx.core as mx
 import mlx.nn
 import pytest
@@ -171,3 +173,12 @@ def test_parameters_without_the_frozen_side_are_an_error_that_names_it():
     step = fp.train_step(pair(), imitate, optim.sgd(0.1))
     with pytest.raises(ValueError, match="teacher"):
         step.init(nn.init(0)(STUDENT))
+
+
+def test_a_model_with_a_teacher_goes_through_pickle():
+    model = pair()
+    again = pickle.loads(pickle.dumps(model))
+    params = nn.init(0)(model)
+    assert repr(again) == repr(model)
+    assert_same_bits(nn.init(0)(again), params)
+    assert fp.paths(again.trainable(params))(params) == fp.paths(model.trainable(params))(params)
