@@ -21,9 +21,10 @@ def small_tokenizer() -> PreTrainedTokenizerFast:
 
 def small_llama() -> llama.Model:
     """Make a small model of mlx-lm with LoRA adapters."""
-    options = {"hidden_size": 32, "num_hidden_layers": 1, "intermediate_size": 64, "num_attention_heads": 2}
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "intermediate_size": 64, "num_attention_heads": 2}
+    options = {"model_type": "llama", **sizes, "rms_norm_eps": 1e-5, "vocab_size": len(WORDS)}
     mx.random.seed(0)
-    model = llama.Model(llama.ModelArgs("llama", **options, rms_norm_eps=1e-5, vocab_size=len(WORDS)))
+    model = llama.Model(llama.ModelArgs.from_dict(options))
     model.freeze()
     linear_to_lora_layers(model, 1, {"rank": 8, "scale": 10.0, "dropout": 0.0})
     return model
