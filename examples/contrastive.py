@@ -2,7 +2,7 @@
 
 import math
 
-import mlx.core as mx
+import numpy as np
 from sklearn.datasets import load_digits
 
 import mlx_fp as fp
@@ -15,8 +15,9 @@ def tower(dims: int = 32):
 
 
 def main() -> list[float]:
-    images = mx.array(load_digits().images / 16, mx.float32)  # (n, 8, 8)
-    upper, lower = images[:, :4].reshape(-1, 32), images[:, 4:].reshape(-1, 32)
+    pixels, _ = load_digits(return_X_y=True)
+    images = (pixels / 16).astype(np.float32)
+    upper, lower = images[:, :32], images[:, 32:]
     train = pipe(data.arrays(upper=upper[:1500], lower=lower[:1500]), data.shuffle(seed=1), data.batch(125))
     held_out = pipe(data.arrays(upper=upper[1500:], lower=lower[1500:]), data.batch(99))  # batches of one size
 

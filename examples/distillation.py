@@ -1,6 +1,6 @@
 """Distil a large classifier of handwritten digits into a small one, on images without labels."""
 
-import mlx.core as mx
+import numpy as np
 from sklearn.datasets import load_digits
 
 import mlx_fp as fp
@@ -18,8 +18,8 @@ def train(model, task, batches, *, epochs: int):
 
 
 def main() -> dict[str, float]:
-    digits = load_digits()
-    x, y = mx.array(digits.data / 16, mx.float32), mx.array(digits.target, mx.int32)
+    pixels, labels = load_digits(return_X_y=True)
+    x, y = (pixels / 16).astype(np.float32), labels.astype(np.int32)
     labelled = pipe(data.arrays(x=x[:700], y=y[:700]), data.shuffle(seed=1), data.batch(50))
     images = pipe(data.arrays(x=x[700:1400]), data.shuffle(seed=2), data.batch(50))
     held_out = pipe(data.arrays(x=x[1400:], y=y[1400:]), data.batch(100))

@@ -51,22 +51,27 @@ def with_frozen(**others: object) -> Callable[[Layer], Layer]:
     if not others:
         raise ValueError("with_frozen takes layers by name, for example with_frozen(teacher=(layer, params))")
     entries = {name: _entry(name, other) for name, other in others.items()}
-    parts = tuple((name, frozen(other)) for name, (other, _) in entries.items())
+    parts = {name: frozen(other) for name, (other, _) in entries.items()}
 
     def attach(model: Layer) -> Layer:
-        _check_names(require_layer(model, "with_frozen"), tuple(entries))
-        call = Beside(model.apply.run, frozenset(entries))
-
-        def make() -> Params:
-            own = model.init()
-            return {**own, **{name: make_other() for name, (_, make_other) in entries.items()}}
-
-        joined = layer(make, call, trainable=_trainable(model, call, parts), parts=(*model.parts, *parts))
-        wide = _by_owner(model.wide, {name: part.wide for name, part in parts})
-        named = renamed(model, f"with_frozen({{}}, {', '.join(entries)})")
-        return replace(joined, name=named.name, label=named.label, wide=wide)
+        _check_names(require_layer(model, "with_frozen"), tuple(parts))
+        return _beside(model, parts, {name: make for name, (_, make) in entries.items()})
 
     return attach
+
+
+def _beside(model: Layer, parts: Mapping[str, Layer], makes: Mapping[str, Callable[[], Params]]) -> Layer:
+    """Put frozen parts beside a model; `makes` are the functions that make their initial parameters."""
+    call, beside = Beside(model.apply.run, frozenset(parts)), tuple(parts.items())
+
+    def make() -> Params:
+        own = model.init()
+        return {**own, **{name: make_part() for name, make_part in makes.items()}}
+
+    joined = layer(make, call, trainable=_trainable(model, call, beside), parts=(*model.parts, *beside))
+    wide = _by_owner(model.wide, {name: part.wide for name, part in beside})
+    named = renamed(model, f"with_frozen({{}}, {', '.join(parts)})")
+    return replace(joined, name=named.name, label=named.label, wide=wide)
 
 
 def _entry(name: str, other: object) -> tuple[Layer, Callable[[], Params]]:
