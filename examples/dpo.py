@@ -2,7 +2,6 @@
 
 import mlx.core as mx
 from mlx_lm.models import llama
-from mlx_lm.tuner.utils import linear_to_lora_layers
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -20,14 +19,11 @@ def small_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def small_llama() -> llama.Model:
-    """Make a small model of mlx-lm with LoRA adapters."""
+    """Make a small model of mlx-lm."""
     sizes = {"hidden_size": 32, "num_hidden_layers": 1, "intermediate_size": 64, "num_attention_heads": 2}
     options = {"model_type": "llama", **sizes, "rms_norm_eps": 1e-5, "vocab_size": len(WORDS)}
     mx.random.seed(0)
-    model = llama.Model(llama.ModelArgs.from_dict(options))
-    model.freeze()
-    linear_to_lora_layers(model, 1, {"rank": 8, "scale": 10.0, "dropout": 0.0})
-    return model
+    return llama.Model(llama.ModelArgs.from_dict(options))
 
 
 def preference(a: int, b: int) -> dict[str, str]:
@@ -41,11 +37,11 @@ def main() -> list[float]:
     train, held_out = data.split([0.8, 0.2], seed=2)(pairs)
     batches = (data.batch(20, stack=list), data.pad(multiple_of=8))
 
-    model, params = nn.split(small_llama())
+    model, _ = nn.split(small_llama())
     report = pipe(
-        fp.trainer(model, lm.dpo(beta=0.1, reference=nn.without_adapters)),
+        fp.trainer(nn.lora(rank=8, scale=10.0)(model), lm.dpo(beta=0.1, reference=nn.without_adapters)),
         fp.with_optimizer(optim.adamw(1e-2)),
-        fp.fit(pipe(train, *batches), validation=pipe(held_out, *batches), epochs=4, params=params, quiet=True),
+        fp.fit(pipe(train, *batches), validation=pipe(held_out, *batches), epochs=8, quiet=True),
     )
     for row in report.rows:
         print(

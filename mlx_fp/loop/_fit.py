@@ -12,7 +12,7 @@ from ..core._traceback import ShortTraceback
 from ..core._types import Params
 from ..core.backend import device_backend
 from ..data import Splits, as_dataset
-from ..nn._layer import check_given
+from ..nn._given import check_given
 from ..step._evaluate import eval_step
 from ..task._task import check_uncut
 from ._driving import drive

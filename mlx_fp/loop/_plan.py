@@ -14,7 +14,7 @@ from ..core._mlx import mx
 from ..core._options import check_options
 from ..core._types import Array, Params
 from ..data import Dataset, Splits, as_dataset, collate
-from ..nn._layer import check_tree
+from ..nn._given import check_tree
 from ..step._checks import check_options as check_step_options
 from ..task._task import Task
 from ._event_table import event_name

@@ -2,15 +2,19 @@
 
 from ..core import _mlx as _door  # noqa: F401  its error names the extra to install where MLX is missing
 from . import initializers, losses
+from ._adapters import dora, lora, merged
 from ._combine import add, branch, concat, repeat, residual, sequential, share, stack
 from ._define import buffer, define, param
 from ._freeze import freeze, frozen, unfreeze
+from ._given import pretrained
 from ._layer import Layer, init, layer, shapes
 from ._lift import fn, lift, lower, method, split
 from ._mlx_layers import *  # noqa: F403
 from ._mlx_layers import __all__ as _layers
 from ._predictor import predictor
+from ._quantized import quantized
 from ._remat import remat
+from ._replaced import replaced
 from ._summary import Summary, summary
 from ._wide import wide
 from ._with_frozen import with_frozen
@@ -24,6 +28,7 @@ __all__ = [
     "buffer",
     "concat",
     "define",
+    "dora",
     "fn",
     "freeze",
     "frozen",
@@ -31,13 +36,18 @@ __all__ = [
     "initializers",
     "layer",
     "lift",
+    "lora",
     "losses",
     "lower",
+    "merged",
     "method",
     "param",
     "predictor",
+    "pretrained",
+    "quantized",
     "remat",
     "repeat",
+    "replaced",
     "residual",
     "sequential",
     "shapes",

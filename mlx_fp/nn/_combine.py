@@ -205,7 +205,7 @@ def share(count: int, entry: object) -> Layer:
             xs, kw = as_arguments(y)
         return y, params
 
-    return renamed(replace(shared, apply=Apply(run)), "share({})")
+    return renamed(replace(shared, apply=Apply(run, lambda change: share(count, change("", shared)))), "share({})")
 
 
 def _at_least_one(name: str, parts: Parts) -> Parts:

@@ -8,8 +8,9 @@ from typing import TypeAlias
 from ..core._types import Params
 from ..tree._select import Select, by_part
 from ._call import Inputs, Keywords, Output, Result
-from ._layer import Layer, Trainable, layer
+from ._layer import Change, Layer, Trainable, layer
 from ._lift import as_layer
+from ._tree_path import at_path
 
 __all__ = [
     "Flow",
@@ -19,7 +20,6 @@ __all__ = [
     "as_value",
     "check_part_name",
     "composed",
-    "params_at",
     "parts_of",
     "run_each",
     "run_in_sequence",
@@ -62,23 +62,21 @@ def composed(name: str, parts: Parts, flow: Flow) -> Layer:
         parts_call = PartsCall(parts, params, train)
         return flow(parts_call, xs, kw), parts_call.params
 
+    def rebuild(change: Change) -> Layer:
+        return composed(name, {key: change(_path(key), part) for key, part in parts.items()}, flow)
+
     by_path = tuple((_path(key), part) for key, part in parts.items())
-    return layer(lambda: _make_params(parts), run, trainable=trainable_of_parts(by_path), name=name, parts=by_path)
+    trainable = trainable_of_parts(by_path)
+    return layer(lambda: _make_params(parts), run, trainable=trainable, name=name, parts=by_path, rebuild=rebuild)
 
 
 def trainable_of_parts(parts: tuple[tuple[str, Layer], ...], own: Collection[str] = ()) -> Trainable:
     """Return the Trainable of a composition: the leaves that train in its parts, and its own arrays named in `own`."""
 
     def leaves(params: Params) -> Select:
-        return by_part({path: part.trainable.leaves(params_at(params, path)) for path, part in parts}, own)
+        return by_part({path: part.trainable.leaves(at_path(params, path)) for path, part in parts}, own)
 
     return Trainable(leaves, tuple(rule for path, part in parts for rule in part.trainable.inside(path)))
-
-
-def params_at(params: Params, path: str) -> Params:
-    """Return the parameters of a part at the path `name` or `layers.N`."""
-    head, _, index = path.partition(".")
-    return params[head][int(index)] if index else params[head]
 
 
 def run_part(part: Layer, path: str, params: Params, xs: Inputs, kw: Keywords, train: bool) -> Result:

@@ -5,25 +5,26 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from ..compile import rng
 from ..core._mlx import mx
 from ..core._pickling import Picklable
 from ..core._types import Array, Params
-from ..tree._paths import flat, same_structure
 from ..tree._select import Select, by_part, everything, nothing, under_prefix
 from ._call import LayerCall, Result
 
 __all__ = [
+    "Apply",
+    "Change",
     "Layer",
+    "Rebuild",
     "Trainable",
-    "check_given",
-    "check_tree",
     "init",
     "layer",
     "renamed",
     "require_layer",
+    "seeded",
     "shapes",
 ]
 
@@ -86,11 +87,27 @@ class Layer(Picklable):
         return _drawn(self)
 
 
+Change: TypeAlias = Callable[[str, Layer], Layer]
+"""`change(path, part) -> part`: the layer that takes the place of a part."""
+
+Rebuild: TypeAlias = Callable[[Change], Layer]
+"""`rebuild(change) -> layer`: the same layer of changed parts.
+
+It calls `change(path, part)` for each part. A layer that wraps one other layer, such as `remat`, has the paths of the
+wrapped layer; it calls `change("", wrapped)`.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Apply:
-    """`Layer.apply`: the computation of the layer, with a key or with the random stream that a caller has installed."""
+    """`Layer.apply`: the computation of the layer, with a key or with the random stream that a caller has installed.
+
+    `rebuild` makes the layer again with changed parts. It belongs to the computation: a layer that gets another `Apply`
+    loses it. None: no part can change.
+    """
 
     run: LayerCall
+    rebuild: Rebuild | None = None
 
     def __call__(
         self, params: Params, *xs: Any, train: bool = False, key: int | Array | None = None, **kw: Any
@@ -112,6 +129,7 @@ def layer(
     trainable: Trainable | None = None,
     name: str = "layer",
     parts: tuple[tuple[str, Layer], ...] = (),
+    rebuild: Rebuild | None = None,
 ) -> Layer:
     """Make a Layer from a function that makes its parameters and a function that runs it.
 
@@ -125,6 +143,8 @@ def layer(
         trainable: Which leaves train; by default all.
         name: The name in messages and tables.
         parts: The layers inside this layer, by path.
+        rebuild: `rebuild(change) -> layer` makes this layer again, with `change(path, part)` in the place of each part.
+            `nn.replaced` and other functions that change parts need it.
 
     Returns:
         The Layer.
@@ -136,13 +156,18 @@ def layer(
     >>> scale.apply(scale.init(0), mx.array(3.0))[0].item()
     6.0
     """
-
-    def make_params(key: int | Array | None = None) -> Params:
-        return make() if key is None else rng.run(key, make)[0]
-
     _refuse_too_deep(parts)
     wide = by_part({path: part.wide for path, part in parts})
-    return Layer(make_params, Apply(run), trainable or Trainable(), name, parts, wide)
+    return Layer(seeded(make), Apply(run, rebuild), trainable or Trainable(), name, parts, wide)
+
+
+def seeded(make: Callable[[], Params]) -> Callable[..., Params]:
+    """Return `Layer.init` of a function that draws from the installed random stream."""
+
+    def init(key: int | Array | None = None) -> Params:
+        return make() if key is None else rng.run(key, make)[0]
+
+    return init
 
 
 def renamed(target: Layer, form: str) -> Layer:
@@ -204,35 +229,6 @@ def shapes(target: Layer) -> Params:
     return target.init(rng.key(0))
 
 
-def check_tree(params: object) -> None:
-    """Raise TypeError unless parameters are a tree.
-
-    >>> check_tree(0)
-    Traceback (most recent call last):
-    TypeError: parameters are a tree of arrays, as nn.init(seed)(model) makes it; got int
-    """
-    if not isinstance(params, (dict, list, tuple)):
-        hint = ": give its .params" if hasattr(params, "params") else ""
-        kind = type(params).__name__
-        raise TypeError(f"parameters are a tree of arrays, as nn.init(seed)(model) makes it; got {kind}{hint}")
-
-
-def check_given(target: Layer, params: Params) -> None:
-    """Raise ValueError unless the given parameters have the paths, shapes and containers of the layer's own."""
-    check_tree(params)
-    expected_tree = shapes(target)
-    expected, given = ({path: _shape(leaf) for path, leaf in flat(tree).items()} for tree in (expected_tree, params))
-    wrong = [path for path in expected | given if expected.get(path, ...) != given.get(path, ...)]
-    if wrong:
-        texts = [f"{path} is {expected.get(path, 'not there')}, given {given.get(path, 'nothing')}" for path in wrong]
-        raise ValueError(f"the parameters are not those of {target.name}: {'; '.join(texts[:5])}")
-    if not same_structure(expected_tree, params):
-        raise ValueError(
-            f"the parameters have the paths of {target.name}, but other containers, as a file of weights has: "
-            "restore_like(nn.shapes(model), params) puts them in place"
-        )
-
-
 _FRAMES_PER_LAYER, _FRAMES_AROUND = 7, 200
 """The largest measured number of Python frames per nested layer, and the frames of a program around the layers."""
 
@@ -248,10 +244,6 @@ def _refuse_too_deep(parts: tuple[tuple[str, Layer], ...]) -> None:
             f"layers are nested {depth} deep, which takes {frames} frames of Python's stack, and its limit is "
             f"{sys.getrecursionlimit()}: call sys.setrecursionlimit({frames}) first"
         )
-
-
-def _shape(leaf: object) -> object:
-    return getattr(leaf, "shape", type(leaf).__name__)
 
 
 def _drawn(target: Layer, place: str = "", indent: str = "") -> str:

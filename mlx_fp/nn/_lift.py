@@ -19,12 +19,13 @@ from ..core._types import Params
 from ..tree._paths import copy_arrays
 from ._beside import Beside
 from ._call import Inputs, Keywords, Result
-from ._layer import Apply, Layer, check_given, layer, renamed
-from ._lowered import Lowered, freeze_rest
+from ._given import check_given
+from ._layer import Apply, Layer, layer, renamed
+from ._lowered import lowered
 from ._module import Module, parameters, refuse_functions_of_modules, refuse_tied_arrays
 from ._module_call import ModuleCall, layer_of_module
 
-__all__ = ["as_layer", "fn", "lift", "lower", "method", "split"]
+__all__ = ["as_layer", "fn", "lift", "lower", "method", "printed_sizes", "split"]
 
 
 def lift(target: object, *args: object, **kwargs: object) -> Layer:
@@ -97,7 +98,7 @@ def split(module: mlx_nn.Module) -> tuple[Layer, Params]:
     refuse_tied_arrays(module)
     params = parameters(module)
     lifted = layer_of_module(module, lambda: copy_arrays(params))
-    return replace(lifted, label=_label(module)), copy_arrays(params)
+    return replace(lifted, label=printed_sizes(module)), copy_arrays(params)
 
 
 def lower(target: Layer, params: Params) -> mlx_nn.Module:
@@ -124,10 +125,7 @@ def lower(target: Layer, params: Params) -> mlx_nn.Module:
     if not isinstance(target, Layer):
         raise TypeError(f"lower takes a Layer and its parameters; the first is {type(target).__name__}")
     check_given(target, params)
-    run = target.apply.run
-    if isinstance(run, ModuleCall) and run.method == "__call__":
-        return freeze_rest(run.bound(params, train=True), params, target)
-    return freeze_rest(Lowered(target, params), params, target)
+    return lowered(target, params)
 
 
 def method(target: Layer, name: str) -> Layer:
@@ -204,7 +202,7 @@ def as_layer(entry: object, place: str) -> Layer:
     )
 
 
-def _label(module: mlx_nn.Module) -> str:
+def printed_sizes(module: mlx_nn.Module) -> str:
     """Return the class of a module and the sizes that its repr prints; empty where it prints none or cannot print."""
     try:
         sizes = module._extra_repr()

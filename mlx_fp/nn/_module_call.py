@@ -13,11 +13,11 @@ from ..tree._paths import flat
 from ..tree._select import Select, select, under_prefix
 from ._bounds import guarded_classes
 from ._call import Inputs, Keywords, Result
+from ._dense import is_quantized
 from ._layer import Layer, Trainable, layer
-from ._lowered import Lowered
 from ._module import NO_SUBSTITUTES, clone, constants, get_arrays, parameters, set_arrays
 
-__all__ = ["ModuleCall", "layer_of_module"]
+__all__ = ["ModuleCall", "emptied", "layer_of_module", "trainable_of", "wide_leaves"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,28 +63,41 @@ class ModuleCall:
 
 def layer_of_module(module: mlx_nn.Module, make: Callable[[], Params]) -> Layer:
     """Make a Layer with a template of a module, which keeps none of its parameters; `make` makes them."""
+    template = emptied(module)
+    name = type(template).__name__
+    lifted = layer(make, ModuleCall(template), trainable=trainable_of(template), name=name)
+    return replace(lifted, wide=wide_leaves(template))
+
+
+def emptied(module: mlx_nn.Module) -> mlx_nn.Module:
+    """Return a clone of a module that has a scalar in the place of each parameter."""
     template, params = clone(module), parameters(module)
     blanks = utils.tree_map(lambda leaf: mx.zeros((), leaf.dtype), params)
     set_arrays(template, blanks)
     mx.eval(parameters(template), constants(template))  # another thread may pickle the layer
-    name = type(template).__name__
-    lifted = layer(make, ModuleCall(template), trainable=_trainable(template), name=name)
-    return replace(lifted, wide=_wide_leaves(template))
+    return template
 
 
-def _trainable(module: mlx_nn.Module) -> Trainable:
+def trainable_of(module: mlx_nn.Module) -> Trainable:
     """Tell buffers from parameters that the user has frozen: a module freezes its buffers again after `unfreeze`."""
     trains = set(flat(module.trainable_parameters()))
     unfrozen = clone(module)
     unfrozen.apply_to_modules(lambda _, m: m.unfreeze(recurse=False))  # so each module freezes its buffers again
     floats = {p for p, leaf in flat(parameters(module)).items() if mx.issubdtype(leaf.dtype, mx.floating)}
-    may_train = (set(flat(unfrozen.trainable_parameters())) | trains) & floats
+    may_train = (set(flat(unfrozen.trainable_parameters())) - _of_quantized(module) | trains) & floats
     rules = ((select(may_train - trains), False),) if may_train - trains else ()
     chosen = select(lambda path: path in may_train)
     return Trainable(lambda params: chosen, rules)
 
 
-def _wide_leaves(module: mlx_nn.Module) -> Select:
+def _of_quantized(module: mlx_nn.Module) -> set[str]:
+    """List the paths of the scales and offsets of quantised weights."""
+    inner = [(f"{path}." if path else "", each) for path, each in module.named_modules() if is_quantized(each)]
+    return {prefix + name for prefix, _ in inner for name in ("scales", "biases", "global_scale")}
+
+
+def wide_leaves(module: mlx_nn.Module) -> Select:
     """Choose the wide leaves of layers that were lowered into a module."""
-    lowered = [(path, m._layer.wide) for path, m in module.named_modules() if isinstance(m, Lowered)]
+    held = [(path, vars(inner).get("_layer")) for path, inner in module.named_modules()]
+    lowered = [(path, target.wide) for path, target in held if isinstance(target, Layer)]
     return select([under_prefix(path, wide) if path else wide for path, wide in lowered])

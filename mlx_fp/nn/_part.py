@@ -33,7 +33,9 @@ def part_at(target: Layer, name: str) -> Layer:
         y, after = run_part(part, name, params[name], xs, kw, train)
         return y, {**params, name: after}
 
-    return renamed(replace(target, apply=Apply(run)), f"{{}}.{name}")
+    rebuild = target.apply.rebuild
+    apply = Apply(run, None if rebuild is None else lambda change: part_at(rebuild(change), name))
+    return renamed(replace(target, apply=apply), f"{{}}.{name}")
 
 
 class Part:

@@ -51,4 +51,4 @@ def remat(entry: object) -> Layer:
         y, buffers = rng.recomputed(forward, differentiable, xs, arrays)
         return y, merge(differentiable, buffers)
 
-    return renamed(replace(inner, apply=Apply(run)), "remat({})")
+    return renamed(replace(inner, apply=Apply(run, lambda change: remat(change("", inner)))), "remat({})")

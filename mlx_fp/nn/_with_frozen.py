@@ -11,7 +11,8 @@ from ..tree._select import Select, nothing
 from ._beside import Beside
 from ._composition import check_part_name, trainable_of_parts
 from ._freeze import frozen
-from ._layer import Layer, Trainable, check_given, layer, renamed, require_layer, shapes
+from ._given import check_given
+from ._layer import Change, Layer, Trainable, layer, renamed, require_layer, shapes
 from ._lift import as_layer
 
 __all__ = ["with_frozen"]
@@ -68,7 +69,11 @@ def _beside(model: Layer, parts: Mapping[str, Layer], makes: Mapping[str, Callab
         own = model.init()
         return {**own, **{name: make_part() for name, make_part in makes.items()}}
 
-    joined = layer(make, call, trainable=_trainable(model, call, beside), parts=(*model.parts, *beside))
+    def rebuild(change: Change) -> Layer:
+        return _beside(change("", model), {name: change(name, part) for name, part in beside}, makes)
+
+    trainable, inside = _trainable(model, call, beside), (*model.parts, *beside)
+    joined = layer(make, call, trainable=trainable, parts=inside, rebuild=rebuild)
     wide = _by_owner(model.wide, {name: part.wide for name, part in beside})
     named = renamed(model, f"with_frozen({{}}, {', '.join(parts)})")
     return replace(joined, name=named.name, label=named.label, wide=wide)

@@ -11,7 +11,7 @@ from ..core._mlx import mx
 from ..core._traceback import ShortTraceback
 from ..core._types import Array, Batch, Params, State, Tree
 from ..core.backend import device_backend
-from ..nn._layer import check_given, check_tree
+from ..nn._given import check_given, check_tree
 from ..task._folds import Metric
 from ..tree._flattening import as_arrays
 from ._accumulation import Accumulation

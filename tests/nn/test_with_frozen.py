@@ -182,3 +182,28 @@ def test_a_model_with_a_teacher_goes_through_pickle():
     assert repr(again) == repr(model)
     assert_same_bits(nn.init(0)(again), params)
     assert fp.paths(again.trainable(params))(params) == fp.paths(model.trainable(params))(params)
+
+
+@pytest.mark.parametrize("base", [nn.sequential(nn.linear(3, 3), nn.linear(3, 3)), nn.lift(Autoencoder)], ids=str)
+def test_adapters_go_into_the_model_before_or_after_the_teacher_comes(base):
+    teacher = nn.lift(Autoencoder)
+    spec = "layers.1" if base.parts else "outer"
+    one = pair(nn.lora(spec, rank=2)(base), teacher=teacher)
+    other = nn.lora(spec, rank=2)(pair(base, teacher=teacher))
+    params = nn.init(0)(one)
+    trains = [fp.paths(model.trainable(params))(params) for model in (one, other)]
+    assert trains[0] == trains[1] == (f"{spec}.lora_a", f"{spec}.lora_b")
+    assert nn.shapes(one).keys() == nn.shapes(other).keys()
+    begun = nn.predictor(params)(other)(X)
+    step = fp.train_step(other, imitate, optim.sgd(0.1))
+    after, _, _ = step(*step.init(params), X)
+    assert changed(params, after) == {f"{spec}.lora_b"}  # lora_b begins at zero, so lora_a has no gradient yet
+    assert_close(nn.predictor(nn.without_adapters(after))(other)(X), begun)
+
+
+def test_a_frozen_part_can_be_quantised():
+    wide = nn.linear(64, 2)
+    model = nn.quantized("teacher", group_size=32)(pair(nn.linear(64, 2), teacher=wide))
+    params = nn.init(0)(model)
+    assert {"teacher.scales", "teacher.biases"} < {*fp.flat(params)}
+    assert fp.paths(model.trainable(params))(params) == ("weight", "bias")
