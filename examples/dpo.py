@@ -45,7 +45,7 @@ def main() -> list[float]:
     report = pipe(
         fp.trainer(model, lm.dpo(beta=0.1, reference=nn.without_adapters)),
         fp.with_optimizer(optim.adamw(1e-2)),
-        fp.fit(pipe(train, *batches), validation=pipe(held_out, *batches), epochs=4, params=params, quiet=True),
+        fp.fit(pipe(train, *batches), validation=pipe(held_out, *batches), epochs=8, params=params, quiet=True),
     )
     for row in report.rows:
         print(
