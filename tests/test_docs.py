@@ -34,7 +34,7 @@ PROMISES = {
     "gpt": lambda ended: ended[0] < 16 and len(ended[1]) > 100,
     "distillation": lambda accuracies: min(accuracies.values()) > 0.85,
     "contrastive": lambda accuracies: accuracies[0] < accuracies[1] and accuracies[1] > 0.25,
-    "dpo": lambda ended: ended[0] == 1.0 and ended[1] > 0.3,
+    "dpo": lambda ended: ended[0] > 0.9 and ended[1] > 0.3,
     "hugging_face": lambda report: report.rows[-1].val_accuracy > 0.9,
 }
 FROZEN = {"embed.weight", "body.layers.0.layers.0.weight", "body.layers.0.layers.0.bias"}
