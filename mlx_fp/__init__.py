@@ -64,7 +64,6 @@ if TYPE_CHECKING:
     from .nn import freeze as freeze
     from .nn import unfreeze as unfreeze
     from .step import passes as passes
-    from .step._bound_model import outputs as outputs
     from .step._evaluate import EvalStep as EvalStep
     from .step._evaluate import eval_step as eval_step
     from .step._protocol import Step as Step
@@ -76,10 +75,13 @@ if TYPE_CHECKING:
     from .store._checkpoint import load as load
     from .store._checkpoint import save as save
     from .task import metrics as metrics
+    from .task._contrastive import contrastive as contrastive
+    from .task._distillation import distillation as distillation
     from .task._folds import Metric as Metric
     from .task._language import language_modeling as language_modeling
     from .task._mean import Mean as Mean
     from .task._mean import mean as mean
+    from .task._outputs import outputs as outputs
     from .task._task import Task as Task
     from .task._task import classification as classification
     from .task._task import regression as regression
@@ -140,12 +142,14 @@ _NAMES = {  # public functions and classes: module -> names
     ".step._evaluate": ("EvalStep", "eval_step"),
     ".step._protocol": ("Step",),
     ".step._train": ("train_step",),
-    ".step._bound_model": ("outputs",),
     ".store._bundle": ("bundle", "read_bundle", "save_bundle"),
     ".store._checkpoint": ("Checkpoint", "load", "save"),
+    ".task._contrastive": ("contrastive",),
+    ".task._distillation": ("distillation",),
     ".task._folds": ("Metric",),
     ".task._language": ("language_modeling",),
     ".task._mean": ("Mean", "mean"),
+    ".task._outputs": ("outputs",),
     ".task._task": ("Task", "classification", "regression"),
     ".task.metrics": ("accuracy",),
     ".tree._paths": ("flat", "merge", "norm", "partition", "paths", "restore_like", "size", "swap"),

@@ -32,6 +32,9 @@ PROMISES = {
     "long_run": lambda run: run[0] < 32 and run[1][-1]["steps"] == 20_000,
     "experiments": lambda found: found.best.report.best_value > 0.85 and len(found.trials) == 4,
     "gpt": lambda ended: ended[0] < 16 and len(ended[1]) > 100,
+    "distillation": lambda accuracies: min(accuracies.values()) > 0.85,
+    "contrastive": lambda accuracies: accuracies[0] < accuracies[1] and accuracies[1] > 0.25,
+    "dpo": lambda ended: ended[0] > 0.9 and ended[1] > 0.3,
     "hugging_face": lambda report: report.rows[-1].val_accuracy > 0.9,
 }
 FROZEN = {"embed.weight", "body.layers.0.layers.0.weight", "body.layers.0.layers.0.bias"}

@@ -78,6 +78,8 @@ ONLY_HERE = {
         "summary": "what a model is made of",
         "unfreeze": "Module.unfreeze, as a verb",
         "wide": "a part in float32 within a narrow step",
+        "with_frozen": "frozen layers beside a model, which a loss calls",
+        "without_adapters": "the parameters with adapters switched off",
     },
     losses: {},
     initializers: {},

@@ -14,6 +14,7 @@ from ..core.backend import device_backend
 from ..data import Splits, as_dataset
 from ..nn._given import check_given
 from ..step._evaluate import eval_step
+from ..task._task import check_uncut
 from ._driving import drive
 from ._evaluation import EvaluatedBatch, as_test_data, evaluate_batches
 from ._event import Event
@@ -155,6 +156,7 @@ def evaluate(
     def evaluated_on(target: Trainer) -> dict[str, float]:
         task = checked_trainer(target, "evaluate").task
         check_given(target.model, weights)
+        check_uncut(task, streams=streams)
         step = eval_step(target.model, task.loss, metrics=task.metrics, compile=compile, dtype=dtype, streams=streams)
         tuned = device_backend().tuned(0, streams)
         batches = 0

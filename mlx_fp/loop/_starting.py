@@ -22,6 +22,7 @@ from ..step._carried import Carried
 from ..step._evaluate import eval_step
 from ..step._protocol import FullStep, check_uses, full_step
 from ..step._train import train_step
+from ..task._task import check_uncut
 from ..tree._paths import flat, size
 from ._checkpointing import without_files
 from ._differences import differences
@@ -85,6 +86,7 @@ def _new_run(trainer: Trainer, plan: Plan) -> tuple[Loop, LoopState]:
     """Return the loop of a run, and its state before the first step."""
     if plan.nonfinite == "skip":
         trainer = replace(trainer, optimizer=skip_nonfinite()(trainer.optimizer))
+    check_uncut(trainer.task, parts=plan.parts, streams=plan.streams)
     task, hooks = trainer.task, tuple(sorted(trainer.hooks, key=lambda hook: hook.priority))
     common = {"compile": plan.compile, "dtype": plan.dtype, "streams": plan.streams}
     evaluate = eval_step(trainer.model, task.loss, metrics=task.metrics, **common)

@@ -17,6 +17,8 @@ from ._remat import remat
 from ._replaced import replaced
 from ._summary import Summary, summary
 from ._wide import wide
+from ._with_frozen import with_frozen
+from ._without_adapters import without_adapters
 
 __all__ = [
     "Layer",
@@ -55,6 +57,8 @@ __all__ = [
     "summary",
     "unfreeze",
     "wide",
+    "with_frozen",
+    "without_adapters",
 ]
 __all__ += _layers
 

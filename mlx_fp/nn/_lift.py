@@ -17,6 +17,7 @@ from ..core._mlx_text import printed_call
 from ..core._signature import arguments, check_types, name_of, signature_of
 from ..core._types import Params
 from ..tree._paths import copy_arrays
+from ._beside import Beside
 from ._call import Inputs, Keywords, Result
 from ._given import check_given
 from ._layer import Apply, Layer, layer, renamed
@@ -150,6 +151,9 @@ def method(target: Layer, name: str) -> Layer:
     (1, 2)
     """
     run = target.apply.run
+    if isinstance(run, Beside):
+        inner = method(replace(target, apply=Apply(run.inner)), name)
+        return replace(inner, apply=Apply(replace(run, inner=inner.apply.run)))
     if not isinstance(run, ModuleCall):
         raise AttributeError(f"{target.name} has no {name!r}: methods are those of a lifted module")
     if not callable(getattr(run.template, name, None)):

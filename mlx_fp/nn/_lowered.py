@@ -9,6 +9,7 @@ from ..compile import rng
 from ..core._mlx import mlx_nn, mx
 from ..core._types import Params
 from ..tree._paths import copy_arrays, flat
+from ._beside import Beside
 from ._call import Output
 from ._layer import Apply, Layer, Trainable
 from ._module import Module, clone, parameters
@@ -38,12 +39,15 @@ class Lowered(mlx_nn.Module):
         super().__init__()  # type: ignore[no-untyped-call]  # MLX does not annotate it
         self._layer = without_init(target)
         modules = _modules_of(target, copy_arrays(params), "")
-        outermost = modules.get("")
-        if outermost is not None:  # of a wrapped layer: its contents have the paths of the parameters
-            contents = {name: child for name, child in outermost.items() if not name.startswith("_")}
-        else:
-            contents = {name: _node(child, name, modules) for name, child in copy_arrays(params).items()}
-        for name, child in contents.items():
+        outermost: dict[str, Any] = (
+            modules.get("") or {}
+        )  # of a wrapped layer: its contents have the paths of the parameters
+        contents = {name: child for name, child in outermost.items() if not name.startswith("_")}
+        beside = {name: child for name, child in copy_arrays(params).items() if name not in contents}
+        for name, child in {
+            **contents,
+            **{name: _node(child, name, modules) for name, child in beside.items()},
+        }.items():
             self[name] = child
 
     def __call__(self, *xs: object, **kw: Any) -> Output:
@@ -62,7 +66,8 @@ def _modules_of(target: Layer, params: Params, path: str) -> dict[str, mlx_nn.Mo
     modules: dict[str, mlx_nn.Module] = {}
 
     def add(name: str, part: Layer) -> Layer:
-        modules.update(_modules_of(part, at_path(params, name), joined(path, name)))
+        arrays = run.own(params) if isinstance(run, Beside) and not name else at_path(params, name)
+        modules.update(_modules_of(part, arrays, joined(path, name)))
         return part
 
     if rebuild is not None:
@@ -100,7 +105,8 @@ def _outermost(template: mlx_nn.Module, owner: mlx_nn.Module) -> mlx_nn.Module:
     """Return the module of a wrapped layer, which is no module inside `owner`, with the contents of `owner`."""
     module = clone(template)
     for name, child in dict.items(owner):
-        dict.__setitem__(module, name, child)
+        if name in template:  # others are beside the module, see `nn.with_frozen`
+            dict.__setitem__(module, name, child)
     return module
 
 
