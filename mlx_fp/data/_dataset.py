@@ -39,6 +39,7 @@ class Source(Picklable):
         view: Function of one reading of an epoch that returns a `View`, which reads items by index.
         rows: Function of one reading of an epoch that returns an iterator over the items from its start on.
         chain: Labels of the pipe that this source replaces, where an operation made the source.
+        fixed: Whether each index of the view is the same item in every epoch. False by default.
     """
 
     label: str
@@ -46,6 +47,7 @@ class Source(Picklable):
     view: Callable[[EpochRead], View] | None = None
     rows: Callable[[EpochRead], Iterator[Item]] | None = None
     chain: tuple[str, ...] = ()
+    fixed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,7 @@ class Operation(Picklable):
         needs: End of the message for a dataset without indices, with the remedy.
         calls: Whether a user's function gets the items. Such a function may change them in place, so sources hand
             out copies. True by default.
+        fixed: Whether `on_order` returns the same order in every epoch. False by default.
 
     >>> from mlx_fp.data import source
     >>> twice = Operation("twice", on_rows=lambda rows, epoch_read: (2 * row for row in rows), seek=same_index)
@@ -83,6 +86,7 @@ class Operation(Picklable):
     as_source: Callable[[Dataset], Source] | None = None
     needs: str = ""
     calls: bool = True
+    fixed: bool = False
 
     def __call__(self, dataset: Dataset) -> Dataset:
         """Return the dataset with this operation after its others.
@@ -157,6 +161,11 @@ class Dataset(Picklable):
         """Return the label of the first stage whose size is unknown."""
         stages = [replace(self, operations=self.operations[:n]) for n in range(len(self.operations) + 1)]
         return next(stage.labels[-1] for stage in stages if stage.size is None)
+
+    @property
+    def fixed(self) -> bool:
+        """Whether the pipe has indices and is known to give the same items in the same order in every epoch."""
+        return self.indexed and self.source.fixed and all(operation.fixed for operation in self.operations)
 
     @property
     def indexed(self) -> bool:
