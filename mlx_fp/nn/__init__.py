@@ -11,6 +11,7 @@ from ._mlx_layers import *  # noqa: F403
 from ._mlx_layers import __all__ as _layers
 from ._predictor import predictor
 from ._remat import remat
+from ._segment_mask import segment_mask
 from ._summary import Summary, summary
 from ._wide import wide
 
@@ -37,6 +38,7 @@ __all__ = [
     "remat",
     "repeat",
     "residual",
+    "segment_mask",
     "sequential",
     "shapes",
     "share",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -72,6 +72,8 @@ class Layer(Picklable):
     - `parts` are the layers inside this layer, by path.
     - `wide` chooses the leaves that keep their dtype in a step with a narrower dtype, see `nn.wide`.
     - `label` is the text that `repr` prints: the name with the options that were given. Empty: the name.
+    - `takes` are the names of the inputs beside the first that the layer takes by name, for example `mask`. A layer
+      made by `nn.layer` takes those that its maker says.
     """
 
     init: Callable[..., Params]
@@ -81,6 +83,7 @@ class Layer(Picklable):
     parts: tuple[tuple[str, Layer], ...] = ()
     wide: Select = nothing
     label: str = ""
+    takes: frozenset[str] = frozenset()
 
     def __repr__(self) -> str:
         return _drawn(self)
@@ -112,6 +115,7 @@ def layer(
     trainable: Trainable | None = None,
     name: str = "layer",
     parts: tuple[tuple[str, Layer], ...] = (),
+    takes: Iterable[str] = (),
 ) -> Layer:
     """Make a Layer from a function that makes its parameters and a function that runs it.
 
@@ -125,6 +129,7 @@ def layer(
         trainable: Which leaves train; by default all.
         name: The name in messages and tables.
         parts: The layers inside this layer, by path.
+        takes: The names of the inputs beside the first that `run` takes by name, for example `("mask",)`.
 
     Returns:
         The Layer.
@@ -142,7 +147,8 @@ def layer(
 
     _refuse_too_deep(parts)
     wide = by_part({path: part.wide for path, part in parts})
-    return Layer(make_params, Apply(run), trainable or Trainable(), name, parts, wide)
+    trains = trainable or Trainable()
+    return Layer(make_params, Apply(run), trains, name, parts, wide, takes=frozenset(takes))
 
 
 def renamed(target: Layer, form: str) -> Layer:

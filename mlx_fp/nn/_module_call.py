@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from ..core._errors import unknown
 from ..core._mlx import mlx_nn, mx, utils
+from ..core._signature import keyword_names
 from ..core._types import Params
 from ..core.backend import in_use
 from ..tree._paths import flat
@@ -42,6 +43,13 @@ class ModuleCall:
         module = self.bound(params, train, {**self.guards, **(in_use().substitutes if train else NO_SUBSTITUTES)})
         return getattr(module, self.method)(*xs, **kw), get_arrays(module, params)
 
+    @property
+    def takes(self) -> frozenset[str]:
+        """Return the names of the inputs beside the first that the method takes by name."""
+        if isinstance(self.template, Lowered) and self.method == "__call__":
+            return self.template._layer.takes
+        return keyword_names(getattr(self.template, self.method), after=1)
+
     def bound(self, params: Params, train: bool, classes: Mapping[type, type] = NO_SUBSTITUTES) -> mlx_nn.Module:
         """Return a clone of the template that holds `params`; `classes` maps classes to their replacements."""
         self._check(params)
@@ -68,7 +76,8 @@ def layer_of_module(module: mlx_nn.Module, make: Callable[[], Params]) -> Layer:
     set_arrays(template, blanks)
     mx.eval(parameters(template), constants(template))  # another thread may pickle the layer
     name = type(template).__name__
-    lifted = layer(make, ModuleCall(template), trainable=_trainable(template), name=name)
+    call = ModuleCall(template)
+    lifted = layer(make, call, trainable=_trainable(template), name=name, takes=call.takes)
     return replace(lifted, wide=_wide_leaves(template))
 
 

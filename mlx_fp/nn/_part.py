@@ -33,7 +33,7 @@ def part_at(target: Layer, name: str) -> Layer:
         y, after = run_part(part, name, params[name], xs, kw, train)
         return y, {**params, name: after}
 
-    return renamed(replace(target, apply=Apply(run)), f"{{}}.{name}")
+    return renamed(replace(target, apply=Apply(run), takes=part.takes), f"{{}}.{name}")
 
 
 class Part:
