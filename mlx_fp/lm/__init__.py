@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = list[str]()
+from ._packed import packed
+
+__all__ = ["packed"]
 
 
 def __dir__() -> list[str]:
