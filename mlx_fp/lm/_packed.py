@@ -25,13 +25,17 @@ _ROWS = 997
 _LEARNED_POSITIONS = ("wpe", "embed_positions", "position_embeddings")
 """The names that models give to their tables of learned positions."""
 
+_ABSOLUTE_POSITIONS = ("mlx_lm.models.iquestloopcoder",)
+"""Models that use rotated queries otherwise than in a product with rotated keys."""
+
 
 def packed(target: Layer) -> Layer:
     """Let a model of mlx-lm take packed rows: `model(tokens, segments=None, positions=None)`.
 
     A token attends the tokens of its own segment, within the window of layers that have one. Rotary positions are
-    relative, so the positions of a segment need not begin at 0, and `positions` are not used. Without segments, the
-    call is the plain one. `fp.language_modeling()` passes segments on by itself.
+    relative, so the positions of a segment need not begin at 0, and `positions` are not used. Some models scale their
+    queries by position beyond the length that they were first trained for, for example ministral3: let rows be no
+    longer than that. Without segments, the call is the plain one. `fp.language_modeling()` passes segments on.
 
     Args:
         target: A lifted model of mlx-lm, for example that of `lm.load`. Wrap it by others, such as `nn.remat`,
@@ -43,7 +47,7 @@ def packed(target: Layer) -> Layer:
     Raises:
         TypeError: The layer is no lifted model of mlx-lm.
         ValueError: The model is one that segments do not keep apart: a layer of it has a state, as in Mamba; or its
-            positions are learned; or it makes its attention masks by itself.
+            positions are not relative; or it makes its attention masks by itself.
 
     >>> from mlx_fp import nn
     >>> args = mlx_lm("mlx_lm.models.llama").ModelArgs(
@@ -148,10 +152,12 @@ def _count_caches(model: mlx_nn.Module) -> int:
 
 
 def _check_positions(model: mlx_nn.Module) -> None:
-    """Raise ValueError for a model with a table of positions, which mlx-lm counts from the begin of a row."""
-    for path, module in model.named_modules():
-        if path.rpartition(".")[2] in _LEARNED_POSITIONS:
-            raise ValueError(
-                f"{type(model).__module__} has learned positions, {path} ({type(module).__name__}), which it counts "
-                "from the first token of a row: train it on one sequence a row, with data.bucket and data.pad"
-            )
+    """Raise ValueError for a model that depends on the place of a token in its row."""
+    name = type(model).__module__
+    tables = [path for path, _ in model.named_modules() if path.rpartition(".")[2] in _LEARNED_POSITIONS]
+    cause = f"has learned positions, {tables[0]}" if tables else "has gates that depend on positions"
+    if tables or name in _ABSOLUTE_POSITIONS:
+        raise ValueError(
+            f"{name} {cause}, which it counts from the first token of a row: train it on one sequence a row, with "
+            "data.bucket and data.pad"
+        )

@@ -14,7 +14,7 @@ from mlx_fp import data, nn, optim
 WORDS, DIMS = 60, 8
 
 
-def decoder(layers=2, wrap=lambda block: block):
+def decoder(layers=1, wrap=lambda block: block):
     """A transformer with learned positions, written by hand."""
 
     def block(m, x, mask=None):
@@ -40,10 +40,13 @@ def decoder(layers=2, wrap=lambda block: block):
     return nn.define(forward, embed=nn.embedding(WORDS, DIMS), places=nn.embedding(16, DIMS), head=head, **blocks)
 
 
-@pytest.mark.parametrize("wrap", [lambda block: block, nn.remat, nn.wide], ids=["plain", "remat", "wide"])
-def test_packed_sequences_train_a_transformer_as_the_sequences_one_by_one(wrap):
-    model = decoder(wrap=wrap)
-    assert_packed_as_single(model, model)
+def test_packed_sequences_train_a_transformer_as_the_sequences_one_by_one():
+    assert_packed_as_single(decoder(), decoder())
+
+
+@pytest.mark.parametrize("wrap", [nn.remat, nn.wide])
+def test_parts_of_the_transformer_may_be_wrapped(wrap):
+    assert_packed_as_single(wrap(decoder(wrap=wrap)), decoder(), compile=False)
 
 
 def test_a_model_may_make_its_mask_of_the_segments():
@@ -53,7 +56,7 @@ def test_a_model_may_make_its_mask_of_the_segments():
         return m.inner(tokens, None if segments is None else nn.segment_mask(segments), positions)
 
     model = nn.define(forward, inner=inner)
-    assert_packed_as_single(model, model)
+    assert_packed_as_single(model, model, compile=False)
 
 
 @pytest.mark.parametrize("how", ["best_fit", "first_fit", "concat"])
@@ -87,9 +90,9 @@ def test_the_labels_are_the_next_tokens_of_the_segment_that_the_mask_counts():
 
 def test_a_run_trains_on_packed_rows():
     rows = [[(3 * j + i) % WORDS for j in range(2 + i % 9)] for i in range(40)]
-    train = pipe(data.source(rows), data.shuffle(seed=1), data.pack(16), data.batch(4))
+    train = pipe(data.source(rows), data.pack(16), data.shuffle(seed=1), data.batch(4, drop_last=True))
     trainer = pipe(fp.trainer(decoder(), fp.language_modeling()), fp.with_optimizer(optim.adam(1e-2)))
-    report = fp.fit(train, validation=train, epochs=3, quiet=True)(trainer)
+    report = fp.fit(train, validation=train, epochs=2, quiet=True)(trainer)
     assert report.rows[-1].epoch_loss < report.rows[0].epoch_loss
     assert report.rows[0].val_perplexity > report.rows[-1].val_perplexity
 
@@ -97,18 +100,20 @@ def test_a_run_trains_on_packed_rows():
 @pytest.mark.parametrize(
     "model",
     [
-        nn.sequential(nn.embedding(WORDS, DIMS), nn.linear(DIMS, WORDS)),
-        nn.sequential(nn.embedding(WORDS, DIMS), decoder()),
-        nn.define(lambda m, tokens, **rest: m.embed(tokens), embed=nn.embedding(WORDS, DIMS)),
+        nn.sequential(nn.embedding(WORDS, WORDS)),
+        nn.sequential(nn.embedding(WORDS, WORDS), lambda x, mask=None: x),
+        nn.sequential(nn.define(lambda m, x, mask=None: m.e(x), e=nn.embedding(WORDS, WORDS)), lambda x, mask=None: x),
+        nn.define(lambda m, tokens, **rest: m.embed(tokens), embed=nn.embedding(WORDS, WORDS)),
     ],
-    ids=["no attention", "a later part", "any keyword"],
+    ids=["no attention", "a later part", "two parts", "any keyword"],
 )
 def test_segments_that_a_model_cannot_take_are_an_error(model):
-    step = fp.train_step(model, fp.language_modeling().loss, optim.sgd(0.1))
+    step = fp.train_step(model, fp.language_modeling().loss, optim.sgd(0.1), compile=False)
     batch = fp.language_modeling().collate(packed_batches()[0])
     with pytest.raises(ValueError, match="takes neither `mask` nor `segments`, so tokens would attend other sequences"):
         step(*step.init(0), batch)
-    step(*step.init(0), {name: column for name, column in batch.items() if name != "segments"})
+    batch = {name: column for name, column in batch.items() if name != "segments"}
+    assert step(*step.init(0), batch)[2]["loss"].item() > 0
 
 
 def test_columns_of_different_shapes_are_refused():
