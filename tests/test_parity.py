@@ -65,6 +65,7 @@ ONLY_HERE = {
         "remat": "mlx.nn.utils.checkpoint, with the same random numbers",
         "repeat": "a combinator",
         "residual": "a combinator",
+        "segment_mask": "attention within the segments of packed rows",
         "shapes": "paths and shapes without computing",
         "share": "a combinator",
         "split": "the way in from a module",

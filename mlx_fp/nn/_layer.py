@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,6 +13,7 @@ from ..core._types import Array, Params
 from ..tree._paths import flat, same_structure
 from ..tree._select import Select, by_part, everything, nothing, under_prefix
 from ._call import LayerCall, Result
+from ._depth import refuse_too_deep
 
 __all__ = [
     "Layer",
@@ -145,7 +145,7 @@ def layer(
     def make_params(key: int | Array | None = None) -> Params:
         return make() if key is None else rng.run(key, make)[0]
 
-    _refuse_too_deep(parts)
+    refuse_too_deep(parts)
     wide = by_part({path: part.wide for path, part in parts})
     trains = trainable or Trainable()
     return Layer(make_params, Apply(run), trains, name, parts, wide, takes=frozenset(takes))
@@ -236,23 +236,6 @@ def check_given(target: Layer, params: Params) -> None:
         raise ValueError(
             f"the parameters have the paths of {target.name}, but other containers, as a file of weights has: "
             "restore_like(nn.shapes(model), params) puts them in place"
-        )
-
-
-_FRAMES_PER_LAYER, _FRAMES_AROUND = 7, 200
-"""The largest measured number of Python frames per nested layer, and the frames of a program around the layers."""
-
-
-def _refuse_too_deep(parts: tuple[tuple[str, Layer], ...]) -> None:
-    """Raise RecursionError, with the remedy, for layers that are nested deeper than Python's stack allows."""
-    depth, level = 1, {id(part): part for _, part in parts}
-    while level:
-        depth, level = depth + 1, {id(part): part for outer in level.values() for _, part in outer.parts}
-    frames = _FRAMES_AROUND + _FRAMES_PER_LAYER * depth
-    if frames > sys.getrecursionlimit():
-        raise RecursionError(
-            f"layers are nested {depth} deep, which takes {frames} frames of Python's stack, and its limit is "
-            f"{sys.getrecursionlimit()}: call sys.setrecursionlimit({frames}) first"
         )
 
 
