@@ -58,7 +58,7 @@ def packed(target: Layer) -> Layer:
     'packed(Model)'
     """
     call = require_layer(target, "lm.packed").apply.run
-    if not isinstance(call, ModuleCall) or "cache" not in keyword_names(type(call.template).__call__, after=2):
+    if not isinstance(call, ModuleCall) or "cache" not in call.takes:
         raise TypeError(
             f"lm.packed takes a lifted model of mlx-lm, whose call has a `cache`; got {target.name}: use it first, and "
             "wrap its result"

@@ -48,7 +48,8 @@ class ModuleCall:
         """Return the names of the inputs beside the first that the method takes by name."""
         if isinstance(self.template, Lowered) and self.method == "__call__":
             return self.template._layer.takes
-        return keyword_names(getattr(self.template, self.method), after=1)
+        function = getattr(self.template, self.method, None)
+        return frozenset[str]() if function is None else keyword_names(function, after=1)
 
     def bound(self, params: Params, train: bool, classes: Mapping[type, type] = NO_SUBSTITUTES) -> mlx_nn.Module:
         """Return a clone of the template that holds `params`; `classes` maps classes to their replacements."""
