@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..core._mlx import mlx_nn, mx
-from ..core._signature import keyword_names
 from ..core._types import Array, Params
 from ..nn._call import Inputs, Keywords, Result
 from ..nn._layer import Apply, Layer, renamed, require_layer, shapes
@@ -58,29 +57,36 @@ def packed(target: Layer) -> Layer:
     'packed(Model)'
     """
     call = require_layer(target, "lm.packed").apply.run
-    if not isinstance(call, ModuleCall) or "cache" not in call.takes:
+    if not isinstance(call, ModuleCall) or "cache" not in call.names_of_method():
         raise TypeError(
             f"lm.packed takes a lifted model of mlx-lm, whose call has a `cache`; got {target.name}: use it first, and "
             "wrap its result"
         )
     _check_positions(call.template)
     run = _fitting(target, PackedCall(call.template, call.method, _count_caches(call.template)))
-    return renamed(replace(target, apply=Apply(run), takes=frozenset({"segments", "positions"})), "packed({})")
+    return renamed(replace(target, apply=Apply(run), takes=run.takes), "packed({})")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PackedCall(ModuleCall):
     """The computation of a lifted model of mlx-lm that may get segments.
 
-    `caches` is its number of caches, and `mask_axes` the number of axes of the masks that its attention takes.
+    `caches` is its number of caches, and `mask_axes` the number of axes of the masks that its attention takes. Other
+    methods of the model get segments, too, if they take a `cache`: for example, the body without the head.
     """
 
     caches: int = 0
     mask_axes: int = 4
 
+    @property
+    def takes(self) -> frozenset[str]:
+        """Return the names of the inputs beside the tokens that the method takes by name."""
+        names = self.names_of_method()
+        return names - {"cache"} | {"segments", "positions"} if "cache" in names else names
+
     def __call__(self, params: Params, xs: Inputs, kw: Keywords, train: bool, /) -> Result:
-        """Run the model, or another method of it, which takes no segments."""
-        if self.method != "__call__":
+        """Run the model, or another method of it."""
+        if "cache" not in self.names_of_method():
             return ModuleCall.__call__(self, params, xs, kw, train)
         tokens, segments, rest = _divided(*xs, **kw)
         if segments is None:

@@ -45,7 +45,11 @@ class ModuleCall:
 
     @property
     def takes(self) -> frozenset[str]:
-        """Return the names of the inputs beside the first that the method takes by name."""
+        """Return the names of the inputs beside the first that the call takes by name."""
+        return self.names_of_method()
+
+    def names_of_method(self) -> frozenset[str]:
+        """Return the names of the parameters of the method after the first."""
         if isinstance(self.template, Lowered) and self.method == "__call__":
             return self.template._layer.takes
         function = getattr(self.template, self.method, None)

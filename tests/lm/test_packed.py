@@ -83,7 +83,17 @@ def test_it_lowers_to_the_model_of_mlx_lm_and_keeps_its_methods():
         nn.method(packed, "model").apply(params, tokens)[0], nn.method(model, "model").apply(params, tokens)[0]
     )
     assert packed.name == "packed(Model)"
-    assert packed.takes == {"segments", "positions"}
+    assert {"segments", "positions"} <= packed.takes
+
+
+def test_the_body_without_the_head_keeps_segments_apart_too():
+    packed = lm.packed(model_of("llama"))
+    body, params = nn.method(packed, "model"), nn.init(0)(packed)
+    segments = mx.array([[1, 1, 2, 2]])
+    one, two = (body.apply(params, mx.array([[a, 2, 3, 4]]), segments=segments)[0] for a in (1, 9))
+    assert {"segments", "positions"} <= body.takes
+    assert mx.allclose(one[:, 2:], two[:, 2:], rtol=1e-4, atol=1e-5).item()
+    assert not mx.allclose(one[:, :2], two[:, :2], rtol=1e-2).item()
 
 
 def test_a_model_that_is_not_packed_refuses_segments():
