@@ -110,6 +110,27 @@ def test_rows(benchmark):
     benchmark.pedantic(ways["ours"], rounds=20)
 
 
+SEQUENCES = [[1] * int(n) for n in np.random.default_rng(0).lognormal(5, 1, 20_000).clip(1, 512)]
+
+
+@pytest.mark.parametrize("how", ["best_fit", "first_fit", "concat"])
+def test_packing(benchmark, how):
+    """Measure the sequences per second of packed rows, of their bins alone, and the fill of the rows."""
+    sizes = [len(tokens) for tokens in SEQUENCES]
+    dataset = pipe(data.source(SEQUENCES), data.shuffle(seed=7), data.pack(512, how=how, lengths=sizes))
+    epochs = count()
+    ways = {
+        "rows": lambda: drain(dataset.open(Cursor(next(epochs)))),
+        "bins": lambda: next(dataset.open(Cursor(next(epochs)))),
+    }
+    taken = paired(ways, turns=10, calls=1, warm_up=1)
+    rows = sum(1 for _ in dataset)
+    rates = {f"{name} per second": round(len(SEQUENCES) / median(seconds)) for name, seconds in taken.items()}
+    benchmark.extra_info |= {**rates, "fill": round(sum(sizes) / (512 * rows), 4)}
+    print(f"\n  {benchmark.extra_info}", end="")
+    benchmark.pedantic(ways["rows"], rounds=3)
+
+
 def test_opening_in_the_middle(benchmark):
     """Measure the milliseconds to the first of ten million shuffled items, from the start and from the middle."""
     n = 10_000_000

@@ -20,7 +20,7 @@ def text(size: int = 1_000_000) -> np.ndarray:
 
 
 def gpt(vocabulary: int = 256, *, dims: int = 64, heads: int = 4, depth: int = 2, length: int = LENGTH):
-    """Make the model: (b, length) -> (b, length, vocabulary). Learned positions, blocks of causal attention, tied head."""
+    """Make the model: (b, length) -> (b, length, vocabulary). Learned positions, causal attention, a tied head."""
 
     def forward(m, tokens):
         x = m.tokens(tokens) + m.positions[: tokens.shape[1]]

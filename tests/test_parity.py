@@ -71,6 +71,7 @@ ONLY_HERE = {
         "repeat": "a combinator",
         "replaced": "other parts at chosen paths",
         "residual": "a combinator",
+        "segment_mask": "attention within the segments of packed rows",
         "shapes": "paths and shapes without computing",
         "share": "a combinator",
         "split": "the way in from a module",

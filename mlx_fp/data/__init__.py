@@ -17,6 +17,7 @@ from ._cursor import Cursor
 from ._dataset import Dataset, Operation, Source
 from ._interleave import interleave, mix
 from ._order import batch, shard, skip, take, window
+from ._pack import pack
 from ._pad import pad
 from ._prefetch import prefetch
 from ._rows import enumerate, filter, flat_map, map, tap, unbatch
@@ -47,6 +48,7 @@ __all__ = [
     "interleave",
     "map",
     "mix",
+    "pack",
     "pad",
     "prefetch",
     "repeat",

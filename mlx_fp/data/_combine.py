@@ -108,6 +108,7 @@ def zip(*datasets: object, **by_name: object) -> Dataset:
                 label,
                 size,
                 view=lambda epoch_read: side_by_side([part.view(epoch_read) for part in parts], assemble),
+                fixed=all(part.fixed for part in parts),
             )
         )
     return Dataset(Source(label, size, rows=lambda epoch_read: _zip_rows(parts, epoch_read, assemble)))
@@ -174,6 +175,7 @@ def _concatenated(label: str, parts: Sequence[Dataset], reads: Reads) -> Dataset
                 label,
                 size,
                 view=lambda epoch_read: join_views([part.view(part_read) for part, part_read in reads(epoch_read)]),
+                fixed=all(part.fixed for part in parts),
             )
         )
     return Dataset(Source(label, size, rows=lambda epoch_read: _read_in_turn(reads(epoch_read), epoch_read)))

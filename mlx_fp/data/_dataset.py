@@ -14,6 +14,7 @@ from ..core._pickling import Picklable
 from ._cursor import START, Cursor, EpochRead, close, note_location, skip_to
 from ._order_check import check_order
 from ._protocols import OnOrder, OnRows, Seek
+from ._source_record import Source
 from ._types import Item
 from ._view import View
 
@@ -27,25 +28,6 @@ def same_index(output_index: int, epoch_read: EpochRead) -> int:
     7
     """
     return output_index
-
-
-@dataclass(frozen=True, slots=True)
-class Source(Picklable):
-    """The beginning of a pipe: the place that items come from. A source has a `view` or `rows`.
-
-    Args:
-        label: Text for messages and for `repr`, for example `"source(list of 3)"`.
-        size: Number of items of an epoch; None, the default, where only reading tells it.
-        view: Function of one reading of an epoch that returns a `View`, which reads items by index.
-        rows: Function of one reading of an epoch that returns an iterator over the items from its start on.
-        chain: Labels of the pipe that this source replaces, where an operation made the source.
-    """
-
-    label: str
-    size: int | None = None
-    view: Callable[[EpochRead], View] | None = None
-    rows: Callable[[EpochRead], Iterator[Item]] | None = None
-    chain: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +50,7 @@ class Operation(Picklable):
         needs: End of the message for a dataset without indices, with the remedy.
         calls: Whether a user's function gets the items. Such a function may change them in place, so sources hand
             out copies. True by default.
+        fixed: Whether `on_order` returns the same order in every epoch. False by default.
 
     >>> from mlx_fp.data import source
     >>> twice = Operation("twice", on_rows=lambda rows, epoch_read: (2 * row for row in rows), seek=same_index)
@@ -83,6 +66,7 @@ class Operation(Picklable):
     as_source: Callable[[Dataset], Source] | None = None
     needs: str = ""
     calls: bool = True
+    fixed: bool = False
 
     def __call__(self, dataset: Dataset) -> Dataset:
         """Return the dataset with this operation after its others.
@@ -157,6 +141,11 @@ class Dataset(Picklable):
         """Return the label of the first stage whose size is unknown."""
         stages = [replace(self, operations=self.operations[:n]) for n in range(len(self.operations) + 1)]
         return next(stage.labels[-1] for stage in stages if stage.size is None)
+
+    @property
+    def fixed(self) -> bool:
+        """Whether the pipe has indices and is known to give the same items in the same order in every epoch."""
+        return self.indexed and self.source.fixed and all(operation.fixed for operation in self.operations)
 
     @property
     def indexed(self) -> bool:

@@ -43,6 +43,7 @@ def take(n: int | Callable[..., int]) -> Operation:
         size=lambda size: None if callable(n) else min(size, n),
         seek=same_index,
         calls=False,
+        fixed=not callable(n),
     )
 
 
@@ -69,6 +70,7 @@ def skip(n: int | Callable[..., int]) -> Operation:
         size=lambda size: None if callable(n) else max(size - n, 0),
         seek=lambda output_index, epoch_read: output_index + item_count(epoch_read),
         calls=False,
+        fixed=not callable(n),
     )
 
 
@@ -114,6 +116,7 @@ def shard(index: int, count: int, *, drop_last: bool = False) -> Operation:
         size=lambda size: len(range(first, end(size), shards)),
         seek=lambda output_index, epoch_read: first + output_index * shards,
         calls=False,
+        fixed=True,
     )
 
 
@@ -160,6 +163,7 @@ def batch(n: int, *, drop_last: bool = False, stack: Callable[[list[Item]], Item
         size=batch_count,
         seek=lambda output_index, epoch_read: output_index * size,
         calls=stack not in (stack_rows, list),
+        fixed=True,
     )
 
 
@@ -195,6 +199,7 @@ def window(n: int, *, step: int = 1) -> Operation:
         size=lambda items: len(starts(items)),
         seek=lambda output_index, epoch_read: output_index * stride,
         calls=False,
+        fixed=True,
     )
 
 

@@ -57,7 +57,7 @@ def source(sequence: object) -> Dataset:
     size = len(rows)
     shared, copied = _row_views(rows, size)
     label = f"source({kind} of {size})"
-    return Dataset(Source(label, size, view=lambda epoch_read: copied if epoch_read.copies else shared))
+    return Dataset(Source(label, size, view=lambda epoch_read: copied if epoch_read.copies else shared, fixed=True))
 
 
 def stream(factory: Callable[..., Iterable[Item]]) -> Dataset:

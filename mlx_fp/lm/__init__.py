@@ -5,12 +5,24 @@ from __future__ import annotations
 from ._generation import generate, stream
 from ._loading import load
 from ._loading_adapters import load_adapters
+from ._packed import packed
 from ._preference import dpo, orpo
 from ._preference_rows import preferences
 from ._saving import save
 from ._saving_adapters import save_adapters
 
-__all__ = ["dpo", "generate", "load", "load_adapters", "orpo", "preferences", "save", "save_adapters", "stream"]
+__all__ = [
+    "dpo",
+    "generate",
+    "load",
+    "load_adapters",
+    "orpo",
+    "packed",
+    "preferences",
+    "save",
+    "save_adapters",
+    "stream",
+]
 
 
 def __dir__() -> list[str]:

@@ -15,6 +15,7 @@ from ._predictor import predictor
 from ._quantized import quantized
 from ._remat import remat
 from ._replaced import replaced
+from ._segment_mask import segment_mask
 from ._summary import Summary, summary
 from ._wide import wide
 from ._with_frozen import with_frozen
@@ -49,6 +50,7 @@ __all__ = [
     "repeat",
     "replaced",
     "residual",
+    "segment_mask",
     "sequential",
     "shapes",
     "share",

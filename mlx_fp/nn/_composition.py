@@ -24,6 +24,8 @@ __all__ = [
     "run_each",
     "run_in_sequence",
     "run_part",
+    "taken_by_each",
+    "taken_by_first",
     "trainable_of_parts",
 ]
 
@@ -55,19 +57,22 @@ class PartsCall:
         return y
 
 
-def composed(name: str, parts: Parts, flow: Flow) -> Layer:
-    """Make a Layer of parts that run as `flow` says."""
+def composed(name: str, parts: Parts, flow: Flow, takes: Callable[[Parts], frozenset[str]]) -> Layer:
+    """Make a Layer of parts that run as `flow` says. `takes(parts)` are the names of its inputs beside the first."""
 
     def run(params: Params, xs: Inputs, kw: Keywords, train: bool) -> Result:
         parts_call = PartsCall(parts, params, train)
         return flow(parts_call, xs, kw), parts_call.params
 
     def rebuild(change: Change) -> Layer:
-        return composed(name, {key: change(_path(key), part) for key, part in parts.items()}, flow)
+        return composed(name, {key: change(_path(key), part) for key, part in parts.items()}, flow, takes)
 
     by_path = tuple((_path(key), part) for key, part in parts.items())
     trainable = trainable_of_parts(by_path)
-    return layer(lambda: _make_params(parts), run, trainable=trainable, name=name, parts=by_path, rebuild=rebuild)
+    names = takes(parts)
+    return layer(
+        lambda: _make_params(parts), run, trainable=trainable, name=name, parts=by_path, rebuild=rebuild, takes=names
+    )
 
 
 def trainable_of_parts(parts: tuple[tuple[str, Layer], ...], own: Collection[str] = ()) -> Trainable:
@@ -123,6 +128,17 @@ def run_in_sequence(parts_call: PartsCall, xs: Inputs, kw: Keywords) -> Output:
         y = parts_call(key, xs, kw)
         xs, kw = as_arguments(y)
     return y
+
+
+def taken_by_first(parts: Parts) -> frozenset[str]:
+    """Return the names of the inputs of parts that run in sequence: the first takes them, and no other part would."""
+    first, *others = [part.takes for part in parts.values()] or [frozenset[str]()]
+    return first.difference(*others)
+
+
+def taken_by_each(parts: Parts) -> frozenset[str]:
+    """Return the names of the inputs that all parts take."""
+    return frozenset.intersection(*[part.takes for part in parts.values()])
 
 
 def run_each(parts_call: PartsCall, xs: Inputs, kw: Keywords) -> tuple[Output, ...]:

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from ..core._errors import unknown
 from ..core._mlx import mx
-from ..core._signature import name_of, signature_of
+from ..core._signature import keyword_names, name_of, signature_of
 from ..core._types import Array, Params
 from . import initializers
 from ._call import Inputs, Keywords, Output, Result
@@ -137,8 +137,8 @@ def _defined(forward: Callable[..., Any], parts_by_name: dict[str, Layer | Leaf]
 
     layers = tuple((name, part) for name, part in parts_by_name.items() if isinstance(part, Layer))
     name = name_of(forward).replace("<lambda>", "define")
-    trainable = _trainable(parts_by_name, layers)
-    return layer(make, run, trainable=trainable, name=name, parts=layers, rebuild=rebuild)
+    trainable, takes = _trainable(parts_by_name, layers), keyword_names(forward, after=2)
+    return layer(make, run, trainable=trainable, name=name, parts=layers, rebuild=rebuild, takes=takes)
 
 
 class View:

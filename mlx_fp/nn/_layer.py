@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -13,6 +12,7 @@ from ..core._pickling import Picklable
 from ..core._types import Array, Params
 from ..tree._select import Select, by_part, everything, nothing, under_prefix
 from ._call import LayerCall, Result
+from ._depth import refuse_too_deep
 
 __all__ = [
     "Apply",
@@ -73,6 +73,8 @@ class Layer(Picklable):
     - `parts` are the layers inside this layer, by path.
     - `wide` chooses the leaves that keep their dtype in a step with a narrower dtype, see `nn.wide`.
     - `label` is the text that `repr` prints: the name with the options that were given. Empty: the name.
+    - `takes` are the names of the inputs beside the first that the layer takes by name, for example `mask`. A layer
+      made by `nn.layer` takes those that its maker says.
     """
 
     init: Callable[..., Params]
@@ -82,6 +84,7 @@ class Layer(Picklable):
     parts: tuple[tuple[str, Layer], ...] = ()
     wide: Select = nothing
     label: str = ""
+    takes: frozenset[str] = frozenset()
 
     def __repr__(self) -> str:
         return _drawn(self)
@@ -130,6 +133,7 @@ def layer(
     name: str = "layer",
     parts: tuple[tuple[str, Layer], ...] = (),
     rebuild: Rebuild | None = None,
+    takes: Iterable[str] = (),
 ) -> Layer:
     """Make a Layer from a function that makes its parameters and a function that runs it.
 
@@ -145,6 +149,7 @@ def layer(
         parts: The layers inside this layer, by path.
         rebuild: `rebuild(change) -> layer` makes this layer again, with `change(path, part)` in the place of each part.
             `nn.replaced` and other functions that change parts need it.
+        takes: The names of the inputs beside the first that `run` takes by name, for example `("mask",)`.
 
     Returns:
         The Layer.
@@ -156,9 +161,10 @@ def layer(
     >>> scale.apply(scale.init(0), mx.array(3.0))[0].item()
     6.0
     """
-    _refuse_too_deep(parts)
+    refuse_too_deep(parts)
     wide = by_part({path: part.wide for path, part in parts})
-    return Layer(seeded(make), Apply(run, rebuild), trainable or Trainable(), name, parts, wide)
+    trains = trainable or Trainable()
+    return Layer(seeded(make), Apply(run, rebuild), trains, name, parts, wide, takes=frozenset(takes))
 
 
 def seeded(make: Callable[[], Params]) -> Callable[..., Params]:
@@ -227,23 +233,6 @@ def shapes(target: Layer) -> Params:
     (2,)
     """
     return target.init(rng.key(0))
-
-
-_FRAMES_PER_LAYER, _FRAMES_AROUND = 7, 200
-"""The largest measured number of Python frames per nested layer, and the frames of a program around the layers."""
-
-
-def _refuse_too_deep(parts: tuple[tuple[str, Layer], ...]) -> None:
-    """Raise RecursionError, with the remedy, for layers that are nested deeper than Python's stack allows."""
-    depth, level = 1, {id(part): part for _, part in parts}
-    while level:
-        depth, level = depth + 1, {id(part): part for outer in level.values() for _, part in outer.parts}
-    frames = _FRAMES_AROUND + _FRAMES_PER_LAYER * depth
-    if frames > sys.getrecursionlimit():
-        raise RecursionError(
-            f"layers are nested {depth} deep, which takes {frames} frames of Python's stack, and its limit is "
-            f"{sys.getrecursionlimit()}: call sys.setrecursionlimit({frames}) first"
-        )
 
 
 def _drawn(target: Layer, place: str = "", indent: str = "") -> str:

@@ -14,7 +14,7 @@ from ..compile import rng
 from ..core._errors import unknown
 from ..core._mlx import mlx_nn
 from ..core._mlx_text import printed_call
-from ..core._signature import arguments, check_types, name_of, signature_of
+from ..core._signature import arguments, check_types, keyword_names, name_of, signature_of
 from ..core._types import Params
 from ..tree._paths import copy_arrays
 from ._beside import Beside
@@ -159,7 +159,8 @@ def method(target: Layer, name: str) -> Layer:
     if not callable(getattr(run.template, name, None)):
         names = [key for key in (*vars(type(run.template)), *run.template) if not key.startswith("_")]
         raise AttributeError(f"{target.name}: {unknown('method', name, names)}")
-    return renamed(replace(target, apply=Apply(replace(run, method=name))), f"{{}}.{name}")
+    call = replace(run, method=name)
+    return renamed(replace(target, apply=Apply(call), takes=call.takes), f"{{}}.{name}")
 
 
 def fn(function: Callable[..., Any], name: str | None = None) -> Layer:
@@ -185,7 +186,8 @@ def fn(function: Callable[..., Any], name: str | None = None) -> Layer:
     def run(params: Params, xs: Inputs, kw: Keywords, train: bool) -> Result:
         return function(*xs, **({**kw, "train": train} if takes_mode else kw)), params
 
-    return layer(dict, run, name=name or name_of(function))
+    takes = keyword_names(function, after=1) - {"train"}
+    return layer(dict, run, name=name or name_of(function), takes=takes)
 
 
 def as_layer(entry: object, place: str) -> Layer:

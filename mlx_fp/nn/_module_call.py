@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from ..core._errors import unknown
 from ..core._mlx import mlx_nn, mx, utils
+from ..core._signature import keyword_names
 from ..core._types import Params
 from ..core.backend import in_use
 from ..tree._paths import flat
@@ -42,6 +43,19 @@ class ModuleCall:
         module = self.bound(params, train, {**self.guards, **(in_use().substitutes if train else NO_SUBSTITUTES)})
         return getattr(module, self.method)(*xs, **kw), get_arrays(module, params)
 
+    @property
+    def takes(self) -> frozenset[str]:
+        """Return the names of the inputs beside the first that the call takes by name."""
+        return self.names_of_method()
+
+    def names_of_method(self) -> frozenset[str]:
+        """Return the names of the parameters of the method after the first."""
+        lowered = vars(self.template).get("_layer")
+        if isinstance(lowered, Layer) and self.method == "__call__":
+            return lowered.takes
+        function = getattr(self.template, self.method, None)
+        return frozenset[str]() if function is None else keyword_names(function, after=1)
+
     def bound(self, params: Params, train: bool, classes: Mapping[type, type] = NO_SUBSTITUTES) -> mlx_nn.Module:
         """Return a clone of the template that holds `params`; `classes` maps classes to their replacements."""
         self._check(params)
@@ -65,7 +79,8 @@ def layer_of_module(module: mlx_nn.Module, make: Callable[[], Params]) -> Layer:
     """Make a Layer with a template of a module, which keeps none of its parameters; `make` makes them."""
     template = emptied(module)
     name = type(template).__name__
-    lifted = layer(make, ModuleCall(template), trainable=trainable_of(template), name=name)
+    call = ModuleCall(template)
+    lifted = layer(make, call, trainable=trainable_of(template), name=name, takes=call.takes)
     return replace(lifted, wide=wide_leaves(template))
 
 

@@ -37,7 +37,7 @@ def part_at(target: Layer, name: str) -> Layer:
 
     rebuild = target.apply.rebuild
     apply = Apply(run, None if rebuild is None else lambda change: part_at(rebuild(change), name))
-    return renamed(replace(target, apply=apply), f"{{}}.{name}")
+    return renamed(replace(target, apply=apply, takes=part.takes), f"{{}}.{name}")
 
 
 class Part:

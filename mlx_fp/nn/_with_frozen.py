@@ -73,7 +73,7 @@ def _beside(model: Layer, parts: Mapping[str, Layer], makes: Mapping[str, Callab
         return _beside(change("", model), {name: change(name, part) for name, part in beside}, makes)
 
     trainable, inside = _trainable(model, call, beside), (*model.parts, *beside)
-    joined = layer(make, call, trainable=trainable, parts=inside, rebuild=rebuild)
+    joined = layer(make, call, trainable=trainable, parts=inside, rebuild=rebuild, takes=model.takes)
     wide = _by_owner(model.wide, {name: part.wide for name, part in beside})
     named = renamed(model, f"with_frozen({{}}, {', '.join(parts)})")
     return replace(joined, name=named.name, label=named.label, wide=wide)

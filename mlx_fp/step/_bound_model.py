@@ -45,6 +45,11 @@ class BoundModel:
         self._output: Tree = None
         self._calls, self._named = 0, False
 
+    @property
+    def takes(self) -> frozenset[str]:
+        """The names of the inputs beside the first that the model takes by name."""
+        return self._model.takes
+
     def __call__(self, *xs: Tree, **kw: Tree) -> Tree:
         """Call the model, in the random stream of the step."""
         return self._run(self._model, *xs, **kw)
