@@ -17,16 +17,7 @@ from ._protocols import OnOrder, OnRows, Seek
 from ._types import Item
 from ._view import View
 
-__all__ = ["Dataset", "Operation", "Source", "same_index"]
-
-
-def same_index(output_index: int, epoch_read: EpochRead) -> int:
-    """Seek in an operation that makes one output item of each input item.
-
-    >>> same_index(7, EpochRead(epoch=0, kind="train"))
-    7
-    """
-    return output_index
+__all__ = ["Dataset", "Operation", "Source"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +30,9 @@ class Source(Picklable):
         view: Function of one reading of an epoch that returns a `View`, which reads items by index.
         rows: Function of one reading of an epoch that returns an iterator over the items from its start on.
         chain: Labels of the pipe that this source replaces, where an operation made the source.
+        inputs: The datasets whose items this source combines or changes.
+        varies: Whether the items depend on the epoch or on the kind of the read. False by default.
+        fingerprint: Function that returns a text that changes with the content, where the label does not.
     """
 
     label: str
@@ -46,6 +40,9 @@ class Source(Picklable):
     view: Callable[[EpochRead], View] | None = None
     rows: Callable[[EpochRead], Iterator[Item]] | None = None
     chain: tuple[str, ...] = ()
+    inputs: tuple[Dataset, ...] = ()
+    varies: bool = False
+    fingerprint: Callable[[], str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +65,11 @@ class Operation(Picklable):
         needs: End of the message for a dataset without indices, with the remedy.
         calls: Whether a user's function gets the items. Such a function may change them in place, so sources hand
             out copies. True by default.
+        varies: Whether the result depends on the epoch or on the kind of the read. False by default.
+        fingerprint: Function that returns a text that changes with the operation, where the label does not.
 
     >>> from mlx_fp.data import source
-    >>> twice = Operation("twice", on_rows=lambda rows, epoch_read: (2 * row for row in rows), seek=same_index)
+    >>> twice = Operation("twice", on_rows=lambda rows, epoch_read: (2 * row for row in rows))
     >>> twice(source([1, 2, 3]))
     pipe(source(list of 3), twice)
     """
@@ -83,6 +82,8 @@ class Operation(Picklable):
     as_source: Callable[[Dataset], Source] | None = None
     needs: str = ""
     calls: bool = True
+    varies: bool = False
+    fingerprint: Callable[[], str] | None = None
 
     def __call__(self, dataset: Dataset) -> Dataset:
         """Return the dataset with this operation after its others.
@@ -99,7 +100,7 @@ class Operation(Picklable):
             culprit = row_operations[0].label if dataset.source.view and row_operations else dataset.source.label
             raise ValueError(f"{self.label} needs indices, but {culprit} before it gives rows{self.needs}")
         if self.as_source is not None:
-            return Dataset(replace(self.as_source(dataset), chain=dataset.labels))
+            return Dataset(replace(self.as_source(dataset), chain=dataset.labels, inputs=(dataset,)))
         return replace(dataset, operations=(*dataset.operations, self))
 
     def __repr__(self) -> str:
@@ -110,7 +111,7 @@ class Operation(Picklable):
 class Dataset(Picklable):
     """A source and the operations on it. Each `iter()` reads epoch 0 from its beginning.
 
-    `len()` is the number of items of an epoch. It is a TypeError where only reading tells this number.
+    `len()` is the number of items of an epoch, and a TypeError where only reading tells this number.
 
     Args:
         source: The beginning of the pipe.
@@ -118,8 +119,7 @@ class Dataset(Picklable):
 
     >>> from toolz import pipe
     >>> from mlx_fp import data
-    >>> squares = pipe(data.source(range(5)), data.take(4), data.map(lambda n: n * n))
-    >>> squares
+    >>> print(squares := pipe(data.source(range(5)), data.take(4), data.map(lambda n: n * n)))
     pipe(source(range of 5), take(4), map(<lambda>))
     >>> len(squares), list(squares), list(squares.open(data.Cursor(epoch=1, index=2)))
     (4, [0, 1, 4, 9], [4, 9])
@@ -155,7 +155,7 @@ class Dataset(Picklable):
 
     def _unsized(self) -> str:
         """Return the label of the first stage whose size is unknown."""
-        stages = [replace(self, operations=self.operations[:n]) for n in range(len(self.operations) + 1)]
+        stages = (replace(self, operations=self.operations[:n]) for n in range(len(self.operations) + 1))
         return next(stage.labels[-1] for stage in stages if stage.size is None)
 
     @property
@@ -196,12 +196,12 @@ class Dataset(Picklable):
         return _read_dataset(self, epoch_read)
 
     def view(self, epoch_read: EpochRead) -> View:
-        """Return the items of one reading of an epoch by index; only for a dataset that is `indexed`."""
+        """Return the items of one reading of an epoch by index, for a dataset that is `indexed`."""
         return _view(self.source, self.operations, epoch_read)
 
 
 def _view(source: Source, operations: tuple[Operation, ...], epoch_read: EpochRead) -> View:
-    view = source.view(epoch_read)  # type: ignore[misc]  # callers have checked that the source has a view
+    view = source.view(epoch_read)  # type: ignore[misc]  # callers have checked that it has a view
     order = view.order
     for operation in operations:
         try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = list[str]()
+from ._tokenize import TokenCounts, tokenize
+
+__all__ = ["TokenCounts", "tokenize"]
 
 
 def __dir__() -> list[str]:
