@@ -50,9 +50,9 @@ def check_tokenizer(tokenizer: Any) -> None:
 
     >>> check_tokenizer("gpt2")
     Traceback (most recent call last):
-    TypeError: tokenize takes a tokenizer of Hugging Face or of mlx-lm; got 'gpt2', which has no encode
+    TypeError: tokenize takes a tokenizer of Hugging Face or of mlx-lm; got 'gpt2', which has no apply_chat_template
     """
-    for method in ("encode", "apply_chat_template"):
+    for method in ("apply_chat_template", "encode"):
         if not callable(getattr(tokenizer, method, None)):
             got = f"{tokenizer!r}, which has no {method}"
             raise TypeError(f"tokenize takes a tokenizer of Hugging Face or of mlx-lm; got {got}")
@@ -156,18 +156,19 @@ class _Conversation:
 
         A token that begins before the boundary and ends behind it does not belong to the first messages.
         """
+        if not count:
+            if generate:
+                raise ValueError("the first message is the assistant's, so no prompt comes before it: leave it out")
+            return 0
         beginning = self.render(count, generate=generate)
         if list(tokens[: len(beginning)]) == list(beginning):
             return len(beginning)
-        whole, part = (
-            self.render(len(self.messages), tokenize=False),
-            self.render(count, generate=generate, tokenize=False),
-        )
-        if not whole.startswith(part):
-            shown = f"the first {count} of {len(self.messages)} messages"
+        whole = self.render(len(self.messages), tokenize=False)
+        if not whole.startswith(self.render(count, generate=generate, tokenize=False)):
             raise ValueError(
-                f"the chat template renders {shown} otherwise alone than within the whole conversation, so a mask would "
-                "be wrong: use a template with {% generation %} marks and assistant_only, or one without this difference"
+                f"alone, the first {count} of {len(self.messages)} messages do not give the beginning of the whole "
+                "conversation under this chat template, so a mask would be wrong: take a template with "
+                "{% generation %} marks and assistant_only=True, or another template"
             )
         pairs = zip(tokens, beginning, strict=False)
         return next((i for i, (one, other) in enumerate(pairs) if one != other), min(len(tokens), len(beginning)))
@@ -187,11 +188,12 @@ class _Conversation:
 
     def marked_mask(self, tokens: Sequence[int]) -> list[int] | None:
         """Return the mask by the marks of the template; None where there are none, or where the tokens differ."""
-        inner = getattr(self.tokenizer, "_tokenizer", None)
+        inner: Any = getattr(self.tokenizer, "_tokenizer", None)
         inner = inner if hasattr(inner, "apply_chat_template") else self.tokenizer  # mlx-lm's wrapper returns no masks
         if not _MARKS.search(str(getattr(inner, "chat_template", ""))):
             return None
-        thinking = {} if inner is self.tokenizer else {"enable_thinking": self.tokenizer.has_thinking}
+        wrapper = inner is not self.tokenizer and hasattr(self.tokenizer, "has_thinking")
+        thinking = {"enable_thinking": self.tokenizer.has_thinking} if wrapper else {}
         marked = inner.apply_chat_template(
             self.messages, tools=self.tools, return_dict=True, return_assistant_tokens_mask=True, **thinking
         )

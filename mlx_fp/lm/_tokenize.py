@@ -122,9 +122,8 @@ def tokenize(
         raise ValueError("tokenize takes mask_prompt or assistant_only: with assistant_only, prompts never count")
     columns = Columns(text, prompt, completion, messages, tools)
     renamed = {name: value for name, value in columns.by_name().items() if name != value}
-    label = call_text(
-        "tokenize", type(tokenizer), **{name: value or None for name, value in options.items()}, **renamed
-    )
+    shown = {name: value or None for name, value in options.items()}
+    label = call_text("tokenize", type(tokenizer), **shown, **renamed)
     tokens_of = row_tokenizer(tokenizer, columns, mask_prompt, assistant_only)
 
     def cut(row: object) -> TokenRow:
