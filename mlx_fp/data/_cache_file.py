@@ -85,15 +85,21 @@ def building(path: Path) -> Iterator[None]:
     lock_path = path.with_name(f".{path.name}.lock")
     lock = open_own_file(lock_path)
     try:
+        _wait_for(lock, path)
         try:
-            lock_file(lock)
-        except BlockingIOError:
-            _LOG.info("waiting for another process or thread, which builds %s", path)
-            lock_file(lock, wait=True)
-        yield
-        lock_path.unlink(missing_ok=True)
+            yield
+        finally:
+            lock_path.unlink(missing_ok=True)
     finally:
         os.close(lock)
+
+
+def _wait_for(lock: int, path: Path) -> None:
+    try:
+        lock_file(lock)
+    except BlockingIOError:
+        _LOG.info("waiting for another process or thread, which builds %s", path)
+        lock_file(lock, wait=True)
 
 
 def _write_rows(new: Path, path: Path, dataset: Dataset, pipeline: str) -> None:
