@@ -182,9 +182,9 @@ def _check_entry(name: str, entry: object) -> dict[str, Any]:
     return entry
 
 
-def _place(name: str, offsets: object, start: int, size: int) -> range:
+def _place(name: str, offsets: Any, start: int, size: int) -> range:
     """Return where the bytes of a tensor lie in a file of `size` bytes, whose data begin at `start`."""
-    if isinstance(offsets, list) and len(offsets) == 2 and all(isinstance(offset, int) for offset in offsets):
-        if 0 <= offsets[0] <= offsets[1] <= size - start:
-            return range(start + offsets[0], start + offsets[1])
+    is_pair = isinstance(offsets, list) and len(offsets) == 2 and all(isinstance(offset, int) for offset in offsets)
+    if is_pair and 0 <= offsets[0] <= offsets[1] <= size - start:
+        return range(start + offsets[0], start + offsets[1])
     raise ValueError(f"tensor {name!r} in its header has the offsets {offsets!r}, and the file has {size} bytes")

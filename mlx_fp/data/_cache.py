@@ -39,9 +39,9 @@ def cache(path: str | os.PathLike[str] | None = None, *, key: str = "") -> Opera
     - Items are numbers, arrays of numbers, and dicts, lists and tuples of these. All items have the same keys, and
       arrays of the same dtype and number of axes; the lengths may differ. They come back exactly as they were, but for
       lists with both integers and floats, which come back as floats.
-    - The file has a fingerprint of the pipeline: its text and its number of items, the size and the time of files of
-      `jsonl`, the content of a tokenizer and of a Hugging Face dataset. It does not see the code of a function, nor the
-      values in lists and arrays. `key` stands for these.
+    - The file has a fingerprint of the pipeline: its text and its number of items, the content of the files of `jsonl`
+      (which are read for it), of a tokenizer, and of a Hugging Face dataset. It does not see the code of a function,
+      nor the values in lists and arrays. `key` stands for these.
 
     Args:
         path: The file. `~` is the home folder of the user. None, the default, caches in memory.

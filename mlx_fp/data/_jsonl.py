@@ -13,6 +13,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from ..core._files import file_sha256
 from ..core._user_path import user_path
 from ._call_text import call_text
 from ._dataset import Dataset, Source
@@ -78,7 +79,7 @@ def jsonl(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> D
             call_text("jsonl", texts[0] if len(texts) == 1 else texts),
             len(view),
             view=lambda epoch_read: view,
-            fingerprint=lambda: json.dumps([[file.size, file.time] for file in files]),
+            fingerprint=lambda: " ".join(file_sha256(file.path) for file in files),
         )
     )
 

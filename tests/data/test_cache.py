@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import multiprocessing
@@ -138,8 +139,9 @@ def test_a_changed_file_of_json_lines_is_another_pipeline(tmp_path):
     path.write_text("1\n2\n")
     list(pipe(data.jsonl(path), data.cache(tmp_path / "rows")))
     assert list(pipe(data.jsonl(path), data.cache(tmp_path / "rows"))) == [1, 2]
-    path.write_text("1\n3\n")
     os.utime(path, ns=(0, 0))
+    assert list(pipe(data.jsonl(path), data.cache(tmp_path / "rows"))) == [1, 2]
+    path.write_text("1\n3\n")
     for dataset in (data.jsonl(path), data.concat(data.jsonl(path)), data.take(2)(data.jsonl(path))):
         with pytest.raises(ValueError, match="another pipeline"):
             data.cache(tmp_path / "rows")(dataset)
@@ -148,13 +150,13 @@ def test_a_changed_file_of_json_lines_is_another_pipeline(tmp_path):
 def test_the_fingerprint_has_every_stage_of_every_input(tmp_path):
     (tmp_path / "a.jsonl").write_text("1\n2\n")
     lines = data.map(abs)(data.jsonl(tmp_path / "a.jsonl"))
-    stamp = f"[{(tmp_path / 'a.jsonl').stat().st_size}, "
+    digest = hashlib.sha256(b"1\n2\n").hexdigest()
     for joined in (
         data.concat(lines, [1]), data.zip(lines, [1, 2]), data.interleave(lines, "a"), data.repeat(2)(lines),
         data.mix(lines, "a", weights=(1, 1), seed=1), data.split((0.5, 0.5), seed=1)(lines)[0], data.cache()(lines),
     ):  # fmt: skip
         text = fingerprint(joined)
-        assert stamp in text
+        assert digest in text
         assert "\nmap(abs)\n" in text
 
 
