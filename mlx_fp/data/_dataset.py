@@ -14,35 +14,20 @@ from ..core._pickling import Picklable
 from ._cursor import START, Cursor, EpochRead, close, note_location, skip_to
 from ._order_check import check_order
 from ._protocols import OnOrder, OnRows, Seek
+from ._source_record import Source
 from ._types import Item
 from ._view import View
 
-__all__ = ["Dataset", "Operation", "Source"]
+__all__ = ["Dataset", "Operation", "Source", "same_index"]
 
 
-@dataclass(frozen=True, slots=True)
-class Source(Picklable):
-    """The beginning of a pipe: the place that items come from. A source has a `view` or `rows`.
+def same_index(output_index: int, epoch_read: EpochRead) -> int:
+    """Seek in an operation that makes one output item of each input item.
 
-    Args:
-        label: Text for messages and for `repr`, for example `"source(list of 3)"`.
-        size: Number of items of an epoch; None, the default, where only reading tells it.
-        view: Function of one reading of an epoch that returns a `View`, which reads items by index.
-        rows: Function of one reading of an epoch that returns an iterator over the items from its start on.
-        chain: Labels of the pipe that this source replaces, where an operation made the source.
-        inputs: The datasets whose items this source combines or changes.
-        varies: Whether the items depend on the epoch or on the kind of the read. False by default.
-        fingerprint: Function that returns a text that changes with the content, where the label does not.
+    >>> same_index(7, EpochRead(epoch=0, kind="train"))
+    7
     """
-
-    label: str
-    size: int | None = None
-    view: Callable[[EpochRead], View] | None = None
-    rows: Callable[[EpochRead], Iterator[Item]] | None = None
-    chain: tuple[str, ...] = ()
-    inputs: tuple[Dataset, ...] = ()
-    varies: bool = False
-    fingerprint: Callable[[], str] | None = None
+    return output_index
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +54,7 @@ class Operation(Picklable):
         fingerprint: Function that returns a text that changes with the operation, where the label does not.
 
     >>> from mlx_fp.data import source
-    >>> twice = Operation("twice", on_rows=lambda rows, epoch_read: (2 * row for row in rows))
+    >>> twice = Operation("twice", on_rows=lambda rows, epoch_read: (2 * row for row in rows), seek=same_index)
     >>> twice(source([1, 2, 3]))
     pipe(source(list of 3), twice)
     """
@@ -111,7 +96,7 @@ class Operation(Picklable):
 class Dataset(Picklable):
     """A source and the operations on it. Each `iter()` reads epoch 0 from its beginning.
 
-    `len()` is the number of items of an epoch, and a TypeError where only reading tells this number.
+    `len()` is the number of items of an epoch. It is a TypeError where only reading tells this number.
 
     Args:
         source: The beginning of the pipe.
@@ -119,7 +104,8 @@ class Dataset(Picklable):
 
     >>> from toolz import pipe
     >>> from mlx_fp import data
-    >>> print(squares := pipe(data.source(range(5)), data.take(4), data.map(lambda n: n * n)))
+    >>> squares = pipe(data.source(range(5)), data.take(4), data.map(lambda n: n * n))
+    >>> squares
     pipe(source(range of 5), take(4), map(<lambda>))
     >>> len(squares), list(squares), list(squares.open(data.Cursor(epoch=1, index=2)))
     (4, [0, 1, 4, 9], [4, 9])
@@ -155,7 +141,7 @@ class Dataset(Picklable):
 
     def _unsized(self) -> str:
         """Return the label of the first stage whose size is unknown."""
-        stages = (replace(self, operations=self.operations[:n]) for n in range(len(self.operations) + 1))
+        stages = [replace(self, operations=self.operations[:n]) for n in range(len(self.operations) + 1)]
         return next(stage.labels[-1] for stage in stages if stage.size is None)
 
     @property
@@ -196,12 +182,12 @@ class Dataset(Picklable):
         return _read_dataset(self, epoch_read)
 
     def view(self, epoch_read: EpochRead) -> View:
-        """Return the items of one reading of an epoch by index, for a dataset that is `indexed`."""
+        """Return the items of one reading of an epoch by index; only for a dataset that is `indexed`."""
         return _view(self.source, self.operations, epoch_read)
 
 
 def _view(source: Source, operations: tuple[Operation, ...], epoch_read: EpochRead) -> View:
-    view = source.view(epoch_read)  # type: ignore[misc]  # callers have checked that it has a view
+    view = source.view(epoch_read)  # type: ignore[misc]  # callers have checked that the source has a view
     order = view.order
     for operation in operations:
         try:

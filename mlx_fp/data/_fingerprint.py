@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import cast
 
 from ._dataset import Dataset, Operation, Source
 
@@ -34,7 +35,7 @@ def varying_stage(dataset: Dataset) -> str | None:
 
 def _stages(dataset: Dataset) -> Iterator[Source | Operation]:
     """Yield the stages of a pipeline and of the datasets that it combines, each input before its source."""
-    for part in dataset.source.inputs:
+    for part in cast(tuple[Dataset, ...], dataset.source.inputs):
         yield from _stages(part)
     yield dataset.source
     yield from dataset.operations

@@ -10,8 +10,7 @@ from more_itertools import chunked
 from ..core._signature import with_context
 from ._call_text import call_text
 from ._cursor import EpochRead, map_rows, non_negative_int
-from ._dataset import Operation
-from ._protocols import same_index
+from ._dataset import Operation, same_index
 from ._stack import stack as stack_rows
 from ._types import Item
 from ._view import Groups

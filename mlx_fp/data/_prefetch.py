@@ -16,9 +16,8 @@ from threading import Thread, get_ident
 from ..core._threads import begin_thread, stop_asked
 from ._call_text import call_text
 from ._cursor import EpochRead, map_rows, non_negative_int
-from ._dataset import Operation
+from ._dataset import Operation, same_index
 from ._evaluated import evaluate_arrays
-from ._protocols import same_index
 from ._types import Item
 
 __all__ = ["prefetch"]

@@ -1,4 +1,4 @@
-"""The shapes of the functions that an operation consists of, and the most common `seek`."""
+"""The shapes of the functions that an operation consists of."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ._cursor import EpochRead
 from ._types import Item
 from ._view import Order
 
-__all__ = ["OnOrder", "OnRows", "Seek", "same_index"]
+__all__ = ["OnOrder", "OnRows", "Seek"]
 
 
 class OnRows(Protocol):
@@ -31,12 +31,3 @@ class Seek(Protocol):
 
     def __call__(self, output_index: int, epoch_read: EpochRead, /) -> int:
         """Return the index of the first input item that the output item `output_index` is made of."""
-
-
-def same_index(output_index: int, epoch_read: EpochRead) -> int:
-    """Seek in an operation that makes one output item of each input item.
-
-    >>> same_index(7, EpochRead(epoch=0, kind="train"))
-    7
-    """
-    return output_index

@@ -10,8 +10,7 @@ from itertools import count
 from ..core._signature import WithContext, name_of, with_context
 from ._call_text import call_text
 from ._cursor import CONTEXT, EpochRead, close, map_rows, note_location
-from ._dataset import Operation
-from ._protocols import same_index
+from ._dataset import Operation, same_index
 from ._random import check_seed, row_key
 from ._stack import unstack
 from ._tables import refuse_table

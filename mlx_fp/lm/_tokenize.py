@@ -11,7 +11,7 @@ from ..core._options import FLAG, FUNCTION, check_options, count, optional
 from ..data import Operation
 from ..data._call_text import call_text
 from ..data._cursor import EpochRead, map_rows
-from ..data._protocols import same_index
+from ..data._dataset import same_index
 from ._token_rows import Columns, TokenRow, check_tokenizer, row_tokenizer, tokenizer_fingerprint
 
 __all__ = ["TokenCounts", "tokenize"]
