@@ -11,11 +11,13 @@ A pipe passes indices for as long as it can, and reads rows only where an operat
 
 from ._arrays import arrays
 from ._bucket import bucket
+from ._cache import cache
 from ._collate import bind, collate
-from ._combine import cache, concat, repeat, zip
+from ._combine import concat, repeat, zip
 from ._cursor import Cursor
 from ._dataset import Dataset, Operation, Source
 from ._interleave import interleave, mix
+from ._jsonl import jsonl
 from ._order import batch, shard, skip, take, window
 from ._pack import pack
 from ._pad import pad
@@ -46,6 +48,7 @@ __all__ = [
     "filter",
     "flat_map",
     "interleave",
+    "jsonl",
     "map",
     "mix",
     "pack",

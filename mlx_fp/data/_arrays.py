@@ -60,9 +60,7 @@ def arrays(*columns: Column, **by_name: Column) -> Dataset:
     assemble = _dict_maker(tuple(by_name)) if by_name else tuple
     shared, copied = _column_views(list(by_key.values()), gathers, assemble)
     label = f"arrays({shapes})"
-    return Dataset(
-        Source(label, len(shared), view=lambda epoch_read: copied if epoch_read.copies else shared, fixed=True)
-    )
+    return Dataset(Source(label, len(shared), view=lambda epoch_read: copied if epoch_read.copies else shared))
 
 
 def _dict_maker(names: tuple[str, ...]) -> ItemFunction:

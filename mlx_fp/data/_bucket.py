@@ -14,7 +14,7 @@ from ._bucket_list import BucketList
 from ._call_text import call_text
 from ._cursor import CONTEXT, EpochRead, non_negative_int, note_location
 from ._dataset import Operation
-from ._rows import bind_context
+from ._rows import bind_context, varies
 from ._types import Item
 
 __all__ = ["bucket"]
@@ -56,7 +56,7 @@ def bucket(
     def lists(rows: Iterator[Item], epoch_read: EpochRead) -> Iterator[list[Item]]:
         return _bucket_rows(bind_context(call, epoch_read), rows, ends, size, drop_last, epoch_read, label)
 
-    return Operation(label, lists)
+    return Operation(label, lists, varies=varies(call))
 
 
 def _check_boundaries(boundaries: Sequence[float]) -> tuple[float, ...]:

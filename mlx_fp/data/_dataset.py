@@ -50,7 +50,8 @@ class Operation(Picklable):
         needs: End of the message for a dataset without indices, with the remedy.
         calls: Whether a user's function gets the items. Such a function may change them in place, so sources hand
             out copies. True by default.
-        fixed: Whether `on_order` returns the same order in every epoch. False by default.
+        varies: Whether the result depends on the epoch or on the kind of the read. False by default.
+        fingerprint: Function that returns a text that changes with the operation, where the label does not.
 
     >>> from mlx_fp.data import source
     >>> twice = Operation("twice", on_rows=lambda rows, epoch_read: (2 * row for row in rows), seek=same_index)
@@ -66,7 +67,8 @@ class Operation(Picklable):
     as_source: Callable[[Dataset], Source] | None = None
     needs: str = ""
     calls: bool = True
-    fixed: bool = False
+    varies: bool = False
+    fingerprint: Callable[[], str] | None = None
 
     def __call__(self, dataset: Dataset) -> Dataset:
         """Return the dataset with this operation after its others.
@@ -83,7 +85,7 @@ class Operation(Picklable):
             culprit = row_operations[0].label if dataset.source.view and row_operations else dataset.source.label
             raise ValueError(f"{self.label} needs indices, but {culprit} before it gives rows{self.needs}")
         if self.as_source is not None:
-            return Dataset(replace(self.as_source(dataset), chain=dataset.labels))
+            return Dataset(replace(self.as_source(dataset), chain=dataset.labels, inputs=(dataset,)))
         return replace(dataset, operations=(*dataset.operations, self))
 
     def __repr__(self) -> str:
@@ -143,9 +145,9 @@ class Dataset(Picklable):
         return next(stage.labels[-1] for stage in stages if stage.size is None)
 
     @property
-    def fixed(self) -> bool:
-        """Whether the pipe has indices and is known to give the same items in the same order in every epoch."""
-        return self.indexed and self.source.fixed and all(operation.fixed for operation in self.operations)
+    def varying(self) -> bool:
+        """Whether the items depend on the epoch or on the kind of the read."""
+        return self.source.varying or any(operation.varies for operation in self.operations)
 
     @property
     def indexed(self) -> bool:

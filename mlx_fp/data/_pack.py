@@ -97,18 +97,20 @@ class _Packing:
             if isinstance(self.lengths, list):
                 raise ValueError(f"{self.label} has a length for each index, and {dataset!r} gives rows, not indices")
             return Source(
-                self.label, rows=lambda epoch_read: skip_to(_stream(self, dataset, epoch_read), epoch_read, self.label)
+                self.label,
+                rows=lambda epoch_read: skip_to(_stream(self, dataset, epoch_read), epoch_read, self.label),
+                inputs=(dataset,),
             )
         measured: dict[int, int] = {}
 
         def view(epoch_read: EpochRead) -> View:
-            return _view(self, dataset, epoch_read, measured if dataset.source.fixed else {})
+            return _view(self, dataset, epoch_read, {} if dataset.source.varying else measured)
 
-        return Source(self.label, self._count(dataset), view=view, fixed=dataset.fixed)
+        return Source(self.label, self._count(dataset), view=view, inputs=(dataset,))
 
     def _count(self, dataset: Dataset) -> int | None:
         """Return the number of rows where numbers alone tell it, and it is the same in every epoch."""
-        if not isinstance(self.lengths, list) or not dataset.fixed:
+        if not isinstance(self.lengths, list) or dataset.varying:
             return None
         epoch_read = EpochRead(START.epoch, "train")
         order = dataset.view(epoch_read).order

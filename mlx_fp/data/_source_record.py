@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from ..core._pickling import Picklable
 from ._cursor import EpochRead
@@ -23,7 +24,9 @@ class Source(Picklable):
         view: Function of one reading of an epoch that returns a `View`, which reads items by index.
         rows: Function of one reading of an epoch that returns an iterator over the items from its start on.
         chain: Labels of the pipe that this source replaces, where an operation made the source.
-        fixed: Whether each index of the view is the same item in every epoch. False by default.
+        inputs: The datasets whose items this source combines or changes.
+        varies: Whether the items depend on the epoch or on the kind of the read. False by default.
+        fingerprint: Function that returns a text that changes with the content, where the label does not.
     """
 
     label: str
@@ -31,4 +34,11 @@ class Source(Picklable):
     view: Callable[[EpochRead], View] | None = None
     rows: Callable[[EpochRead], Iterator[Item]] | None = None
     chain: tuple[str, ...] = ()
-    fixed: bool = False
+    inputs: tuple[Any, ...] = ()
+    varies: bool = False
+    fingerprint: Callable[[], str] | None = None
+
+    @property
+    def varying(self) -> bool:
+        """Whether the items of the source, or of its inputs, depend on the epoch or on the kind of the read."""
+        return self.varies or any(part.varying for part in self.inputs)

@@ -168,7 +168,7 @@ def _part_of_indices(dataset: Dataset, start: float, end: float, seed: int) -> D
 
     first_and_last = None if dataset.size is None else bounds(dataset.size)
     size = first_and_last and first_and_last[1] - first_and_last[0]
-    return Operation(label, as_source=lambda _: Source(label, size, view=view, fixed=True))(dataset)
+    return Operation(label, as_source=lambda _: Source(label, size, view=view))(dataset)
 
 
 def _part_of_rows(dataset: Dataset, start: float, end: float, seed: int) -> Dataset:

@@ -10,8 +10,10 @@ from ._preference import dpo, orpo
 from ._preference_rows import preferences
 from ._saving import save
 from ._saving_adapters import save_adapters
+from ._tokenize import TokenCounts, tokenize
 
 __all__ = [
+    "TokenCounts",
     "dpo",
     "generate",
     "load",
@@ -22,6 +24,7 @@ __all__ = [
     "save",
     "save_adapters",
     "stream",
+    "tokenize",
 ]
 
 

@@ -15,8 +15,8 @@ import pytest
 from helpers import forged, header_of
 
 import mlx_fp as fp
+from mlx_fp.core import _container as container
 from mlx_fp.core._errors import CheckpointError
-from mlx_fp.store import _container as container
 from mlx_fp.store import _npz as npz
 from mlx_fp.store._checkpoint import peek
 from mlx_fp.store._folder_lock import Lock

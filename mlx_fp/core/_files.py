@@ -12,10 +12,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from ..core._errors import CheckpointError
-from ..core._user_path import user_path
+from ._errors import CheckpointError
 from ._file_lock import LOCKS, lock_file
 from ._regular import reading
+from ._user_path import user_path
 
 __all__ = [
     "TEMPORARY",
