@@ -9,13 +9,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ..core._container import write_container
+from ..core._files import write_whole
+from ..core._tensors import as_tensor
 from ..core._types import Array, Params
 from ..core._user_path import user_path
 from ..nn._layer import Layer, require_layer
 from ..nn._lift import lower
-from ..store._container import write_container
-from ..store._files import write_whole
-from ..store._tensors import as_tensor
 from ..tree._paths import flat
 from ._adapter_config import ADAPTER_LEAVES, CONFIG, WEIGHTS, adapters_in, check_base, config_of
 from ._given_params import Given, given_params

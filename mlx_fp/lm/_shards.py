@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from ..core._container import write_container
+from ..core._tensors import as_tensor
 from ..core._types import Array
-from ..store._container import write_container
-from ..store._tensors import as_tensor
 
 __all__ = ["shards", "write_weights"]
 

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from ..core._file_lock import LOCKS
+from ..core._files import flush, flush_folder, make_folder, remove_leftovers, temporary_folder
 from ..core._user_path import user_path
-from ._file_lock import LOCKS
-from ._files import flush, flush_folder, make_folder, remove_leftovers, temporary_folder
 
 __all__ = ["write_folder"]
 
