@@ -11,7 +11,7 @@ import sys
 import pytest
 from helpers import child_env
 
-from mlx_fp.store import _files as files
+from mlx_fp.core import _files as files
 from mlx_fp.store._folders import write_folder
 
 
