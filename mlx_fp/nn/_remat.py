@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..compile import rng
+from ..compile._recomputed import recomputed
 from ..core._mlx import mx, utils
 from ..core._types import Params
 from ..tree._paths import divided, merge
@@ -48,7 +48,7 @@ def remat(entry: object) -> Layer:
             y, after = inner.apply.run(merge(differentiable, rest), xs, {**kw, **arrays}, train)
             return y, divided(may_train | trains)(after)[1]
 
-        y, buffers = rng.recomputed(forward, differentiable, xs, arrays)
+        y, buffers = recomputed(forward, differentiable, xs, arrays)
         return y, merge(differentiable, buffers)
 
     return renamed(replace(inner, apply=Apply(run, lambda change: remat(change("", inner)))), "remat({})")
