@@ -38,7 +38,8 @@ def recomputed(fn: Callable[..., T], params: Tree, *trees: Tree) -> T:
     Returns:
         The result of `fn`.
 
-    >>> mx.grad(lambda w: recomputed(lambda w, x: (w * x).sum(), w, mx.array([1.0, 2.0])))(mx.array([3.0, 4.0])).tolist()
+    >>> loss = lambda w: recomputed(lambda w, x: (w * x).sum(), w, mx.array([1.0, 2.0]))
+    >>> mx.grad(loss)(mx.array([3.0, 4.0])).tolist()
     [1.0, 2.0]
     """
     computed: list[Array] = []
@@ -69,7 +70,7 @@ def _call(fn: Callable[..., T], arguments: tuple[Tree, ...]) -> T:
 
     MLX walks the graph back from the last argument to the first, so the parameters come last.
     """
-    start = rng.position()
+    start = mx.stop_gradient(rng.position())
     arrays = _arrays(arguments)
     is_floating = [_is_floating(array) for array in arrays]
     floats = [array for array, floating in zip(arrays, is_floating, strict=True) if floating]
@@ -81,7 +82,7 @@ def _call(fn: Callable[..., T], arguments: tuple[Tree, ...]) -> T:
     def call(floats: list[Array], others: list[Array], start: Array) -> tuple[T, Array]:
         sources = iter(floats), iter(others)
         filled = _filled(arguments, [next(sources[0] if floating else sources[1]) for floating in is_floating])
-        return rng.run(mx.stop_gradient(start), lambda: fn(*filled))
+        return rng.run(start, lambda: fn(*filled))
 
     results: list[tuple[T, Array]] = []
 
@@ -95,8 +96,8 @@ def _call(fn: Callable[..., T], arguments: tuple[Tree, ...]) -> T:
     def derivative(floats: list[Array], cotangents: list[Array], outputs: list[Array]) -> list[Array]:
         cotangents = [ct for ct, array in zip(cotangents, outputs, strict=True) if _is_floating(array)]
         later = mx.depends([*floats, *others, start], list(throttled(cotangents)))
-        floats, others_later = later[: len(floats)], later[len(floats) : -1]
-        return mx.vjp(lambda *floats: again(list(floats), others_later, later[-1]), floats, cotangents)[1]
+        floats, others_later, key = later[: len(floats)], later[len(floats) : -1], mx.stop_gradient(later[-1])
+        return mx.vjp(lambda *floats: again(list(floats), others_later, key), floats, cotangents)[1]
 
     block: Any = mx.custom_function(first)
     block.vjp(derivative)

@@ -8,6 +8,7 @@ an argument and a result, also under `mx.compile`, and no layer has to pass keys
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from contextvars import ContextVar, copy_context
 from typing import TypeVar
@@ -16,13 +17,16 @@ from ..core._fork import check_process
 from ..core._mlx import mx
 from ..core._types import Array
 
-__all__ = ["ambient", "key", "run", "undrawn"]
+__all__ = ["ambient", "has_moved", "key", "move_to", "position", "run", "undrawn"]
 
 T = TypeVar("T")
 
 
 _installed: ContextVar[bool] = ContextVar("installed", default=False)
 """Whether a key is installed. Each call runs in a copied context, so an interrupt cannot leave the flag set."""
+
+_restored = threading.local()
+"""`array`: the array of the stream when the last `run` in this thread ended."""
 
 
 def key(seed: int | Array) -> Array:
@@ -83,6 +87,17 @@ def run(seed: int | Array, fn: Callable[[], T]) -> tuple[T, Array]:
             move_to(outer)
     finally:
         move_to(outer)  # an interrupt may have skipped the first restore
+        _restored.array = _stream_array()
+
+
+def has_moved() -> bool:
+    """Tell whether the stream of this thread has moved since the last `run` in this thread ended.
+
+    >>> _ = run(0, lambda: mx.random.uniform())
+    >>> has_moved(), mx.random.uniform().shape, has_moved()
+    (False, (), True)
+    """
+    return _stream_array() is not getattr(_restored, "array", None)
 
 
 def undrawn(fn: Callable[[], T]) -> T:

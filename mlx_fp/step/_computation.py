@@ -25,6 +25,12 @@ from .passes import Backward, Pass, Verb, joined
 
 __all__ = ["Computation", "fold_output", "restore_buffers_unless", "split_trainable"]
 
+_OTHER_NUMBERS = (
+    "the gradient drew random numbers that the loss had not drawn, so it would be the gradient of another loss: "
+    "mx.checkpoint recomputed a part with dropout. Switch off the checkpointing of the module, and use nn.remat(spec), "
+    'which draws the same numbers, for example nn.remat("layers")(model)'
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Computation:
@@ -67,7 +73,11 @@ class Computation:
             loss: Array = logs["loss"]
             return loss
 
+        start = rng.position()
         value, grads = mx.value_and_grad(objective)(trainable)
+        if rng.has_moved():
+            rng.move_to(start)
+            raise ValueError(_OTHER_NUMBERS)
         ((logs, weights, key, forward),) = results
         memory = fold_output(self.metrics, opt_state["metrics"], forward, batch)
         state = {**opt_state, "key": key, "metrics": memory}
