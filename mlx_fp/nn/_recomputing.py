@@ -6,7 +6,7 @@ class that computes with `recomputed`; all their attributes and paths stay.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -32,14 +32,10 @@ def marked(module: mlx_nn.Module, paths: list[str]) -> mlx_nn.Module:
     return copy
 
 
-def buffers_of_marked(module: mlx_nn.Module, weights: frozenset[str]) -> dict[str, frozenset[str]]:
-    """Return the paths of the marked modules, each with the paths of its buffers, which are not in `weights`."""
-    found = {}
-    for path, inner in module.named_modules():
-        if _MARK in vars(inner):
-            prefix = f"{path}." if path else ""
-            found[path] = frozenset(name for name in flat(parameters(inner)) if prefix + name not in weights)
-    return found
+def buffers_of_marked(module: mlx_nn.Module, weights: Callable[[mlx_nn.Module], set[str]]) -> dict[str, frozenset[str]]:
+    """Return a path of each marked module, with the paths of its buffers: the arrays that are none of its `weights`."""
+    places = {id(inner): (path, inner) for path, inner in module.named_modules() if _MARK in vars(inner)}
+    return {path: frozenset(flat(parameters(inner)).keys() - weights(inner)) for path, inner in places.values()}
 
 
 def recompute_marked(module: mlx_nn.Module, buffers: Mapping[str, frozenset[str]]) -> None:
