@@ -17,7 +17,8 @@ from ._lift import as_layer
 from ._module_call import ModuleCall
 from ._recomputing import marked
 from ._replaced import chosen_by
-from ._surgery import places_of, rebuilt
+from ._rebuilt import rebuilt
+from ._surgery import places_of
 from ._tree_path import joined
 
 __all__ = ["remat"]

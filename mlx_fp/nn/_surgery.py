@@ -18,7 +18,7 @@ from ._module_call import ModuleCall, emptied, layer_of_module, trainable_of, wi
 from ._rebuilt import rebuilt
 from ._tree_path import at_path, joined, put_at
 
-__all__ = ["Edit", "Place", "at_paths", "edited", "places_of", "rebuilt"]
+__all__ = ["Edit", "Place", "at_paths", "edited", "places_of"]
 
 
 @dataclass(frozen=True, slots=True)

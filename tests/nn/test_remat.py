@@ -152,3 +152,58 @@ def test_integer_inputs_and_quantised_layers_have_no_gradient_and_need_none():
         (plain, _, logs), (rematted, _, relogs) = step(params, state, x), again(params, state, x)
         assert logs["loss"].item() == relogs["loss"].item()
         assert_same_bits(plain, rematted)
+
+
+def test_the_gradient_of_a_frozen_weight_is_not_computed():
+    """It would be as large as the weight, and the gradient of the inputs would wait for it."""
+    block = lambda i: nn.remat(nn.residual(nn.linear(64, 2048), nn.relu, nn.linear(2048, 64)))
+    stack, x = nn.stack(8, block), mx.random.normal((2, 64), key=rng.key(1))
+    peaks = []
+    for trained in ("layers.0.layers.0.bias", None):
+        step = fp.train_step(stack, mean_square, optim.sgd(0.1), trainable=trained)
+        params, state = step.init(0)
+        mx.synchronize()
+        mx.clear_cache()
+        before = mx.get_active_memory()
+        mx.reset_peak_memory()
+        mx.eval(step.gradients(params, state, x).grads)
+        peaks.append(mx.get_peak_memory() - before)
+    assert peaks[0] < peaks[1] / 3
+
+
+def test_the_gradient_of_a_gradient():
+    def curvature(layer):
+        params = nn.init(0)(layer)
+        loss = lambda p, x: (layer.apply(p, x, train=True, key=3)[0] ** 4).sum()
+        slope = lambda p, x: mx.square(mx.grad(loss, argnums=1)(p, x)).sum()
+        return mx.grad(slope)(params, X)
+
+    plain = nn.sequential(nn.linear(4, 4), nn.dropout(0.5), mx.tanh, nn.linear(4, 2))
+    plain, again = curvature(plain), curvature(nn.remat(plain))
+    for path, leaf in flat(plain).items():
+        assert mx.allclose(leaf, flat(again)[path], rtol=1e-4), path
+
+
+def test_vmap_of_a_gradient_is_refused():
+    layer = nn.remat(nn.linear(4, 4))
+    params = nn.init(0)(layer)
+    with pytest.raises(ValueError, match="vmap"):
+        mx.vmap(mx.grad(lambda x: layer.apply(params, x)[0].sum()))(X)
+
+
+def test_one_layer_at_a_time_is_in_memory():
+    """Without recomputation 12 layers need 12 times the memory of one, and out of order nearly as much."""
+    block = nn.residual(nn.linear(32, 1024), mx.sin, mx.tanh, mx.sin, nn.linear(1024, 32))
+    x = mx.random.normal((256, 32), key=rng.key(1))
+    peaks = []
+    for wrap in (lambda layer: layer, nn.remat):
+        step = fp.train_step(nn.repeat(12, wrap(block)), mean_square, optim.sgd(0.1))
+        params, state = step.init(0)
+        mx.eval(step.gradients(params, state, x))
+        mx.synchronize()
+        mx.clear_cache()
+        before = mx.get_active_memory()
+        mx.reset_peak_memory()
+        mx.eval(step.gradients(params, state, x))
+        peaks.append(mx.get_peak_memory() - before)
+    assert peaks[1] < peaks[0] / 3

@@ -160,8 +160,49 @@ def test_quantised_weights_inside():
 
 
 def test_a_spec_that_matches_nothing_names_the_nearest_modules():
-    with pytest.raises(KeyError, match="'encoder.layer' matches no module of Net; nearest: encoder.layers"):
+    with pytest.raises(KeyError, match="'encoder.layer' matches no part of Net; nearest: encoder.layers"):
         nn.remat("encoder.layer")(lifted())
+
+
+class TestPartsOfCompositions:
+    def model(self):
+        block = nn.residual(nn.sequential(nn.linear(8, 8), nn.dropout(0.4), nn.batch_norm(8)))
+        body = nn.sequential(nn.freeze("layers.0.layers.0.bias")(block), nn.frozen(block))
+        return nn.sequential(embed=nn.linear(8, 8), body=body, net=lifted(), head=nn.share(2, nn.linear(8, 8)))
+
+    @pytest.mark.parametrize(
+        "spec", ["body", "body.layers", ["body.layers.0", "net.encoder.layers", "head"], "net"], ids=str
+    )
+    def test_the_same_bits(self, spec):
+        plain, layer = self.model(), nn.remat(spec)(self.model())
+        params = nn.init(0)(plain)
+        assert_same_bits(params, nn.init(0)(layer))
+        assert fp.paths(layer.trainable(params))(params) == fp.paths(plain.trainable(params))(params)
+        one, other = gradients(plain), gradients(layer)
+        assert_same_bits(one.grads, other.grads)
+        assert_same_bits(one.rest, other.rest)
+
+    def test_the_parts_are_wrapped_once(self):
+        layer = nn.remat(["body", "body.layers.1"])(self.model())
+        assert repr(layer).count("remat(") == 1
+
+    def test_adapters_after_and_before(self):
+        ways = [
+            nn.lora("encoder.layers")(lifted()),
+            nn.remat("encoder.layers")(nn.lora("encoder.layers")(lifted())),
+            nn.lora("encoder.layers")(nn.remat("encoder.layers")(lifted())),
+        ]
+        plain, *others = [gradients(layer, trainable=re.compile("lora_b")) for layer in ways]
+        for other in others:
+            assert_same_bits(plain.grads, other.grads)
+
+    def test_a_part_that_cannot_be_reached(self):
+        inner = nn.linear(8, 8)
+        layer = nn.layer(
+            lambda: {"inner": inner.init()}, lambda p, xs, kw, train: (xs[0], p), parts=(("inner", inner),)
+        )
+        with pytest.raises(TypeError, match="rebuild"):
+            nn.remat("inner")(layer)
 
 
 class TestForeignCheckpoints:
