@@ -9,6 +9,7 @@ intermediate arrays of one function at a time are in memory. `mx.checkpoint` has
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import ContextVar, copy_context
 from functools import partial
 from typing import Any, TypeVar
 
@@ -17,11 +18,13 @@ from ..core._types import Array, Tree
 from ..core.backend import in_use
 from . import rng
 
-__all__ = ["recomputed"]
+__all__ = ["awaited", "awaiting", "observed", "recomputed"]
 
 T = TypeVar("T")
 
 tree_map = utils.tree_map
+
+_awaited: ContextVar[list[Array]] = ContextVar("awaited")
 
 
 def recomputed(fn: Callable[..., T], params: Tree, *trees: Tree) -> T:
@@ -49,14 +52,34 @@ def recomputed(fn: Callable[..., T], params: Tree, *trees: Tree) -> T:
         computed.append(gradient)
         return gradient
 
-    def after_params(gradient: Array) -> Array:
-        return mx.depends([gradient], computed)[0] if computed else gradient
+    others = _awaited.get(list[Array]())
 
-    arguments = tree_map(partial(_observed, after_params), trees), tree_map(partial(_observed, note), params)
+    def after_params(gradient: Array) -> Array:
+        before = [*computed, *others]
+        others.clear()
+        return mx.depends([gradient], before)[0] if before else gradient
+
+    arguments = tree_map(partial(observed, after_params), trees), tree_map(partial(observed, note), params)
     return _call(lambda trees, params: fn(params, *trees), arguments)
 
 
-def _observed(observe: Callable[[Array], Array], leaf: Tree) -> Tree:
+def awaited(arrays: list[Array]) -> None:
+    """Let the gradient that goes on from the next recomputed part wait for further arrays, within `awaiting`."""
+    if (others := _awaited.get(None)) is not None:
+        others.extend(arrays)
+
+
+def awaiting(fn: Callable[[], T]) -> T:
+    """Call a function within which `awaited` has an effect."""
+
+    def call() -> T:
+        _awaited.set([])
+        return fn()
+
+    return copy_context().run(call)
+
+
+def observed(observe: Callable[[Array], Array], leaf: Tree) -> Tree:
     """Return the same array; `observe` gets its gradient, if one is computed, and returns the gradient that goes on."""
     if not _is_floating(leaf):
         return leaf
@@ -77,7 +100,7 @@ def _call(fn: Callable[..., T], arguments: tuple[Tree, ...]) -> T:
     others = [array for array, floating in zip(arrays, is_floating, strict=True) if not floating]
     if not floats:
         return fn(*arguments)
-    throttled = partial(in_use().throttled, nbytes=sum(array.nbytes for array in floats))
+    throttled, nbytes = in_use().throttled, sum(array.nbytes for array in floats)
 
     def call(floats: list[Array], others: list[Array], start: Array) -> tuple[T, Array]:
         sources = iter(floats), iter(others)
@@ -88,14 +111,14 @@ def _call(fn: Callable[..., T], arguments: tuple[Tree, ...]) -> T:
 
     def first(floats: list[Array]) -> list[Array]:
         results.append(call(floats, others, start))
-        return list(throttled(_arrays(results[0])))
+        return throttled(_arrays(results[0]), nbytes)
 
     def again(floats: list[Array], others: list[Array], start: Array) -> list[Array]:
         return [array for array in _arrays(call(floats, others, start)) if _is_floating(array)]
 
     def derivative(floats: list[Array], cotangents: list[Array], outputs: list[Array]) -> list[Array]:
         cotangents = [ct for ct, array in zip(cotangents, outputs, strict=True) if _is_floating(array)]
-        later = mx.depends([*floats, *others, start], list(throttled(cotangents)))
+        later = mx.depends([*floats, *others, start], throttled(cotangents, nbytes))
         floats, others_later, key = later[: len(floats)], later[len(floats) : -1], mx.stop_gradient(later[-1])
         return mx.vjp(lambda *floats: again(list(floats), others_later, key), floats, cotangents)[1]
 

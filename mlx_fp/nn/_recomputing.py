@@ -28,7 +28,7 @@ def marked(module: mlx_nn.Module, paths: list[str]) -> mlx_nn.Module:
     copy = clone(module)
     inner = dict(copy.named_modules())
     for path in paths:
-        vars(inner[path])[_MARK] = True
+        setattr(inner[path], _MARK, True)
     return copy
 
 
@@ -43,8 +43,9 @@ def recompute_marked(module: mlx_nn.Module, buffers: Mapping[str, frozenset[str]
     inner = dict(module.named_modules()) if buffers else {}
     for path, names in buffers.items():
         node = inner[path]
-        vars(node)[_BUFFERS] = select(names)
-        node.__class__ = _recomputing(type(node))
+        setattr(node, _BUFFERS, select(names))
+        kind: type = type(node)
+        node.__class__ = _recomputing(kind)
 
 
 class _Recomputing:
