@@ -6,22 +6,22 @@ recomputed part (`nn.remat`) to the part before it depends on the update, so the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from functools import partial
 
 from ..compile._recomputed import awaited, observed
+from ..core._errors import unknown
 from ..core._mlx import utils
-from ..core._options import Rule
 from ..core._types import Array, Params, State, Tree
 from ..core.backend import in_use
 from ..optim._optimizer import Optimizer
 from ..tree._paths import divided, flat, leaves
 from ..tree._select import Select
 
-__all__ = ["UPDATE", "Updates", "check_in_backward"]
+__all__ = ["Updates", "check_update"]
 
-UPDATE = Rule('"at_end" or "in_backward"', lambda value: value in ("at_end", "in_backward"))
-"""The rule for the option `update` of a step."""
+_UPDATES = ("at_end", "in_backward")
+"""The values of the option `update` of a step."""
 
 _OF_PARAMETERS = {"memory", "average"}
 """Names in the state of an optimiser whose values have the paths of the parameters."""
@@ -29,10 +29,18 @@ _OF_PARAMETERS = {"memory", "average"}
 tree_map_with_path = utils.tree_map_with_path
 
 
-def check_in_backward(optimizer: Optimizer, changes: Sequence[str]) -> None:
-    """Raise ValueError where an update needs all gradients at once; `changes` are options that change the gradients."""
-    if changes:
-        raise ValueError(f'update="in_backward" takes the gradients of a whole batch; {changes[0]} changes them after')
+def check_update(update: object, optimizer: Optimizer, changes: Mapping[str, bool]) -> None:
+    """Raise ValueError for an unknown update, and for one in the backward pass that needs all gradients at once.
+
+    `changes` are options that change the gradients of a batch, and whether they are given.
+    """
+    if update not in _UPDATES:
+        raise ValueError(unknown("update", str(update), _UPDATES))
+    if update == "at_end":
+        return
+    for name, is_given in changes.items():
+        if is_given:
+            raise ValueError(f'update="in_backward" takes the gradients of a whole batch; {name} changes them after')
     if not optimizer.by_leaf:
         wrappers = [name for name in ("clip_norm", "skip_nonfinite") if f"{name}(" in optimizer.name]
         reason = f"{wrappers[0]} needs all gradients" if wrappers else "it may need all gradients (by_leaf is False)"

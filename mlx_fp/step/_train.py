@@ -21,7 +21,7 @@ from ._accumulation import Accumulation
 from ._carried import Carrier
 from ._checks import check_options, check_parts
 from ._computation import Computation
-from ._in_backward import UPDATE, check_in_backward
+from ._in_backward import check_update
 from ._train_step import TrainStep
 from .passes import Verb, abreast, in_parts
 
@@ -91,10 +91,8 @@ def train_step(
     check_parts(model, loss)
     require_optimizer(optimizer, "a step")
     check_options(compile, dtype, parts=parts, streams=streams)
-    check_flags("train_step", {"measure": measure, "update": update}, {"measure": FLAG, "update": UPDATE})
-    if update == "in_backward":
-        changed = {"parts": parts > 1, "streams": streams > 1, "through": bool(through)}
-        check_in_backward(optimizer, [name for name, is_given in changed.items() if is_given])
+    check_flags("train_step", {"measure": measure}, {"measure": FLAG})
+    check_update(update, optimizer, {"parts": parts > 1, "streams": streams > 1, "through": bool(through)})
     folds, chosen = _folds.checked(metrics), select(trainable)
     check_spec(chosen, model)
     parameter_bytes = sum(leaf.nbytes for leaf in leaves(shapes(model))) if compile is not False else 0
