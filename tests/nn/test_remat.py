@@ -132,6 +132,19 @@ def test_it_keeps_paths_parts_rules_and_evaluation():
     assert layer.name == "remat(sequential)"
 
 
+@pytest.mark.parametrize("entry", [3, None, X, object(), int])
+def test_a_wrong_entry_is_refused(entry):
+    with pytest.raises(TypeError, match="remat's layer must be a Layer, an mlx.nn.Module or its class, or a callable"):
+        nn.remat(entry)
+
+
+@pytest.mark.parametrize("spec", ["w", ["w"], ("w",), {"w"}, fp.under("w")], ids=repr)
+def test_a_spec_is_a_verb(spec):
+    assert repr(nn.remat(spec)(nn.sequential(w=nn.relu, v=nn.relu))).count("remat(") == 1
+    with pytest.raises(TypeError, match="remat takes a Layer"):
+        nn.remat(spec)(X)
+
+
 def test_an_error_inside_comes_out_and_leaves_the_stream():
     mx.random.seed(4)
     layer = nn.remat(nn.sequential(nn.dropout(0.5), nn.linear(3, 3)))

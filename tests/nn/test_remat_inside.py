@@ -164,6 +164,20 @@ def test_a_spec_that_matches_nothing_names_the_nearest_modules():
         nn.remat("encoder.layer")(lifted())
 
 
+def test_a_language_model_whose_owner_reads_attributes_of_its_blocks():
+    llama = pytest.importorskip("mlx_lm.models.llama")
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "intermediate_size": 32, "num_attention_heads": 2}
+    args = llama.ModelArgs(model_type="llama", rms_norm_eps=1e-5, vocab_size=32, **sizes)
+    layer, _ = nn.split(llama.Model(args))
+    tokens = mx.random.randint(0, 32, (2, 8), key=rng.key(1))
+    loss = lambda model, x: nn.losses.cross_entropy(model(x[:, :-1]), x[:, 1:], reduction="mean")
+    adapted = nn.lora("model.layers", rank=2, dropout=0.1)(layer)
+    for plain in (layer, adapted):
+        steps = [fp.train_step(each, loss, optim.adam(0.01)) for each in (plain, nn.remat("model.layers")(plain))]
+        ends = [step(*step.init(0), tokens) for step in steps]
+        assert_same_bits(*[list(end) for end in ends])
+
+
 class TestPartsOfCompositions:
     def model(self):
         block = nn.residual(nn.sequential(nn.linear(8, 8), nn.dropout(0.4), nn.batch_norm(8)))
