@@ -15,9 +15,9 @@ from ._call import Inputs, Keywords, Result
 from ._layer import Apply, Layer, renamed, require_layer
 from ._lift import as_layer
 from ._module_call import ModuleCall
+from ._rebuilt import rebuilt
 from ._recomputing import marked
 from ._replaced import chosen_by
-from ._rebuilt import rebuilt
 from ._surgery import places_of
 from ._tree_path import joined
 
