@@ -10,6 +10,7 @@ __all__ = [
     "GROUPED_LEAVES",
     "MIDDLE_BYTES",
     "SEPARATE_ELEMENTS",
+    "THROTTLED_BYTES",
     "TUNED_CACHE_BYTES",
     "UNROLLED_ELEMENTS",
     "WAIT_BYTES",
@@ -26,6 +27,9 @@ SEPARATE_ELEMENTS = 1 << 18
 
 UNROLLED_ELEMENTS = 1 << 17
 """Maximum elements of all parameters for which several steps in one compiled call were measured to be faster."""
+
+THROTTLED_BYTES = 1 << 18
+"""Minimum bytes of the arguments of a part for which MLX's queue runs empty before it; that takes about 0.1 ms."""
 
 WAIT_BYTES = 32 << 20
 """At this many bytes of parameters or more, gradients are evaluated before the update, to bound peak memory."""

@@ -48,6 +48,7 @@ class Plan:
     dtype: Any
     parts: int
     streams: int
+    update: str
     keep_losses: bool
     keep_best: bool
     reduce: Reducer
@@ -140,6 +141,8 @@ def _check_exclusive(options: Mapping[str, Any]) -> None:
         raise ValueError(
             "accumulate takes several batches in a step, and steps_per_call several steps in a call: give one of them"
         )
+    if options.get("accumulate", 1) > 1 and options.get("update") == "in_backward":
+        raise ValueError('accumulate updates on several batches, and update="in_backward" during one: give one of them')
 
 
 def _validation_sets(validation: object) -> Mapping[str, Dataset]:

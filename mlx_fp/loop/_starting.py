@@ -41,7 +41,7 @@ from ._trainer_record import Trainer
 
 __all__ = ["start_run"]
 
-_STEP_DEFAULTS = {"compile": True, "dtype": None, "parts": 1, "streams": 1}
+_STEP_DEFAULTS = {"compile": True, "dtype": None, "parts": 1, "streams": 1, "update": "at_end"}
 """Defaults of the options of a step. Only other values are passed on, because a step of the user may lack them."""
 
 _LOG = logging.getLogger("mlx_fp.loop")
@@ -90,12 +90,14 @@ def _new_run(trainer: Trainer, plan: Plan) -> tuple[Loop, LoopState]:
     task, hooks = trainer.task, tuple(sorted(trainer.hooks, key=lambda hook: hook.priority))
     common = {"compile": plan.compile, "dtype": plan.dtype, "streams": plan.streams}
     evaluate = eval_step(trainer.model, task.loss, metrics=task.metrics, **common)
-    step, params, opt_state = _make_step(trainer, plan, {**common, "parts": plan.parts})
+    step, params, opt_state = _make_step(trainer, plan, {**common, "parts": plan.parts, "update": plan.update})
     if plan.averaged:
         _check_averages(opt_state)
     listeners = _listeners(hooks)
     listened = frozenset(listeners) | plan.yielded
     _check_steps_per_call(plan.steps_per_call, params, listened)
+    if plan.update == "in_backward" and "after_backward" in listened:
+        raise ValueError('a hook listens to after_backward, and with update="in_backward" no step has all gradients')
     check_uses(step, accumulates=plan.accumulate > 1, halves="after_backward" in listened)
     sync = SYNC.get(plan.sync)
     monitor = resolve_monitor(

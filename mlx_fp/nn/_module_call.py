@@ -17,6 +17,7 @@ from ._call import Inputs, Keywords, Result
 from ._dense import is_quantized
 from ._layer import Layer, Trainable, layer
 from ._module import NO_SUBSTITUTES, clone, constants, get_arrays, parameters, set_arrays
+from ._recomputing import buffers_of_marked, recompute_marked
 
 __all__ = ["ModuleCall", "emptied", "layer_of_module", "trainable_of", "wide_leaves"]
 
@@ -26,21 +27,25 @@ class ModuleCall:
     """The computation of a lifted module.
 
     `template` is a clone of the module without its parameters. `paths` are the paths of its parameters. `guards` are
-    the classes that replace classes of the template, see `guarded_classes`.
+    the classes that replace classes of the template, see `guarded_classes`. `recomputed` has the paths of the modules
+    that are computed again for their gradients, each with the paths of its buffers.
     """
 
     template: mlx_nn.Module
     method: str = "__call__"
     paths: frozenset[str] = field(init=False)
     guards: Mapping[type, type] = field(init=False)
+    recomputed: Mapping[str, frozenset[str]] = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "paths", frozenset(flat(parameters(self.template))))
         object.__setattr__(self, "guards", guarded_classes(self.template))
+        object.__setattr__(self, "recomputed", buffers_of_marked(self.template, _weights))
 
     def __call__(self, params: Params, xs: Inputs, kw: Keywords, train: bool, /) -> Result:
         """Run the module, or another method of it, with `params`."""
         module = self.bound(params, train, {**self.guards, **(in_use().substitutes if train else NO_SUBSTITUTES)})
+        recompute_marked(module, self.recomputed)
         return getattr(module, self.method)(*xs, **kw), get_arrays(module, params)
 
     @property
@@ -96,13 +101,19 @@ def emptied(module: mlx_nn.Module) -> mlx_nn.Module:
 def trainable_of(module: mlx_nn.Module) -> Trainable:
     """Tell buffers from parameters that the user has frozen: a module freezes its buffers again after `unfreeze`."""
     trains = set(flat(module.trainable_parameters()))
-    unfrozen = clone(module)
-    unfrozen.apply_to_modules(lambda _, m: m.unfreeze(recurse=False))  # so each module freezes its buffers again
-    floats = {p for p, leaf in flat(parameters(module)).items() if mx.issubdtype(leaf.dtype, mx.floating)}
-    may_train = (set(flat(unfrozen.trainable_parameters())) - _of_quantized(module) | trains) & floats
+    may_train = _weights(module)
     rules = ((select(may_train - trains), False),) if may_train - trains else ()
     chosen = select(lambda path: path in may_train)
     return Trainable(lambda params: chosen, rules)
+
+
+def _weights(module: mlx_nn.Module) -> set[str]:
+    """List the paths of the arrays that may train, without buffers and quantised weights."""
+    trains = set(flat(module.trainable_parameters()))
+    unfrozen = clone(module)
+    unfrozen.apply_to_modules(lambda _, m: m.unfreeze(recurse=False))  # so each module freezes its buffers again
+    floats = {p for p, leaf in flat(parameters(module)).items() if mx.issubdtype(leaf.dtype, mx.floating)}
+    return (set(flat(unfrozen.trainable_parameters())) - _of_quantized(module) | trains) & floats
 
 
 def _of_quantized(module: mlx_nn.Module) -> set[str]:

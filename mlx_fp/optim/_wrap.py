@@ -91,7 +91,7 @@ def clip_value(limit: float) -> Verb:
             params, inner_state = in_use().update(inner.update, clipped, state["inner"], params)
             return params, {"inner": inner_state}
 
-        return _wrapped("clip_value", f"{limit:g}", inner, init, update)
+        return _wrapped("clip_value", f"{limit:g}", inner, init, update, by_leaf=True)
 
     return wrap
 
@@ -179,15 +179,27 @@ def ema(decay: float) -> Verb:
             )
             return params, {"average": average, "inner": inner_state}
 
-        return _wrapped("ema", f"{decay:g}", inner, init, update)
+        return _wrapped("ema", f"{decay:g}", inner, init, update, by_leaf=True)
 
     return wrap
 
 
-def _wrapped(verb: str, option: str, inner: object, init: Callable[[Params], State], update: Update) -> Optimizer:
-    """Make the wrapper of an Optimizer, with its name; raise TypeError for any other value."""
+def _wrapped(
+    verb: str,
+    option: str,
+    inner: object,
+    init: Callable[[Params], State],
+    update: Update,
+    *,
+    by_leaf: bool = False,
+) -> Optimizer:
+    """Make the wrapper of an Optimizer, with its name; raise TypeError for any other value.
+
+    `by_leaf` says that the wrapper itself needs one gradient at a time.
+    """
     optimizer = require_optimizer(inner, verb)
-    return Optimizer(init, update, f"{verb}({option})({optimizer.name})", f"{verb}({option})({optimizer!r})")
+    name, label = f"{verb}({option})({optimizer.name})", f"{verb}({option})({optimizer!r})"
+    return Optimizer(init, update, name, label, by_leaf and optimizer.by_leaf)
 
 
 def _where(condition: Array, yes: Tree, no: Tree) -> Tree:

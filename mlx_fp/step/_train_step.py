@@ -101,6 +101,8 @@ class TrainStep:
         check_state(opt_state)
         if len(batches) == 1:
             return self._step(params, opt_state, batches[0])
+        if self.computation.in_backward:
+            raise ValueError('update="in_backward" updates on the gradients of one batch; accumulate takes several')
         return self._accumulation.update(params, opt_state, batches)
 
     def carry(self, params: Params, opt_state: State) -> Carried:
@@ -230,7 +232,7 @@ class TrainStep:
         return result
 
     def _waits(self) -> bool:
-        return device_backend().waits(self.parameter_bytes)
+        return not self.computation.in_backward and device_backend().waits(self.parameter_bytes)
 
     def __repr__(self) -> str:
         return f"train_step({self.computation.model.name}, {self.computation.optimizer.name})"
