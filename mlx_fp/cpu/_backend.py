@@ -18,6 +18,7 @@ from ._linear_vjp import Linear
 from ._native import kernels
 from ._packing import form
 from ._parallel import run_parallel
+from ._queue import queued
 from ._thresholds import UNROLLED_ELEMENTS, WAIT_BYTES
 
 __all__ = ["NATIVE", "STOCK"]
@@ -30,6 +31,7 @@ STOCK = Backend(
     grouped=grouped,
     update=update,
     separate=separate_large_models,
+    queued=queued,
     form=form,
     waits=lambda parameter_bytes: parameter_bytes >= WAIT_BYTES,
     parallel=run_parallel,

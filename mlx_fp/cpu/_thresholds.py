@@ -9,6 +9,7 @@ __all__ = [
     "GROUPED_ELEMENTS",
     "GROUPED_LEAVES",
     "MIDDLE_BYTES",
+    "QUEUED_OPERATIONS",
     "SEPARATE_ELEMENTS",
     "TUNED_CACHE_BYTES",
     "UNROLLED_ELEMENTS",
@@ -32,6 +33,9 @@ WAIT_BYTES = 32 << 20
 
 MIDDLE_BYTES = 8 << 20
 """At this many bytes of parameters or more, packing gains nothing, and a step frees more memory than MLX keeps."""
+
+QUEUED_OPERATIONS = 110
+"""Operations on CPUs that MLX queues before it waits for the oldest of them."""
 
 DEFAULT_CACHE_BYTES = 32 << 20
 """Bytes of freed memory that MLX's CPU build keeps by default."""
