@@ -9,6 +9,7 @@ from ..core._mlx import mx, utils
 from ..core._types import Params
 from ..tree._paths import divided, merge
 from ._call import Inputs, Keywords, Result
+from ._head_tap import untapped
 from ._layer import Apply, Layer, renamed
 from ._lift import as_layer
 
@@ -48,7 +49,7 @@ def remat(entry: object) -> Layer:
             y, after = inner.apply.run(merge(differentiable, rest), xs, {**kw, **arrays}, train)
             return y, divided(may_train | trains)(after)[1]
 
-        y, buffers = rng.recomputed(forward, differentiable, xs, arrays)
+        y, buffers = untapped(lambda: rng.recomputed(forward, differentiable, xs, arrays))
         return y, merge(differentiable, buffers)
 
     return renamed(replace(inner, apply=Apply(run, lambda change: remat(change("", inner)))), "remat({})")
