@@ -69,12 +69,12 @@ class Backend:
     """`update(optimizer_update, grads, state, params)`: compute the update of an optimiser."""
     separate: Callable[[Tree, int], Tree] = lambda tree, parameter_bytes: tree
     """`separate(tree, parameter_bytes)`: return the tree of results such that MLX does not fuse their kernels."""
-    queued: Callable[[Array], Array] = lambda array: array
-    """`queued(array)`: return the same array such that MLX's queue holds little besides the operations before it. A
-    computation in chunks calls it at the end of each chunk, and so needs the memory of few chunks."""
     form: Callable[[Params, State, Params, int], Form | None] = lambda params, opt_state, trained, parameter_bytes: None
     """`form(params, opt_state, trained, parameter_bytes)`: return the layout of the state between two steps, or None to
     keep trees. `trained` holds the parameters that train, as the same array objects as in `params`."""
+    throttled: Callable[[list[Array], int], list[Array]] = lambda arrays, nbytes: arrays
+    """`throttled(arrays, nbytes)`: return the same arrays; an operation that reads them is queued after the operations
+    before them have run. Operations in a queue hold memory. `nbytes` is the size of the arrays that are read next."""
     waits: Callable[[int], bool] = lambda parameter_bytes: False
     """`waits(parameter_bytes)`: whether a step evaluates its gradients before it updates the parameters."""
     parallel: Parallel | None = None

@@ -9,8 +9,8 @@ __all__ = [
     "GROUPED_ELEMENTS",
     "GROUPED_LEAVES",
     "MIDDLE_BYTES",
-    "QUEUED_OPERATIONS",
     "SEPARATE_ELEMENTS",
+    "THROTTLED_BYTES",
     "TUNED_CACHE_BYTES",
     "UNROLLED_ELEMENTS",
     "WAIT_BYTES",
@@ -28,14 +28,14 @@ SEPARATE_ELEMENTS = 1 << 18
 UNROLLED_ELEMENTS = 1 << 17
 """Maximum elements of all parameters for which several steps in one compiled call were measured to be faster."""
 
+THROTTLED_BYTES = 1 << 18
+"""Minimum bytes of the arguments of a part for which MLX's queue runs empty before it; that takes about 0.1 ms."""
+
 WAIT_BYTES = 32 << 20
 """At this many bytes of parameters or more, gradients are evaluated before the update, to bound peak memory."""
 
 MIDDLE_BYTES = 8 << 20
 """At this many bytes of parameters or more, packing gains nothing, and a step frees more memory than MLX keeps."""
-
-QUEUED_OPERATIONS = 110
-"""Operations on CPUs that MLX queues before it waits for the oldest of them."""
 
 DEFAULT_CACHE_BYTES = 32 << 20
 """Bytes of freed memory that MLX's CPU build keeps by default."""

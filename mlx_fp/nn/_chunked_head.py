@@ -52,20 +52,24 @@ class Head:
         scores = scores if self.scale == 1.0 else scores * self.scale
         return scores if self.soft_cap is None else self.soft_cap * mx.tanh(scores / self.soft_cap)
 
-    def product_gradient(self, scores: Array, powers: Array, sums: Array, classes: Array, factors: Array) -> Array:
-        """Return the gradient of the product `hidden @ weight.T` of some rows, for the factors of their losses.
+    def product_gradient(
+        self, scores: Array, powers: Array, sums: Array, classes: Array, dtype: mx.Dtype
+    ) -> tuple[Array, Array]:
+        """Return the gradient of the product `hidden @ weight.T` of some rows as `(matrix, divisors)`.
 
-        `powers / sums` are the probabilities of the classes.
+        Each row of the matrix is to be divided by its divisor, which costs less in the products with the matrix. The
+        matrix has the given dtype. `powers / sums` are the probabilities of the classes.
         """
-        columns = scores.shape[-1]
         smoothing = self.label_smoothing
-        hits = mx.arange(columns)[None] == classes[:, None]
-        gradient = powers * (factors / sums)[:, None] - mx.where(hits, (1 - smoothing) * factors[:, None], 0.0)
+        target = mx.take_along_axis(powers, classes[:, None], axis=-1) - (1 - smoothing) * sums[:, None]
+        gradient = mx.put_along_axis(powers, classes[:, None], target, axis=-1)
         if smoothing:
-            gradient = gradient - (smoothing / columns) * factors[:, None]
+            gradient = gradient - (smoothing / scores.shape[-1]) * sums[:, None]
         if self.soft_cap is not None:
             gradient = gradient * (1 - (scores / self.soft_cap).square())
-        return gradient if self.scale == 1.0 else gradient * self.scale
+        if dtype == mx.float32:
+            return gradient, sums
+        return (gradient / sums[:, None]).astype(dtype), mx.ones_like(sums)  # sums are too large for float16
 
     def hidden_gradient(self, gradient: Array, head: HeadArrays) -> Array:
         """Return the gradient of some rows of `hidden`: `(rows, classes) -> (rows, d)`."""
@@ -87,8 +91,9 @@ class Head:
 
     def _quantized_product(self, x: Array, head: HeadArrays, *, transpose: bool) -> Array:
         group_size, bits, mode = self.packing
+        scales: Any = head.scales
         return mx.quantized_matmul(
-            x, head.weight, head.scales, head.zeros, transpose, group_size=group_size, bits=bits, mode=mode
+            x, head.weight, scales, head.zeros, transpose, group_size=group_size, bits=bits, mode=mode
         )
 
 
@@ -102,9 +107,9 @@ def row_losses(options: Head, hidden: Array, classes: Array, head: HeadArrays) -
     def forward(hidden: Array, classes: Array, *arrays: Array) -> Array:
         done: list[Array] = []
         for part in _chunks(hidden.shape[0], options.chunk):
-            rows = _after(hidden[part], done[-1:])
+            rows = _after(hidden[part], done[-1:], _chunk_bytes(options, rebuild(arrays)))
             value, *_ = options.losses(options.scores(rows, rebuild(arrays)), classes[part])
-            done.append(in_use().queued(value))
+            done.append(value)
         return mx.concatenate(done)
 
     def backward(primals: tuple[Array, ...], factors: Array, _: Array) -> tuple[Array, ...]:
@@ -149,26 +154,26 @@ class _Gradients(NamedTuple):
     bias: Array | None
 
 
-def _pass(
-    options: Head, hidden: Array, classes: Array, head: HeadArrays, factors: Array
-) -> tuple[Array, _Gradients]:
+def _pass(options: Head, hidden: Array, classes: Array, head: HeadArrays, factors: Array) -> tuple[Array, _Gradients]:
     """Compute losses and gradients chunk by chunk; each chunk waits for the gradients of the chunk before it."""
     losses, of_hidden = [], []
     weight: Array | None = None
     bias: Array | None = None
     before: list[Array] = []
     for part in _chunks(hidden.shape[0], options.chunk):
-        rows = _after(hidden[part], before)
+        rows = _after(hidden[part], before, _chunk_bytes(options, head))
         scores = options.scores(rows, head)
         value, powers, sums = options.losses(scores, classes[part])
-        gradient = options.product_gradient(scores, powers, sums, classes[part], factors[part])
-        bias = None if options.frozen or head.bias is None else _plus(bias, gradient.sum(axis=0))
-        gradient = gradient.astype(mx.result_type(rows, head.weight) if head.scales is None else rows.dtype)
-        weight = None if options.frozen else _plus_product(weight, gradient, rows)
+        dtype = mx.result_type(rows, head.weight) if head.scales is None else rows.dtype
+        gradient, divisors = options.product_gradient(scores, powers, sums, classes[part], dtype)
+        row_factors = factors[part] * options.scale / divisors
+        if not options.frozen:
+            weight = _plus_product(weight, gradient, rows * row_factors[:, None].astype(rows.dtype))
+            bias = None if head.bias is None else _plus(bias, row_factors @ gradient.astype(mx.float32))
         losses.append(value)
-        of_hidden.append(in_use().queued(options.hidden_gradient(gradient, head)))
+        of_hidden.append((options.hidden_gradient(gradient, head) * row_factors[:, None]).astype(hidden.dtype))
         before = [losses[-1], of_hidden[-1], *(array for array in (weight, bias) if array is not None)]
-    return mx.concatenate(losses), _Gradients(mx.concatenate(of_hidden).astype(hidden.dtype), weight, bias)
+    return mx.concatenate(losses), _Gradients(mx.concatenate(of_hidden), weight, bias)
 
 
 def _plus(total: Array | None, part: Array) -> Array:
@@ -205,9 +210,13 @@ def _chunks(rows: int, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, rows)) for start in range(0, max(rows, 1), size))
 
 
-def _after(array: Array, before: list[Array]) -> Array:
-    """Return the array such that MLX computes it after other arrays."""
-    return mx.depends([array], before)[0] if before else array
+def _chunk_bytes(options: Head, head: HeadArrays) -> int:
+    return 4 * options.chunk * head.weight.shape[0]
+
+
+def _after(array: Array, before: list[Array], chunk_bytes: int) -> Array:
+    """Return the rows of the next chunk such that MLX computes it after the arrays of the chunk before it."""
+    return mx.depends([array], in_use().throttled(before, chunk_bytes))[0] if before else array
 
 
 def _with_derivative(name: str, forward: Callable[..., Any], backward: Callable[..., tuple[Array, ...]]) -> Any:

@@ -93,8 +93,8 @@ def head_arrays(call: HeadCall) -> tuple[Array | tuple[Array, ...], Mapping[str,
         TypeError: The module computes something else than a linear layer of mlx.nn.
     """
     module = call.module
-    for kind in (mlx_nn.Linear, mlx_nn.Embedding):
-        if _computes_as(call.kind, kind):
+    for dense in (mlx_nn.Linear, mlx_nn.Embedding):
+        if _computes_as(call.kind, dense):
             return module["weight"], {"bias": module.get("bias")}
     for kind in (mlx_nn.QuantizedLinear, mlx_nn.QuantizedEmbedding):
         if _computes_as(call.kind, kind):

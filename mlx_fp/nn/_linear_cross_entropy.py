@@ -143,7 +143,9 @@ def _arrays(hidden: Array, weight: Array | Sequence[Array], bias: Array | None) 
     """Return the arrays of a head; raise ValueError for shapes that do not match."""
     quantised = isinstance(weight, (list, tuple))
     if quantised and len(weight) not in (2, 3):
-        raise ValueError(f"a quantised weight is (weight, scales) or (weight, scales, biases); got {len(weight)} arrays")
+        raise ValueError(
+            f"a quantised weight is (weight, scales) or (weight, scales, biases); got {len(weight)} arrays"
+        )
     matrix, scales, zeros = (*weight, None)[:3] if quantised else (weight, None, None)
     if hidden.ndim == 0 or matrix.ndim != 2 or not (quantised or hidden.shape[-1] == matrix.shape[-1]):
         raise ValueError(
@@ -156,7 +158,9 @@ def _arrays(hidden: Array, weight: Array | Sequence[Array], bias: Array | None) 
 
 def _check_labels(hidden: Array, labels: Array, weights: Array | None) -> None:
     if not mx.issubdtype(labels.dtype, mx.integer):
-        raise TypeError(f"labels {labels.shape} of hidden {hidden.shape} are classes, integers; they are {labels.dtype}")
+        raise TypeError(
+            f"labels {labels.shape} of hidden {hidden.shape} are classes, integers; they are {labels.dtype}"
+        )
     if labels.shape != hidden.shape[:-1]:
         raise ValueError(f"labels of hidden {hidden.shape} are {hidden.shape[:-1]}; they are {labels.shape}")
     if weights is not None and weights.shape != labels.shape:

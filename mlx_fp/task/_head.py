@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import copy
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..compile import rng
 from ..core._errors import unknown
@@ -64,7 +64,9 @@ def _find(forward: Forward, call: Call) -> str:
     """Return the path of the linear module that a model calls last."""
     paths = _linear_paths(forward, call)
     if not paths:
-        raise ValueError("head=True finds the linear layer that a model calls last, and the model called none of mlx.nn")
+        raise ValueError(
+            "head=True finds the linear layer that a model calls last, and the model called none of mlx.nn"
+        )
     return paths[-1]
 
 
@@ -103,18 +105,18 @@ def _tail(path: str, logits: Array, output: Tree) -> tuple[float | None, float]:
     return found
 
 
-def _fit(logits: Array, output: Array) -> tuple[float | None, float] | None:
+def _fit(logits: Array, output: Any) -> tuple[float | None, float] | None:
     """Return the soft cap and the scale of scores, or None if they are of another form."""
     try:
-        large, one, small = output.reshape(-1)[:3].astype(mx.float32).tolist()
+        large, one, small = (output.reshape(-1)[i].astype(mx.float32).item() for i in range(3))
     except (RuntimeError, ValueError):  # the output depends on the parameters, which are not known in a trace
         return None
     is_linear = abs(large - one * _LARGE) <= 1e-5 * abs(large)
     soft_cap, scale = (None, one) if is_linear else (abs(large), small / _SMALL)
     scale = 1.0 if abs(scale - 1) < 1e-5 else scale
     scores = logits * scale if soft_cap is None else soft_cap * mx.tanh(logits * scale / soft_cap)
-    is_same = mx.allclose(output.astype(mx.float32), scores, rtol=1e-4, atol=1e-6).item()
-    return (soft_cap, scale) if is_same else None
+    is_same: Array = mx.allclose(output.astype(mx.float32), scores, rtol=1e-4, atol=1e-6)
+    return (soft_cap, scale) if is_same.item() else None
 
 
 def _refuse(path: str, calls: list[HeadCall], forward: Forward, call: Call) -> None:

@@ -19,7 +19,6 @@ from ._running import empty_mean, make_metric, merge_means, nan_if_empty, zero_c
 __all__ = ["check_head", "head_loss", "head_metrics"]
 
 
-
 def head_loss(head: str | bool, ignore: int | None, output_of: Callable[..., Tree]) -> Loss:
     """Return the loss of language modeling without logits.
 
