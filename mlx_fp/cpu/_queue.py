@@ -34,4 +34,5 @@ def throttled(arrays: list[Array], nbytes: int) -> list[Array]:
     if nbytes < THROTTLED_BYTES or not arrays:
         return arrays
     done = mx.stop_gradient(mx.depends(arrays[:1], arrays)[0])
-    return mx.depends(arrays, [mx.depends([done], [])[0] for _ in range(_QUEUED)])
+    after: list[Array] = mx.depends(arrays, [mx.depends([done], [])[0] for _ in range(_QUEUED)])
+    return after
