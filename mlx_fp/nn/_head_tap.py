@@ -124,7 +124,11 @@ def _intercept(module: mlx_nn.Module, path: str, call: Callable[[HeadCall], Arra
     product = getattr(kind, name)
 
     def intercepted(self: mlx_nn.Module, x: Array, *rest: Any, **options: Any) -> Array:
-        return call(HeadCall(path, self, kind, x, lambda: product(self, x, *rest, **options)))
+        def compute() -> Array:
+            result: Array = product(self, x, *rest, **options)
+            return result
+
+        return compute() if _active.get() is None else call(HeadCall(path, self, kind, x, compute))
 
     attributes = {name: intercepted, "__module__": kind.__module__}
     object.__setattr__(module, "__class__", type(kind.__name__, (kind,), attributes))
