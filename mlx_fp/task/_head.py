@@ -10,7 +10,7 @@ from ..compile import rng
 from ..core._errors import unknown
 from ..core._mlx import mlx_nn, mx
 from ..core._types import Array, Forward, Tree
-from ..nn._head_tap import HeadCall, Tap, intercepting
+from ..nn._head_tap import HeadCall, Tap, head_arrays, intercepting
 
 __all__ = ["HeadInput", "head_input"]
 
@@ -42,6 +42,7 @@ def head_input(head: str | bool, forward: Forward, call: Call) -> HeadInput:
         call: Calls the model.
 
     Raises:
+        TypeError: The head is no linear layer of mlx.nn.
         ValueError: There is no such head, or the output of the model is something else than scaled and capped logits.
     """
     path = head if isinstance(head, str) else _find(forward, call)
@@ -50,6 +51,7 @@ def head_input(head: str | bool, forward: Forward, call: Call) -> HeadInput:
 
     def replace(head_call: HeadCall) -> Array:
         calls.append(head_call)
+        head_arrays(head_call)  # an error for a head of another kind comes first
         logits.append(_constant_logits(head_call))
         return logits[-1]
 

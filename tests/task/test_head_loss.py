@@ -177,3 +177,29 @@ def test_options_that_need_logits_are_errors():
         fp.language_modeling(head="head", loss=lambda model, x: model(x).mean())
     with pytest.raises(TypeError, match="head is the path"):
         fp.language_modeling(head=3)
+
+
+def test_packed_rows_have_the_loss_of_the_logits():
+    lm = pytest.importorskip("mlx_fp.lm")
+    model = lm.packed(mlx_lm_model("llama", tie_word_embeddings=True))
+    segments = mx.array([[1, 1, 1, 2, 2, 2, 0], [1, 1, 1, 1, 1, 1, 1], [1, 1, 2, 2, 3, 3, 3]])
+
+    def loss(head):
+        task = fp.language_modeling(head=head, metrics=None if head else [])
+        step = fp.train_step(model, task.loss, optim.sgd(1.0), compile=False)
+        return step(*step.init(0), task.collate({"tokens": TOKENS, "segments": segments}))[2]["loss"].item()
+
+    assert loss("model.embed_tokens") == pytest.approx(loss(None), rel=1e-5)
+
+
+def test_a_head_with_an_adapter_is_an_error():
+    model = nn.lora("head")(nn.sequential(**PARTS))
+    step = step_of(model, "head", compile=False)
+    with pytest.raises(TypeError, match="the head 'head' is LoRALinear"):
+        step(*step.init(0), BATCH)
+
+
+def test_adapters_on_the_body_train_before_a_quantised_head():
+    model = nn.sequential(embed=nn.embedding(VOCABULARY, 32), body=nn.linear(32, 32), head=nn.linear(32, VOCABULARY))
+    model = nn.lora("body")(nn.quantized("head", group_size=32)(model))
+    assert_same_step(stepped(model, None, compile=False), stepped(model, "head", compile=False), 1e-4)
