@@ -82,7 +82,7 @@ ONLY_HERE = {
         "with_frozen": "frozen layers beside a model, which a loss calls",
         "without_adapters": "the parameters with adapters switched off",
     },
-    losses: {},
+    losses: {"linear_cross_entropy": "of the inputs of a head, without the whole logits"},
     initializers: {},
     optim: {
         "Optimizer": "the record that every optimiser is",

@@ -8,6 +8,7 @@ from typing import TypeAlias
 from ..core._types import Params
 from ..tree._select import Select, by_part
 from ._call import Inputs, Keywords, Output, Result
+from ._head_tap import within_part
 from ._layer import Change, Layer, Trainable, layer
 from ._lift import as_layer
 from ._tree_path import at_path
@@ -87,7 +88,7 @@ def trainable_of_parts(parts: tuple[tuple[str, Layer], ...], own: Collection[str
 def run_part(part: Layer, path: str, params: Params, xs: Inputs, kw: Keywords, train: bool) -> Result:
     """Run a part of a layer; an exception gets a note with the path of the part."""
     try:
-        return part.apply.run(params, xs, kw, train)
+        return within_part(path, part.apply.run)(params, xs, kw, train)
     except Exception as error:
         error.add_note(f"in {path} ({part.name})")
         raise

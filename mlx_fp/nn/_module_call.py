@@ -15,6 +15,7 @@ from ..tree._select import Select, select, under_prefix
 from ._bounds import guarded_classes
 from ._call import Inputs, Keywords, Result
 from ._dense import is_quantized
+from ._head_tap import tapped
 from ._layer import Layer, Trainable, layer
 from ._module import NO_SUBSTITUTES, clone, constants, get_arrays, parameters, set_arrays
 from ._recomputing import buffers_of_marked, recompute_marked
@@ -46,7 +47,7 @@ class ModuleCall:
         """Run the module, or another method of it, with `params`."""
         module = self.bound(params, train, {**self.guards, **(in_use().substitutes if train else NO_SUBSTITUTES)})
         recompute_marked(module, self.recomputed)
-        return getattr(module, self.method)(*xs, **kw), get_arrays(module, params)
+        return getattr(tapped(module), self.method)(*xs, **kw), get_arrays(module, params)
 
     @property
     def takes(self) -> frozenset[str]:

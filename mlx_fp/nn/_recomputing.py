@@ -16,6 +16,7 @@ from ..core._types import Params
 from ..tree._paths import divided, flat
 from ..tree._select import select
 from ._call import Inputs, Keywords, Output, Result
+from ._head_tap import untapped
 from ._module import clone, get_arrays, parameters, set_arrays
 
 __all__ = ["buffers_of_marked", "marked", "recompute_marked"]
@@ -65,7 +66,7 @@ class _Recomputing:
             y = plain.__call__(running, *xs, **kw)
             return y, buffers(get_arrays(running, params))[0]
 
-        y, after = recomputed(compute, params, xs, kw)
+        y, after = untapped(lambda: recomputed(compute, params, xs, kw))
         set_arrays(module, params)  # another module may compute with the same arrays
         set_arrays(module, after)
         return y

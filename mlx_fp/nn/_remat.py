@@ -12,6 +12,7 @@ from ..core._types import Params
 from ..tree._paths import divided, merge
 from ..tree._select import Select, select
 from ._call import Inputs, Keywords, Result
+from ._head_tap import untapped
 from ._layer import Apply, Layer, renamed, require_layer
 from ._lift import as_layer
 from ._module_call import ModuleCall
@@ -71,7 +72,7 @@ def remat(entry: object) -> Layer | Callable[[Layer], Layer]:
             y, after = inner.apply.run(params, xs, kw, train)
             return y, divided(weight)(after)[1]
 
-        y, buffers = recomputed(forward, params, xs, kw)
+        y, buffers = untapped(lambda: recomputed(forward, params, xs, kw))
         return y, merge(divided(weight)(params)[0], buffers)
 
     return renamed(replace(inner, apply=Apply(run, lambda change: remat(change("", inner)))), "remat({})")

@@ -37,11 +37,19 @@ class BoundModel:
     receives the model's floating outputs in float32.
     """
 
-    __slots__ = ("_calls", "_dtype", "_model", "_named", "_output", "params", "train")
+    __slots__ = ("_calls", "_dtype", "_model", "_named", "_output", "params", "train", "trained")
 
-    def __init__(self, model: Layer, params: Params, train: bool, dtype: mx.Dtype | None) -> None:
+    def __init__(
+        self,
+        model: Layer,
+        params: Params,
+        train: bool,
+        dtype: mx.Dtype | None,
+        trained: frozenset[str] = frozenset(),
+    ) -> None:
         self._model, self._dtype = model, dtype
         self.params, self.train = params, train
+        self.trained = trained  # the paths of the parameters that get a gradient
         self._output: Tree = None
         self._calls, self._named = 0, False
 

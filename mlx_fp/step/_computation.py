@@ -17,7 +17,7 @@ from ..optim._optimizer import Optimizer
 from ..optim._state import finite, finite_or_unchanged, skip_count, skips, stages
 from ..task._folds import Metric, fold, start
 from ..tree._casting import widened
-from ..tree._paths import divided, merge, norm
+from ..tree._paths import divided, flat, merge, norm
 from ..tree._select import Select
 from ._bound_model import BoundModel, call_loss, last_output
 from ._carried import Logged
@@ -81,7 +81,8 @@ class Computation:
         results = []  # not results of value_and_grad: two equal arrays there crash mx.compile (IndexError)
 
         def objective(trainable: Params) -> Array:
-            forward = BoundModel(self.model, merge(observing(trainable), rest), True, self.dtype)
+            paths = frozenset(flat(trainable))
+            forward = BoundModel(self.model, merge(observing(trainable), rest), True, self.dtype, paths)
             (logs, weights), key = rng.run(opt_state["key"], lambda: call_loss(self.loss, forward, batch))
             results.append((logs, weights, key, forward))
             loss: Array = logs["loss"]

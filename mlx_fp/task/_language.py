@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ..core._types import Array, Batch, Forward, Loss, Tree
 from ._folds import Metric, checked
+from ._head_loss import check_head, head_loss, head_metrics
 from ._labels import check_ignore
 from ._losses import entropy, output_of
 from ._mean import Mean
@@ -19,6 +20,7 @@ __all__ = ["language_modeling"]
 def language_modeling(
     *,
     ignore: int | None = None,
+    head: str | bool | None = None,
     loss: Loss | None = None,
     metrics: Sequence[Metric] | None = None,
     monitor: str | None = None,
@@ -40,6 +42,10 @@ def language_modeling(
 
     Args:
         ignore: A label that counts neither in the loss nor in the metrics. By default every label counts.
+        head: The path of the layer that makes the logits, or True to find it. The loss then computes the logits of some
+            rows at a time and never has them all, see `nn.losses.linear_cross_entropy`. The path is for example
+            "lm_head", or "model.embed_tokens" where an embedding is used by `as_linear`. A tanh soft cap and a factor
+            after the head are recognised. Token accuracy needs the logits; the perplexity alone is the default then.
         loss: A function `loss(forward, x, y)` that replaces the loss.
         metrics: Metrics that replace the perplexity and the token accuracy.
         monitor: The figure to watch, by default `val_perplexity` where that metric exists, else
@@ -51,17 +57,27 @@ def language_modeling(
         A Task, for `fp.trainer`. Its loss raises ValueError for a batch with segments if the model takes neither `mask`
         nor `segments`.
 
+    Raises:
+        ValueError: `head` beside a loss, or beside a metric that needs logits. In a step: the model has no such head,
+            or it computes something else after its head; the message has the remedy.
+
     >>> language_modeling()
     language_modeling(perplexity, token_accuracy)
+    >>> language_modeling(head="lm_head")
+    language_modeling(perplexity)
     """
     check_ignore(ignore)
+    check_head(head, loss)
 
     def cross_entropy(
         forward: Forward, x: Tree = ..., y: Tree = ..., mask: Array | None = None, **inputs: Tree
     ) -> Mean:
         return entropy(_output(forward, x, y, inputs), y, mask, ignore, None)
 
-    folds = (perplexity(ignore=ignore), token_accuracy(ignore=ignore)) if metrics is None else checked(metrics)
+    if head:
+        loss, folds = head_loss(head, ignore, _output), head_metrics(metrics)
+    else:
+        folds = (perplexity(ignore=ignore), token_accuracy(ignore=ignore)) if metrics is None else checked(metrics)
     watched = monitor or watched_figure("val_perplexity", folds)
     return Task("language_modeling", loss or cross_entropy, folds, watched, mode, collate or _shifted, "tokens")
 
