@@ -95,7 +95,7 @@ def _running(part: Layer, owner: mlx_nn.Module, path: str) -> Layer:
     if isinstance(run, ModuleCall):
         module = at_path(owner, path) if path else _outermost(run.template, owner)
         trainable = Trainable(lambda params: trainable_of(module).leaves(params))
-        return replace(part, apply=Apply(ModuleCall(module, run.method)), trainable=trainable)
+        return replace(part, apply=Apply(replace(run, template=module)), trainable=trainable)
     if rebuild is not None:
         return rebuild(lambda name, inner: _running(inner, owner, joined(path, name)))
     return part

@@ -136,3 +136,12 @@ def test_a_model_that_makes_its_masks_by_itself_is_refused():
 def test_other_layers_are_refused(layer):
     with pytest.raises(TypeError, match="lm.packed takes a lifted model of mlx-lm"):
         lm.packed(layer)
+
+
+def test_a_composition_with_a_packed_part_keeps_segments_apart_when_it_is_lowered():
+    inner = lm.packed(model_of("llama"))
+    model = nn.define(lambda m, tokens, segments=None: m.inner(tokens, segments=segments), inner=inner)
+    params, tokens, segments = nn.init(0)(model), mx.array([[1, 2, 3, 4]]), mx.array([[1, 1, 2, 2]])
+    y = nn.lower(model, params)(tokens, segments=segments)
+    assert mx.allclose(y, model.apply(params, tokens, segments=segments)[0], rtol=1e-4, atol=1e-6).item()
+    assert not mx.allclose(y, model.apply(params, tokens)[0], rtol=1e-2).item()
