@@ -46,8 +46,8 @@ def quantized(
 
     >>> from mlx_fp import nn, paths
     >>> params = nn.init(0)(quantized("body")(nn.sequential(body=nn.linear(64, 8), head=nn.linear(8, 2))))
-    >>> paths("body")(params), params["body"]["weight"].shape
-    (('body.bias', 'body.weight', 'body.scales', 'body.biases'), (8, 8))
+    >>> sorted(paths("body")(params)), params["body"]["weight"].shape
+    (['body.bias', 'body.biases', 'body.scales', 'body.weight'], (8, 8))
     """
     if mode not in _DEFAULTS:
         raise ValueError(unknown("mode of quantized,", mode, _DEFAULTS))
