@@ -35,6 +35,7 @@ PROMISES = {
     "distillation": lambda accuracies: min(accuracies.values()) > 0.85,
     "contrastive": lambda accuracies: accuracies[0] < accuracies[1] and accuracies[1] > 0.25,
     "dpo": lambda ended: ended[0] > 0.9 and ended[1] > 0.3,
+    "lora": lambda ended: ended[0] < 3 and "41 42 43" in ended[1],
     "hugging_face": lambda report: report.rows[-1].val_accuracy > 0.9,
 }
 FROZEN = {"embed.weight", "body.layers.0.layers.0.weight", "body.layers.0.layers.0.bias"}
@@ -45,9 +46,26 @@ def same(values, *names):
     return max(values[n] for n in names) - min(values[n] for n in names) < 1e-6
 
 
+def a_language_model_and_rows(folder):
+    """Make the files that docs/language_models.md reads."""
+    from language_models import model_folder
+
+    model_folder(folder / "models" / "base")
+    rows = [
+        {"prompt": f"w{i % 50} w3", "completion": " ".join(f"w{(i + k) % 50}" for k in range(i % 30 + 1))}
+        for i in range(400)
+    ]
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+FILES = {"language_models.md": a_language_model_and_rows}
+"""Functions that make the files that the snippets of a page read."""
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if page not in CPU_PAGES], ids=lambda p: p.name)
 def test_every_snippet_of_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    FILES.get(page.name, lambda folder: None)(tmp_path)
     assert run_snippets(page) or page.name in PROSE, f"{page.name} shows no code"
 
 
