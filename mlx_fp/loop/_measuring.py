@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple, TypeAlias
 
 from ..core._mlx import mx
@@ -13,13 +15,14 @@ from ..step._carried import Carried
 from ..step._protocol import FullStep
 from ..step._rows import resize_rows
 from ..tree._paths import leaves
-from ._plan import Plan
+from ._plan import SYNC, Plan
 from ._starting import first_state, make_step, with_skips
+from ._totals import IN_FLIGHT
 from ._trainer_record import Trainer
 
 __all__ = ["Held", "Meter", "measuring"]
 
-_STEPS = 3
+_STEPS = 6
 """Steps on each number of rows. Their peaks differ, because MLX computes while it still queues. The highest counts."""
 
 Peak: TypeAlias = Callable[[FullStep, Carried, list[Batch]], tuple[Carried, int]]
@@ -70,8 +73,9 @@ def measuring(trainer: Trainer, plan: Plan, batch: Batch) -> Iterator[Meter]:
             return result
 
         halves = (lambda rows: measure(_gradients_peak, rows)) if hasattr(step, "gradients") else None
+        whole = partial(_step_peak, SYNC.get(plan.sync, mx.async_eval))
         try:
-            yield Meter(held, lambda rows: measure(_step_peak, rows), halves)
+            yield Meter(held, lambda rows: measure(whole, rows), halves)
         finally:
             states.clear()
             mx.clear_cache()
@@ -88,20 +92,24 @@ def _bytes(tree: Params | State) -> int:
     return sum(leaf.nbytes for leaf in leaves(tree))
 
 
-def _step_peak(step: FullStep, state: Carried, batches: list[Batch]) -> tuple[Carried, int]:
-    """Take whole steps as a run does. The given state is released, as in a run."""
-    peaks = []
+def _step_peak(queue: Callable[..., None], step: FullStep, state: Carried, batches: list[Batch]) -> tuple[Carried, int]:
+    """Take whole steps as a run does, with several in flight. The given state is released, as in a run."""
     if len(batches) == 1:
-        state = step.carry(state.params, state.opt_state)
+        given, state = state, step.carry(state.params, state.opt_state)
+        given.release()
+    flight = deque[object]()
+    mx.synchronize()
+    mx.reset_peak_memory()
     for _ in range(_STEPS):
-        mx.synchronize()
-        mx.reset_peak_memory()
         after, logged = _advance(step, state, batches)
         state.release()
         state = after
-        mx.eval(state.arrays, logged)
-        peaks.append(int(mx.get_peak_memory()))
-    return state, max(peaks)
+        queue(state.arrays, logged)
+        flight.append(logged)
+        if len(flight) > IN_FLIGHT:
+            mx.eval(flight.popleft())
+    mx.eval(state.arrays)
+    return state, int(mx.get_peak_memory())
 
 
 def _advance(step: FullStep, state: Carried, batches: list[Batch]) -> tuple[Carried, object]:
@@ -114,11 +122,10 @@ def _advance(step: FullStep, state: Carried, batches: list[Batch]) -> tuple[Carr
 
 def _gradients_peak(step: FullStep, state: Carried, batches: list[Batch]) -> tuple[Carried, int]:
     """Compute the first half of a step, again and again on the same state."""
-    peaks, params, opt_state = [], state.params, state.opt_state
+    params, opt_state = state.params, state.opt_state
     mx.eval(params, opt_state)
-    for _ in range(_STEPS):
-        mx.synchronize()
-        mx.reset_peak_memory()
+    mx.synchronize()
+    mx.reset_peak_memory()
+    for _ in range(_STEPS // 2):
         mx.eval(step.accumulated_gradients(params, opt_state, batches))
-        peaks.append(int(mx.get_peak_memory()))
-    return state, max(peaks)
+    return state, int(mx.get_peak_memory())
