@@ -67,6 +67,8 @@ if TYPE_CHECKING:
     from .nn import freeze as freeze
     from .nn import unfreeze as unfreeze
     from .step import passes as passes
+    from .step._dtypes import Dtypes as Dtypes
+    from .step._dtypes import dtypes as dtypes
     from .step._evaluate import EvalStep as EvalStep
     from .step._evaluate import eval_step as eval_step
     from .step._protocol import Step as Step
@@ -144,6 +146,7 @@ _NAMES = {  # public functions and classes: module -> names
     ),
     ".loop._watching": ("checkpoints", "monitor"),
     ".nn": ("freeze", "unfreeze"),
+    ".step._dtypes": ("Dtypes", "dtypes"),
     ".step._evaluate": ("EvalStep", "eval_step"),
     ".step._protocol": ("Step",),
     ".step._train": ("train_step",),
