@@ -15,7 +15,7 @@ from ._trainer_record import Trainer, checked_trainer
 
 __all__ = ["fit_batch_size"]
 
-_TRIES = 6
+_TRIES = 8
 """The maximum number of measured batch sizes after the prediction."""
 
 _NEAR = 0.97
@@ -79,23 +79,24 @@ def largest(peak_of: Callable[[int], int], limit: int, most: int, near: tuple[in
     >>> largest(lambda rows: 100 + 9 * rows, 1000, 512, (8, 150), 5.0)
     100
     """
-    fits, above, measured = 0, most + 1, 0
+    fits, above, peaks = 0, most + 1, dict([near])
     for tried in itertools.count():
-        if fits + 1 >= above or (fits and (tried >= _TRIES or limit * _NEAR <= measured <= limit)):
+        if fits + 1 >= above or (fits and (tried >= _TRIES or peaks[fits] >= _NEAR * limit)):
             break
-        rows, peak = near
-        guess = int(rows + (limit - peak) / per_row)
-        if tried >= _TRIES // 2:  # the peak is no line here
+        if above in peaks and above != near[0]:
+            per_row = (peaks[above] - near[1]) / (above - near[0])
+        guess = near[0] + int((limit - near[1]) / max(per_row, 1.0))
+        if tried % 2 and above in peaks:  # the peak may be a curve
             guess = (fits + above) // 2
         guess = min(max(guess, fits + 1), above - 1)
-        measured = peak_of(guess)
-        if guess != rows and (measured > peak) == (guess > rows):
-            per_row = (measured - peak) / (guess - rows)
-        near = guess, measured
-        fits, above = (guess, above) if measured <= limit else (fits, guess)
+        peaks[guess] = peak_of(guess)
+        if peaks[guess] <= limit:
+            fits, near = guess, (guess, peaks[guess])
+        else:
+            above = guess
     if not fits:
         raise ValueError(
-            f"one row needs {bytes_text(measured)}, and the limit is {bytes_text(limit)}: nn.remat needs less memory "
+            f"one row needs {bytes_text(peaks[1])}, and the limit is {bytes_text(limit)}: nn.remat needs less memory "
             "for activations, and fp.memory lists the rest"
         )
     return fits

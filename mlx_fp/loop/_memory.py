@@ -75,9 +75,9 @@ class Memory:
 def memory(batch: object, **options: Unpack[Options]) -> Callable[[Trainer], Memory]:
     """Predict the memory of a run before the run, from steps on two small batches.
 
-    The steps are the compiled steps of the run, on an eighth and a quarter of the rows of the batch. The peak is
-    extrapolated along a line in the number of rows; each row keeps its length. Parameters are drawn as in the run, and
-    are dropped at the end. MLX's counter of the peak memory starts again.
+    The steps are the compiled steps of the run, as many in flight as in the run, on an eighth and a quarter of the rows
+    of the batch. The peak is extrapolated along a line in the number of rows; each row keeps its length. Parameters are
+    drawn as in the run, and are dropped at the end. MLX's counter of the peak memory starts again.
 
     Args:
         batch: A batch, as the loss takes it, or data as for `fit`, of which the first batch is read.
