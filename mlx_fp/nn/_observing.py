@@ -42,9 +42,9 @@ class Watch:
         return [call for call in self._calls if call is not None]
 
     def run(self, path: str, name: str, params: Params, inputs: Tree, wide: bool, fn: Callable[[], Result]) -> Result:
-        """Observe one call of a part at a path below the current one. `fn` runs the part."""
+        """Observe one call of the part at a path. `fn` runs the part."""
         outer, index = (self._path, self._wide), len(self._calls)
-        self._path = ".".join(filter(None, (self._path, path)))
+        self._path = path
         self._wide = self._wide or wide
         self._calls.append(None)
         try:
@@ -54,12 +54,16 @@ class Watch:
         finally:
             self._path, self._wide = outer
 
+    def below(self, path: str) -> str:
+        """Return a path below the part that runs now."""
+        return ".".join(filter(None, (self._path, path)))
+
     def bound(self, template: mlx_nn.Module, classes: Mapping[type, type]) -> mlx_nn.Module:
         """Return a clone of a module in which the modules inside report their calls; `classes` as for `clone`."""
         kinds = {type(module) for module in template.modules()}
         module = clone(template, {kind: self._watched(classes.get(kind, kind)) for kind in kinds})
         for path, inner in reversed(module.named_modules()):
-            object.__setattr__(inner, "_watched_path", path)
+            object.__setattr__(inner, "_watched_path", self.below(path) if path else "")
         return module
 
     def _watched(self, kind: type[mlx_nn.Module]) -> type[mlx_nn.Module]:
@@ -88,11 +92,9 @@ def observed_calls(fn: Callable[[], object]) -> list[Call]:
     """Call a function, and return the calls of parts of models within.
 
     >>> from mlx_fp import nn
-    >>> model = nn.sequential(nn.relu, act=nn.tanh)
-    >>> import mlx.core as mx
-    >>> run = lambda: run_observed(model, "", model.init(), (mx.ones((2,)),), {}, False)
-    >>> [(call.path, call.name) for call in observed_calls(run)]
-    [('', 'sequential'), ('layers.0', 'ReLU'), ('act', 'Tanh')]
+    >>> calls = observed_calls(lambda: run_observed(nn.fn(abs), "body.0", {}, (-3,), {}, False))
+    >>> [(call.path, call.name, call.inputs, call.outputs) for call in calls]
+    [('body.0', 'abs', ((-3,), {}), 3)]
     """
     observer = Watch()
 
@@ -110,4 +112,6 @@ def run_observed(part: Layer, path: str, params: Params, xs: Inputs, kw: Keyword
     if observer is None:
         return part.apply.run(params, xs, kw, train)
     is_wide = part.wide is everything
-    return observer.run(path, part.name, params, (xs, kw), is_wide, lambda: part.apply.run(params, xs, kw, train))
+    return observer.run(
+        observer.below(path), part.name, params, (xs, kw), is_wide, lambda: part.apply.run(params, xs, kw, train)
+    )

@@ -70,23 +70,39 @@ def test_code_between_the_parts_is_found():
     )
 
 
+class Inner(mlx_nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = [mlx_nn.Linear(8, 4)]
+
+    def __call__(self, x):
+        return self.layers[0](x)
+
+
 class Block(mlx_nn.Module):
     def __init__(self):
         super().__init__()
-        self.norm, self.up, self.down = mlx_nn.LayerNorm(4), mlx_nn.Linear(4, 8), [mlx_nn.Linear(8, 4)]
+        self.norm, self.up, self.down = mlx_nn.LayerNorm(4), mlx_nn.Linear(4, 8), Inner()
         self._scale = mx.array([2.0])
 
     def __call__(self, x):
-        return self.down[0](self.up(self.norm(x)) * self._scale)
+        return self.down(self.up(self.norm(x)) * self._scale)
 
 
 def test_modules_inside_a_lifted_module_have_paths():
     found = report(nn.sequential(block=nn.lift(Block)), dtype=mx.bfloat16)
     rows = by_path(found)
-    assert [row.path for row in found.rows] == ["", "block", "block.norm", "block.up", "block.down.0"]
+    assert [row.path for row in found.rows] == [
+        "",
+        "block",
+        "block.norm",
+        "block.up",
+        "block.down",
+        "block.down.layers.0",
+    ]
     assert rows["block.up"].outputs == ("bfloat16",)
-    assert rows["block.down.0"].inputs == ("float32",)
-    assert found.warnings[0].startswith("block.down.0 (Linear) is the first part with float32 inputs")
+    assert rows["block.down"].inputs == ("float32",)
+    assert found.warnings[0].startswith("block.down.layers.0 (Linear) is the first part with float32 inputs")
 
 
 @pytest.mark.parametrize("case", ["a narrow step", "narrow parameters"])
