@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from .loop._hook import fold as fold
     from .loop._hook import hook as hook
     from .loop._hook import hook_states as hook_states
-    from .loop._memory import Memory as Memory
     from .loop._memory import memory as memory
     from .loop._monitor import Monitor as Monitor
     from .loop._on import on as on
@@ -67,7 +66,6 @@ if TYPE_CHECKING:
     from .nn import freeze as freeze
     from .nn import unfreeze as unfreeze
     from .step import passes as passes
-    from .step._dtypes import Dtypes as Dtypes
     from .step._dtypes import dtypes as dtypes
     from .step._evaluate import EvalStep as EvalStep
     from .step._evaluate import eval_step as eval_step
@@ -127,7 +125,7 @@ _NAMES = {  # public functions and classes: module -> names
     ".loop._event_table": ("event",),
     ".loop._fit": ("evaluate", "events", "fit"),
     ".loop._hook": ("fold", "hook", "hook_states"),
-    ".loop._memory": ("Memory", "memory"),
+    ".loop._memory": ("memory",),
     ".loop._monitor": ("Monitor",),
     ".loop._on": ("on",),
     ".loop._plateau": ("plateau",),
@@ -146,7 +144,7 @@ _NAMES = {  # public functions and classes: module -> names
     ),
     ".loop._watching": ("checkpoints", "monitor"),
     ".nn": ("freeze", "unfreeze"),
-    ".step._dtypes": ("Dtypes", "dtypes"),
+    ".step._dtypes": ("dtypes",),
     ".step._evaluate": ("EvalStep", "eval_step"),
     ".step._protocol": ("Step",),
     ".step._train": ("train_step",),

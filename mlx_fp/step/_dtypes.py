@@ -10,7 +10,8 @@ from ..core._bytes import bytes_text
 from ..core._mlx import mx
 from ..core._text import table
 from ..core._types import Array, Batch, Params, Tree
-from ..nn._layer import check_given, shapes
+from ..nn._given import check_given
+from ..nn._layer import shapes
 from ..nn._observing import Call, observed_calls
 from ..tree._casting import is_narrow
 from ..tree._flattening import as_arrays

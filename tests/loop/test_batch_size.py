@@ -13,6 +13,7 @@ from toolz import pipe
 import mlx_fp as fp
 from mlx_fp import data, nn, optim
 from mlx_fp.loop._batch_size import largest
+from mlx_fp.loop._memory import Memory
 
 CLASSES = 10
 
@@ -103,9 +104,7 @@ def test_frozen_parameters_count_once():
 
 
 def test_the_table_has_every_row_and_at_extrapolates():
-    needed = fp.Memory(
-        rows=8, parameters=1000, frozen=0, gradients=1000, state=2000, activations=80, other=5, peak=5000
-    )
+    needed = Memory(rows=8, parameters=1000, frozen=0, gradients=1000, state=2000, activations=80, other=5, peak=5000)
     assert str(needed).splitlines()[0].split() == ["memory", "8", "rows"]
     assert str(needed).splitlines()[-1].split() == ["peak", "to", "expect", "5", "KB"]
     assert (needed.at(16).activations, needed.at(16).peak, needed.at(16).rows) == (160, 5080, 16)
