@@ -91,6 +91,8 @@ def largest(peak_of: Callable[[int], int], limit: int, most: int, near: tuple[in
         guess = min(max(guess, fits + 1), above - 1)
         peaks[guess] = peak_of(guess)
         if peaks[guess] <= limit:
+            if guess > near[0] and peaks[guess] > near[1]:
+                per_row = (peaks[guess] - near[1]) / (guess - near[0])
             fits, near = guess, (guess, peaks[guess])
         else:
             above = guess
