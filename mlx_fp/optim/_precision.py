@@ -135,7 +135,7 @@ def state_dtype(dtype: mx.Dtype, *, seed: int | Array = 0) -> Verb:
     def wrap(inner: Optimizer) -> Optimizer:
         def init(params: Params) -> State:
             state = inner.init(params)
-            if not any(map(_is_floating, leaves(_memories(state)))):
+            if not any(map(_is_float_array, leaves(_memories(state)))):
                 raise ValueError(f"state_dtype: {inner!r} keeps no memory of its parameters that has a floating dtype")
             state = _with_memories(state, _cast(_memories(state), dtype))
             return {"key": first(), "inner": state} if at_random else {"inner": state}
@@ -221,10 +221,10 @@ def _with_memories(state: State, memories: list[Tree]) -> State:
 
 
 def _cast(memories: list[Tree], dtype: mx.Dtype) -> list[Tree]:
-    return [tree_map(lambda leaf: leaf.astype(dtype) if _is_floating(leaf) else leaf, tree) for tree in memories]
+    return [tree_map(lambda leaf: leaf.astype(dtype) if _is_float_array(leaf) else leaf, tree) for tree in memories]
 
 
-def _is_floating(leaf: Array) -> bool:
+def _is_float_array(leaf: Array) -> bool:
     return mx.issubdtype(leaf.dtype, mx.floating)
 
 

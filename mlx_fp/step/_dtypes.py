@@ -136,9 +136,9 @@ def _warnings(rows: tuple[DtypeRow, ...]) -> list[str]:
     before = False
     for row in returned:
         if not _has_wide(row.inputs):
-            texts.append(f"{_place(row)} returns float32 for {' '.join(row.inputs) or 'no'} inputs{_hint(row)}")
+            texts.append(f"{_named_part(row)} returns float32 for {' '.join(row.inputs) or 'no'} inputs{_hint(row)}")
         elif not before:
-            texts.append(f"{_place(row)} is the first part with float32 inputs: {_origin(row, rows)}")
+            texts.append(f"{_named_part(row)} is the first part with float32 inputs: {_origin(row, rows)}")
         before = True
     if returned:
         count, total = len({row.path for row in returned}), sum(row.wide_bytes for row in returned)
@@ -158,7 +158,7 @@ def _origin(row: DtypeRow, rows: tuple[DtypeRow, ...]) -> str:
         return "the batch is float32; cast it, or give the step dtype="
     wide = [other for other in rows[: rows.index(row)] if other.wide and other.wide_bytes]
     if wide:
-        return f"{_place(wide[-1])} is nn.wide and returns float32"
+        return f"{_named_part(wide[-1])} is nn.wide and returns float32"
     return "the code between the parts has made them"
 
 
@@ -166,7 +166,7 @@ def _hint(row: DtypeRow) -> str:
     return ", because it has float32 parameters" if _has_wide(row.parameters) else ""
 
 
-def _place(row: DtypeRow) -> str:
+def _named_part(row: DtypeRow) -> str:
     return f"{row.path or 'the model'} ({row.layer})"
 
 

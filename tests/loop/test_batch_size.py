@@ -199,10 +199,10 @@ def test_the_batch_that_is_found_fits_and_a_larger_one_does_not():
         mx.ones((8, 32)),
     )
     gc.collect()
-    limit = pipe(target, fp.memory(batch)).at(128).peak
-    rows = pipe(target, fp.fit_batch_size(batch, limit=limit))
+    limit = pipe(target, fp.memory(batch, sync="step")).at(128).peak
+    rows = pipe(target, fp.fit_batch_size(batch, limit=limit, sync="step"))
     assert 32 <= rows <= 192
-    assert peak_of_run(target, mx.ones((2 * rows, 32))) > limit
+    assert peak_of_run(target, mx.ones((2 * rows, 32)), sync="step") > limit
 
 
 def test_wrong_options_are_refused_at_once():
