@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Container
+from functools import partial
 from typing import TypeAlias
 
 from ..core._types import Params
@@ -11,6 +12,7 @@ from ._call import Inputs, Keywords, Output, Result
 from ._head_tap import within_part
 from ._layer import Change, Layer, Trainable, layer
 from ._lift import as_layer
+from ._observing import run_observed
 from ._tree_path import at_path
 
 __all__ = [
@@ -88,7 +90,7 @@ def trainable_of_parts(parts: tuple[tuple[str, Layer], ...], own: Collection[str
 def run_part(part: Layer, path: str, params: Params, xs: Inputs, kw: Keywords, train: bool) -> Result:
     """Run a part of a layer; an exception gets a note with the path of the part."""
     try:
-        return within_part(path, part.apply.run)(params, xs, kw, train)
+        return within_part(path, partial(run_observed, part, path))(params, xs, kw, train)
     except Exception as error:
         error.add_note(f"in {path} ({part.name})")
         raise

@@ -18,6 +18,7 @@ from ._dense import is_quantized
 from ._head_tap import tapped
 from ._layer import Layer, Trainable, layer
 from ._module import NO_SUBSTITUTES, clone, constants, get_arrays, parameters, set_arrays
+from ._observing import watch
 from ._recomputing import buffers_of_marked, recompute_marked
 
 __all__ = ["ModuleCall", "emptied", "layer_of_module", "trainable_of", "wide_leaves"]
@@ -65,7 +66,8 @@ class ModuleCall:
     def bound(self, params: Params, train: bool, classes: Mapping[type, type] = NO_SUBSTITUTES) -> mlx_nn.Module:
         """Return a clone of the template that holds `params`; `classes` maps classes to their replacements."""
         self._check(params)
-        module = clone(self.template, classes)
+        observer = watch()
+        module = clone(self.template, classes) if observer is None else observer.bound(self.template, classes)
         set_arrays(module, params)
         module.train(train)
         return module

@@ -13,7 +13,7 @@ from ..core.backend import Update, in_use
 from ._optimizer import Optimizer, require_optimizer
 from ._state import finite
 
-__all__ = ["clip_norm", "clip_value", "ema", "skip_nonfinite"]
+__all__ = ["clip_norm", "clip_value", "ema", "skip_nonfinite", "wrapped"]
 
 Verb: TypeAlias = Callable[[Optimizer], Optimizer]
 tree_map = utils.tree_map
@@ -58,7 +58,7 @@ def clip_norm(max_norm: float) -> Verb:
             params, inner_state = in_use().update(inner.update, grads, state["inner"], params)
             return params, {"grad_norm": norm.astype(mx.float32), "inner": inner_state}
 
-        return _wrapped("clip_norm", f"{max_norm:g}", inner, init, update)
+        return wrapped("clip_norm", f"{max_norm:g}", inner, init, update)
 
     return wrap
 
@@ -91,7 +91,7 @@ def clip_value(limit: float) -> Verb:
             params, inner_state = in_use().update(inner.update, clipped, state["inner"], params)
             return params, {"inner": inner_state}
 
-        return _wrapped("clip_value", f"{limit:g}", inner, init, update, by_leaf=True)
+        return wrapped("clip_value", f"{limit:g}", inner, init, update, by_leaf=True)
 
     return wrap
 
@@ -137,7 +137,7 @@ def skip_nonfinite(*, limit: int | None = None) -> Verb:
             }
             return _where(taken, updated, params), state
 
-        return _wrapped("skip_nonfinite", "" if limit is None else f"{limit}", inner, init, update)
+        return wrapped("skip_nonfinite", "" if limit is None else f"{limit}", inner, init, update)
 
     return wrap
 
@@ -179,12 +179,12 @@ def ema(decay: float) -> Verb:
             )
             return params, {"average": average, "inner": inner_state}
 
-        return _wrapped("ema", f"{decay:g}", inner, init, update, by_leaf=True)
+        return wrapped("ema", f"{decay:g}", inner, init, update, by_leaf=True)
 
     return wrap
 
 
-def _wrapped(
+def wrapped(
     verb: str,
     option: str,
     inner: object,

@@ -11,6 +11,7 @@ from ..core._mlx import mx, utils
 from ..core._types import Array, Batch, Loss, Params, State, Tree
 from ..nn._layer import Layer
 from ..nn._lift import method
+from ..nn._observing import run_observed
 from ..nn._part import part_at
 from ..task._mean import Mean
 from ..task._outputs import receive_outputs
@@ -115,7 +116,7 @@ class BoundModel:
 
         params = tree_map_with_path(cast_leaf, params)
         xs, kw = cast(xs, self._dtype), cast(kw, self._dtype)
-        result, after = model.apply.run(params, xs, kw, train)  # `key` may be an argument of the model's
+        result, after = run_observed(model, "", params, xs, kw, train)
         return widened(result) if narrow else result, after
 
 

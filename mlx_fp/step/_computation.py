@@ -50,7 +50,7 @@ class Computation:
     measure: bool = False
     """Whether the logs hold the norm of the gradients and the learning rate."""
     parameter_bytes: int = 0
-    """The size of the model in bytes. It is 0 for a step that is not compiled."""
+    """The bytes of the parameters that train. It is 0 for a step that is not compiled."""
     in_backward: bool = False
     """Whether each parameter is updated as soon as its gradient is there."""
     checked_layouts: set[Layout] = field(default_factory=set, compare=False, repr=False)

@@ -10,7 +10,7 @@ from ..core._mlx import mx, utils
 from ..core._types import Array, Batch, Tree
 from ..tree._paths import flat, leaves
 
-__all__ = ["cut_rows", "describe_rows", "example_count", "row_count", "split_key"]
+__all__ = ["cut_rows", "describe_rows", "example_count", "resize_rows", "row_count", "split_key"]
 
 
 def row_count(batch: Batch) -> int | None:
@@ -79,6 +79,23 @@ def cut_rows(batch: Batch, count: int, option: str) -> list[Batch]:
     count = max(1, min(count, rows // 2))
     bounds = [rows * i // count for i in range(count + 1)]
     return [batch] if count == 1 else [_slice(batch, start, end) for start, end in pairwise(bounds)]
+
+
+def resize_rows(batch: Batch, rows: int) -> Batch:
+    """Return a batch with another number of rows: the first rows, or the rows again and again.
+
+    Arrays whose first axis has another length than the rows, and leaves that are no arrays, stay.
+
+    >>> resize_rows({"x": mx.arange(3), "weights": mx.ones((2,)), "n": 7, "y": mx.arange(3)}, 5)["x"].tolist()
+    [0, 1, 2, 0, 1]
+    """
+    count = example_count(batch)
+    taken = mx.arange(rows) % count
+
+    def resized(leaf: Tree) -> Tree:
+        return mx.array(leaf)[taken] if _has_rows(leaf) and leaf.shape[0] == count else leaf
+
+    return utils.tree_map(resized, batch)
 
 
 def split_key(key: Array, count: int) -> list[Array]:

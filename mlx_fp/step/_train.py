@@ -20,7 +20,7 @@ from ..tree._select import select
 from ._accumulation import Accumulation
 from ._carried import Carrier
 from ._checks import check_options, check_parts
-from ._computation import Computation
+from ._computation import Computation, split_trainable
 from ._in_backward import check_update
 from ._train_step import TrainStep
 from .passes import Verb, abreast, in_parts
@@ -95,7 +95,8 @@ def train_step(
     check_update(update, optimizer, {"parts": parts > 1, "streams": streams > 1, "through": bool(through)})
     folds, chosen = _folds.checked(metrics), select(trainable)
     check_spec(chosen, model)
-    parameter_bytes = sum(leaf.nbytes for leaf in leaves(shapes(model))) if compile is not False else 0
+    trained, _ = split_trainable(model, chosen, shapes(model))
+    parameter_bytes = sum(leaf.nbytes for leaf in leaves(trained)) if compile is not False else 0
     verbs = [verb(count) for verb, count in ((abreast, streams), (in_parts, parts)) if count > 1]
     work = Computation(
         model,

@@ -49,7 +49,7 @@ class TrainStep:
 
     @property
     def parameter_bytes(self) -> int:
-        """The size of the model's parameters and buffers in bytes. It is 0 for a step that is not compiled."""
+        """The bytes of the parameters that train. It is 0 for a step that is not compiled."""
         return self.computation.parameter_bytes
 
     def __call__(self, params: Params, opt_state: State, batch: Batch) -> tuple[Params, State, State]:
