@@ -51,7 +51,7 @@ def lora(spec: object = None, *, rank: int = 8, scale: float = 20.0, dropout: fl
     >>> paths(model.trainable(nn.shapes(model)))(nn.shapes(model))
     ('body.lora_a', 'body.lora_b')
     """
-    return _adapted("lora", spec, rank, scale, dropout, _lora_class)
+    return _adapted("lora", spec, rank, scale, dropout, _lora)
 
 
 def dora(spec: object = None, *, rank: int = 8, scale: float = 20.0, dropout: float = 0.0) -> Callable[[Layer], Layer]:
@@ -72,14 +72,14 @@ def dora(spec: object = None, *, rank: int = 8, scale: float = 20.0, dropout: fl
     Raises:
         KeyError: The spec, or a part of it, chooses no layer that takes an adapter; the message has the nearest paths.
         ValueError: A chosen layer has an adapter already, or there is no layer for one, or an option is out of range.
-        TypeError: A chosen layer is one of experts.
+        TypeError: A chosen layer is one of experts, or a linear layer with a forward pass of its own.
 
     >>> from mlx_fp import nn, paths
     >>> model = dora(rank=2)(nn.linear(4, 3))
     >>> paths(model.trainable(nn.shapes(model)))(nn.shapes(model))
     ('m', 'lora_a', 'lora_b')
     """
-    return _adapted("dora", spec, rank, scale, dropout, _dora_class)
+    return _adapted("dora", spec, rank, scale, dropout, _dora)
 
 
 def merged(params: Params, *, dequantize: bool = False) -> Callable[[Layer], Layer]:
@@ -123,17 +123,14 @@ def merged(params: Params, *, dequantize: bool = False) -> Callable[[Layer], Lay
 
 
 def _adapted(
-    verb: str, spec: object, rank: int, scale: float, dropout: float, adapter_class: Callable[[Any], Any]
+    verb: str, spec: object, rank: int, scale: float, dropout: float, adapter: Callable[..., mlx_nn.Module]
 ) -> Callable[[Layer], Layer]:
     rules = {"rank": count(1), "scale": number(), "dropout": number(0, below=1)}
     check_options(verb, {"rank": rank, "scale": scale, "dropout": dropout}, rules)
     chosen = select(spec)
 
     def adapt(module: mlx_nn.Module) -> mlx_nn.Module:
-        if adapter_class(module) is None and hasattr(module, "to_lora"):
-            return module.to_lora(r=rank, scale=scale, dropout=dropout)  # type: ignore[no-any-return]
-        adapter: mlx_nn.Module = adapter_class(module)(module, rank, scale, dropout)
-        return adapter
+        return adapter(module, rank, scale, dropout)
 
     def adapt_in(target: Layer) -> Layer:
         places = places_of(require_layer(target, verb))
@@ -197,17 +194,21 @@ def _is_experts(module: mlx_nn.Module) -> bool:
     return "weight" in module and all(hasattr(type(module), name) or name in vars(module) for name in sizes)
 
 
-def _lora_class(module: mlx_nn.Module) -> Any:
-    if isinstance(module, _LINEAR):
-        return LoRALinear
+def _lora(module: Any, rank: int, scale: float, dropout: float) -> mlx_nn.Module:
+    if hasattr(module, "to_lora"):  # a module that knows its adapter, as some of mlx-lm
+        adapter: mlx_nn.Module = module.to_lora(r=rank, scale=scale, dropout=dropout)
+        return adapter
     if isinstance(module, _TABLES):
-        return LoRAEmbedding
-    return LoRASwitchLinear if _is_experts(module) else None
+        return LoRAEmbedding(module, rank, scale, dropout)
+    return (LoRALinear if isinstance(module, _LINEAR) else LoRASwitchLinear)(module, rank, scale, dropout)
 
 
-def _dora_class(module: mlx_nn.Module) -> Any:
-    if isinstance(module, _LINEAR):
-        return DoRALinear
+def _dora(module: mlx_nn.Module, rank: int, scale: float, dropout: float) -> mlx_nn.Module:
     if isinstance(module, _TABLES):
-        return DoRAEmbedding
-    raise TypeError(f"{type(module).__name__} takes no DoRA adapter: give a spec without it, or use nn.lora")
+        return DoRAEmbedding(module, rank, scale, dropout)
+    if type(module).__call__ in [each.__call__ for each in _LINEAR]:
+        return DoRALinear(module, rank, scale, dropout)
+    raise TypeError(
+        f"{type(module).__name__} takes no DoRA adapter, because it is no plain linear layer: give a spec without it, "
+        "or use nn.lora"
+    )

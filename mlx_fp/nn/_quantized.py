@@ -63,7 +63,8 @@ def quantized(
                 f"{type(module).__name__} has {inputs} inputs, which is no multiple of the group size {group_size}: "
                 "give another group_size, or a spec without it"
             )
-        result: mlx_nn.Module = module.to_quantized(group_size=group_size, bits=bits, mode=mode)
+        with_mode = {} if mode == "affine" else {"mode": mode}  # some modules know one mode only
+        result: mlx_nn.Module = module.to_quantized(group_size=group_size, bits=bits, **with_mode)
         return result
 
     def quantize_in(target: Layer) -> Layer:

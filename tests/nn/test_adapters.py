@@ -11,7 +11,7 @@ import mlx.nn as mlx_nn
 import pytest
 from helpers import assert_close, assert_same_bits, changed, visible
 from mlx.utils import tree_flatten
-from mlx_lm.models import llama, mixtral
+from mlx_lm.models import afm7, llama, mixtral
 from mlx_lm.tuner.utils import linear_to_lora_layers, load_adapters
 
 import mlx_fp as fp
@@ -218,6 +218,20 @@ def test_experts_take_adapters_and_none_of_dora():
         assert len(trained_paths(model)) == 6
     with pytest.raises(TypeError, match="SwitchLinear takes no DoRA adapter"):
         nn.dora(re.compile("switch"))(layer)
+
+
+def test_a_module_that_knows_its_adapter_gets_it():
+    module = afm7.FusedLinear(32, [32, 16])
+    layer, params = nn.split(mlx_nn.Sequential(module))
+    model = nn.lora(rank=2, scale=4.0)(nn.quantized("layers.0", group_size=32, bits=8)(layer))
+    start = with_values(nn.init(0)(model))
+    assert trained_paths(model) == tuple(f"layers.0.lora_{x}.{i}" for x in "ab" for i in (0, 1))
+    plain = nn.merged(start, dequantize=True)(model)
+    rows = mx.random.normal((3, 32), key=rng.key(4))
+    assert_close(plain.apply(nn.init(0)(plain), rows)[0], model.apply(start, rows)[0], rtol=1e-3, atol=1e-3)
+    with pytest.raises(TypeError, match="FusedLinear takes no DoRA adapter, because it is no plain linear layer"):
+        nn.dora()(layer)
+    assert nn.init(0)(layer)["layers"][0]["weight"].tolist() == params["layers"][0]["weight"].tolist()
 
 
 def test_adapters_of_mlx_lm_in_a_split_model_count_as_adapters():
