@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from ..compile import rng
 from ..core._errors import unknown
-from ..core._mlx import mlx_nn, mx
+from ..core._mlx import mlx_nn, mx, utils
 from ..core._types import Array, Forward, Tree
 from ..nn._head_tap import HeadCall, Tap, head_arrays, intercepting
 
@@ -46,6 +46,15 @@ def head_input(head: str | bool, forward: Forward, call: Call) -> HeadInput:
         ValueError: There is no such head, or the output of the model is something else than scaled and capped logits.
     """
     path = head if isinstance(head, str) else _find(forward, call)
+    calls, logits, output = _with_constant_logits(path, forward, call)
+    if len(calls) != 1:
+        _refuse(path, calls, forward, call)
+    soft_cap, scale = (None, 1.0) if output is logits else _tail(path, forward, call)
+    return HeadInput(calls[0], soft_cap, scale)
+
+
+def _with_constant_logits(path: str, forward: Forward, call: Call) -> tuple[list[HeadCall], Array | None, Tree]:
+    """Call a model with constant logits: `(calls of the head, logits, output)`."""
     calls: list[HeadCall] = []
     logits: list[Array] = []
 
@@ -56,10 +65,7 @@ def head_input(head: str | bool, forward: Forward, call: Call) -> HeadInput:
         return logits[-1]
 
     output = intercepting(Tap(lambda place, _: place == path, replace), lambda: call(forward))
-    if len(calls) != 1:
-        _refuse(path, calls, forward, call)
-    soft_cap, scale = (None, 1.0) if output is logits[0] else _tail(path, logits[0], output)
-    return HeadInput(calls[0], soft_cap, scale)
+    return calls, logits[-1] if logits else None, output
 
 
 def _find(forward: Forward, call: Call) -> str:
@@ -94,17 +100,28 @@ def _constant_logits(head_call: HeadCall) -> Array:
     return values.reshape((1,) * (head_call.hidden.ndim - 1) + (-1,))
 
 
-def _tail(path: str, logits: Array, output: Tree) -> tuple[float | None, float]:
-    """Return the soft cap and the scale by which a model computes its output of constant logits."""
-    found = _fit(logits, output) if isinstance(output, mx.array) and output.shape == logits.shape else None
+def _tail(path: str, forward: Forward, call: Call) -> tuple[float | None, float]:
+    """Return the soft cap and the scale by which a model computes its output of constant logits.
+
+    The parameters are NaN in this call. So an output that depends on them is no output of constant logits alone.
+    """
+    blank = copy(forward)
+    blank.params = utils.tree_map(_as_nan, forward.params)
+    (_, logits, output), _ = rng.run(0, lambda: _with_constant_logits(path, blank, call))
+    is_like = logits is not None and getattr(output, "shape", None) == logits.shape
+    found = _fit(logits, output) if logits is not None and is_like else None
     if found is None:
         kind = f"an array {output.shape}" if isinstance(output, mx.array) else type(output).__name__
         raise ValueError(
             f"the output of the model is not the logits of its head {path!r}, times a number or with a tanh soft cap: "
-            f"for logits {logits.shape} it is {kind}; give the path of the part that makes the logits, as in "
+            f"it is {kind}; give the path of the part that makes the logits, as in "
             'head="lm_head", or use the task without head='
         )
     return found
+
+
+def _as_nan(leaf: Array) -> Array:
+    return mx.full(leaf.shape, mx.nan, leaf.dtype) if mx.issubdtype(leaf.dtype, mx.floating) else leaf
 
 
 def _fit(logits: Array, output: Any) -> tuple[float | None, float] | None:

@@ -147,6 +147,7 @@ PARTS = {"embed": nn.embedding(VOCABULARY, DIMS), "head": nn.linear(DIMS, VOCABU
     [
         (nn.define(_masked, **PARTS), "head", ValueError, "not the logits of its head 'head'"),
         (nn.define(_biased, **PARTS, bias=nn.param(VOCABULARY)), "head", ValueError, "not the logits of its head"),
+        (nn.define(_biased, **PARTS, bias=nn.param(VOCABULARY, init=0.0)), "head", ValueError, "not the logits of its"),
         (nn.define(_twice, **PARTS), "head", ValueError, "2 times"),
         (nn.sequential(**PARTS), "haed", ValueError, "did you mean.*head"),
         (nn.remat(nn.sequential(**PARTS)), "head", ValueError, r"nn\.remat"),
