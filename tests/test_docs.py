@@ -48,14 +48,11 @@ def same(values, *names):
 
 def a_language_model_and_rows(folder):
     """Make the files that docs/language_models.md reads."""
-    from language_models import model_folder
+    from language_models import jsonl, model_folder
 
     model_folder(folder / "models" / "base")
-    rows = [
-        {"prompt": f"w{i % 50} w3", "completion": " ".join(f"w{(i + k) % 50}" for k in range(i % 30 + 1))}
-        for i in range(400)
-    ]
-    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    completions = [" ".join(f"w{(i + k) % 50}" for k in range(i % 30 + 1)) for i in range(400)]
+    jsonl(folder / "train.jsonl", [{"prompt": "w3", "completion": completion} for completion in completions])
 
 
 FILES = {"language_models.md": a_language_model_and_rows}
