@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import median, quantiles
 
 import pytest
-from language import llama, loss_of_mlx, mixed_lengths, packed_rows, rows_of, their_batches, train_ours, train_theirs
+from trainers import llama, loss_of_mlx, mixed_lengths, packed_rows, rows_of, their_batches, train_ours, train_theirs
 
 from mlx_fp import lm, nn
 
@@ -63,7 +63,7 @@ def test_peak_memory(benchmark):
     """Compare the peak memory for a vocabulary of 32,768, 8 blocks of 256, 4 x 512 tokens, each in its own process."""
     peaks = {}
     for way in ("mlx_lm", "mlx_lm_checkpoint", "ours_plain", "ours"):
-        done = subprocess.run([sys.executable, HERE / "language.py", "peak", way], capture_output=True, text=True)
+        done = subprocess.run([sys.executable, HERE / "trainers.py", "peak", way], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         peaks[way] = int(done.stdout.split()[-2])
     benchmark.extra_info |= {f"{way}_MB": round(peak / 1e6) for way, peak in peaks.items()}

@@ -1,4 +1,4 @@
-"""Language models in the trainers of mlx-lm and of this library: `language.py peak mlx_lm|ours` prints peak bytes."""
+"""Language models in the trainers of mlx-lm and of this library: `trainers.py peak mlx_lm|ours` prints peak bytes."""
 
 import contextlib
 import io
