@@ -34,7 +34,7 @@ def train(folder: Path, steps: int) -> tuple[fp.Report, str]:
         fp.fit(train_data, validation=held_out, steps=steps, validate_every=20),
     )
     lm.save_adapters(folder / "adapters", model)(report)
-    again, tokenizer = load(str(folder / "base"), adapter_path=str(folder / "adapters"))
+    again, tokenizer = load(str(folder / "base"), adapter_path=str(folder / "adapters"))[:2]
     prompt = tokenizer.apply_chat_template([{"role": "user", "content": "count from 40"}], add_generation_prompt=True)
     return report, generate(again, tokenizer, prompt, max_tokens=6)
 
@@ -45,7 +45,8 @@ def tiny_model(folder: Path) -> None:
     backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", eos_token="</s>")
-    tokenizer.add_tokens([AddedToken(word, single_word=True, normalized=False) for word in words[2:]])
+    added: list[str | AddedToken] = [AddedToken(word, single_word=True, normalized=False) for word in words[2:]]
+    tokenizer.add_tokens(added)
     tokenizer.chat_template = (
         "{% for m in messages %}{{ m.role }} : {{ m.content }} </s> {% endfor %}"
         "{% if add_generation_prompt %}assistant : {% endif %}"
@@ -72,13 +73,13 @@ def write_rows(path: Path, count: int = 2_000) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-def main(steps: int = 200) -> tuple[float, str]:
+def main(steps: int = 200) -> tuple[float | None, str]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         tiny_model(folder / "base")
         write_rows(folder / "train.jsonl")
         report, text = train(folder, steps)
-    print(f"validation loss {report.best_value:.3f}; count from 40: {text}")
+    print(f"validation perplexity {report.best_value}; count from 40: {text}")
     return report.best_value, text
 
 
