@@ -11,8 +11,8 @@ from pathlib import Path
 import mlx.core as mx
 from mlx_lm import generate, load
 from mlx_lm.models.llama import Model, ModelArgs
-from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AddedToken, PreTrainedTokenizerFast
 
 import mlx_fp as fp
 from mlx_fp import data, lm, nn, optim, pipe
