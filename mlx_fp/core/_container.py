@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 from ._bounded import CHECKPOINT, check_size, read_json
 from ._tensors import DTYPES, WIDTHS, Tensor
+from ._text import dtype_name
 
 __all__ = [
     "LONGEST_HEADER",
@@ -37,7 +38,7 @@ MOST_TENSORS = 100_000
 _QUOTES, _MORE_QUOTES = 10, 100
 """The number of quotes in the header entry of a tensor, and a bound for those in the metadata and the rest."""
 
-_NAMES = {name: str(dtype).rpartition(".")[2] for name, dtype in DTYPES.items()}
+_NAMES = {name: dtype_name(dtype) for name, dtype in DTYPES.items()}
 """The names of dtypes in the API of the package."""
 
 

@@ -145,11 +145,6 @@ class Dataset(Picklable):
         return next(stage.labels[-1] for stage in stages if stage.size is None)
 
     @property
-    def varying(self) -> bool:
-        """Whether the items depend on the epoch or on the kind of the read."""
-        return self.source.varying or any(operation.varies for operation in self.operations)
-
-    @property
     def indexed(self) -> bool:
         """Whether the pipe passes only indices, so that an operation on indices such as `shuffle` may follow."""
         return self.source.view is not None and not self.parts[1]

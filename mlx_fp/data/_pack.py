@@ -16,6 +16,7 @@ from ._bins import FITS, Bins, Fit, Piece, Sequences
 from ._call_text import call_text
 from ._cursor import START, EpochRead, non_negative_int, note_location, skip_to
 from ._dataset import Dataset, Operation, Source
+from ._fingerprint import varying_stage
 from ._packed_row import packed_row, tokens_of
 from ._stack import stack
 from ._types import Item
@@ -102,15 +103,16 @@ class _Packing:
                 inputs=(dataset,),
             )
         measured: dict[int, int] = {}
+        keeps = varying_stage(Dataset(dataset.source)) is None  # an index is the same item in every epoch
 
         def view(epoch_read: EpochRead) -> View:
-            return _view(self, dataset, epoch_read, {} if dataset.source.varying else measured)
+            return _view(self, dataset, epoch_read, measured if keeps else {})
 
         return Source(self.label, self._count(dataset), view=view, inputs=(dataset,))
 
     def _count(self, dataset: Dataset) -> int | None:
         """Return the number of rows where numbers alone tell it, and it is the same in every epoch."""
-        if not isinstance(self.lengths, list) or dataset.varying:
+        if not isinstance(self.lengths, list) or varying_stage(dataset) is not None:
             return None
         epoch_read = EpochRead(START.epoch, "train")
         order = dataset.view(epoch_read).order

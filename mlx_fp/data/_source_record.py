@@ -37,8 +37,3 @@ class Source(Picklable):
     inputs: tuple[Any, ...] = ()
     varies: bool = False
     fingerprint: Callable[[], str] | None = None
-
-    @property
-    def varying(self) -> bool:
-        """Whether the items of the source, or of its inputs, depend on the epoch or on the kind of the read."""
-        return self.varies or any(part.varying for part in self.inputs)

@@ -7,15 +7,13 @@ from typing import NamedTuple
 
 from ..core._mlx import mx
 from ..core._options import check_options, number
-from ..core._types import Array, Forward
+from ..core._types import Array, Forward, Loss
 from ..nn import losses
 from ..task._frozen_model import FrozenModel, check_frozen_model, frozen_model
 from ..task._mean import Mean, mean
 from ..task._task import CollateSpec, Task
 
 __all__ = ["dpo", "orpo"]
-
-Figures = dict[str, Mean]
 
 _MARGIN_LOSSES: dict[str, Callable[[Array, float], Array]] = {
     "sigmoid": lambda margin, beta: mx.logaddexp(0.0, -beta * margin),
@@ -99,29 +97,19 @@ def dpo(
     check_frozen_model("dpo", "reference", reference)
     of_pair = _margin_loss(loss, beta, label_smoothing)
 
-    def preference(
-        forward: Forward,
-        chosen: Array,
-        rejected: Array,
-        chosen_mask: Array | None = None,
-        rejected_mask: Array | None = None,
-        mask: Array | None = None,
-    ) -> tuple[Mean, Figures]:
-        pairs = _as_pairs((chosen, rejected), (chosen_mask, rejected_mask), mask)
+    def of_pairs(forward: Forward, pairs: _Pairs) -> tuple[Array, dict[str, Array]]:
         of_reference = _sums(_log_probs(frozen_model(forward, reference), pairs), pairs.counts)
         log_ratios = _sums(_log_probs(forward, pairs), pairs.counts) - of_reference
         better, worse = mx.split(log_ratios, 2)
         margin = better - worse
-        figures = {
+        return of_pair(margin), {
             "accuracy": margin > 0,
             "margin": beta * margin,
             "chosen_reward": beta * better,
             "rejected_reward": beta * worse,
         }
-        means = {name: mean(values, where=pairs.complete) for name, values in figures.items()}
-        return mean(of_pair(margin), where=pairs.complete), means
 
-    return Task("dpo", preference, (), monitor, mode, collate)
+    return Task("dpo", _preference(of_pairs), (), monitor, mode, collate)
 
 
 def orpo(
@@ -162,6 +150,24 @@ def orpo(
     """
     check_options("orpo", {"beta": beta}, {"beta": number(above=0)})
 
+    def of_pairs(forward: Forward, pairs: _Pairs) -> tuple[Array, dict[str, Array]]:
+        sums = _sums(_log_probs(forward, pairs), pairs.counts)
+        log_probs = sums / mx.maximum(pairs.counts.sum(axis=-1), 1)
+        (better, worse), (chosen_odds, rejected_odds) = mx.split(log_probs, 2), mx.split(_log_odds(log_probs), 2)
+        ratio = chosen_odds - rejected_odds
+        return beta * mx.logaddexp(0.0, -ratio) - better, {
+            "accuracy": ratio > 0,
+            "log_odds_ratio": ratio,
+            "chosen_log_prob": better,
+            "rejected_log_prob": worse,
+        }
+
+    return Task("orpo", _preference(of_pairs), (), monitor, mode, collate)
+
+
+def _preference(of_pairs: Callable[[Forward, _Pairs], tuple[Array, dict[str, Array]]]) -> Loss:
+    """Return the loss of a batch: the mean over its pairs of the loss and of the figures of each pair, `(n,)`."""
+
     def preference(
         forward: Forward,
         chosen: Array,
@@ -169,22 +175,13 @@ def orpo(
         chosen_mask: Array | None = None,
         rejected_mask: Array | None = None,
         mask: Array | None = None,
-    ) -> tuple[Mean, Figures]:
+    ) -> tuple[Mean, dict[str, Mean]]:
         pairs = _as_pairs((chosen, rejected), (chosen_mask, rejected_mask), mask)
-        sums = _sums(_log_probs(forward, pairs), pairs.counts)
-        log_probs = sums / mx.maximum(pairs.counts.sum(axis=-1), 1)
-        (better, worse), (chosen_odds, rejected_odds) = mx.split(log_probs, 2), mx.split(_log_odds(log_probs), 2)
-        ratio = chosen_odds - rejected_odds
-        figures = {
-            "accuracy": ratio > 0,
-            "log_odds_ratio": ratio,
-            "chosen_log_prob": better,
-            "rejected_log_prob": worse,
-        }
+        loss, figures = of_pairs(forward, pairs)
         means = {name: mean(values, where=pairs.complete) for name, values in figures.items()}
-        return mean(beta * mx.logaddexp(0.0, -ratio) - better, where=pairs.complete), means
+        return mean(loss, where=pairs.complete), means
 
-    return Task("orpo", preference, (), monitor, mode, collate)
+    return preference
 
 
 def _margin_loss(name: str, beta: float, smoothing: float) -> Callable[[Array], Array]:

@@ -129,8 +129,10 @@ def _tokenizer(tokenizer: Tokenizer | None, source: Source | None) -> Tokenizer:
 
 
 def _copy_kept_files(source: Source | None, new: Path) -> None:
-    for pattern in _KEPT_FILES if source else ():
-        for file in Path(source.folder).glob(pattern) if source else ():
+    if source is None:
+        return
+    for pattern in _KEPT_FILES:
+        for file in Path(source.folder).glob(pattern):
             shutil.copy(file, new)
 
 

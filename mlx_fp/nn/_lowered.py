@@ -39,15 +39,11 @@ class Lowered(mlx_nn.Module):
         super().__init__()  # type: ignore[no-untyped-call]  # MLX does not annotate it
         self._layer = without_init(target)
         modules = _modules_of(target, copy_arrays(params), "")
-        outermost: dict[str, Any] = (
-            modules.get("") or {}
-        )  # of a wrapped layer: its contents have the paths of the parameters
+        # the module of a wrapped layer: its contents have the paths of the parameters
+        outermost: dict[str, Any] = modules.get("") or {}
         contents = {name: child for name, child in outermost.items() if not name.startswith("_")}
         beside = {name: child for name, child in copy_arrays(params).items() if name not in contents}
-        for name, child in {
-            **contents,
-            **{name: _node(child, name, modules) for name, child in beside.items()},
-        }.items():
+        for name, child in (contents | {name: _node(child, name, modules) for name, child in beside.items()}).items():
             self[name] = child
 
     def __call__(self, *xs: object, **kw: Any) -> Output:

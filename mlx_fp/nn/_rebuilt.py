@@ -30,7 +30,7 @@ def rebuilt(target: Layer, change: Change) -> Layer:
 
 
 def without_init(target: Layer) -> Layer:
-    """Return a layer that only runs: neither it nor its parts keep what `init` needs, which may be arrays."""
+    """Return a layer that only runs: it and its parts drop their `init`, which may hold arrays."""
     changed = target if target.apply.rebuild is None else rebuilt(target, lambda name, part: without_init(part))
     return replace(changed, init=dict)
 

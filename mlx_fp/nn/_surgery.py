@@ -34,7 +34,7 @@ class Place:
 class Edit:
     """A change of parts.
 
-    - `chosen(place)` tells whether a part changes; what lies inside a chosen part is not looked at.
+    - `chosen(place)` tells whether a part changes. It is not called for parts inside a chosen part.
     - `make(part)` returns the new layer.
     - `arrays(part)` returns the parameters of the new layer. The `init` of `part` returns the arrays of the old part.
     """

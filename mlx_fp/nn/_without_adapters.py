@@ -13,7 +13,7 @@ _FACTOR, _MAGNITUDE = "lora_b", "m"
 
 
 def without_adapters(params: Params) -> Params:
-    """Switch low-rank adapters off: return parameters at which a model computes what it did before its fine-tuning.
+    """Switch low-rank adapters off: at the returned parameters a model computes as it did before its fine-tuning.
 
     The second factor of each adapter, `lora_b`, becomes zero. All other arrays are the same arrays. It is a pure
     function of parameters, so it also works within a loss: `forward.evaluated_at(nn.without_adapters(forward.params))`.

@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 from ..compile import rng
 from ..core._mlx import mx, utils
+from ..core._text import dtype_name
 from ..core._types import Array, Params, State, Tree
 from ..core.backend import in_use
 from ..tree._casting import is_narrow
@@ -129,7 +130,7 @@ def state_dtype(dtype: mx.Dtype, *, seed: int | Array = 0) -> Verb:
     """
     if dtype not in (mx.bfloat16, mx.float32):
         raise ValueError(f"state_dtype is mx.bfloat16 or mx.float32; got {dtype!r}")
-    first, name = _checked_seed(seed), str(dtype).rpartition(".")[2]
+    first, name = _checked_seed(seed), dtype_name(dtype)
     at_random = dtype == mx.bfloat16
 
     def wrap(inner: Optimizer) -> Optimizer:

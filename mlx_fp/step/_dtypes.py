@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from ..compile import rng
 from ..core._bytes import bytes_text
 from ..core._mlx import mx
-from ..core._text import table
+from ..core._text import dtype_name, table
 from ..core._types import Array, Batch, Params, Tree
 from ..nn._given import check_given
 from ..nn._layer import shapes
@@ -110,7 +110,7 @@ def dtypes(batch: Batch, *, params: Params | None = None) -> Callable[[TrainStep
         rows = tuple(map(_row, calls))
         if dtype is None or not is_narrow(dtype):
             return Dtypes(None, rows, ())
-        return Dtypes(_name(dtype), rows, tuple(_warnings(rows)))
+        return Dtypes(dtype_name(dtype), rows, tuple(_warnings(rows)))
 
     return report
 
@@ -183,8 +183,4 @@ def _arrays(tree: Tree) -> list[Array]:
 
 
 def _names(tree: Tree) -> tuple[str, ...]:
-    return tuple(sorted({_name(leaf.dtype) for leaf in _arrays(tree)}))
-
-
-def _name(dtype: mx.Dtype) -> str:
-    return str(dtype).rpartition(".")[2]
+    return tuple(sorted({dtype_name(leaf.dtype) for leaf in _arrays(tree)}))

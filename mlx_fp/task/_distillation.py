@@ -11,7 +11,7 @@ from ..data._collate import fills
 from ._folds import Metric, checked
 from ._frozen_model import FrozenModel, check_frozen_model, frozen_model
 from ._labels import check_ignore, counting, labels_of
-from ._losses import entropy, output_of
+from ._losses import call_on, entropy, output_of
 from ._mean import Mean, mean
 from ._outputs import outputs
 from ._task import CollateSpec, Task, columns_of, watched_figure
@@ -77,8 +77,8 @@ def distillation(
         forward: Forward, x: Tree = ..., y: Tree = ..., mask: Array | None = None, **inputs: Tree
     ) -> tuple[Mean, dict[str, Mean]]:
         labelled = alpha > 0 or y is not ...
-        target = frozen_model(forward, teacher)(**inputs) if x is ... else frozen_model(forward, teacher)(x)
-        logits = outputs(output_of(forward, x, y, inputs) if labelled else _unlabelled_output(forward, x, inputs))
+        target = call_on(frozen_model(forward, teacher), x, inputs)
+        logits = outputs(output_of(forward, x, y, inputs) if labelled else call_on(forward, x, inputs))
         counts = labels_of(logits, y, mask, ignore).counts if labelled else _counts(logits, mask)
         divergence = mean(_divergence(logits, target, temperature), where=counts)
         if not alpha:
@@ -99,11 +99,6 @@ def _default_metrics(alpha: float, ignore: int | None) -> tuple[Metric, ...]:
 def _columns(batch: Batch) -> Batch:
     """Bind columns as `columns_of` does, where there is a target."""
     return batch if isinstance(batch, dict) and not fills("y", batch) else columns_of(batch)
-
-
-def _unlabelled_output(forward: Forward, x: Tree, inputs: dict[str, Tree]) -> Tree:
-    """Call the model on a batch without labels."""
-    return forward(**inputs) if x is ... else forward(x)
 
 
 def _counts(logits: Array, mask: Array | None) -> Array | None:

@@ -14,7 +14,7 @@ from ._head import HeadInput, head_input
 from ._labels import counting
 from ._mean import Mean, mean
 from ._outputs import outputs
-from ._running import empty_mean, make_metric, merge_means, nan_if_empty, zero_counters
+from ._running import empty_mean, exp_of_mean, make_metric, memory_of_mean, merge_means
 
 __all__ = ["check_head", "head_loss", "head_metrics"]
 
@@ -92,11 +92,6 @@ def _perplexity() -> Metric:
     """Make the metric of the perplexity of a loss `{"total", "weight"}`."""
 
     def update(memory: Tree, output: Tree, /, *_: Tree, **__: Tree) -> Tree:
-        total, weight = output["total"], output["weight"]
-        count = zero_counters() + weight.astype(mx.uint64)
-        return merge_means(memory, {"mean": total / mx.maximum(weight, 1), "count": count})
+        return merge_means(memory, memory_of_mean(Mean(output["total"], output["weight"])))
 
-    def value(memory: Tree) -> Array:
-        return nan_if_empty(mx.exp(memory["mean"]), memory["count"])
-
-    return Metric("perplexity", empty_mean, update, value, "min", merge_means)
+    return Metric("perplexity", empty_mean, update, exp_of_mean, "min", merge_means)

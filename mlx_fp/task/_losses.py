@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from ..core._mlx import mx
@@ -11,7 +11,7 @@ from ..nn import losses
 from ._labels import as_column, as_targets, counting, labels_of
 from ._mean import Mean, mean
 
-__all__ = ["as_class_weights", "check_batch", "entropy", "output_of", "squared_error"]
+__all__ = ["as_class_weights", "call_on", "check_batch", "entropy", "output_of", "squared_error"]
 
 NO_CONTEXT: Mapping[str, Tree] = MappingProxyType({})
 """No input beside the columns of the batch."""
@@ -71,7 +71,18 @@ def output_of(
         rest = ", ".join(inputs)
         raise TypeError(f"the model takes x, and the batch has further columns, {rest}: data.collate leaves them out")
     check_batch(inputs if x is ... else x, y)
-    return forward(**inputs, **context) if x is ... else forward(x, **context)
+    return call_on(forward, x, inputs, context)
+
+
+def call_on(
+    model: Callable[..., Tree], x: Tree, inputs: Mapping[str, Tree], context: Mapping[str, Tree] = NO_CONTEXT
+) -> Tree:
+    """Call a model on `x`, or on the inputs by their names where the batch has no `x`, which is `...` here.
+
+    >>> call_on(lambda x: x, 3, {}), call_on(lambda a, b: a + b, ..., {"a": 1}, {"b": 2})
+    (3, 3)
+    """
+    return model(**inputs, **context) if x is ... else model(x, **context)
 
 
 def entropy(logits: Array, y: Array, mask: Array | None, ignore: int | None, class_weights: Array | None) -> Mean:
