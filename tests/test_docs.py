@@ -34,7 +34,7 @@ PROMISES = {
     "gpt": lambda ended: ended[0] < 16 and len(ended[1]) > 100,
     "distillation": lambda accuracies: min(accuracies.values()) > 0.85,
     "contrastive": lambda accuracies: accuracies[0] < accuracies[1] and accuracies[1] > 0.25,
-    "dpo": lambda ended: ended[0] > 0.9 and ended[1] > 0.3,
+    "dpo": lambda ended: ended[0] > 0.9 and ended[1] > 0.3 and ended[2] > 0.9,
     "lora": lambda ended: ended[0] < 3 and "41 42 43" in ended[1],
     "hugging_face": lambda report: report.rows[-1].val_accuracy > 0.9,
 }

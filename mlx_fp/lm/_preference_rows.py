@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ..core._errors import unknown
 from ..data import Operation
+from ..data._call_text import call_text
 from ..data._rows import row_operation
 from ..data._types import Item
+from ._token_rows import tokenizer_fingerprint
 
 __all__ = ["preferences"]
 
@@ -65,7 +68,9 @@ def preferences(
             result[side], result[f"{side}_mask"] = whole, [index >= before for index in range(len(whole))]
         return result
 
-    return row_operation("preferences(tokenizer)", lambda epoch_read: tokenized)
+    label = call_text("preferences", type(tokenizer), **{name: key for name, key in columns.items() if name != key})
+    operation = row_operation(label, lambda epoch_read: tokenized)
+    return replace(operation, fingerprint=lambda: tokenizer_fingerprint(tokenizer))
 
 
 def _parts(row: Item, columns: Mapping[str, str]) -> tuple[Any, tuple[Any, Any]]:

@@ -107,3 +107,13 @@ def test_rows_that_fit_nothing_are_refused():
     ):
         with pytest.raises(error, match=text):
             tokens_of(rows, template)
+
+
+def test_a_cache_of_another_tokenizer_or_of_other_columns_is_refused(tmp_path):
+    rows, cache = data.source(TEXTS), data.cache(tmp_path / "pairs")
+    assert len(list(pipe(rows, lm.preferences(tokenizer()), cache))) == 2
+    assert len(list(pipe(rows, lm.preferences(tokenizer()), cache))) == 2
+    swapped = lm.preferences(tokenizer(), chosen="rejected", rejected="chosen")
+    for other in (lm.preferences(tokenizer(TEMPLATE)), swapped):
+        with pytest.raises(ValueError, match="another pipeline"):
+            list(pipe(rows, other, data.cache(tmp_path / "pairs")))
