@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ..core._user_path import user_path
 from ._cache_file import CacheFile, build_cache, building
@@ -17,9 +16,8 @@ from ._dataset import Dataset, Operation, Source
 from ._evaluated import evaluate_arrays
 from ._fingerprint import fingerprint, varying_stage
 from ._item_copies import copy_item
-from ._stack import stack
 from ._types import Item
-from ._view import View
+from ._view import View, pick_by
 
 __all__ = ["cache"]
 
@@ -114,10 +112,7 @@ def _file_source(dataset: Dataset, path: Path, key: str, label: str) -> Source:
             opened.append(_build_or_open(dataset, path, _pipeline(dataset, key)))
         row = opened[0].row
 
-        def pick(index: Any) -> Item:
-            return row(index) if isinstance(index, int) else stack([pick(i) for i in index])
-
-        return View(range(len(opened[0])), pick, row)
+        return View(range(len(opened[0])), pick_by(row), row)
 
     return Source(label, len(opened[0]) if opened else dataset.size, view=view)
 

@@ -11,15 +11,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
 from ..core._files import file_sha256
 from ..core._user_path import user_path
 from ._call_text import call_text
 from ._dataset import Dataset, Source
-from ._stack import stack
 from ._types import Item
-from ._view import View
+from ._view import View, pick_by
 
 __all__ = ["jsonl"]
 
@@ -107,10 +105,7 @@ def _view(files: Sequence[_Lines]) -> View:
         with _open(lines) as file:
             return _read_row(file, lines, index - ends[number] + len(lines))
 
-    def pick(index: Any) -> Item:
-        return row(index) if isinstance(index, int) else stack([pick(i) for i in index])
-
-    return View(range(ends[-1]), pick, row)
+    return View(range(ends[-1]), pick_by(row), row)
 
 
 def _open(lines: _Lines) -> io.FileIO:

@@ -18,9 +18,8 @@ from ._cursor import START, EpochRead, non_negative_int, note_location, skip_to
 from ._dataset import Dataset, Operation, Source
 from ._fingerprint import varying_stage
 from ._packed_row import packed_row, tokens_of
-from ._stack import stack
 from ._types import Item
-from ._view import View
+from ._view import View, pick_by
 
 __all__ = ["pack"]
 
@@ -179,10 +178,7 @@ def _view(packing: _Packing, dataset: Dataset, epoch_read: EpochRead, measured: 
     def row(index: int) -> dict[str, Array]:
         return packed_row(((_checked(packing, key, read(key)), *place) for key, *place in bins[index]), packing.length)
 
-    def pick(index: Any) -> Item:
-        return row(index) if isinstance(index, int) else stack([pick(i) for i in index])
-
-    return View(range(len(bins)), pick, row)
+    return View(range(len(bins)), pick_by(row), row)
 
 
 def _by_index(packing: _Packing, order: Any) -> list[int]:
