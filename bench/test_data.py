@@ -1,6 +1,7 @@
 """Compare data pipelines with loops written by hand, and with torch and grain if they are installed."""
 
 import importlib.util
+import json
 import logging
 import resource
 import time
@@ -13,7 +14,7 @@ import pytest
 from paired import note, paired
 from toolz import pipe
 
-from mlx_fp import data
+from mlx_fp import data, lm
 from mlx_fp.data import Cursor
 
 N, WIDTH, BATCH = 20_000, 64, 64
@@ -108,6 +109,50 @@ def test_rows(benchmark):
     note(benchmark, taken, "generators")
     benchmark.extra_info |= {f"{name}_us_per_row": median(s) / len(ROWS) * 1e6 for name, s in taken.items()}
     benchmark.pedantic(ways["ours"], rounds=20)
+
+
+SEQUENCES = [[1] * int(n) for n in np.random.default_rng(0).lognormal(5, 1, 20_000).clip(1, 512)]
+
+
+@pytest.mark.parametrize("how", ["best_fit", "first_fit", "concat"])
+def test_packing(benchmark, how):
+    """Measure the sequences per second of packed rows, of their bins alone, and the fill of the rows."""
+    sizes = [len(tokens) for tokens in SEQUENCES]
+    dataset = pipe(data.source(SEQUENCES), data.shuffle(seed=7), data.pack(512, how=how, lengths=sizes))
+    epochs = count()
+    ways = {
+        "rows": lambda: drain(dataset.open(Cursor(next(epochs)))),
+        "bins": lambda: next(dataset.open(Cursor(next(epochs)))),
+    }
+    taken = paired(ways, turns=10, calls=1, warm_up=1)
+    rows = sum(1 for _ in dataset)
+    rates = {f"{name} per second": round(len(SEQUENCES) / median(seconds)) for name, seconds in taken.items()}
+    benchmark.extra_info |= {**rates, "fill": round(sum(sizes) / (512 * rows), 4)}
+    print(f"\n  {benchmark.extra_info}", end="")
+    benchmark.pedantic(ways["rows"], rounds=3)
+
+
+def test_tokens_from_a_cache(benchmark, tmp_path):
+    """Measure the microseconds per conversation of tokenising, and of reading its tokens from a cache on disk."""
+    tokenizers = pytest.importorskip("tokenizers")
+    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel({"<unk>": 0, "w": 1}, unk_token="<unk>"))
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    template = "{% for m in messages %}{{ m.role }} {{ m.content }} {% endfor %}"
+    words = pytest.importorskip("transformers").PreTrainedTokenizerFast(
+        tokenizer_object=backend, chat_template=template
+    )
+    rows = [{"messages": [{"role": "user", "content": "w " * (i % 400)}] * 4} for i in range(1_000)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    lines = data.jsonl(tmp_path / "a.jsonl")
+    tokens = lm.tokenize(words)(lines)
+    cached = data.cache(tmp_path / "tokens")(tokens)
+    drain(cached)
+    shuffled = data.shuffle(seed=7)(cached)
+    ways = {"tokenise": lambda: drain(tokens), "parse": lambda: drain(lines), "cache": lambda: drain(cached)}
+    taken = paired(ways | {"shuffled": lambda: drain(shuffled)}, turns=10, calls=1, warm_up=1)
+    note(benchmark, taken, "tokenise")
+    benchmark.extra_info |= {f"{name}_us_per_row": median(s) / len(rows) * 1e6 for name, s in taken.items()}
+    benchmark.pedantic(ways["cache"], rounds=10)
 
 
 def test_opening_in_the_middle(benchmark):

@@ -20,13 +20,11 @@ def text(size: int = 1_000_000) -> np.ndarray:
 
 
 def gpt(vocabulary: int = 256, *, dims: int = 64, heads: int = 4, depth: int = 2, length: int = LENGTH):
-    """Make the model: (b, length) -> (b, length, vocabulary). Learned positions, and blocks of causal attention."""
+    """Make the model: (b, length) -> (b, length, vocabulary). Learned positions, causal attention, a tied head."""
 
     def forward(m, tokens):
-        size = tokens.shape[1]
-        mask = mlx.nn.MultiHeadAttention.create_additive_causal_mask(size)
-        x = m.tokens(tokens) + m.positions[:size]
-        return m.head(m.blocks(x, mask))
+        x = m.tokens(tokens) + m.positions[: tokens.shape[1]]
+        return m.tokens.as_linear(m.blocks(x, "causal"))
 
     return nn.define(
         forward,
@@ -35,7 +33,6 @@ def gpt(vocabulary: int = 256, *, dims: int = 64, heads: int = 4, depth: int = 2
         blocks=nn.transformer_encoder(
             depth, dims, heads, mlp_dims=4 * dims, norm_first=True, activation=mlx.nn.gelu_approx
         ),
-        head=nn.linear(dims, vocabulary, bias=False),
     )
 
 

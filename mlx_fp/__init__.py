@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .experiments._run import run as run
     from .experiments._sweep import Sweep as Sweep
     from .experiments._sweep import sweep as sweep
+    from .loop._batch_size import fit_batch_size as fit_batch_size
     from .loop._directive import Replace as Replace
     from .loop._directive import Save as Save
     from .loop._directive import Stop as Stop
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from .loop._hook import fold as fold
     from .loop._hook import hook as hook
     from .loop._hook import hook_states as hook_states
+    from .loop._memory import memory as memory
     from .loop._monitor import Monitor as Monitor
     from .loop._on import on as on
     from .loop._plateau import plateau as plateau
@@ -66,7 +68,7 @@ if TYPE_CHECKING:
     from .nn import freeze as freeze
     from .nn import unfreeze as unfreeze
     from .step import passes as passes
-    from .step._bound_model import outputs as outputs
+    from .step._dtypes import dtypes as dtypes
     from .step._evaluate import EvalStep as EvalStep
     from .step._evaluate import eval_step as eval_step
     from .step._protocol import Step as Step
@@ -78,10 +80,13 @@ if TYPE_CHECKING:
     from .store._checkpoint import load as load
     from .store._checkpoint import save as save
     from .task import metrics as metrics
+    from .task._contrastive import contrastive as contrastive
+    from .task._distillation import distillation as distillation
     from .task._folds import Metric as Metric
     from .task._language import language_modeling as language_modeling
     from .task._mean import Mean as Mean
     from .task._mean import mean as mean
+    from .task._outputs import outputs as outputs
     from .task._task import Task as Task
     from .task._task import classification as classification
     from .task._task import regression as regression
@@ -116,12 +121,14 @@ _NAMES = {  # public functions and classes: module -> names
     ".experiments._experiment": ("Experiment", "experiment", "override", "settings"),
     ".experiments._run": ("run",),
     ".experiments._sweep": ("Sweep", "sweep"),
+    ".loop._batch_size": ("fit_batch_size",),
     ".loop._directive": ("Replace", "Save", "Stop", "Validate"),
     ".loop._emitting": ("emit",),
     ".loop._event": ("Event",),
     ".loop._event_table": ("event",),
     ".loop._fit": ("evaluate", "events", "fit"),
     ".loop._hook": ("fold", "hook", "hook_states"),
+    ".loop._memory": ("memory",),
     ".loop._monitor": ("Monitor",),
     ".loop._on": ("on",),
     ".loop._plateau": ("plateau",),
@@ -140,15 +147,18 @@ _NAMES = {  # public functions and classes: module -> names
     ),
     ".loop._watching": ("checkpoints", "monitor"),
     ".nn": ("freeze", "unfreeze"),
+    ".step._dtypes": ("dtypes",),
     ".step._evaluate": ("EvalStep", "eval_step"),
     ".step._protocol": ("Step",),
     ".step._train": ("train_step",),
-    ".step._bound_model": ("outputs",),
     ".store._bundle": ("bundle", "read_bundle", "save_bundle"),
     ".store._checkpoint": ("Checkpoint", "load", "save"),
+    ".task._contrastive": ("contrastive",),
+    ".task._distillation": ("distillation",),
     ".task._folds": ("Metric",),
     ".task._language": ("language_modeling",),
     ".task._mean": ("Mean", "mean"),
+    ".task._outputs": ("outputs",),
     ".task._task": ("Task", "classification", "regression"),
     ".task.metrics": ("accuracy",),
     ".tree._paths": ("flat", "merge", "norm", "partition", "paths", "restore_like", "size", "swap"),

@@ -20,9 +20,10 @@ from typing import NamedTuple
 import mlx.core as mx
 import numpy as np
 from hypothesis import strategies as st
+from toolz import pipe
 
 import mlx_fp as fp
-from mlx_fp import nn
+from mlx_fp import data, nn, optim
 from mlx_fp.data import Cursor
 from mlx_fp.loop._report import Report
 from mlx_fp.loop._setup import Setup
@@ -275,6 +276,38 @@ def mean_square(model, x):
 def batch_mean(model, x):
     """Return the mean of a batch as its loss, whatever the model."""
     return x.mean()
+
+
+SEQUENCES = [[(7 * i + 3 * j) % 59 + 1 for j in range(n)] for i, n in enumerate((9, 3, 5, 12, 7, 2, 4))]
+"""Sequences of tokens below 60, of different lengths."""
+
+
+def packed_batches(how="best_fit", rows=2):
+    """Return `SEQUENCES` as batches of packed rows of 16 tokens."""
+    return list(pipe(data.source(SEQUENCES), data.pack(16, how=how), data.batch(rows)))
+
+
+def single_batches():
+    """Return `SEQUENCES` as batches of one sequence, padded to 16 tokens."""
+    rows = [{"tokens": tokens, "mask": [1] * len(tokens)} for tokens in SEQUENCES]
+    return list(pipe(data.source(rows), data.batch(1, stack=list), data.pad(to=[16])))
+
+
+def assert_packed_as_single(packed, single, *, compile=True):
+    """Assert that packed sequences give the loss, gradients and metrics of the sequences one by one, to rounding."""
+    task, results = fp.language_modeling(), []
+    ways = ((packed, packed_batches(), compile), (single, single_batches(), False))
+    for model, batches, compiles in ways:
+        step = fp.train_step(model, task.loss, optim.sgd(1.0), metrics=task.metrics, compile=compiles)
+        before, opt_state = step.init(0)
+        after, opt_state, logs = step.accumulate(before, opt_state, [task.collate(batch) for batch in batches])
+        gradients = {
+            path: leaf - after
+            for (path, leaf), after in zip(fp.flat(before).items(), fp.flat(after).values(), strict=True)
+        }
+        results.append((gradients, {"loss": logs["loss"], "metrics": opt_state["metrics"]}))
+    for one, other in zip(*results, strict=True):
+        assert_close(one, other, rtol=1e-4, atol=2e-6)
 
 
 def trained(trainer, train):

@@ -32,6 +32,10 @@ PROMISES = {
     "long_run": lambda run: run[0] < 32 and run[1][-1]["steps"] == 20_000,
     "experiments": lambda found: found.best.report.best_value > 0.85 and len(found.trials) == 4,
     "gpt": lambda ended: ended[0] < 16 and len(ended[1]) > 100,
+    "distillation": lambda accuracies: min(accuracies.values()) > 0.85,
+    "contrastive": lambda accuracies: accuracies[0] < accuracies[1] and accuracies[1] > 0.25,
+    "dpo": lambda ended: ended[0] > 0.9 and ended[1] > 0.3 and ended[2] > 0.9,
+    "lora": lambda ended: ended[0] < 3 and "41 42 43" in ended[1],
     "hugging_face": lambda report: report.rows[-1].val_accuracy > 0.9,
 }
 FROZEN = {"embed.weight", "body.layers.0.layers.0.weight", "body.layers.0.layers.0.bias"}
@@ -42,9 +46,23 @@ def same(values, *names):
     return max(values[n] for n in names) - min(values[n] for n in names) < 1e-6
 
 
+def a_language_model_and_rows(folder):
+    """Make the files that docs/language_models.md reads."""
+    from language_models import jsonl, model_folder
+
+    model_folder(folder / "models" / "base")
+    completions = [" ".join(f"w{(i + k) % 50}" for k in range(i % 30 + 1)) for i in range(400)]
+    jsonl(folder / "train.jsonl", [{"prompt": "w3", "completion": completion} for completion in completions])
+
+
+FILES = {"language_models.md": a_language_model_and_rows}
+"""Functions that make the files that the snippets of a page read."""
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if page not in CPU_PAGES], ids=lambda p: p.name)
 def test_every_snippet_of_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    FILES.get(page.name, lambda folder: None)(tmp_path)
     assert run_snippets(page) or page.name in PROSE, f"{page.name} shows no code"
 
 

@@ -23,7 +23,7 @@ def test_an_unknown_name_comes_back_with_candidates():
         fp.trianer
 
 
-@pytest.mark.parametrize("package", [fp, fp.data, fp.nn, fp.optim, fp.show], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("package", [fp, fp.data, fp.lm, fp.nn, fp.optim, fp.show], ids=lambda module: module.__name__)
 def test_no_module_is_called_as_a_public_function_is(package):
     """The import of a submodule sets its name in the package, and would take the place of the function."""
     modules = {module.name for module in pkgutil.iter_modules(package.__path__)}
@@ -39,6 +39,8 @@ def test_a_first_layer_loads_nothing_that_it_does_not_need():
     assert loaded & {"toolz", "more_itertools", "numpy", "rich"} == set()
 
 
-@pytest.mark.parametrize("package", [fp.nn, fp.optim, fp.data, fp.metrics, fp.show], ids=lambda module: module.__name__)
+@pytest.mark.parametrize(
+    "package", [fp.nn, fp.optim, fp.data, fp.lm, fp.metrics, fp.show], ids=lambda module: module.__name__
+)
 def test_dir_holds_public_names_only(package):
     assert dir(package) == sorted(package.__all__)

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TypeAlias
 
 from ..core._errors import CheckpointError, located
+from ..core._files import file_sha256
 from ..core._signature import name_of, with_context
 from ..core._user_path import user_path
 from ..store._bundle import SCHEMA, is_bundle, read_bundle
 from ..store._checkpoint import Checkpoint, Metadata, load, peek
-from ..store._files import file_sha256
 from ..store._safetensors import is_foreign
 from ._policy import Policy
 from ._retention import File, best_of, is_sound, of_lineage, owned

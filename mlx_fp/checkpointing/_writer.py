@@ -8,12 +8,12 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
+from ..core._files import link_or_copy, remove_leftovers, write_whole
 from ..core._threads import begin_thread
 from ..core._types import Params, State
 from ..data import Cursor
 from ..store._bundle import save_bundle
 from ..store._checkpoint import Metadata, prepare_save
-from ..store._files import link_or_copy, remove_leftovers, write_whole
 from ..store._folder_lock import Lock
 from ._listing import Listing
 from ._policy import Policy

@@ -8,21 +8,25 @@ an argument and a result, also under `mx.compile`, and no layer has to pass keys
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from contextvars import ContextVar, copy_context
 from typing import TypeVar
 
 from ..core._fork import check_process
-from ..core._mlx import mx, utils
-from ..core._types import Array, Tree
+from ..core._mlx import mx
+from ..core._types import Array
 
-__all__ = ["ambient", "key", "recomputed", "run", "undrawn"]
+__all__ = ["ambient", "has_moved", "key", "move_to", "position", "run", "undrawn"]
 
 T = TypeVar("T")
 
 
 _installed: ContextVar[bool] = ContextVar("installed", default=False)
 """Whether a key is installed. Each call runs in a copied context, so an interrupt cannot leave the flag set."""
+
+_restored = threading.local()
+"""`array`: the array of the stream when the last `run` in this thread ended."""
 
 
 def key(seed: int | Array) -> Array:
@@ -73,16 +77,27 @@ def run(seed: int | Array, fn: Callable[[], T]) -> tuple[T, Array]:
     True
     """
     first = key(seed)
-    outer = _position()
+    outer = position()
     try:
         try:
-            _set_position(first)
+            move_to(first)
             start, value = _stream_array(), ambient(fn)
-            return value, first if _stream_array() is start else _position()
+            return value, first if _stream_array() is start else position()
         finally:
-            _set_position(outer)
+            move_to(outer)
     finally:
-        _set_position(outer)  # an interrupt may have skipped the first restore
+        move_to(outer)  # an interrupt may have skipped the first restore
+        _restored.array = _stream_array()
+
+
+def has_moved() -> bool:
+    """Tell whether the stream of this thread has moved since the last `run` in this thread ended.
+
+    >>> _ = run(0, lambda: mx.random.uniform())
+    >>> has_moved(), mx.random.uniform().shape, has_moved()
+    (False, (), True)
+    """
+    return _stream_array() is not getattr(_restored, "array", None)
 
 
 def undrawn(fn: Callable[[], T]) -> T:
@@ -94,7 +109,7 @@ def undrawn(fn: Callable[[], T]) -> T:
     """
     if _installed.get():
         return fn()
-    outer = _position()
+    outer = position()
     start = _stream_array()
     try:
         try:
@@ -106,10 +121,10 @@ def undrawn(fn: Callable[[], T]) -> T:
             return value
         finally:
             if _stream_array() is not start:
-                _set_position(outer)
+                move_to(outer)
     finally:
         if _stream_array() is not start:  # an interrupt may have skipped the first restore
-            _set_position(outer)
+            move_to(outer)
 
 
 def ambient(fn: Callable[[], T]) -> T:
@@ -122,33 +137,13 @@ def ambient(fn: Callable[[], T]) -> T:
     return copy_context().run(allow_and_call)
 
 
-def recomputed(fn: Callable[..., T], *trees: Tree) -> T:
-    """Call `fn(*trees)` under `mx.checkpoint`, with the same random numbers in the recomputation as in the first pass.
-
-    The function closes over the key, because `mx.checkpoint` raises for a key as argument. The key at which the stream
-    ended is returned with the result, and the stream continues from that key. Integer arrays have no gradient.
-    """
-    start = mx.stop_gradient(_position())
-
-    def body(*trees: Tree) -> tuple[T, Array]:
-        return run(start, lambda: fn(*utils.tree_map(_constant_integers, trees)))
-
-    value, after = mx.checkpoint(body)(*trees)
-    _set_position(mx.stop_gradient(after))
-    return value
-
-
-def _constant_integers(leaf: Tree) -> Tree:
-    is_floating = not isinstance(leaf, mx.array) or mx.issubdtype(leaf.dtype, mx.inexact)
-    return leaf if is_floating else mx.stop_gradient(leaf)
-
-
-def _position() -> Array:
+def position() -> Array:
     """Return the key of the stream as a new array, because draws change the array of the stream in place."""
     return _stream_array().astype(mx.uint32)
 
 
-def _set_position(position: Array) -> None:
+def move_to(position: Array) -> None:
+    """Let the stream go on from a key."""
     _stream_array()[:] = position
 
 

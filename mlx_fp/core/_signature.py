@@ -20,6 +20,7 @@ __all__ = [
     "WithContext",
     "arguments",
     "check_types",
+    "keyword_names",
     "name_of",
     "returned_number",
     "signature_of",
@@ -158,6 +159,18 @@ def returned_number(result: object, promise: str) -> float:
     except (TypeError, ValueError):  # an array of several numbers
         pass
     raise TypeError(f"{promise}; it returned {'None' if result is None else type(result).__name__}")
+
+
+def keyword_names(fn: Function, *, after: int) -> frozenset[str]:
+    """Return the names of the parameters that can be filled by name, without the first `after` parameters.
+
+    `**kwargs` adds no name, and a builtin without a readable signature has none.
+
+    >>> sorted(keyword_names(lambda m, x, mask=None, *, scale=1.0, **rest: x, after=2))
+    ['mask', 'scale']
+    """
+    kinds = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+    return frozenset(p.name for p in (signature_of(fn) or [])[after:] if p.kind in kinds)
 
 
 def name_of(fn: object) -> str:

@@ -1,10 +1,10 @@
-"""Plain text tables."""
+"""Text for messages: tables, and the names of dtypes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["table"]
+__all__ = ["dtype_name", "table"]
 
 
 def table(rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
@@ -21,3 +21,13 @@ def table(rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
         cells = zip(row, widths, strict=True)
         lines.append("  ".join(c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(cells)).rstrip())
     return "\n".join(lines)
+
+
+def dtype_name(dtype: object) -> str:
+    """Return the name of a dtype of MLX, as messages show it.
+
+    >>> from mlx_fp.core._mlx import mx
+    >>> dtype_name(mx.bfloat16)
+    'bfloat16'
+    """
+    return str(dtype).removeprefix("mlx.core.")

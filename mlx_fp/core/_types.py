@@ -36,6 +36,9 @@ class Forward(Protocol):
     def __call__(self, *xs: Any, **kw: Any) -> Any:
         """Run the model."""
 
+    def evaluated_at(self, params: Params) -> Callable[..., Any]:
+        """Return the model on other parameters, in evaluation mode and without gradients."""
+
 
 Loss: TypeAlias = Callable[..., Any]
 """`loss(forward, ...)` returns a scalar array, or `(scalar, dict of scalars)`."""

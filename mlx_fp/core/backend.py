@@ -68,10 +68,14 @@ class Backend:
     update: Callable[[Update, Tree, State, Params], tuple[Params, State]] = _call_update
     """`update(optimizer_update, grads, state, params)`: compute the update of an optimiser."""
     separate: Callable[[Tree, int], Tree] = lambda tree, parameter_bytes: tree
-    """`separate(tree, parameter_bytes)`: return the tree of results such that MLX does not fuse their kernels."""
+    """`separate(tree, parameter_bytes)`: return the tree of results such that MLX does not fuse their kernels. Here and
+    below `parameter_bytes` are the bytes of the parameters that train: the update computes nothing of the others."""
     form: Callable[[Params, State, Params, int], Form | None] = lambda params, opt_state, trained, parameter_bytes: None
     """`form(params, opt_state, trained, parameter_bytes)`: return the layout of the state between two steps, or None to
     keep trees. `trained` holds the parameters that train, as the same array objects as in `params`."""
+    throttled: Callable[[list[Array], int], list[Array]] = lambda arrays, nbytes: arrays
+    """`throttled(arrays, nbytes)`: return the same arrays; an operation that reads them is queued after the operations
+    before them have run. Operations in a queue hold memory. `nbytes` is the size of the arrays that are read next."""
     waits: Callable[[int], bool] = lambda parameter_bytes: False
     """`waits(parameter_bytes)`: whether a step evaluates its gradients before it updates the parameters."""
     parallel: Parallel | None = None

@@ -18,6 +18,7 @@ from ._linear_vjp import Linear
 from ._native import kernels
 from ._packing import form
 from ._parallel import run_parallel
+from ._queue import throttled
 from ._thresholds import UNROLLED_ELEMENTS, WAIT_BYTES
 
 __all__ = ["NATIVE", "STOCK"]
@@ -31,6 +32,7 @@ STOCK = Backend(
     update=update,
     separate=separate_large_models,
     form=form,
+    throttled=throttled,
     waits=lambda parameter_bytes: parameter_bytes >= WAIT_BYTES,
     parallel=run_parallel,
     unrolls=lambda elements: elements <= UNROLLED_ELEMENTS,

@@ -97,8 +97,8 @@ def tuned(parameter_bytes: int | None = None, *, streams: int = 1) -> Iterator[N
     limit stays. With a GPU as MLX's device, and in a forked process, nothing is changed.
 
     Args:
-        parameter_bytes: Bytes of the model's parameters, `step.parameter_bytes`. For a model of less than 8 MB, MLX's
-            default is enough. None, the default: MLX keeps up to 1 GiB.
+        parameter_bytes: Bytes of the parameters that train, `step.parameter_bytes`. For less than 8 MB, MLX's default
+            is enough. None, the default: MLX keeps up to 1 GiB.
         streams: The `streams` of the step, 1 by default. With more than one the BLAS has a single thread, because
             products that are computed at the same time would wait for each other's threads.
 
@@ -123,7 +123,7 @@ def tuned(parameter_bytes: int | None = None, *, streams: int = 1) -> Iterator[N
 def _cache_bytes(parameter_bytes: int) -> int:
     """Return how much freed memory MLX should keep for a model: the bytes that each step frees and allocates again.
 
-    For example, a model of 100 MB gets 300 MB. The result 0 means that MLX's default is enough.
+    For example, trained parameters of 100 MB get 300 MB. The result 0 means that MLX's default is enough.
     """
     if parameter_bytes >= WAIT_BYTES:
         return CACHED_MODELS * parameter_bytes

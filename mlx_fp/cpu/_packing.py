@@ -61,7 +61,7 @@ def form(params: Params, opt_state: State, kept: Params, parameter_bytes: int) -
         params: all parameters; no two leaves are the same array object.
         opt_state: the state of a step, with the optimiser's state under `optimizer`.
         kept: the parameters that train, the same array objects as in `params`.
-        parameter_bytes: the bytes of `params`.
+        parameter_bytes: the bytes of `kept`.
     """
     if parameter_bytes >= MIDDLE_BYTES:
         return None

@@ -10,6 +10,7 @@ __all__ = [
     "GROUPED_LEAVES",
     "MIDDLE_BYTES",
     "SEPARATE_ELEMENTS",
+    "THROTTLED_BYTES",
     "TUNED_CACHE_BYTES",
     "UNROLLED_ELEMENTS",
     "WAIT_BYTES",
@@ -27,11 +28,14 @@ SEPARATE_ELEMENTS = 1 << 18
 UNROLLED_ELEMENTS = 1 << 17
 """Maximum elements of all parameters for which several steps in one compiled call were measured to be faster."""
 
+THROTTLED_BYTES = 1 << 18
+"""Minimum bytes of the arguments of a part for which MLX's queue runs empty before it; that takes about 0.1 ms."""
+
 WAIT_BYTES = 32 << 20
-"""At this many bytes of parameters or more, gradients are evaluated before the update, to bound peak memory."""
+"""At this many bytes of trained parameters or more, gradients are evaluated before the update, to bound peak memory."""
 
 MIDDLE_BYTES = 8 << 20
-"""At this many bytes of parameters or more, packing gains nothing, and a step frees more memory than MLX keeps."""
+"""At this many bytes of trained parameters or more, packing gains nothing, and a step frees more than MLX keeps."""
 
 DEFAULT_CACHE_BYTES = 32 << 20
 """Bytes of freed memory that MLX's CPU build keeps by default."""
@@ -40,7 +44,7 @@ TUNED_CACHE_BYTES = 1 << 30
 """Bytes of freed memory that MLX keeps within `tuned` for a model of unknown size."""
 
 CACHED_MODELS = 3
-"""Freed memory that a large step allocates again, in units of its parameters: gradients and two moments."""
+"""Freed memory that a large step allocates again, in units of its trained parameters: gradients and two moments."""
 
 CACHED_MODELS_FUSED = 4
 """The same for fused kernels, which write the parameters to new memory, too."""

@@ -11,12 +11,15 @@ A pipe passes indices for as long as it can, and reads rows only where an operat
 
 from ._arrays import arrays
 from ._bucket import bucket
+from ._cache import cache
 from ._collate import bind, collate
-from ._combine import cache, concat, repeat, zip
+from ._combine import concat, repeat, zip
 from ._cursor import Cursor
 from ._dataset import Dataset, Operation, Source
 from ._interleave import interleave, mix
+from ._jsonl import jsonl
 from ._order import batch, shard, skip, take, window
+from ._pack import pack
 from ._pad import pad
 from ._prefetch import prefetch
 from ._rows import enumerate, filter, flat_map, map, tap, unbatch
@@ -45,8 +48,10 @@ __all__ = [
     "filter",
     "flat_map",
     "interleave",
+    "jsonl",
     "map",
     "mix",
+    "pack",
     "pad",
     "prefetch",
     "repeat",

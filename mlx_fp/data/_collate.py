@@ -10,7 +10,7 @@ from ..core._signature import WithContext, name_of, signature_of, with_context
 from ._call_text import call_text
 from ._cursor import CONTEXT, EpochRead
 from ._dataset import Operation
-from ._rows import bind_context, row_operation
+from ._rows import bind_context, row_operation, varies
 from ._stack import describe_batch
 from ._types import Item, ItemFunction, UserFunction
 
@@ -65,7 +65,7 @@ def collate(spec: str | Mapping[str, Selector] | UserFunction) -> Operation:
     label = call_text("collate", spec)
     if callable(spec):
         call = _named_function(spec)
-        return row_operation(label, lambda epoch_read: _bind_batch_function(call, epoch_read))
+        return row_operation(label, lambda epoch_read: _bind_batch_function(call, epoch_read), varies=varies(call))
     if spec == "auto":
         return row_operation(label, lambda epoch_read: _collate_auto, calls=False)
     if isinstance(spec, str):
@@ -159,7 +159,9 @@ def _select(verb: str, label: str, spec: Mapping[str, Selector]) -> Operation:
         selectors = {name: bind_selector(epoch_read) for name, bind_selector in binders.items()}
         return lambda batch: {name: select(batch) for name, select in selectors.items()}
 
-    return row_operation(label, bind_selectors, calls=any(map(callable, spec.values())))
+    functions = [selector for selector in spec.values() if callable(selector)]
+    depends = any(varies(_named_function(function)) for function in functions)
+    return row_operation(label, bind_selectors, calls=bool(functions), varies=depends)
 
 
 def _selector(verb: str, name: str, selector: Selector) -> Callable[[EpochRead], ItemFunction]:

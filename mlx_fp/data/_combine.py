@@ -1,4 +1,4 @@
-"""Combine several datasets into one, repeat a dataset, or cache its items."""
+"""Combine several datasets into one, or repeat a dataset."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ from itertools import count
 from ._call_text import call_text
 from ._cursor import EpochRead, close, non_negative_int
 from ._dataset import Dataset, Operation, Source
-from ._evaluated import evaluate_arrays
-from ._item_copies import copy_item
 from ._source import as_dataset
 from ._types import Item, ItemFunction
 from ._view import join_views, side_by_side
 
-__all__ = ["as_datasets", "cache", "combine_sizes", "concat", "datasets_text", "repeat", "zip"]
+__all__ = ["as_datasets", "combine_sizes", "concat", "datasets_text", "repeat", "zip"]
 
 
 def concat(*datasets: object) -> Dataset:
@@ -108,27 +106,12 @@ def zip(*datasets: object, **by_name: object) -> Dataset:
                 label,
                 size,
                 view=lambda epoch_read: side_by_side([part.view(epoch_read) for part in parts], assemble),
+                inputs=tuple(parts),
             )
         )
-    return Dataset(Source(label, size, rows=lambda epoch_read: _zip_rows(parts, epoch_read, assemble)))
-
-
-def cache() -> Operation:
-    """Cache the items of epoch 0 in memory, and hand out these items in every epoch.
-
-    The items are read when they are needed, and their MLX arrays are evaluated. The cache is kept once an epoch was
-    read to its end. Each item is handed out as a copy, which may be changed in place. Objects that are neither
-    containers nor arrays are shared.
-
-    >>> from toolz import pipe
-    >>> from mlx_fp import data
-    >>> letters = pipe(data.source("ab"), data.tap(print), data.cache())
-    >>> list(letters), list(letters)
-    a
-    b
-    (['a', 'b'], ['a', 'b'])
-    """
-    return Operation("cache()", as_source=lambda dataset: Source("cache()", dataset.size, rows=_cached_rows(dataset)))
+    return Dataset(
+        Source(label, size, rows=lambda epoch_read: _zip_rows(parts, epoch_read, assemble), inputs=tuple(parts))
+    )
 
 
 def as_datasets(verb: str, datasets: Sequence[object]) -> list[Dataset]:
@@ -174,9 +157,12 @@ def _concatenated(label: str, parts: Sequence[Dataset], reads: Reads) -> Dataset
                 label,
                 size,
                 view=lambda epoch_read: join_views([part.view(part_read) for part, part_read in reads(epoch_read)]),
+                inputs=tuple(parts),
             )
         )
-    return Dataset(Source(label, size, rows=lambda epoch_read: _read_in_turn(reads(epoch_read), epoch_read)))
+    return Dataset(
+        Source(label, size, rows=lambda epoch_read: _read_in_turn(reads(epoch_read), epoch_read), inputs=tuple(parts))
+    )
 
 
 def _read_in_turn(
@@ -206,22 +192,3 @@ def _zip_rows(parts: Sequence[Dataset], epoch_read: EpochRead, assemble: ItemFun
         for reader in readers:
             resources.callback(close, reader)
         yield from map(assemble, builtins.zip(*readers, strict=False))
-
-
-def _cached_rows(dataset: Dataset) -> Callable[[EpochRead], Iterator[Item]]:
-    """Return a function that reads the items of epoch 0 once, and then hands out copies of them."""
-    complete: list[list[Item]] = []
-
-    def rows(epoch_read: EpochRead) -> Iterator[Item]:
-        if complete:
-            yield from map(copy_item, complete[0][epoch_read.start :])
-            return
-        items: list[Item] = []
-        with closing(dataset.read(replace(epoch_read, epoch=0, start=0, copies=False))) as source:
-            for item in source:
-                items.append(evaluate_arrays(item))
-                if len(items) > epoch_read.start:
-                    yield copy_item(item)
-        complete[:] = [items]
-
-    return rows

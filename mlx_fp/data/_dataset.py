@@ -14,6 +14,7 @@ from ..core._pickling import Picklable
 from ._cursor import START, Cursor, EpochRead, close, note_location, skip_to
 from ._order_check import check_order
 from ._protocols import OnOrder, OnRows, Seek
+from ._source_record import Source
 from ._types import Item
 from ._view import View
 
@@ -27,25 +28,6 @@ def same_index(output_index: int, epoch_read: EpochRead) -> int:
     7
     """
     return output_index
-
-
-@dataclass(frozen=True, slots=True)
-class Source(Picklable):
-    """The beginning of a pipe: the place that items come from. A source has a `view` or `rows`.
-
-    Args:
-        label: Text for messages and for `repr`, for example `"source(list of 3)"`.
-        size: Number of items of an epoch; None, the default, where only reading tells it.
-        view: Function of one reading of an epoch that returns a `View`, which reads items by index.
-        rows: Function of one reading of an epoch that returns an iterator over the items from its start on.
-        chain: Labels of the pipe that this source replaces, where an operation made the source.
-    """
-
-    label: str
-    size: int | None = None
-    view: Callable[[EpochRead], View] | None = None
-    rows: Callable[[EpochRead], Iterator[Item]] | None = None
-    chain: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +50,8 @@ class Operation(Picklable):
         needs: End of the message for a dataset without indices, with the remedy.
         calls: Whether a user's function gets the items. Such a function may change them in place, so sources hand
             out copies. True by default.
+        varies: Whether the result depends on the epoch or on the kind of the read. False by default.
+        fingerprint: Function that returns a text that changes with the operation, where the label does not.
 
     >>> from mlx_fp.data import source
     >>> twice = Operation("twice", on_rows=lambda rows, epoch_read: (2 * row for row in rows), seek=same_index)
@@ -83,6 +67,8 @@ class Operation(Picklable):
     as_source: Callable[[Dataset], Source] | None = None
     needs: str = ""
     calls: bool = True
+    varies: bool = False
+    fingerprint: Callable[[], str] | None = None
 
     def __call__(self, dataset: Dataset) -> Dataset:
         """Return the dataset with this operation after its others.
@@ -99,7 +85,7 @@ class Operation(Picklable):
             culprit = row_operations[0].label if dataset.source.view and row_operations else dataset.source.label
             raise ValueError(f"{self.label} needs indices, but {culprit} before it gives rows{self.needs}")
         if self.as_source is not None:
-            return Dataset(replace(self.as_source(dataset), chain=dataset.labels))
+            return Dataset(replace(self.as_source(dataset), chain=dataset.labels, inputs=(dataset,)))
         return replace(dataset, operations=(*dataset.operations, self))
 
     def __repr__(self) -> str:

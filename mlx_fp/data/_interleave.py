@@ -42,7 +42,8 @@ def interleave(*datasets: object) -> Dataset:
     ['a', 'x', 'b', 'y', 'c']
     """
     parts = as_datasets("interleave", datasets)
-    return _merge(f"interleave({datasets_text(parts)})", parts, lambda epoch_read: _Rotation(deque(range(len(parts)))))
+    label = f"interleave({datasets_text(parts)})"
+    return Dataset(_merge(label, parts, lambda epoch_read: _Rotation(deque(range(len(parts))))))
 
 
 def mix(*datasets: object, weights: Sequence[float], seed: int) -> Dataset:
@@ -68,9 +69,10 @@ def mix(*datasets: object, weights: Sequence[float], seed: int) -> Dataset:
     seed = check_seed(seed, "mix")
     numbers = _check_weights(weights, len(parts))
     label = f"mix({datasets_text(parts)}, weights={numbers}, seed={seed})"
-    return _merge(
+    source = _merge(
         label, parts, lambda epoch_read: _Drawing(_sum_tree(numbers), epoch_generator(seed, epoch_read.epoch).random)
     )
+    return Dataset(replace(source, varies=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,7 @@ def _check_weights(weights: Sequence[float], count: int) -> tuple[float, ...]:
     return numbers
 
 
-def _merge(label: str, parts: Sequence[Dataset], turns: Callable[[EpochRead], Turns]) -> Dataset:
+def _merge(label: str, parts: Sequence[Dataset], turns: Callable[[EpochRead], Turns]) -> Source:
     sizes = [part.size for part in parts]
 
     def rows(epoch_read: EpochRead) -> Iterator[Item]:
@@ -142,7 +144,7 @@ def _merge(label: str, parts: Sequence[Dataset], turns: Callable[[EpochRead], Tu
         from_start = replace(epoch_read, start=0)
         return skip_to(_read_by_turns(parts, from_start, turns(epoch_read), sizes), epoch_read, label)
 
-    return Dataset(Source(label, combine_sizes(sizes), rows=rows))
+    return Source(label, combine_sizes(sizes), rows=rows, inputs=tuple(parts))
 
 
 def _read_by_turns(

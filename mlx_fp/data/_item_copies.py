@@ -63,7 +63,9 @@ def _copier(kind: type) -> ItemFunction | None:
         return (lambda item: kind(*map(copy_item, item))) if hasattr(kind, "_fields") else None
     if issubclass(kind, dict):
         return _copy_mapping
-    if issubclass(kind, (list, set, bytearray)):
+    if issubclass(kind, list):
+        return _copy_sequence
+    if issubclass(kind, (set, bytearray)):
         return copy
     methods = cast(Any, kind)
     if is_array_type(kind, "mlx.core", "array"):
@@ -84,6 +86,12 @@ def _are_scalars(item: list[Item]) -> bool:
         except TypeError:
             return False
     return _SCALARS.issuperset(map(type, item))
+
+
+def _copy_sequence(item: list[Item]) -> list[Item]:
+    copied = copy(item)  # keeps the attributes that a subclass may have in addition to its items
+    copied[:] = map(copy_item, item)
+    return copied
 
 
 def _copy_mapping(item: dict[Item, Item]) -> dict[Item, Item]:

@@ -35,7 +35,7 @@ def take(n: int | Callable[..., int]) -> Operation:
     >>> list(growing), list(growing.open(data.Cursor(epoch=2)))
     (['a', 'b'], ['a', 'b', 'c', 'd'])
     """
-    label, item_count = _item_count(n, "take")
+    label, item_count, depends = _item_count(n, "take")
     return Operation(
         label,
         on_rows=lambda rows, epoch_read: islice(rows, max(item_count(epoch_read) - epoch_read.start, 0)),
@@ -43,6 +43,7 @@ def take(n: int | Callable[..., int]) -> Operation:
         size=lambda size: None if callable(n) else min(size, n),
         seek=same_index,
         calls=False,
+        varies=depends,
     )
 
 
@@ -61,7 +62,7 @@ def skip(n: int | Callable[..., int]) -> Operation:
     >>> list(pipe(data.source("abcdef"), data.skip(4)))
     ['e', 'f']
     """
-    label, item_count = _item_count(n, "skip")
+    label, item_count, depends = _item_count(n, "skip")
     return Operation(
         label,
         on_rows=lambda rows, epoch_read: rows,  # `seek` has skipped the items already
@@ -69,6 +70,7 @@ def skip(n: int | Callable[..., int]) -> Operation:
         size=lambda size: None if callable(n) else max(size - n, 0),
         seek=lambda output_index, epoch_read: output_index + item_count(epoch_read),
         calls=False,
+        varies=depends,
     )
 
 
@@ -198,15 +200,19 @@ def window(n: int, *, step: int = 1) -> Operation:
     )
 
 
-def _item_count(n: int | Callable[..., int], verb: str) -> tuple[str, Callable[[EpochRead], int]]:
-    """Return the label of `take` or `skip`, and the function that returns its number of items for an epoch."""
+def _item_count(n: int | Callable[..., int], verb: str) -> tuple[str, Callable[[EpochRead], int], bool]:
+    """Return the label of `take` or `skip`, the function that returns its number of items, and whether it varies."""
     if not callable(n):
         number = non_negative_int(n, f"the n of {verb}(n)")
-        return call_text(verb, number), lambda epoch_read: number
+        return call_text(verb, number), lambda epoch_read: number, False
     label = call_text(verb, n)
     call = with_context(n, offers=("epoch", "kind"), values=0, what=f"{verb} function")
     name = f"the result of the function of {label}"
-    return label, lambda epoch_read: non_negative_int(call(epoch=epoch_read.epoch, kind=epoch_read.kind), name)
+
+    def item_count(epoch_read: EpochRead) -> int:
+        return non_negative_int(call(epoch=epoch_read.epoch, kind=epoch_read.kind), name)
+
+    return label, item_count, bool(call.context)
 
 
 def _windows(rows: Iterator[Item], size: int, step: int) -> Iterator[list[Item]]:

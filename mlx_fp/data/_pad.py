@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import cast
 
 from ..core._errors import unknown
+from ._bucket_list import BucketList, bucket_length
 from ._call_text import call_text
 from ._cursor import non_negative_int
 from ._dataset import Operation
@@ -35,8 +36,9 @@ def pad(
 
     `bucket` and `batch(n, stack=list)` give lists of rows. Every array or list of numbers in a row is padded along its
     first axis. The length is that of the longest row, rounded up to a multiple or to the next of some lengths. For
-    example, rows of 3 and 5 numbers become a batch `(2, 8)` with `multiple_of=8`. Arrays keep their dtype. Lists of
-    bools or of integers become arrays of bools or of integers.
+    example, rows of 3 and 5 numbers become a batch `(2, 8)` with `multiple_of=8`. A list of `bucket` is padded to the
+    boundary of its bucket instead, rounded up to a multiple, unless lengths are given as `to`. Arrays keep their dtype.
+    Lists of bools or of integers become arrays of bools or of integers.
 
     Args:
         multiple_of: The length is rounded up to a multiple of this integer; 1 by default.
@@ -73,14 +75,20 @@ def pad(
     fills = _check_fill(value)
     options |= {"value": fills or None, "side": "left" if padding.left else None, "lengths": lengths}
 
+    def padding_of(rows: list[Item]) -> _Padding:
+        if to is not None or not isinstance(rows, BucketList):
+            return padding
+        return replace(padding, target_length=lambda longest: target_length(bucket_length(rows, longest)))
+
     def pad_rows(rows: Item) -> Item:
         if not isinstance(rows, list):
             raise TypeError(f"pad takes lists of rows, as batch(n, stack=list) gives; got {describe_batch(rows)}")
         if isinstance(fills, Mapping):
             _check_columns(fills, rows[0])
+        padded = rows
         if lengths is not None:
-            rows = [{**_check_dict(row), lengths: next(_lengths(row), 0)} for row in rows]
-        return _pad_values(rows, padding, fills, "row")
+            padded = [{**_check_dict(row), lengths: next(_lengths(row), 0)} for row in rows]
+        return _pad_values(padded, padding_of(rows), fills, "row")
 
     return row_operation(call_text("pad", **options), lambda epoch_read: pad_rows, calls=False)
 

@@ -8,6 +8,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from ..core._errors import refuse_mask
+from ..core._text import dtype_name
 from ._stack import is_array, stack
 from ._types import Column, Item
 
@@ -29,7 +30,7 @@ def stack_padded(values: Sequence[Item], size: int, left: bool, fill: float, pat
     value_types = {number_type if isinstance(value, list) else value.dtype for value in values}
     for dtype in {_mlx_dtype(value_type) for value_type in value_types}:
         if not _can_hold(dtype, fill):
-            problem = f"{fill}, which {str(dtype).removeprefix('mlx.core.')} does not hold"
+            problem = f"{fill}, which {dtype_name(dtype)} does not hold"
             raise ValueError(f"pad cannot fill {path} up with {problem}: give another value, or rows of another dtype")
     if not all(isinstance(value, list) for value in values):
         return stack([_pad_array(_as_array(value), size, left, fill) for value in values])

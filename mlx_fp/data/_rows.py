@@ -16,7 +16,7 @@ from ._stack import unstack
 from ._tables import refuse_table
 from ._types import Item, ItemFunction, UserFunction
 
-__all__ = ["bind_context", "enumerate", "filter", "flat_map", "map", "row_operation", "tap", "unbatch"]
+__all__ = ["bind_context", "enumerate", "filter", "flat_map", "map", "row_operation", "tap", "unbatch", "varies"]
 
 
 def map(f: UserFunction, *, key: int | None = None) -> Operation:
@@ -46,7 +46,7 @@ def map(f: UserFunction, *, key: int | None = None) -> Operation:
     call = with_context(f, offers=CONTEXT if seed is None else (*CONTEXT, "key"), what="map function")
     if seed is not None and "key" not in call.context:
         raise TypeError(f"{label} makes random keys, but {name_of(f)!r} does not name 'key'")
-    return row_operation(label, lambda epoch_read: bind_context(call, epoch_read, seed))
+    return row_operation(label, lambda epoch_read: bind_context(call, epoch_read, seed), varies=varies(call))
 
 
 def filter(f: UserFunction) -> Operation:
@@ -66,7 +66,9 @@ def filter(f: UserFunction) -> Operation:
     """
     label, call = call_text("filter", f), with_context(f, offers=CONTEXT, what="filter function")
     return Operation(
-        label, lambda rows, epoch_read: _filter_rows(bind_context(call, epoch_read), rows, epoch_read, label)
+        label,
+        lambda rows, epoch_read: _filter_rows(bind_context(call, epoch_read), rows, epoch_read, label),
+        varies=varies(call),
     )
 
 
@@ -86,7 +88,9 @@ def flat_map(f: Callable[..., Iterable[Item]]) -> Operation:
     """
     label, call = call_text("flat_map", f), with_context(f, offers=CONTEXT, what="flat_map function")
     return Operation(
-        label, lambda rows, epoch_read: _flatten_rows(bind_context(call, epoch_read), rows, epoch_read, label)
+        label,
+        lambda rows, epoch_read: _flatten_rows(bind_context(call, epoch_read), rows, epoch_read, label),
+        varies=varies(call),
     )
 
 
@@ -152,10 +156,12 @@ def tap(f: UserFunction) -> Operation:
     return row_operation(label, bind)
 
 
-def row_operation(label: str, bind: Callable[[EpochRead], ItemFunction], *, calls: bool = True) -> Operation:
+def row_operation(
+    label: str, bind: Callable[[EpochRead], ItemFunction], *, calls: bool = True, varies: bool = False
+) -> Operation:
     """Make an operation on single items; `bind` returns the function of one item for one reading of an epoch.
 
-    See `Operation` for `calls`.
+    See `Operation` for `calls` and `varies`.
 
     >>> from mlx_fp import data
     >>> list(row_operation("double", lambda epoch_read: lambda n: 2 * n)(data.source([1, 2])))
@@ -167,7 +173,18 @@ def row_operation(label: str, bind: Callable[[EpochRead], ItemFunction], *, call
         size=lambda size: size,
         seek=same_index,
         calls=calls,
+        varies=varies,
     )
+
+
+def varies(call: WithContext) -> bool:
+    """Return whether a user's function gets the epoch, the kind, or a random key of each row.
+
+    >>> from mlx_fp.core._signature import with_context
+    >>> varies(with_context(lambda row, index: row, offers=CONTEXT))
+    False
+    """
+    return not {"epoch", "kind", "key"}.isdisjoint(call.context)
 
 
 def bind_context(call: WithContext, epoch_read: EpochRead, seed: int | None = None) -> ItemFunction:

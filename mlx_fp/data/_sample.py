@@ -59,7 +59,7 @@ def sample(weights: Sequence[float], *, seed: int, n: int | None = None) -> Oper
             )
         return gather(order, _draw(sums, seed, epoch_read.epoch, count))
 
-    return Operation(label, on_order=draw_indices, size=lambda size: count, needs=": sample before it")
+    return Operation(label, on_order=draw_indices, size=lambda size: count, needs=": sample before it", varies=True)
 
 
 def _running_sums(weights: Any) -> array[float]:

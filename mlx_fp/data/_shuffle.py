@@ -49,12 +49,14 @@ def shuffle(*, seed: int, window: int | None = None) -> Operation:
             lambda rows, epoch_read: _shuffle_buffer(rows, buffer_size, seed, epoch_read),
             size=lambda size: size,
             calls=False,
+            varies=True,
         )
     return Operation(
         call_text("shuffle", seed=seed),
         on_order=lambda order, epoch_read: gather(order, permutation(seed, epoch_read.epoch, len(order))),
         size=lambda size: size,
         needs=": shuffle before it, or rows with shuffle(seed=…, window=…)",
+        varies=True,
     )
 
 

@@ -56,8 +56,15 @@ def source(sequence: object) -> Dataset:
     rows = evaluate_arrays(cast(Rows, sequence))  # other threads could not read lazy arrays
     size = len(rows)
     shared, copied = _row_views(rows, size)
-    label = f"source({kind} of {size})"
-    return Dataset(Source(label, size, view=lambda epoch_read: copied if epoch_read.copies else shared))
+    label, fingerprint = f"source({kind} of {size})", getattr(sequence, "_fingerprint", None)  # Hugging Face has one
+    return Dataset(
+        Source(
+            label,
+            size,
+            view=lambda epoch_read: copied if epoch_read.copies else shared,
+            fingerprint=(lambda: fingerprint) if isinstance(fingerprint, str) else None,
+        )
+    )
 
 
 def stream(factory: Callable[..., Iterable[Item]]) -> Dataset:
@@ -83,7 +90,11 @@ def stream(factory: Callable[..., Iterable[Item]]) -> Dataset:
     label = call_text("stream", factory)
     call = with_context(factory, offers=("epoch", "kind"), values=0, what="stream factory")
     return Dataset(
-        Source(label, rows=lambda epoch_read: skip_to(_stream_rows(call, epoch_read, label), epoch_read, label))
+        Source(
+            label,
+            rows=lambda epoch_read: skip_to(_stream_rows(call, epoch_read, label), epoch_read, label),
+            varies=bool(call.context),
+        )
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import cast
 
 from ..core._errors import refuse_mask
+from ..core._text import dtype_name
 from ._types import Column, Item, Key
 
 __all__ = ["check_same", "describe_batch", "is_array", "is_array_type", "is_numbers", "stack", "unstack"]
@@ -139,7 +140,7 @@ def describe_batch(tree: Item) -> str:
     if isinstance(tree, tuple):
         return f"({', '.join(map(describe_batch, tree))})"
     if hasattr(tree, "shape"):
-        return f"{str(tree.dtype).removeprefix('mlx.core.')} {tuple(tree.shape)}"
+        return f"{dtype_name(tree.dtype)} {tuple(tree.shape)}"
     return f"{type(tree).__name__} of {len(tree)}" if hasattr(tree, "__len__") else type(tree).__name__
 
 

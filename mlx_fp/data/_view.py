@@ -18,7 +18,7 @@ from ._cursor import EpochRead, map_rows
 from ._stack import stack
 from ._types import Item, ItemFunction
 
-__all__ = ["Groups", "Order", "View", "gather", "join_views", "side_by_side"]
+__all__ = ["Groups", "Order", "View", "gather", "join_views", "pick_by", "side_by_side"]
 
 
 class Order(Protocol):
@@ -100,13 +100,24 @@ def join_views(views: Sequence[View]) -> View:
         return replace(views[0], order=_concatenate_orders([view.order for view in views]))
     ends = list(accumulate(map(len, views)))
 
-    def pick(index: Any) -> Item:
-        if isinstance(index, int):
-            number = bisect_right(ends, index)
-            return views[number][index - (ends[number - 1] if number else 0)]
-        return stack([pick(i) for i in index])
+    def row(index: int) -> Item:
+        number = bisect_right(ends, index)
+        return views[number][index - (ends[number - 1] if number else 0)]
 
-    return View(range(ends[-1]), pick)
+    return View(range(ends[-1]), pick_by(row))
+
+
+def pick_by(row: Callable[[int], Item]) -> Callable[[Any], Item]:
+    """Return the `pick` of a view whose rows are read one by one: a group of indices is a batch of their rows.
+
+    >>> pick_by("abc".__getitem__)([2, 0])
+    ['c', 'a']
+    """
+
+    def pick(index: Any) -> Item:
+        return row(index) if isinstance(index, int) else stack([pick(i) for i in index])
+
+    return pick
 
 
 def side_by_side(views: Sequence[View], assemble: ItemFunction) -> View:

@@ -14,7 +14,7 @@ from types import CodeType, FunctionType
 from typing import Any, cast
 
 from ..checkpointing._policy import Policy
-from ..store._files import make_folder, write_whole
+from ..core._files import make_folder, write_whole
 from ._experiment import Experiment, settings
 
 __all__ = ["Folders", "identity"]

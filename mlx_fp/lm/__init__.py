@@ -2,7 +2,30 @@
 
 from __future__ import annotations
 
-__all__ = list[str]()
+from ._generation import generate, stream
+from ._loading import load
+from ._loading_adapters import load_adapters
+from ._packed import packed
+from ._preference import dpo, orpo
+from ._preference_rows import preferences
+from ._saving import save
+from ._saving_adapters import save_adapters
+from ._tokenize import TokenCounts, tokenize
+
+__all__ = [
+    "TokenCounts",
+    "dpo",
+    "generate",
+    "load",
+    "load_adapters",
+    "orpo",
+    "packed",
+    "preferences",
+    "save",
+    "save_adapters",
+    "stream",
+    "tokenize",
+]
 
 
 def __dir__() -> list[str]:

@@ -14,8 +14,9 @@ from ..core._traceback import ShortTraceback
 from ..core._types import Params
 from ..core.backend import device_backend
 from ..data import Splits, as_dataset
-from ..nn._layer import check_given
+from ..nn._given import check_given
 from ..step._evaluate import eval_step
+from ..task._task import check_uncut
 from ._driving import drive
 from ._evaluation import EvaluatedBatch, as_test_data, evaluate_batches
 from ._evaluation_link import EvaluationLink
@@ -162,6 +163,7 @@ def evaluate(
     def evaluated_on(target: Trainer) -> dict[str, float]:
         task = checked_trainer(target, "evaluate").task
         check_given(target.model, weights)
+        check_uncut(task, streams=streams, processes=across.size)
         step = eval_step(target.model, task.loss, metrics=task.metrics, compile=compile, dtype=dtype, streams=streams)
         tuned = device_backend().tuned(0, streams)
         batches, link = 0, Alone() if across.size == 1 else EvaluationLink(across)

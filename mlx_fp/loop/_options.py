@@ -33,6 +33,7 @@ class Options(TypedDict, total=False):
     dtype: Any
     parts: int
     streams: int
+    update: str
     keep_losses: bool
     keep_best: bool
     reduce: Reducer
@@ -89,6 +90,12 @@ OPTIONS: Mapping[str, Option] = FrozenDict(
     dtype=Option(None, "Dtype in which the model computes, for example `mx.bfloat16`. None: that of the parameters."),
     parts=Option(1, "Parts of a batch that are computed one after the other, to save memory.", _SOME),
     streams=Option(1, "Parts of a batch that are computed side by side.", _SOME),
+    update=Option(
+        "at_end",
+        'Time of the update of a parameter: "at_end", when all gradients are there, or "in_backward", as soon as its '
+        "own gradient is there, which saves memory between parts of `nn.remat`.",
+        choices=("at_end", "in_backward"),
+    ),
     keep_losses=Option(True, "Whether `report.losses` holds the loss of each step.", FLAG),
     keep_best=Option(
         False,

@@ -16,7 +16,7 @@ from ..core._mlx import mx
 from ..core._options import check_options
 from ..core._types import Array, Params
 from ..data import Dataset, Splits, as_dataset, collate
-from ..nn._layer import check_tree
+from ..nn._given import check_tree
 from ..step._checks import check_options as check_step_options
 from ..task._task import Task
 from ._event_table import event_name
@@ -50,6 +50,7 @@ class Plan:
     dtype: Any
     parts: int
     streams: int
+    update: str
     keep_losses: bool
     keep_best: bool
     reduce: Reducer
@@ -145,6 +146,8 @@ def _check_exclusive(options: Mapping[str, Any]) -> None:
         raise ValueError(
             "accumulate takes several batches in a step, and steps_per_call several steps in a call: give one of them"
         )
+    if options.get("accumulate", 1) > 1 and options.get("update") == "in_backward":
+        raise ValueError('accumulate updates on several batches, and update="in_backward" during one: give one of them')
 
 
 def _validation_sets(validation: object) -> Mapping[str, Dataset]:

@@ -17,7 +17,8 @@ from ..core.backend import device_backend
 from ..data import Cursor, Dataset
 from ..data._collate import fills
 from ..data._cursor import EpochRead, empty_epoch
-from ..nn._layer import Layer, check_given, require_layer
+from ..nn._given import check_given
+from ..nn._layer import Layer, require_layer
 from ..step._checks import check_options as check_step_options
 from ..step._forward import forward
 from ..step._rows import row_count

@@ -8,7 +8,6 @@ from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ..across._agreement import check_facts, check_replicas
 from ..across._world import ALONE
@@ -26,6 +25,7 @@ from ..step._carried import Carried
 from ..step._evaluate import eval_step
 from ..step._protocol import FullStep, check_uses, full_step
 from ..step._train import train_step
+from ..task._task import check_uncut
 from ..tree._paths import flat, size
 from ._checkpointing import without_files
 from ._differences import differences
@@ -44,9 +44,9 @@ from ._state import Lineage, Loop, LoopState, Moving, Origin
 from ._totals import IN_FLIGHT, Read, Sums
 from ._trainer_record import Trainer
 
-__all__ = ["link_of", "start_run"]
+__all__ = ["first_state", "link_of", "make_step", "start_run", "with_skips"]
 
-_STEP_DEFAULTS = {"compile": True, "dtype": None, "parts": 1, "streams": 1, "across": ALONE}
+_STEP_DEFAULTS = {"compile": True, "dtype": None, "parts": 1, "streams": 1, "update": "at_end", "across": ALONE}
 """Defaults of the options of a step. Only other values are passed on, because a step of the user may lack them."""
 
 _LOG = logging.getLogger("mlx_fp.loop")
@@ -134,17 +134,20 @@ def _restore_or_begin(loop: Loop, state: LoopState, writer: Writer | None) -> tu
 
 def _new_run(trainer: Trainer, plan: Plan) -> tuple[Loop, LoopState]:
     """Return the loop of a run, and its state before the first step."""
-    if plan.nonfinite == "skip":
-        trainer = replace(trainer, optimizer=skip_nonfinite()(trainer.optimizer))
+    trainer = with_skips(trainer, plan)
+    check_uncut(trainer.task, parts=plan.parts, streams=plan.streams, processes=plan.across.size)
     task, hooks = trainer.task, tuple(sorted(trainer.hooks, key=lambda hook: hook.priority))
     common = {"compile": plan.compile, "dtype": plan.dtype, "streams": plan.streams}
     evaluate = eval_step(trainer.model, task.loss, metrics=task.metrics, **common)
-    step, params, opt_state = _make_step(trainer, plan, {**common, "parts": plan.parts, "across": plan.across})
+    step = make_step(trainer, plan)
+    params, opt_state = first_state(step, plan)
     if plan.averaged:
         _check_averages(opt_state)
     listeners = _listeners(hooks)
     listened = frozenset(listeners) | plan.yielded
     _check_steps_per_call(plan.steps_per_call, params, listened)
+    if plan.update == "in_backward" and "after_backward" in listened:
+        raise ValueError('a hook listens to after_backward, and with update="in_backward" no step has all gradients')
     check_uses(step, accumulates=plan.accumulate > 1, halves="after_backward" in listened)
     sync = SYNC.get(plan.sync)
     monitor = resolve_monitor(
@@ -163,15 +166,25 @@ def _new_run(trainer: Trainer, plan: Plan) -> tuple[Loop, LoopState]:
     return loop, LoopState(Moving(Carried((params, opt_state)), sums, hook_states(hooks)))
 
 
-def _make_step(trainer: Trainer, plan: Plan, options: dict[str, Any]) -> tuple[FullStep, Params, State]:
-    """Return the step of a run, and its first state. With `log_every` the step measures its rate and norm."""
+def with_skips(trainer: Trainer, plan: Plan) -> Trainer:
+    """Return the trainer of a run: with `nonfinite="skip"` its optimiser skips updates that are not finite."""
+    skips = plan.nonfinite == "skip"
+    return replace(trainer, optimizer=skip_nonfinite()(trainer.optimizer)) if skips else trainer
+
+
+def make_step(trainer: Trainer, plan: Plan) -> FullStep:
+    """Return the step of a run. With `log_every` the step measures its rate and norm."""
+    options = {name: getattr(plan, name) for name in _STEP_DEFAULTS}
     changed = {name: value for name, value in options.items() if value is not _STEP_DEFAULTS[name]}
     if plan.log_every is not None and trainer.step is None:
         changed["measure"] = True
     make, task = trainer.step or train_step, trainer.task
-    step = full_step(make(trainer.model, task.loss, trainer.optimizer, metrics=task.metrics, **changed))
-    params, opt_state = step.init(plan.seed if plan.params is None else plan.params, seed=plan.seed)
-    return step, params, opt_state
+    return full_step(make(trainer.model, task.loss, trainer.optimizer, metrics=task.metrics, **changed))
+
+
+def first_state(step: FullStep, plan: Plan) -> tuple[Params, State]:
+    """Return the parameters and the state before the first step of a run."""
+    return step.init(plan.seed if plan.params is None else plan.params, seed=plan.seed)
 
 
 def _check_steps_per_call(count: int, params: Params, listened: Container[str]) -> None:

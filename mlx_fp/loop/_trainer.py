@@ -89,7 +89,7 @@ def with_step(make: Callable[..., Step]) -> TrainerVerb:
 
     Args:
         make: `make(model, loss, optimizer, *, metrics, **options) -> Step`. `options` are those of `compile`, `dtype`,
-            `parts` and `streams` that differ from their defaults in `fit`.
+            `parts`, `streams` and `update` that differ from their defaults in `fit`.
 
     Returns:
         A function from a trainer to a trainer.

@@ -16,7 +16,18 @@ from ..core._errors import is_count
 from ..core._mlx import mx
 from ..core._types import Params
 from ._call import Inputs, Keywords, Output, Result
-from ._composition import Parts, PartsCall, as_arguments, as_value, composed, parts_of, run_each, run_in_sequence
+from ._composition import (
+    Parts,
+    PartsCall,
+    as_arguments,
+    as_value,
+    composed,
+    parts_of,
+    run_each,
+    run_in_sequence,
+    taken_by_each,
+    taken_by_first,
+)
 from ._layer import Apply, Layer, renamed
 from ._lift import as_layer, lift
 from ._module import Module
@@ -42,7 +53,8 @@ def sequential(*entries: object, **named: object) -> Layer:
     >>> nn.init(0)(model)["head"]["weight"].shape
     (2, 8)
     """
-    return composed("sequential", parts_of(entries, named), run_in_sequence)
+    parts = parts_of(entries, named)
+    return composed("sequential", parts, run_in_sequence, taken_by_first)
 
 
 def residual(*entries: object, **named: object) -> Layer:
@@ -67,7 +79,8 @@ def residual(*entries: object, **named: object) -> Layer:
             raise TypeError("residual adds its first positional input, and was called with keyword arguments only")
         return xs[0] + run_in_sequence(parts_call, xs, kw)
 
-    return composed("residual", _at_least_one("residual", parts_of(entries, named)), flow)
+    parts = _at_least_one("residual", parts_of(entries, named))
+    return composed("residual", parts, flow, taken_by_first)
 
 
 def branch(*entries: object, **named: object) -> Layer:
@@ -87,7 +100,8 @@ def branch(*entries: object, **named: object) -> Layer:
     >>> [each.item() for each in y]
     [4, 6]
     """
-    return composed("branch", _at_least_one("branch", parts_of(entries, named)), run_each)
+    parts = _at_least_one("branch", parts_of(entries, named))
+    return composed("branch", parts, run_each, taken_by_each)
 
 
 def concat(*entries: object, axis: int = -1, **named: object) -> Layer:
@@ -113,7 +127,8 @@ def concat(*entries: object, axis: int = -1, **named: object) -> Layer:
     def flow(parts_call: PartsCall, xs: Inputs, kw: Keywords) -> Output:
         return mx.concatenate(list(run_each(parts_call, xs, kw)), axis=axis)
 
-    return composed("concat", _at_least_one("concat", parts_of(entries, named)), flow)
+    parts = _at_least_one("concat", parts_of(entries, named))
+    return composed("concat", parts, flow, taken_by_each)
 
 
 def add(*entries: object, **named: object) -> Layer:
@@ -136,7 +151,8 @@ def add(*entries: object, **named: object) -> Layer:
     def flow(parts_call: PartsCall, xs: Inputs, kw: Keywords) -> Output:
         return reduce(lambda total, y: total + y, run_each(parts_call, xs, kw))
 
-    return composed("add", _at_least_one("add", parts_of(entries, named)), flow)
+    parts = _at_least_one("add", parts_of(entries, named))
+    return composed("add", parts, flow, taken_by_each)
 
 
 def stack(count: int, factory: Callable[..., Any], *args: object, **kwargs: object) -> Layer:
@@ -205,7 +221,9 @@ def share(count: int, entry: object) -> Layer:
             xs, kw = as_arguments(y)
         return y, params
 
-    return renamed(replace(shared, apply=Apply(run)), "share({})")
+    takes = shared.takes if times == 1 else frozenset[str]()  # only the first call gets the inputs
+    apply = Apply(run, lambda change: share(count, change("", shared)))
+    return renamed(replace(shared, apply=apply, takes=takes), "share({})")
 
 
 def _at_least_one(name: str, parts: Parts) -> Parts:

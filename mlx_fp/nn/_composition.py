@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Container
+from functools import partial
 from typing import TypeAlias
 
 from ..core._types import Params
 from ..tree._select import Select, by_part
 from ._call import Inputs, Keywords, Output, Result
-from ._layer import Layer, Trainable, layer
+from ._head_tap import within_part
+from ._layer import Change, Layer, Trainable, layer
 from ._lift import as_layer
+from ._observing import run_observed
+from ._tree_path import at_path
 
 __all__ = [
     "Flow",
@@ -19,11 +23,12 @@ __all__ = [
     "as_value",
     "check_part_name",
     "composed",
-    "params_at",
     "parts_of",
     "run_each",
     "run_in_sequence",
     "run_part",
+    "taken_by_each",
+    "taken_by_first",
     "trainable_of_parts",
 ]
 
@@ -55,36 +60,37 @@ class PartsCall:
         return y
 
 
-def composed(name: str, parts: Parts, flow: Flow) -> Layer:
-    """Make a Layer of parts that run as `flow` says."""
+def composed(name: str, parts: Parts, flow: Flow, takes: Callable[[Parts], frozenset[str]]) -> Layer:
+    """Make a Layer of parts that run as `flow` says. `takes(parts)` are the names of its inputs beside the first."""
 
     def run(params: Params, xs: Inputs, kw: Keywords, train: bool) -> Result:
         parts_call = PartsCall(parts, params, train)
         return flow(parts_call, xs, kw), parts_call.params
 
+    def rebuild(change: Change) -> Layer:
+        return composed(name, {key: change(_path(key), part) for key, part in parts.items()}, flow, takes)
+
     by_path = tuple((_path(key), part) for key, part in parts.items())
-    return layer(lambda: _make_params(parts), run, trainable=trainable_of_parts(by_path), name=name, parts=by_path)
+    trainable = trainable_of_parts(by_path)
+    names = takes(parts)
+    return layer(
+        lambda: _make_params(parts), run, trainable=trainable, name=name, parts=by_path, rebuild=rebuild, takes=names
+    )
 
 
 def trainable_of_parts(parts: tuple[tuple[str, Layer], ...], own: Collection[str] = ()) -> Trainable:
     """Return the Trainable of a composition: the leaves that train in its parts, and its own arrays named in `own`."""
 
     def leaves(params: Params) -> Select:
-        return by_part({path: part.trainable.leaves(params_at(params, path)) for path, part in parts}, own)
+        return by_part({path: part.trainable.leaves(at_path(params, path)) for path, part in parts}, own)
 
     return Trainable(leaves, tuple(rule for path, part in parts for rule in part.trainable.inside(path)))
-
-
-def params_at(params: Params, path: str) -> Params:
-    """Return the parameters of a part at the path `name` or `layers.N`."""
-    head, _, index = path.partition(".")
-    return params[head][int(index)] if index else params[head]
 
 
 def run_part(part: Layer, path: str, params: Params, xs: Inputs, kw: Keywords, train: bool) -> Result:
     """Run a part of a layer; an exception gets a note with the path of the part."""
     try:
-        return part.apply.run(params, xs, kw, train)
+        return within_part(path, partial(run_observed, part, path))(params, xs, kw, train)
     except Exception as error:
         error.add_note(f"in {path} ({part.name})")
         raise
@@ -125,6 +131,17 @@ def run_in_sequence(parts_call: PartsCall, xs: Inputs, kw: Keywords) -> Output:
         y = parts_call(key, xs, kw)
         xs, kw = as_arguments(y)
     return y
+
+
+def taken_by_first(parts: Parts) -> frozenset[str]:
+    """Return the names of the inputs of parts that run in sequence: the first takes them, and no other part would."""
+    first, *others = [part.takes for part in parts.values()] or [frozenset[str]()]
+    return first.difference(*others)
+
+
+def taken_by_each(parts: Parts) -> frozenset[str]:
+    """Return the names of the inputs that all parts take."""
+    return frozenset.intersection(*[part.takes for part in parts.values()])
 
 
 def run_each(parts_call: PartsCall, xs: Inputs, kw: Keywords) -> tuple[Output, ...]:

@@ -9,12 +9,12 @@ from typing import Any, TypeAlias
 
 from ..core._errors import unknown
 from ..core._mlx import mx
-from ..core._signature import name_of, signature_of
+from ..core._signature import keyword_names, name_of, signature_of
 from ..core._types import Array, Params
 from . import initializers
 from ._call import Inputs, Keywords, Output, Result
 from ._composition import check_part_name, run_part, trainable_of_parts
-from ._layer import Layer, Trainable, layer
+from ._layer import Change, Layer, Trainable, layer
 from ._lift import as_layer
 from ._part import Part
 
@@ -120,7 +120,10 @@ def define(forward: Callable[..., Any], **parts: object) -> Layer:
         raise TypeError(f"define takes a forward function (m, *xs, **kw); got {forward!r}")
     parts_by_name = {name: _part(name, part) for name, part in parts.items()}
     _check_forward(forward)
+    return _defined(forward, parts_by_name)
 
+
+def _defined(forward: Callable[..., Any], parts_by_name: dict[str, Layer | Leaf]) -> Layer:
     def make() -> Params:
         return {name: p.make(name) if isinstance(p, Leaf) else p.init() for name, p in parts_by_name.items()}
 
@@ -128,9 +131,14 @@ def define(forward: Callable[..., Any], **parts: object) -> Layer:
         updated = dict(params)
         return forward(View(parts_by_name, updated, train), *xs, **kw), updated
 
+    def rebuild(change: Change) -> Layer:
+        changed = {name: change(name, p) if isinstance(p, Layer) else p for name, p in parts_by_name.items()}
+        return _defined(forward, changed)
+
     layers = tuple((name, part) for name, part in parts_by_name.items() if isinstance(part, Layer))
     name = name_of(forward).replace("<lambda>", "define")
-    return layer(make, run, trainable=_trainable(parts_by_name, layers), name=name, parts=layers)
+    trainable, takes = _trainable(parts_by_name, layers), keyword_names(forward, after=2)
+    return layer(make, run, trainable=trainable, name=name, parts=layers, rebuild=rebuild, takes=takes)
 
 
 class View:

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
 
+from ..core._types import Params
 from ..tree._paths import flat
 from ..tree._select import Select, everything, select
 from ..tree._strict import must_match
+from ._call import Inputs, Keywords, Result
 from ._layer import Apply, Layer, renamed, require_layer, shapes
 
 __all__ = ["check_spec", "freeze", "frozen", "unfreeze"]
@@ -76,10 +78,12 @@ def frozen(target: Layer) -> Layer:
     >>> frozen(nn.dropout(0.5)).apply({}, mx.ones((2,)), train=True)[0].tolist()
     [1.0, 1.0]
     """
-    evaluating = replace(
-        require_layer(target, "frozen"),
-        apply=Apply(lambda params, xs, kw, train: target.apply.run(params, xs, kw, False)),
-    )
+
+    def run(params: Params, xs: Inputs, kw: Keywords, train: bool) -> Result:
+        return target.apply.run(params, xs, kw, False)
+
+    apply = Apply(run, lambda change: frozen(change("", target)))
+    evaluating = replace(require_layer(target, "frozen"), apply=apply)
     return renamed(freeze()(evaluating), "frozen({})")
 
 

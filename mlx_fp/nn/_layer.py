@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from ..compile import rng
 from ..core._mlx import mx
 from ..core._pickling import Picklable
 from ..core._types import Array, Params
-from ..tree._paths import flat, same_structure
 from ..tree._select import Select, by_part, everything, nothing, under_prefix
 from ._call import LayerCall, Result
+from ._depth import refuse_too_deep
 
 __all__ = [
+    "Apply",
+    "Change",
     "Layer",
+    "Rebuild",
     "Trainable",
-    "check_given",
-    "check_tree",
     "init",
     "layer",
     "renamed",
     "require_layer",
+    "seeded",
     "shapes",
 ]
 
@@ -72,6 +73,8 @@ class Layer(Picklable):
     - `parts` are the layers inside this layer, by path.
     - `wide` chooses the leaves that keep their dtype in a step with a narrower dtype, see `nn.wide`.
     - `label` is the text that `repr` prints: the name with the options that were given. Empty: the name.
+    - `takes` are the names of the inputs beside the first that the layer takes by name, for example `mask`. A layer
+      made by `nn.layer` takes those that its maker says.
     """
 
     init: Callable[..., Params]
@@ -81,16 +84,33 @@ class Layer(Picklable):
     parts: tuple[tuple[str, Layer], ...] = ()
     wide: Select = nothing
     label: str = ""
+    takes: frozenset[str] = frozenset()
 
     def __repr__(self) -> str:
         return _drawn(self)
 
 
+Change: TypeAlias = Callable[[str, Layer], Layer]
+"""`change(path, part) -> part`: the layer that takes the place of a part."""
+
+Rebuild: TypeAlias = Callable[[Change], Layer]
+"""`rebuild(change) -> layer`: the same layer of changed parts.
+
+It calls `change(path, part)` for each part. A layer that wraps one other layer, such as `remat`, has the paths of the
+wrapped layer; it calls `change("", wrapped)`.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Apply:
-    """`Layer.apply`: the computation of the layer, with a key or with the random stream that a caller has installed."""
+    """`Layer.apply`: the computation of the layer, with a key or with the random stream that a caller has installed.
+
+    `rebuild` makes the layer again with changed parts. It belongs to the computation: a layer that gets another `Apply`
+    loses it. None: no part can change.
+    """
 
     run: LayerCall
+    rebuild: Rebuild | None = None
 
     def __call__(
         self, params: Params, *xs: Any, train: bool = False, key: int | Array | None = None, **kw: Any
@@ -112,6 +132,8 @@ def layer(
     trainable: Trainable | None = None,
     name: str = "layer",
     parts: tuple[tuple[str, Layer], ...] = (),
+    rebuild: Rebuild | None = None,
+    takes: Iterable[str] = (),
 ) -> Layer:
     """Make a Layer from a function that makes its parameters and a function that runs it.
 
@@ -125,6 +147,9 @@ def layer(
         trainable: Which leaves train; by default all.
         name: The name in messages and tables.
         parts: The layers inside this layer, by path.
+        rebuild: `rebuild(change) -> layer` makes this layer again, with `change(path, part)` in the place of each part.
+            `nn.replaced` and other functions that change parts need it.
+        takes: The names of the inputs beside the first that `run` takes by name, for example `("mask",)`.
 
     Returns:
         The Layer.
@@ -136,13 +161,19 @@ def layer(
     >>> scale.apply(scale.init(0), mx.array(3.0))[0].item()
     6.0
     """
+    refuse_too_deep(parts)
+    wide = by_part({path: part.wide for path, part in parts})
+    trains = trainable or Trainable()
+    return Layer(seeded(make), Apply(run, rebuild), trains, name, parts, wide, takes=frozenset(takes))
 
-    def make_params(key: int | Array | None = None) -> Params:
+
+def seeded(make: Callable[[], Params]) -> Callable[..., Params]:
+    """Return `Layer.init` of a function that draws from the installed random stream."""
+
+    def init(key: int | Array | None = None) -> Params:
         return make() if key is None else rng.run(key, make)[0]
 
-    _refuse_too_deep(parts)
-    wide = by_part({path: part.wide for path, part in parts})
-    return Layer(make_params, Apply(run), trainable or Trainable(), name, parts, wide)
+    return init
 
 
 def renamed(target: Layer, form: str) -> Layer:
@@ -202,56 +233,6 @@ def shapes(target: Layer) -> Params:
     (2,)
     """
     return target.init(rng.key(0))
-
-
-def check_tree(params: object) -> None:
-    """Raise TypeError unless parameters are a tree.
-
-    >>> check_tree(0)
-    Traceback (most recent call last):
-    TypeError: parameters are a tree of arrays, as nn.init(seed)(model) makes it; got int
-    """
-    if not isinstance(params, (dict, list, tuple)):
-        hint = ": give its .params" if hasattr(params, "params") else ""
-        kind = type(params).__name__
-        raise TypeError(f"parameters are a tree of arrays, as nn.init(seed)(model) makes it; got {kind}{hint}")
-
-
-def check_given(target: Layer, params: Params) -> None:
-    """Raise ValueError unless the given parameters have the paths, shapes and containers of the layer's own."""
-    check_tree(params)
-    expected_tree = shapes(target)
-    expected, given = ({path: _shape(leaf) for path, leaf in flat(tree).items()} for tree in (expected_tree, params))
-    wrong = [path for path in expected | given if expected.get(path, ...) != given.get(path, ...)]
-    if wrong:
-        texts = [f"{path} is {expected.get(path, 'not there')}, given {given.get(path, 'nothing')}" for path in wrong]
-        raise ValueError(f"the parameters are not those of {target.name}: {'; '.join(texts[:5])}")
-    if not same_structure(expected_tree, params):
-        raise ValueError(
-            f"the parameters have the paths of {target.name}, but other containers, as a file of weights has: "
-            "restore_like(nn.shapes(model), params) puts them in place"
-        )
-
-
-_FRAMES_PER_LAYER, _FRAMES_AROUND = 7, 200
-"""The largest measured number of Python frames per nested layer, and the frames of a program around the layers."""
-
-
-def _refuse_too_deep(parts: tuple[tuple[str, Layer], ...]) -> None:
-    """Raise RecursionError, with the remedy, for layers that are nested deeper than Python's stack allows."""
-    depth, level = 1, {id(part): part for _, part in parts}
-    while level:
-        depth, level = depth + 1, {id(part): part for outer in level.values() for _, part in outer.parts}
-    frames = _FRAMES_AROUND + _FRAMES_PER_LAYER * depth
-    if frames > sys.getrecursionlimit():
-        raise RecursionError(
-            f"layers are nested {depth} deep, which takes {frames} frames of Python's stack, and its limit is "
-            f"{sys.getrecursionlimit()}: call sys.setrecursionlimit({frames}) first"
-        )
-
-
-def _shape(leaf: object) -> object:
-    return getattr(leaf, "shape", type(leaf).__name__)
 
 
 def _drawn(target: Layer, place: str = "", indent: str = "") -> str:

@@ -14,16 +14,18 @@ from ..compile import rng
 from ..core._errors import unknown
 from ..core._mlx import mlx_nn
 from ..core._mlx_text import printed_call
-from ..core._signature import arguments, check_types, name_of, signature_of
+from ..core._signature import arguments, check_types, keyword_names, name_of, signature_of
 from ..core._types import Params
 from ..tree._paths import copy_arrays
+from ._beside import Beside
 from ._call import Inputs, Keywords, Result
-from ._layer import Apply, Layer, check_given, layer, renamed
-from ._lowered import Lowered, freeze_rest
+from ._given import check_given
+from ._layer import Apply, Layer, layer, renamed
+from ._lowered import lowered
 from ._module import Module, parameters, refuse_functions_of_modules, refuse_tied_arrays
 from ._module_call import ModuleCall, layer_of_module
 
-__all__ = ["as_layer", "fn", "lift", "lower", "method", "split"]
+__all__ = ["as_layer", "fn", "lift", "lower", "method", "printed_sizes", "split"]
 
 
 def lift(target: object, *args: object, **kwargs: object) -> Layer:
@@ -96,7 +98,7 @@ def split(module: mlx_nn.Module) -> tuple[Layer, Params]:
     refuse_tied_arrays(module)
     params = parameters(module)
     lifted = layer_of_module(module, lambda: copy_arrays(params))
-    return replace(lifted, label=_label(module)), copy_arrays(params)
+    return replace(lifted, label=printed_sizes(module)), copy_arrays(params)
 
 
 def lower(target: Layer, params: Params) -> mlx_nn.Module:
@@ -123,10 +125,7 @@ def lower(target: Layer, params: Params) -> mlx_nn.Module:
     if not isinstance(target, Layer):
         raise TypeError(f"lower takes a Layer and its parameters; the first is {type(target).__name__}")
     check_given(target, params)
-    run = target.apply.run
-    if isinstance(run, ModuleCall) and run.method == "__call__":
-        return freeze_rest(run.bound(params, train=True), params, target)
-    return freeze_rest(Lowered(target, params), params, target)
+    return lowered(target, params)
 
 
 def method(target: Layer, name: str) -> Layer:
@@ -152,12 +151,16 @@ def method(target: Layer, name: str) -> Layer:
     (1, 2)
     """
     run = target.apply.run
+    if isinstance(run, Beside):
+        inner = method(replace(target, apply=Apply(run.inner)), name)
+        return replace(inner, apply=Apply(replace(run, inner=inner.apply.run)))
     if not isinstance(run, ModuleCall):
         raise AttributeError(f"{target.name} has no {name!r}: methods are those of a lifted module")
     if not callable(getattr(run.template, name, None)):
         names = [key for key in (*vars(type(run.template)), *run.template) if not key.startswith("_")]
         raise AttributeError(f"{target.name}: {unknown('method', name, names)}")
-    return renamed(replace(target, apply=Apply(replace(run, method=name))), f"{{}}.{name}")
+    call = replace(run, method=name)
+    return renamed(replace(target, apply=Apply(call), takes=call.takes), f"{{}}.{name}")
 
 
 def fn(function: Callable[..., Any], name: str | None = None) -> Layer:
@@ -183,7 +186,8 @@ def fn(function: Callable[..., Any], name: str | None = None) -> Layer:
     def run(params: Params, xs: Inputs, kw: Keywords, train: bool) -> Result:
         return function(*xs, **({**kw, "train": train} if takes_mode else kw)), params
 
-    return layer(dict, run, name=name or name_of(function))
+    takes = keyword_names(function, after=1) - {"train"}
+    return layer(dict, run, name=name or name_of(function), takes=takes)
 
 
 def as_layer(entry: object, place: str) -> Layer:
@@ -200,7 +204,7 @@ def as_layer(entry: object, place: str) -> Layer:
     )
 
 
-def _label(module: mlx_nn.Module) -> str:
+def printed_sizes(module: mlx_nn.Module) -> str:
     """Return the class of a module and the sizes that its repr prints; empty where it prints none or cannot print."""
     try:
         sizes = module._extra_repr()

@@ -16,6 +16,7 @@ from ..tree._paths import copy_arrays, flat
 __all__ = [
     "NO_SUBSTITUTES",
     "Module",
+    "children",
     "clone",
     "constants",
     "get_arrays",
@@ -34,6 +35,9 @@ M = TypeVar("M", bound="mlx_nn.Module")
 
 NO_SUBSTITUTES: Mapping[type, type] = MappingProxyType({})
 """No class is replaced by another."""
+
+NO_REPLACEMENTS: Mapping[int, mlx_nn.Module] = MappingProxyType({})
+"""No module is replaced by another."""
 
 
 def parameters(module: mlx_nn.Module) -> Params:
@@ -76,7 +80,24 @@ def _repeated(node: Node, seen: set[int]) -> Iterator[tuple[Any, ...]]:
             yield from ((key, *below) for below in _repeated(child, seen))
 
 
-def clone(module: M, classes: Mapping[type, type] = NO_SUBSTITUTES) -> M:
+def children(node: Node, path: str = "") -> Iterator[tuple[str, mlx_nn.Module]]:
+    """Yield the modules directly in a module, also those in its dicts and lists, with their paths from `path` on."""
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, child in items:
+        if isinstance(node, Module) and str(key).startswith("_"):
+            continue
+        below = f"{path}.{key}" if path else str(key)
+        if isinstance(child, Module):
+            yield below, child
+        else:
+            yield from children(child, below)
+
+
+def clone(
+    module: M,
+    classes: Mapping[type, type] = NO_SUBSTITUTES,
+    replacements: Mapping[int, mlx_nn.Module] = NO_REPLACEMENTS,
+) -> M:
     """Copy a module with all modules and arrays in it.
 
     Sharing is preserved: a module under several paths has one copy. Bound methods that the modules keep as attributes
@@ -85,8 +106,9 @@ def clone(module: M, classes: Mapping[type, type] = NO_SUBSTITUTES) -> M:
     Args:
         module: The module; it does not change.
         classes: For each class to replace, the class of the copies.
+        replacements: The modules that take the place of modules inside this one, by the id of the module there.
     """
-    copies: dict[int, mlx_nn.Module] = {}
+    copies: dict[int, mlx_nn.Module] = dict(replacements)
     copy: M = _copied(module, copies, classes)
     for node in copies.values():
         _bind_methods(vars(node), copies)
@@ -126,7 +148,10 @@ def _copied_module(
 def _bind_methods(attributes: dict[str, Node], copies: dict[int, mlx_nn.Module]) -> None:
     for name, value in attributes.items():
         if _is_method_of(value, copies):
-            dict.__setitem__(attributes, name, MethodType(value.__func__, copies[id(value.__self__)]))
+            copy = copies[id(value.__self__)]
+            is_replaced = not isinstance(copy, type(value.__self__))
+            function = getattr(type(copy), value.__func__.__name__) if is_replaced else value.__func__
+            dict.__setitem__(attributes, name, MethodType(function, copy))
 
 
 def _is_method_of(value: Node, modules: Container[int]) -> bool:

@@ -8,12 +8,14 @@ from functools import partial
 from typing import Any
 
 from ..core._errors import unknown
-from ..core._types import Params
+from ..core._types import Array, Params
 from ..tree._paths import copy_arrays
 from ._call import Inputs, Keywords, Output, Result
 from ._composition import run_part
+from ._dense import dense_weight, is_adapter, is_quantized
 from ._layer import Apply, Layer, renamed
 from ._lift import method
+from ._module_call import ModuleCall
 
 __all__ = ["Part", "part_at"]
 
@@ -33,7 +35,9 @@ def part_at(target: Layer, name: str) -> Layer:
         y, after = run_part(part, name, params[name], xs, kw, train)
         return y, {**params, name: after}
 
-    return renamed(replace(target, apply=Apply(run)), f"{{}}.{name}")
+    rebuild = target.apply.rebuild
+    apply = Apply(run, None if rebuild is None else lambda change: part_at(rebuild(change), name))
+    return renamed(replace(target, apply=apply, takes=part.takes), f"{{}}.{name}")
 
 
 class Part:
@@ -50,9 +54,20 @@ class Part:
 
     def __getattr__(self, name: str) -> Any:
         params = self._params()
+        if name == "weight" and (weight := self._dense_weight(params)) is not None:
+            return weight
         if isinstance(params, dict) and name in params:
             return copy_arrays(params[name])  # a copy: changes in place do not reach the parameters
         try:
             return partial(self._run, method(self._layer, name))
         except AttributeError:
             raise AttributeError(unknown(f"array of {self._layer.name},", name, params)) from None
+
+    def _dense_weight(self, params: Params) -> Array | None:
+        """Return the matrix of a quantised or adapted part; None for any other part."""
+        run = self._layer.apply.run
+        if not isinstance(run, ModuleCall) or not (is_quantized(run.template) or is_adapter(run.template)):
+            return None
+        module = run.bound(params, train=False)
+        weight: Array = module.weight if is_adapter(module) else dense_weight(module)
+        return weight

@@ -8,7 +8,8 @@ from typing import Any
 from ..compile._compiled import compiled
 from ..core._types import Params
 from ._call import Inputs, Keywords, Output
-from ._layer import Layer, check_given, require_layer
+from ._given import check_given
+from ._layer import Layer, require_layer
 
 __all__ = ["predictor"]
 

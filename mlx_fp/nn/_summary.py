@@ -11,11 +11,13 @@ from ..core._text import table
 from ..core._types import Array, Params
 from ..tree._paths import paths, size
 from ..tree._select import Select
-from ._composition import params_at
-from ._layer import Layer, check_given, require_layer, shapes
+from ._beside import Beside
+from ._given import check_given
+from ._layer import Layer, require_layer, shapes
 from ._lift import split
 from ._module import Module
 from ._module_call import ModuleCall
+from ._tree_path import at_path
 
 __all__ = ["Row", "Summary", "summary"]
 
@@ -110,13 +112,14 @@ def _model_of(target: object) -> Layer:
 
 def _rows(target: Layer, params: Params, path: str, trains: Select) -> Iterator[Row]:
     parts = dict(target.parts)
-    arrays = {key: value for key, value in params.items() if isinstance(value, mx.array)} if parts else params
+    of_parts = {key.partition(".")[0] for key in parts}
+    arrays = {key: value for key, value in params.items() if key not in of_parts} if parts else params
     if arrays or not parts:
-        run = target.apply.run
+        run = target.apply.run.inner if isinstance(target.apply.run, Beside) else target.apply.run
         module = run.template if isinstance(run, ModuleCall) else None
         yield from _rows_of_arrays(target.name, module, arrays, path, trains)
     for key, part in parts.items():
-        yield from _rows(part, params_at(params, key), f"{path}.{key}" if path else key, trains)
+        yield from _rows(part, at_path(params, key), f"{path}.{key}" if path else key, trains)
 
 
 def _rows_of_arrays(name: str, module: object, params: Params, path: str, trains: Select) -> Iterator[Row]:

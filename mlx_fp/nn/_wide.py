@@ -9,7 +9,7 @@ from ..core._types import Params
 from ..tree._casting import cast, first_floating, is_narrow, widened
 from ..tree._select import everything
 from ._call import Inputs, Keywords, Result
-from ._layer import Apply, Layer, renamed
+from ._layer import Apply, Change, Layer, renamed
 from ._lift import as_layer
 
 __all__ = ["wide"]
@@ -45,4 +45,7 @@ def wide(entry: object, *, narrow_outputs: bool = True) -> Layer:
         y, after = inner.apply.run(params, widened(xs), widened(kw), train)
         return cast(y, input_dtype) if narrow_outputs else y, after
 
-    return renamed(replace(inner, apply=Apply(run), wide=everything), "wide({})")
+    def rebuild(change: Change) -> Layer:
+        return wide(change("", inner), narrow_outputs=narrow_outputs)
+
+    return renamed(replace(inner, apply=Apply(run, rebuild), wide=everything), "wide({})")

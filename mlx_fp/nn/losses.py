@@ -1,4 +1,4 @@
-"""The losses of mlx.nn: pure functions of arrays.
+"""The losses of mlx.nn, and `linear_cross_entropy`: pure functions of arrays.
 
 The default `reduction` differs: it is "mean" for `binary_cross_entropy`, `gaussian_nll_loss`, `l1_loss`, `mse_loss` and
 `smooth_l1_loss`, and "none" for the others. For example, `mse_loss(x, y)` is a scalar, but
@@ -11,6 +11,7 @@ from ..core._mlx import mlx_nn, mx
 from ..core._types import Array
 from ..core.backend import in_use
 from ._bounds import within_bounds
+from ._linear_cross_entropy import linear_cross_entropy
 
 __all__ = [
     "binary_cross_entropy",
@@ -21,6 +22,7 @@ __all__ = [
     "huber_loss",
     "kl_div_loss",
     "l1_loss",
+    "linear_cross_entropy",
     "log_cosh_loss",
     "margin_ranking_loss",
     "mse_loss",

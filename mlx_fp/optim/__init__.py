@@ -7,6 +7,7 @@ from ._groups import groups
 from ._mlx_optimizers import *  # noqa: F403
 from ._mlx_optimizers import __all__ as _optimizers
 from ._optimizer import Optimizer, lift
+from ._precision import master, state_dtype, stochastic_rounding
 from ._schedules import one_cycle, warmup_cosine, wsd
 from ._sharded import sharded
 from ._state import averaged, reading, scale_rates
@@ -20,11 +21,14 @@ __all__ = [
     "ema",
     "groups",
     "lift",
+    "master",
     "one_cycle",
     "reading",
     "scale_rates",
     "sharded",
     "skip_nonfinite",
+    "state_dtype",
+    "stochastic_rounding",
     "warmup_cosine",
     "wsd",
 ]

@@ -59,7 +59,7 @@ def groups(*rules: tuple[object, Optimizer]) -> Optimizer:
     name, label = (
         f"groups({', '.join(f'{spec!r}: {text(opt)}' for spec, opt in pairs)})" for text in (_name_of_optimizer, repr)
     )
-    return Optimizer(init, update, name, label)
+    return Optimizer(init, update, name, label, all(optimizer.by_leaf for _, optimizer in pairs))
 
 
 def _name_of_optimizer(optimizer: Optimizer) -> str:

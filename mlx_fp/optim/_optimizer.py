@@ -41,6 +41,8 @@ class Optimizer(Picklable):
     - `update(grads, opt_state, params) -> (params, opt_state)` takes one step.
     - `name` is written into checkpoints and compared when a run resumes.
     - `label` is the text that `repr` prints: the name with all options that were given. Empty: the name.
+    - `by_leaf` says that the update of a parameter depends on that parameter, its gradient and its memory only, which
+      is under `memory`. A step with `update="in_backward"` needs it.
 
     An optimiser that wraps another keeps the state of the other under `inner`.
     """
@@ -49,6 +51,7 @@ class Optimizer(Picklable):
     update: Callable[[Tree, State, Params], tuple[Params, State]]
     name: str = "optimizer"
     label: str = ""
+    by_leaf: bool = False
 
     def __repr__(self) -> str:
         return self.label or self.name
@@ -104,7 +107,8 @@ def lift(target: object, *args: object, **kwargs: object) -> Optimizer:
         return _with_dtypes(updated, params), _with_dtypes({**worker.state, "memory": memory}, state)
 
     label = printed_call(kind, target, args, kwargs) if isinstance(target, type) else ""
-    return Optimizer(init, update, f"{kind}{changes}", label)
+    by_leaf = type(instance).__module__ == mlx_optimizers.Optimizer.__module__
+    return Optimizer(init, update, f"{kind}{changes}", label, by_leaf)
 
 
 def require_optimizer(optimizer: object, taker: str) -> Optimizer:

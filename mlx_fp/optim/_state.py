@@ -11,7 +11,17 @@ from ..core._types import Array, Params, State, Tree
 from ..tree._paths import flat, leaves
 from ._rules import RATE
 
-__all__ = ["averaged", "finite", "finite_or_unchanged", "reading", "scale_rates", "skip_count", "skips", "stages"]
+__all__ = [
+    "averaged",
+    "finite",
+    "finite_or_unchanged",
+    "map_stages",
+    "reading",
+    "scale_rates",
+    "skip_count",
+    "skips",
+    "stages",
+]
 
 _INSIDE = {"inner", "memory", "optimizer", "groups"}
 """Names in a state that hold other states or the memory of parameters."""
@@ -93,19 +103,14 @@ def scale_rates(factor: float, *, least: float = 0.0) -> Callable[[State], State
     """
     check_options("scale_rates", {"factor": factor, "least": least}, {"factor": number(above=0), "least": RATE})
 
-    def scale(state: State) -> State:
-        changed = dict(state)
-        for key in {"optimizer", "inner"} & state.keys():
-            changed[key] = scale(state[key])
-        if "groups" in state:
-            changed["groups"] = [scale(group) for group in state["groups"]]
-        if "learning_rate" in state:
-            rate = state["learning_rate"]
-            reduced = mx.minimum(rate, mx.maximum(rate * factor, least))
-            changed["learning_rate"] = rate * factor if factor > 1 else reduced
-        return changed
+    def scale(stage: State) -> State:
+        if "learning_rate" not in stage:
+            return stage
+        rate = stage["learning_rate"]
+        reduced = mx.minimum(rate, mx.maximum(rate * factor, least))
+        return {**stage, "learning_rate": rate * factor if factor > 1 else reduced}
 
-    return scale
+    return lambda state: map_stages(scale, state)
 
 
 def finite(tree: Tree) -> Array:
@@ -148,6 +153,21 @@ def stages(state: object, path: str = "") -> Iterator[tuple[str, State]]:
         yield path, state
         for name, inner in _inside(state):
             yield from stages(inner, f"{path}.{name}" if path else name)
+
+
+def map_stages(fn: Callable[[State], State], state: State) -> State:
+    """Change the states of all wrappers and optimisers in a state, in the order of `stages`. Return a changed copy.
+
+    >>> map_stages(lambda stage: {**stage, "step": 0}, {"inner": {"step": 3}})
+    {'inner': {'step': 0}, 'step': 0}
+    """
+    changed = dict(fn(state))
+    for key in ("optimizer", "inner"):
+        if key in changed:
+            changed[key] = map_stages(fn, changed[key])
+    if "groups" in changed:
+        changed["groups"] = [map_stages(fn, group) for group in changed["groups"]]
+    return changed
 
 
 def _states_with(opt_state: State, name: str) -> list[State]:

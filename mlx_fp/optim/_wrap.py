@@ -13,7 +13,7 @@ from ..core.backend import Update, in_use
 from ._optimizer import Optimizer, require_optimizer
 from ._state import finite
 
-__all__ = ["clip_norm", "clip_value", "ema", "skip_nonfinite"]
+__all__ = ["clip_norm", "clip_value", "ema", "skip_nonfinite", "wrapped"]
 
 Verb: TypeAlias = Callable[[Optimizer], Optimizer]
 tree_map = utils.tree_map
@@ -58,7 +58,7 @@ def clip_norm(max_norm: float) -> Verb:
             params, inner_state = in_use().update(inner.update, grads, state["inner"], params)
             return params, {"grad_norm": norm.astype(mx.float32), "inner": inner_state}
 
-        return _wrapped("clip_norm", f"{max_norm:g}", inner, init, update)
+        return wrapped("clip_norm", f"{max_norm:g}", inner, init, update)
 
     return wrap
 
@@ -91,7 +91,7 @@ def clip_value(limit: float) -> Verb:
             params, inner_state = in_use().update(inner.update, clipped, state["inner"], params)
             return params, {"inner": inner_state}
 
-        return _wrapped("clip_value", f"{limit:g}", inner, init, update)
+        return wrapped("clip_value", f"{limit:g}", inner, init, update, by_leaf=True)
 
     return wrap
 
@@ -137,7 +137,7 @@ def skip_nonfinite(*, limit: int | None = None) -> Verb:
             }
             return _where(taken, updated, params), state
 
-        return _wrapped("skip_nonfinite", "" if limit is None else f"{limit}", inner, init, update)
+        return wrapped("skip_nonfinite", "" if limit is None else f"{limit}", inner, init, update)
 
     return wrap
 
@@ -179,15 +179,27 @@ def ema(decay: float) -> Verb:
             )
             return params, {"average": average, "inner": inner_state}
 
-        return _wrapped("ema", f"{decay:g}", inner, init, update)
+        return wrapped("ema", f"{decay:g}", inner, init, update, by_leaf=True)
 
     return wrap
 
 
-def _wrapped(verb: str, option: str, inner: object, init: Callable[[Params], State], update: Update) -> Optimizer:
-    """Make the wrapper of an Optimizer, with its name; raise TypeError for any other value."""
+def wrapped(
+    verb: str,
+    option: str,
+    inner: object,
+    init: Callable[[Params], State],
+    update: Update,
+    *,
+    by_leaf: bool = False,
+) -> Optimizer:
+    """Make the wrapper of an Optimizer, with its name; raise TypeError for any other value.
+
+    `by_leaf` says that the wrapper itself needs one gradient at a time.
+    """
     optimizer = require_optimizer(inner, verb)
-    return Optimizer(init, update, f"{verb}({option})({optimizer.name})", f"{verb}({option})({optimizer!r})")
+    name, label = f"{verb}({option})({optimizer.name})", f"{verb}({option})({optimizer!r})"
+    return Optimizer(init, update, name, label, by_leaf and optimizer.by_leaf)
 
 
 def _where(condition: Array, yes: Tree, no: Tree) -> Tree:

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..core._files import create_new, write_whole
 from ..core._user_path import user_path
 from ..loop._report import Report
 from ..loop._rows import scalars
-from ..store._files import create_new, write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from contextvars import ContextVar, copy_context
+from collections.abc import Callable
+from contextvars import copy_context
 from functools import partial
-from typing import TypeVar
 
 from ..core._batch_call import call_with_batch
 from ..core._mlx import mx, utils
 from ..core._types import Array, Batch, Loss, Params, State, Tree
 from ..nn._layer import Layer
 from ..nn._lift import method
+from ..nn._observing import run_observed
 from ..nn._part import part_at
 from ..task._mean import Mean
+from ..task._outputs import receive_outputs
 from ..tree._casting import cast, is_narrow, widened
 from ..tree._paths import copy_arrays
 from ..tree._select import everything, nothing
 from ._rows import describe_rows, row_count
 
-__all__ = ["BoundModel", "call_loss", "last_output", "outputs"]
+__all__ = ["BoundModel", "call_loss", "last_output"]
 
 _RETURNS = "a loss returns a scalar array or a Mean, alone or with a dict of further ones"
 
-T = TypeVar("T")
-
-tree_map_with_path = utils.tree_map_with_path
+tree_map, tree_map_with_path = utils.tree_map, utils.tree_map_with_path
 
 
 class BoundModel:
@@ -38,13 +38,26 @@ class BoundModel:
     receives the model's floating outputs in float32.
     """
 
-    __slots__ = ("_calls", "_dtype", "_model", "_named", "_output", "params", "train")
+    __slots__ = ("_calls", "_dtype", "_model", "_named", "_output", "params", "train", "trained")
 
-    def __init__(self, model: Layer, params: Params, train: bool, dtype: mx.Dtype | None) -> None:
+    def __init__(
+        self,
+        model: Layer,
+        params: Params,
+        train: bool,
+        dtype: mx.Dtype | None,
+        trained: frozenset[str] = frozenset(),
+    ) -> None:
         self._model, self._dtype = model, dtype
         self.params, self.train = params, train
+        self.trained = trained  # the paths of the parameters that get a gradient
         self._output: Tree = None
         self._calls, self._named = 0, False
+
+    @property
+    def takes(self) -> frozenset[str]:
+        """The names of the inputs beside the first that the model takes by name."""
+        return self._model.takes
 
     def __call__(self, *xs: Tree, **kw: Tree) -> Tree:
         """Call the model, in the random stream of the step."""
@@ -56,59 +69,55 @@ class BoundModel:
         parts = dict(self._model.parts)
         return partial(self._run, part_at(self._model, name) if name in parts else method(self._model, name))
 
+    def evaluated_at(self, params: Params) -> Callable[..., Tree]:
+        """Return the model on other parameters, as a function: in evaluation mode, and without gradients.
+
+        For example, `forward.evaluated_at(without_adapters(forward.params))` is the model before its fine-tuning. The
+        function keeps no buffers, and its output is not the one that metrics take.
+        """
+
+        def run(*xs: Tree, **kw: Tree) -> Tree:
+            result, _ = self._call(self._model, tree_map(mx.stop_gradient, params), xs, kw, False)
+            return tree_map(lambda leaf: mx.stop_gradient(leaf) if isinstance(leaf, mx.array) else leaf, result)
+
+        return run
+
+    def _name_outputs(self, tree: Tree) -> None:
+        """Take the outputs that the loss names."""
+        self._output, self._named = tree, True
+
     def _run(self, model: Layer, *xs: Tree, **kw: Tree) -> Tree:
         """Call the model, or a part or method of it; keep its buffers and its output."""
-        trainable = self._model.trainable
-        weight, narrow = trainable.leaves(self.params), is_narrow(self._dtype)
-        narrowed = weight & ~(self._model.wide if narrow else nothing)
-        unchanged = (trainable(self.params) if self._dtype is None else weight) if self.train else everything
-
-        def cast_leaf(path: str, leaf: Array) -> Array:
-            result: Array = cast(leaf, self._dtype if narrowed(path, leaf) else None)
-            return result
+        trainable, train = self._model.trainable, self.train
+        unchanged = everything
+        if train:
+            unchanged = trainable(self.params) if self._dtype is None else trainable.leaves(self.params)
 
         def next_leaf(path: str, after: Array, before: Array) -> Array:
             return before if unchanged(path, before) else after.astype(before.dtype)
 
-        params = tree_map_with_path(cast_leaf, self.params)
-        xs, kw = cast(xs, self._dtype), cast(kw, self._dtype)
-        result, after = model.apply.run(params, xs, kw, self.train)  # `key` may be an argument of the model's
-        result = widened(result) if narrow else result
+        result, after = self._call(model, self.params, xs, kw, train)
         self.params = tree_map_with_path(next_leaf, after, self.params)
         self._calls += 1
         if not self._named:
             self._output = result
         return result
 
+    def _call(
+        self, model: Layer, params: Params, xs: tuple[Tree, ...], kw: dict[str, Tree], train: bool
+    ) -> tuple[Tree, Params]:
+        """Call the model, or a part or method of it, in the dtype of the step: `(output, params)`."""
+        narrow = is_narrow(self._dtype)
+        narrowed = self._model.trainable.leaves(params) & ~(self._model.wide if narrow else nothing)
 
-_calling: ContextVar[BoundModel | None] = ContextVar("calling", default=None)
-"""The model of the loss that runs now."""
+        def cast_leaf(path: str, leaf: Array) -> Array:
+            result: Array = cast(leaf, self._dtype if narrowed(path, leaf) else None)
+            return result
 
-
-def outputs(tree: T) -> T:
-    """Name the outputs that metrics take, within a loss that calls the model several times.
-
-    A loss that calls the model once does not need this function. Outside a step it has no effect.
-
-    Args:
-        tree: The outputs: an array, or a dict, tuple or list of arrays.
-
-    Returns:
-        The outputs, unchanged.
-
-    >>> from mlx_fp import metrics, nn, optim, train_step
-    >>> def loss(model, x, y):
-    ...     logits = outputs(model(x))
-    ...     return nn.losses.cross_entropy(logits, y, reduction="mean") + model(-x).square().mean()
-    >>> step = train_step(nn.linear(2, 2), loss, optim.sgd(0.1), metrics=[metrics.accuracy()])
-    >>> _, state, _ = step(*step.init(0), (mx.zeros((4, 2)), mx.zeros((4,), mx.int32)))
-    >>> state["metrics"]["accuracy"]["count"].item()
-    4
-    """
-    bound = _calling.get()
-    if bound is not None:
-        bound._output, bound._named = tree, True
-    return tree
+        params = tree_map_with_path(cast_leaf, params)
+        xs, kw = cast(xs, self._dtype), cast(kw, self._dtype)
+        result, after = run_observed(model, "", params, xs, kw, train)
+        return widened(result) if narrow else result, after
 
 
 def last_output(forward: BoundModel) -> Tree:
@@ -151,8 +160,8 @@ def call_loss(loss: Loss, forward: BoundModel, batch: Batch) -> tuple[State, Sta
 
 
 def _call_in_context(loss: Loss, forward: BoundModel, batch: Batch) -> object:
-    """Call a loss; `outputs` finds the model of the loss in the context of the call."""
-    _calling.set(forward)
+    """Call a loss; `outputs` finds the model in the context of the call."""
+    receive_outputs(forward._name_outputs)
     return call_with_batch(loss, forward, copy_arrays(batch), "loss")
 
 

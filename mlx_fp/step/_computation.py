@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from toolz import pipe
 
 from ..compile import rng
+from ..compile._recomputed import awaiting
 from ..core._mlx import mx, utils
 from ..core._types import Array, Batch, Loss, Params, State, Tree
 from ..core.backend import in_use
@@ -15,16 +17,23 @@ from ..optim._optimizer import Optimizer
 from ..optim._state import finite, finite_or_unchanged, skip_count, skips, stages
 from ..task._folds import Metric, fold, start
 from ..tree._casting import widened
-from ..tree._paths import divided, merge, norm
+from ..tree._paths import divided, flat, merge, norm
 from ..tree._select import Select
 from ._across import Exchange
 from ._bound_model import BoundModel, call_loss, last_output
 from ._carried import Logged
 from ._checks import Layout, check_layout, check_memory, check_state, layout
+from ._in_backward import Updates
 from ._rows import example_count
 from .passes import Backward, Pass, Verb, joined
 
 __all__ = ["Computation", "fold_output", "restore_buffers_unless", "split_trainable"]
+
+_OTHER_NUMBERS = (
+    "the gradient drew random numbers that the loss had not drawn, so it would be the gradient of another loss: "
+    "mx.checkpoint recomputed a part with dropout. Switch off the checkpointing of the module, and use nn.remat(spec), "
+    'which draws the same numbers, for example nn.remat("layers")(model)'
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +51,11 @@ class Computation:
     measure: bool = False
     """Whether the logs hold the norm of the gradients and the learning rate."""
     parameter_bytes: int = 0
-    """The size of the model in bytes. It is 0 for a step that is not compiled."""
+    """The bytes of the parameters that train. It is 0 for a step that is not compiled."""
     exchange: Exchange = field(default_factory=Exchange)
     """The exchange of messages with other processes."""
+    in_backward: bool = False
+    """Whether each parameter is updated as soon as its gradient is there."""
     checked_layouts: set[Layout] = field(default_factory=set, compare=False, repr=False)
     """The layouts of the optimiser's state that have been checked, or that the optimiser itself has made."""
 
@@ -58,19 +69,33 @@ class Computation:
         """Divide parameters into the trainable ones and the rest."""
         return split_trainable(self.model, self.chosen, params)
 
-    def backward(self, params: Params, opt_state: State, batch: Batch) -> Pass:
-        """Compute the plain pass over a batch: call the loss, differentiate it, and update the metrics."""
+    def backward(
+        self,
+        params: Params,
+        opt_state: State,
+        batch: Batch,
+        observing: Callable[[Params], Params] = lambda trainable: trainable,
+    ) -> Pass:
+        """Compute the plain pass over a batch: call the loss, differentiate it, and update the metrics.
+
+        `observing` returns the parameters that the loss gets.
+        """
         trainable, rest = self.split(params)
         results = []  # not results of value_and_grad: two equal arrays there crash mx.compile (IndexError)
 
         def objective(trainable: Params) -> Array:
-            forward = BoundModel(self.model, merge(trainable, rest), True, self.dtype)
+            paths = frozenset(flat(trainable))
+            forward = BoundModel(self.model, merge(observing(trainable), rest), True, self.dtype, paths)
             (logs, weights), key = rng.run(opt_state["key"], lambda: call_loss(self.loss, forward, batch))
             results.append((logs, weights, key, forward))
             loss: Array = logs["loss"]
             return loss
 
+        start = rng.position()
         value, grads = mx.value_and_grad(objective)(trainable)
+        if rng.has_moved():
+            rng.move_to(start)
+            raise ValueError(_OTHER_NUMBERS)
         ((logs, weights, key, forward),) = results
         memory = fold_output(self.metrics, opt_state["metrics"], forward, batch)
         state = {**opt_state, "key": key, "metrics": memory}
@@ -128,9 +153,26 @@ class Computation:
 
     def step(self, params: Params, opt_state: State, batch: Batch) -> tuple[Params, State, Logged]:
         """Compute a whole step: `(params, opt_state, (logs, weights, examples))`."""
+        if self.in_backward:
+            return self._step_in_backward(params, opt_state, batch)
         done = self.gradients(params, opt_state, batch)
         params, opt_state = self.update(params, done.opt_state, done.grads, done.rest)
         return params, opt_state, (self._with_rate(done.logs, opt_state), done.weights, example_count(batch))
+
+    def _step_in_backward(self, params: Params, opt_state: State, batch: Batch) -> tuple[Params, State, Logged]:
+        """Compute a whole step, and update each parameter as soon as its gradient is there."""
+        self._check_state(params, opt_state)
+        updates = Updates(self.optimizer, opt_state["optimizer"], self.split(params)[0])
+        done = awaiting(lambda: self.backward(params, opt_state, batch, updates.observing))
+        logs = {**done.logs, "grad_norm": norm(done.grads)} if self.measure else done.logs
+        trainable, memory = updates.finish(done.grads)
+        self.checked_layouts.add(layout(memory))
+        opt_state = {**done.opt_state, "optimizer": in_use().separate(memory, self.parameter_bytes)}
+        return (
+            merge(trainable, done.rest),
+            opt_state,
+            (self._with_rate(logs, opt_state), done.weights, example_count(batch)),
+        )
 
     def first_pass(self, params: Params, opt_state: State, batch: Batch) -> Pass:
         """Compute the first pass of an update on several batches.

@@ -44,7 +44,7 @@ class FullStep(Step, Protocol):
 
     @property
     def parameter_bytes(self) -> int:
-        """The size of the parameters and buffers in bytes; 0 where it is not known."""
+        """The bytes of the parameters that train; 0 where they are not known."""
 
     def trainable(self, params: Params) -> Params:
         """Return the parameters that train, in a tree with a hole, an empty dict, for each other one."""

@@ -10,7 +10,7 @@ from ..core._mlx import mx, utils
 from ..core._types import Array, Batch, Tree
 from ..tree._paths import flat, leaves
 
-__all__ = ["cut_out", "cut_rows", "describe_rows", "example_count", "row_count", "split_key"]
+__all__ = ["cut_out", "cut_rows", "describe_rows", "example_count", "resize_rows", "row_count", "split_key"]
 
 
 def row_count(batch: Batch) -> int | None:
@@ -97,6 +97,23 @@ def cut_out(batch: Batch, rows: slice) -> tuple[Batch, int]:
             f"{describe_rows(batch)}"
         )
     return utils.tree_map(lambda leaf: leaf[rows] if _has_rows(leaf) else leaf, batch), count
+
+
+def resize_rows(batch: Batch, rows: int) -> Batch:
+    """Return a batch with another number of rows: the first rows, or the rows again and again.
+
+    Arrays whose first axis has another length than the rows, and leaves that are no arrays, stay.
+
+    >>> resize_rows({"x": mx.arange(3), "weights": mx.ones((2,)), "n": 7, "y": mx.arange(3)}, 5)["x"].tolist()
+    [0, 1, 2, 0, 1]
+    """
+    count = example_count(batch)
+    taken = mx.arange(rows) % count
+
+    def resized(leaf: Tree) -> Tree:
+        return mx.array(leaf)[taken] if _has_rows(leaf) and leaf.shape[0] == count else leaf
+
+    return utils.tree_map(resized, batch)
 
 
 def split_key(key: Array, count: int) -> list[Array]:

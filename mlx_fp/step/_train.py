@@ -23,7 +23,8 @@ from ._across import Exchange
 from ._across import across as across_processes
 from ._carried import Carrier
 from ._checks import check_options, check_parts
-from ._computation import Computation
+from ._computation import Computation, split_trainable
+from ._in_backward import check_update
 from ._train_step import TrainStep
 from .passes import Verb, abreast, in_parts
 
@@ -44,6 +45,7 @@ def train_step(
     through: Sequence[Verb] = (),
     across: World = ALONE,
     measure: bool = False,
+    update: str = "at_end",
 ) -> TrainStep:
     """Make a training step of a model, a loss and an optimiser.
 
@@ -70,13 +72,17 @@ def train_step(
         across: The processes that share each batch, see `fp.world`: each passes its own rows. By default this process
             alone.
         measure: Whether `logs` hold `grad_norm`, the norm of the gradients before clipping, and `learning_rate`.
+        update: "at_end" updates all parameters when all gradients are there. "in_backward" updates each parameter as
+            soon as its gradient is there, with the same results. Between parts of `nn.remat` the update then comes
+            before the gradient goes on, so the gradients of one part at a time are in memory.
 
     Returns:
         A `TrainStep`. It has one trace for each shape of batches.
 
     Raises:
         TypeError: For a model that is no Layer, a loss that is no function, and options of a wrong type.
-        ValueError: For options out of range, and for two metrics of one name.
+        ValueError: For options out of range, and for two metrics of one name. For `update="in_backward"` with `parts`,
+            `streams`, `through`, `across` or an optimiser that needs all gradients at once, such as `clip_norm`.
         KeyError: Where `trainable` matches no parameter, unless it is a `select(spec, strict=False)`.
 
     >>> from mlx_fp import nn, optim
@@ -92,13 +98,27 @@ def train_step(
     require_optimizer(optimizer, "a step")
     check_options(compile, dtype, parts=parts, streams=streams)
     check_flags("train_step", {"measure": measure}, {"measure": FLAG})
+    given = {"parts": parts > 1, "streams": streams > 1, "through": bool(through), "across": across.size > 1}
+    check_update(update, optimizer, given)
     folds, chosen = _folds.checked(metrics), select(trainable)
     check_spec(chosen, model)
-    parameter_bytes = sum(leaf.nbytes for leaf in leaves(shapes(model))) if compile is not False else 0
+    trained, _ = split_trainable(model, chosen, shapes(model))
+    parameter_bytes = sum(leaf.nbytes for leaf in leaves(trained)) if compile is not False else 0
     verbs = [verb(count) for verb, count in ((abreast, streams), (in_parts, parts)) if count > 1]
     exchange = Exchange(across, folds, lambda params: ~model.trainable.leaves(params))
-    verbs = [*verbs, *through, across_processes(exchange)]
-    work = Computation(model, loss, optimizer, folds, chosen, dtype, tuple(verbs), measure, parameter_bytes, exchange)
+    work = Computation(
+        model,
+        loss,
+        optimizer,
+        folds,
+        chosen,
+        dtype,
+        (*verbs, *through, across_processes(exchange)),
+        measure,
+        parameter_bytes,
+        exchange,
+        in_backward=update == "in_backward",
+    )
 
     def build(fn: Callable[..., object], *names: str) -> Compiled:
         title = f"train_step({model.name})"

@@ -12,7 +12,7 @@ from ..core._mlx import mx
 from ..core._traceback import ShortTraceback
 from ..core._types import Array, Batch, Params, State, Tree
 from ..core.backend import device_backend
-from ..nn._layer import check_given, check_tree
+from ..nn._given import check_given, check_tree
 from ..task._folds import Metric
 from ..tree._flattening import as_arrays
 from ._accumulation import Accumulation
@@ -50,7 +50,7 @@ class TrainStep:
 
     @property
     def parameter_bytes(self) -> int:
-        """The size of the model's parameters and buffers in bytes. It is 0 for a step that is not compiled."""
+        """The bytes of the parameters that train. It is 0 for a step that is not compiled."""
         return self.computation.parameter_bytes
 
     def __call__(self, params: Params, opt_state: State, batch: Batch) -> tuple[Params, State, State]:
@@ -102,6 +102,8 @@ class TrainStep:
         check_state(opt_state)
         if len(batches) == 1:
             return self._step(params, opt_state, batches[0])
+        if self.computation.in_backward:
+            raise ValueError('update="in_backward" updates on the gradients of one batch; accumulate takes several')
         return self._accumulation.update(params, opt_state, batches)
 
     def carry(self, params: Params, opt_state: State) -> Carried:
@@ -251,7 +253,7 @@ class TrainStep:
         return result
 
     def _waits(self) -> bool:
-        return device_backend().waits(self.parameter_bytes)
+        return not self.computation.in_backward and device_backend().waits(self.parameter_bytes)
 
     def __repr__(self) -> str:
         return f"train_step({self.computation.model.name}, {self.computation.optimizer.name})"

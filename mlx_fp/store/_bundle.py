@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..core._bounded import Limits, check_size
+from ..core._files import file_sha256, write_whole
+from ..core._regular import reading
 from ..core._signature import name_of
 from ..core._user_path import user_path
-from ._bounded import Limits, check_size
 from ._environment import environment
-from ._files import file_sha256, write_whole
-from ._regular import reading
 
 __all__ = ["SCHEMA", "bundle", "is_bundle", "read_bundle", "save_bundle"]
 

@@ -10,19 +10,19 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
+from ..core._bounded import read_json
 from ..core._errors import CheckpointError
+from ..core._files import write_whole
 from ..core._mlx import mx
+from ..core._tensors import as_tensor
 from ..core._types import Array, Params, State, Tree
 from ..core._user_path import user_path
 from ..tree._paths import flat, partition
-from ._bounded import read_json
 from ._checkpoint_path import find_checkpoint, suffixed
-from ._files import write_whole
 from ._manifest import Packed, describe_tree, restore_tree
 from ._packed import UNPACKED
 from ._safetensors import check_safetensors, peek_safetensors, read_safetensors, write_safetensors
 from ._schemas import SCHEMA, migrate
-from ._tensors import as_tensor
 
 __all__ = [
     "Checkpoint",

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from ._tensors import Tensor
+from ..core._tensors import Tensor
 
 __all__ = ["digesting"]
 

@@ -8,9 +8,9 @@ import socket
 from contextlib import suppress
 from pathlib import Path
 
-from ._file_lock import lock_file
-from ._files import make_folder
-from ._regular import open_own_file
+from ..core._file_lock import lock_file
+from ..core._files import make_folder
+from ..core._regular import open_own_file
 
 __all__ = ["Lock"]
 

@@ -11,8 +11,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, TypeAlias
 
+from ..core._tensors import Tensor
 from ..core._types import Array, Tree
-from ._tensors import Tensor
 
 __all__ = ["Packed", "describe_tree", "restore_tree"]
 

@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
+from ..core._bounded import read_json
+from ..core._container import MOST_TENSORS, check_room
+from ..core._files import create_new
+from ..core._regular import reading
+from ..core._tensors import WIDTHS, Tensor, as_array
 from ..core._types import Array
-from ._bounded import read_json
-from ._container import MOST_TENSORS, check_room
-from ._files import create_new
-from ._regular import reading
 from ._schemas import check_schema
-from ._tensors import WIDTHS, Tensor, as_array
 
 __all__ = ["check_npz", "peek_npz", "read_npz", "write_npz"]
 

@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from operator import is_
 from typing import TypeVar
 
+from ..core._tensors import Tensor
 from ..core._types import Array, Tree
 from ._manifest import Packed, describe_tree, restore_tree
-from ._tensors import Tensor
 
 __all__ = ["UNPACKED", "Encoder", "Floats", "Rows"]
 

@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
+from ..core._container import check_room, read_header, read_tensors, write_container
+from ..core._regular import reading
+from ..core._tensors import Tensor, as_array
 from ..core._types import Array
 from . import _schema_1
-from ._container import check_room, read_header, read_tensors, write_container
 from ._digest import digesting
-from ._regular import reading
 from ._schemas import check_schema
-from ._tensors import Tensor, as_array
 
 __all__ = ["check_safetensors", "is_foreign", "peek_safetensors", "read_safetensors", "write_safetensors"]
 

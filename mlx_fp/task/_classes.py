@@ -16,7 +16,9 @@ from ._running import (
     check_count,
     count_true,
     empty_mean,
+    exp_of_mean,
     make_metric,
+    memory_of_mean,
     merge_means,
     nan_if_empty,
     unknown_unless,
@@ -171,14 +173,10 @@ def perplexity(
     check_ignore(ignore)
 
     def measure(logits: Array, y: Array, mask: Array | None) -> Tree:
-        total, weight = entropy(logits.astype(mx.float32), y, mask, ignore, None)
-        return {"mean": total / mx.maximum(weight, 1), "count": zero_counters() + weight.astype(mx.uint64)}
-
-    def value(memory: Tree) -> Array:
-        return nan_if_empty(mx.exp(memory["mean"]), memory["count"])
+        return memory_of_mean(entropy(logits.astype(mx.float32), y, mask, ignore, None))
 
     columns = Columns(output, target, mask)
-    return make_metric(name, columns, init=empty_mean, measure=measure, merge=merge_means, value=value)
+    return make_metric(name, columns, init=empty_mean, measure=measure, merge=merge_means, value=exp_of_mean)
 
 
 def _hit_rate(name: str, columns: Columns, is_hit: Callable[[Array, Array], Array], ignore: int | None) -> Metric:

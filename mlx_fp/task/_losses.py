@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from ..core._mlx import mx
 from ..core._types import Array, Forward, Tree
@@ -10,7 +11,10 @@ from ..nn import losses
 from ._labels import as_column, as_targets, counting, labels_of
 from ._mean import Mean, mean
 
-__all__ = ["as_class_weights", "check_batch", "entropy", "output_of", "squared_error"]
+__all__ = ["as_class_weights", "call_on", "check_batch", "entropy", "output_of", "squared_error"]
+
+NO_CONTEXT: Mapping[str, Tree] = MappingProxyType({})
+"""No input beside the columns of the batch."""
 
 
 def as_class_weights(class_weights: Array | list[float] | tuple[float, ...]) -> Array:
@@ -49,8 +53,12 @@ def check_batch(x: Tree, y: Array) -> None:
         )
 
 
-def output_of(forward: Forward, x: Tree, y: Tree, inputs: Mapping[str, Tree]) -> Tree:
+def output_of(
+    forward: Forward, x: Tree, y: Tree, inputs: Mapping[str, Tree], context: Mapping[str, Tree] = NO_CONTEXT
+) -> Tree:
     """Call the model on `x`. Where the batch has no `x`, which is `...` here, call it on the inputs by their names.
+
+    The model gets `context` by name, too: for example, an attention mask.
 
     >>> output_of(lambda a, b: a + b, ..., mx.zeros((2,)), {"a": mx.ones((2,)), "b": mx.ones((2,))}).tolist()
     [2.0, 2.0]
@@ -63,7 +71,18 @@ def output_of(forward: Forward, x: Tree, y: Tree, inputs: Mapping[str, Tree]) ->
         rest = ", ".join(inputs)
         raise TypeError(f"the model takes x, and the batch has further columns, {rest}: data.collate leaves them out")
     check_batch(inputs if x is ... else x, y)
-    return forward(**inputs) if x is ... else forward(x)
+    return call_on(forward, x, inputs, context)
+
+
+def call_on(
+    model: Callable[..., Tree], x: Tree, inputs: Mapping[str, Tree], context: Mapping[str, Tree] = NO_CONTEXT
+) -> Tree:
+    """Call a model on `x`, or on the inputs by their names where the batch has no `x`, which is `...` here.
+
+    >>> call_on(lambda x: x, 3, {}), call_on(lambda a, b: a + b, ..., {"a": 1}, {"b": 2})
+    (3, 3)
+    """
+    return model(**inputs, **context) if x is ... else model(x, **context)
 
 
 def entropy(logits: Array, y: Array, mask: Array | None, ignore: int | None, class_weights: Array | None) -> Mean:

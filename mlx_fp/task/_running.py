@@ -9,6 +9,7 @@ from ..core._mlx import mx
 from ..core._types import Array, Tree
 from ._columns import Columns
 from ._folds import Metric
+from ._mean import Mean
 
 __all__ = [
     "add_counters",
@@ -16,8 +17,10 @@ __all__ = [
     "check_count",
     "count_true",
     "empty_mean",
+    "exp_of_mean",
     "make_metric",
     "mean_memory",
+    "memory_of_mean",
     "merge_means",
     "merged_count",
     "move_mean",
@@ -121,6 +124,21 @@ def mean_memory(values: Array, counts: Array | None) -> Tree:
     count = zero_counters() + values.size if counts is None else count_true(counts)
     total = values.sum() if counts is None else mx.where(counts, values, 0.0).sum()
     return {"mean": total / mx.maximum(count, 1), "count": count}
+
+
+def memory_of_mean(mean: Mean) -> Tree:
+    """Return the memory of a mean of which the total and the weight, a count, are known.
+
+    >>> memory_of_mean(Mean(mx.array(6.0), mx.array(2.0)))
+    {'mean': array(3, dtype=float32), 'count': array(2, dtype=uint64)}
+    """
+    total, weight = mean
+    return {"mean": total / mx.maximum(weight, 1), "count": zero_counters() + weight.astype(_COUNT)}
+
+
+def exp_of_mean(memory: Tree) -> Array:
+    """Return e to the power of a mean, for example the perplexity of a mean cross entropy; NaN where nothing counts."""
+    return nan_if_empty(mx.exp(memory["mean"]), memory["count"])
 
 
 def merge_means(one: Tree, other: Tree) -> Tree:

@@ -17,7 +17,16 @@ from ._losses import as_class_weights, entropy, output_of, squared_error
 from ._mean import Mean
 from .metrics import accuracy, mae, mse, r2
 
-__all__ = ["CollateSpec", "Task", "as_task", "classification", "columns_of", "regression", "watched_figure"]
+__all__ = [
+    "CollateSpec",
+    "Task",
+    "as_task",
+    "check_uncut",
+    "classification",
+    "columns_of",
+    "regression",
+    "watched_figure",
+]
 
 CollateSpec: TypeAlias = str | Mapping[str, Selector] | Callable[..., object]
 """A spec for `data.collate`, for example `{"x": "image", "y": "label"}`."""
@@ -41,6 +50,8 @@ class Task(Picklable):
     """A spec for `data.collate`, which shapes each batch of a dataset. None: batches stay as they are."""
     unit: str = "rows"
     """The unit of the weight of the loss, for example "tokens"."""
+    whole_batches: bool = False
+    """Whether the loss compares the rows of a batch with each other, so that no batch can be computed in parts."""
 
     def __post_init__(self) -> None:
         if not callable(self.loss):
@@ -164,6 +175,21 @@ def as_task(task: object) -> Task:
     if callable(task):
         return Task(name_of(task), task)
     raise TypeError(f"a task is a Task, such as classification(), or a loss function; got {type(task).__name__}")
+
+
+def check_uncut(task: Task, **counts: int) -> None:
+    """Raise ValueError for options that cut batches whose rows the loss compares with each other.
+
+    >>> check_uncut(Task("pairs", lambda model, a, b: None, whole_batches=True), parts=2, streams=1)
+    Traceback (most recent call last):
+    ValueError: the loss of pairs compares the rows of a batch, and parts=2 cuts batches: leave it out, or ...
+    """
+    cuts = [f"{name}={count}" for name, count in counts.items() if count != 1]
+    if task.whole_batches and cuts:
+        raise ValueError(
+            f"the loss of {task.name} compares the rows of a batch, and {', '.join(cuts)} cuts batches: leave it out, "
+            "or take smaller batches"
+        )
 
 
 def watched_figure(name: str, metrics: Sequence[Metric]) -> str:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from ..core._errors import refuse_mask
 from ..core._mlx import mx, utils
+from ..core._text import dtype_name
 from ..core._types import Array, Tree
 from ._paths import leaves
 
@@ -103,7 +104,7 @@ def describe_nodes(trees: Mapping[str, Tree]) -> dict[str, str]:
             for key, child in _items(tree):
                 walk(child, f"{path}.{key}")
         elif isinstance(tree, mx.array):
-            descriptions[path] = f"{str(tree.dtype).removeprefix('mlx.core.')}{tuple(tree.shape)}"
+            descriptions[path] = f"{dtype_name(tree.dtype)}{tuple(tree.shape)}"
         else:
             descriptions[path] = repr(tree)
 

@@ -26,8 +26,8 @@ from toolz import pipe
 
 import mlx_fp as fp
 from mlx_fp import nn, optim
+from mlx_fp.core import _container as container
 from mlx_fp.core._errors import CheckpointError
-from mlx_fp.store import _container as container
 from mlx_fp.store import _safetensors as safetensors
 from mlx_fp.store._checkpoint import peek
 

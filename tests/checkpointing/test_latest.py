@@ -13,7 +13,7 @@ from toolz import pipe
 
 import mlx_fp as fp
 from mlx_fp import nn, optim
-from mlx_fp.store import _files as files
+from mlx_fp.core import _files as files
 
 BATCHES = [(mx.ones((4, 3)), mx.zeros((4,), mx.int32))] * 2
 

@@ -12,6 +12,7 @@ from toolz import identity, pipe
 
 from mlx_fp import data
 from mlx_fp.data import Cursor
+from mlx_fp.data._bucket_list import BucketList
 from mlx_fp.data._item_copies import copy_item
 
 Pair = namedtuple("Pair", "x y")
@@ -215,3 +216,11 @@ def test_nothing_is_copied_where_no_function_gets_it():
     x = np.ones((4, 2))
     (batch, _) = pipe(data.arrays(x=x), data.batch(2), data.schema(x=2), data.collate({"y": "x"}))
     assert np.shares_memory(batch["y"], x)
+
+
+def test_a_list_with_attributes_is_copied_with_its_items():
+    rows = BucketList([{"x": [1]}, {"x": [2]}], 1, 4)
+    copied = copy_item(rows)
+    copied[0]["x"].append(3)
+    assert rows[0] == {"x": [1]}
+    assert (type(copied), copied.longest, copied.boundary) == (BucketList, 1, 4)

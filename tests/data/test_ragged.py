@@ -487,3 +487,48 @@ def test_a_stream_is_padded_as_it_comes():
 def test_lengths_and_multiples_exclude_each_other(options):
     with pytest.raises(ValueError, match="one of the two"):
         data.pad(**options)
+
+
+# pad after bucket
+
+ENDS = (2, 5, 9)
+
+
+@given(st.lists(st.integers(1, ENDS[-1]), min_size=1, max_size=60), st.integers(1, 4), st.sampled_from([1, 4]))
+def test_lists_of_a_bucket_have_few_shapes_in_all_epochs(lengths, size, multiple):
+    dataset = pipe(
+        sentences(lengths),
+        data.shuffle(seed=3),
+        data.bucket(length, boundaries=ENDS, batch_size=size),
+        data.pad(multiple_of=multiple),
+    )
+    batches = [batch for epoch in range(3) for batch in read(dataset, epoch)]
+    shapes = {batch["tokens"].shape for batch in batches}
+    assert len(shapes) <= len(ENDS) + 1
+    assert {width for _, width in shapes} <= {-(-end // multiple) * multiple for end in ENDS}
+    assert sum(len(batch["label"]) for batch in batches) == 3 * len(lengths)
+
+
+def test_rows_behind_the_last_boundary_and_columns_of_another_length_are_padded_to_their_longest():
+    rows = [{"tokens": [1] * n, "other": [1] * 3} for n in (3, 12, 4, 13)]
+    bucket = data.bucket(length, boundaries=(8,), batch_size=2)
+    shapes = [(b["tokens"].shape, b["other"].shape) for b in read(pipe(data.source(rows), bucket, data.pad()))]
+    assert shapes == [((2, 8), (2, 3)), ((2, 13), (2, 3))]
+
+
+def test_lengths_of_pad_go_before_boundaries():
+    bucket = data.bucket(length, boundaries=(8,), batch_size=2)
+    (batch,) = read(pipe(sentences([3, 4]), bucket, data.pad(to=(4, 16), lengths="n")))
+    assert batch["tokens"].shape == (2, 4)
+    assert batch["n"].tolist() == [3, 4]
+
+
+def test_a_boundary_that_is_no_integer_is_rounded_down():
+    (batch,) = read(pipe(sentences([3, 4]), data.bucket(length, boundaries=(6.5,), batch_size=2), data.pad()))
+    assert batch["tokens"].shape == (2, 6)
+
+
+def test_a_function_between_them_may_change_the_lists():
+    cut = data.map(lambda rows: [{**row, "tokens": row["tokens"][:2]} for row in rows])
+    (batch,) = read(pipe(sentences([3, 4]), data.bucket(length, boundaries=(8,), batch_size=2), cut, data.pad()))
+    assert batch["tokens"].shape == (2, 2)

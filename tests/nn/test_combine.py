@@ -196,7 +196,6 @@ def test_what_is_no_count(make, count):
         (lambda e: nn.add(a=e), "entry 'a'"),
         (lambda e: nn.repeat(2, e), "repeat's entry"),
         (lambda e: nn.share(2, e), "share's entry"),
-        (lambda e: nn.remat(e), "remat's layer"),
         (lambda e: nn.define(lambda m, x: x, proj=e), "part 'proj'"),
         (lambda e: nn.stack(2, lambda i: e), "layer 0"),
     ],

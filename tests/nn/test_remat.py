@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import mlx.core as mx
 import mlx.nn as mlx_nn
 import pytest
@@ -132,6 +134,19 @@ def test_it_keeps_paths_parts_rules_and_evaluation():
     assert layer.name == "remat(sequential)"
 
 
+@pytest.mark.parametrize("entry", [3, None, X, object(), int])
+def test_a_wrong_entry_is_refused(entry):
+    with pytest.raises(TypeError, match="remat's layer must be a Layer, an mlx.nn.Module or its class, or a callable"):
+        nn.remat(entry)
+
+
+@pytest.mark.parametrize("spec", ["w", ["w"], ("w",), {"w"}, fp.under("w")], ids=repr)
+def test_a_spec_is_a_verb(spec):
+    assert repr(nn.remat(spec)(nn.sequential(w=nn.relu, v=nn.relu))).count("remat(") == 1
+    with pytest.raises(TypeError, match="remat takes a Layer"):
+        nn.remat(spec)(X)
+
+
 def test_an_error_inside_comes_out_and_leaves_the_stream():
     mx.random.seed(4)
     layer = nn.remat(nn.sequential(nn.dropout(0.5), nn.linear(3, 3)))
@@ -152,3 +167,59 @@ def test_integer_inputs_and_quantised_layers_have_no_gradient_and_need_none():
         (plain, _, logs), (rematted, _, relogs) = step(params, state, x), again(params, state, x)
         assert logs["loss"].item() == relogs["loss"].item()
         assert_same_bits(plain, rematted)
+
+
+def test_the_gradient_of_a_frozen_weight_is_not_computed():
+    """It would be as large as the weight, and the gradient of the inputs would wait for it."""
+    block = lambda i: nn.remat(nn.residual(nn.linear(64, 2048), nn.relu, nn.linear(2048, 64)))
+    stack, x = nn.stack(8, block), mx.random.normal((2, 64), key=rng.key(1))
+    peaks = []
+    for trained in ("layers.0.layers.0.bias", None):
+        step = fp.train_step(stack, mean_square, optim.sgd(0.1), trainable=trained)
+        params, state = step.init(0)
+        mx.synchronize()
+        mx.clear_cache()
+        before = mx.get_active_memory()
+        mx.reset_peak_memory()
+        mx.eval(step.gradients(params, state, x).grads)
+        peaks.append(mx.get_peak_memory() - before)
+    assert peaks[0] < peaks[1] / 3
+
+
+def test_the_gradient_of_a_gradient():
+    def curvature(layer):
+        params = nn.init(0)(layer)
+        loss = lambda p, x: (layer.apply(p, x, train=True, key=3)[0] ** 4).sum()
+        slope = lambda p, x: mx.square(mx.grad(loss, argnums=1)(p, x)).sum()
+        return mx.grad(slope)(params, X)
+
+    plain = nn.sequential(nn.linear(4, 4), nn.dropout(0.5), mx.tanh, nn.linear(4, 2))
+    plain, again = curvature(plain), curvature(nn.remat(plain))
+    for path, leaf in flat(plain).items():
+        assert mx.allclose(leaf, flat(again)[path], rtol=1e-4), path
+
+
+def test_vmap_of_a_gradient_is_refused():
+    layer = nn.remat(nn.linear(4, 4))
+    params = nn.init(0)(layer)
+    with pytest.raises(ValueError, match="vmap"):
+        mx.vmap(mx.grad(lambda x: layer.apply(params, x)[0].sum()))(X)
+
+
+@pytest.mark.skipif(find_spec("mlx_fp.cpu") is None, reason="MLX's queue holds the memory without the backend")
+def test_one_layer_at_a_time_is_in_memory():
+    """Without recomputation 12 layers need 12 times the memory of one, and out of order nearly as much."""
+    block = nn.residual(nn.linear(32, 1024), mx.sin, mx.tanh, mx.sin, nn.linear(1024, 32))
+    x = mx.random.normal((256, 32), key=rng.key(1))
+    peaks = []
+    for wrap in (lambda layer: layer, nn.remat):
+        step = fp.train_step(nn.repeat(12, wrap(block)), mean_square, optim.sgd(0.1))
+        params, state = step.init(0)
+        mx.eval(step.gradients(params, state, x))
+        mx.synchronize()
+        mx.clear_cache()
+        before = mx.get_active_memory()
+        mx.reset_peak_memory()
+        mx.eval(step.gradients(params, state, x))
+        peaks.append(mx.get_peak_memory() - before)
+    assert peaks[1] < peaks[0] / 3

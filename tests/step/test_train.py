@@ -876,3 +876,12 @@ def test_a_numpy_array_of_strings_is_named():
     step = fp.train_step(nn.linear(3, 2), lambda m, x: m(x).mean(), optim.sgd(0.1))
     with pytest.raises(TypeError, match="no arrays of <U1"):
         step(*step.init(0), np.array(["a", "b"]))
+
+
+def test_what_is_frozen_decides_no_limit():
+    base, head = nn.linear(64, 64), nn.linear(64, 2)
+    frozen = fp.train_step(nn.freeze("base")(nn.sequential(base=base, head=head)), mse, optim.sgd(0.1))
+    assert frozen.parameter_bytes == 4 * (64 * 2 + 2)
+    chosen = fp.train_step(nn.sequential(base=base, head=head), mse, optim.sgd(0.1), trainable="head.bias")
+    assert chosen.parameter_bytes == 4 * 2
+    assert fp.train_step(nn.batch_norm(8), mse, optim.sgd(0.1)).parameter_bytes == 4 * 16

@@ -21,7 +21,7 @@ from safetensors import safe_open
 import mlx_fp as fp
 from mlx_fp import nn, optim
 from mlx_fp.core._errors import CheckpointError
-from mlx_fp.store._tensors import DTYPES, as_tensor
+from mlx_fp.core._tensors import DTYPES, as_tensor
 
 SUFFIXES = (".safetensors", ".npz")
 

@@ -15,8 +15,8 @@ import pytest
 from helpers import forged, header_of
 
 import mlx_fp as fp
+from mlx_fp.core import _container as container
 from mlx_fp.core._errors import CheckpointError
-from mlx_fp.store import _container as container
 from mlx_fp.store import _npz as npz
 from mlx_fp.store._checkpoint import peek
 from mlx_fp.store._folder_lock import Lock
@@ -360,3 +360,15 @@ def test_the_lock_says_who_holds_it_and_nothing_of_who_held_it_before(tmp_path):
         other.take()
     assert "very long" not in str(caught.value)
     one.give_back()
+
+
+@pytest.mark.parametrize("offsets", [[0, 5], [-1, 3], [3, 2], [0], "ab", [0.0, 1.0], None], ids=repr)
+def test_the_place_of_a_tensor_lies_within_its_file(offsets):
+    def file(places):
+        header = json.dumps({"a": {"dtype": "U8", "shape": [4], "data_offsets": places}}).encode()
+        return io.BytesIO(len(header).to_bytes(8, "little") + header + b"abcd"), 8 + len(header)
+
+    whole, start = file([0, 4])
+    assert container.read_places(whole) == ({}, {"a": range(start, start + 4)})
+    with pytest.raises(ValueError, match="tensor 'a' in its header has the offsets"):
+        container.read_places(file(offsets)[0])

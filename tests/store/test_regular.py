@@ -13,9 +13,9 @@ from toolz import pipe
 import mlx_fp as fp
 from mlx_fp import nn
 from mlx_fp.core._errors import CheckpointError
+from mlx_fp.core._files import TEMPORARY
 from mlx_fp.store import _bundle as bundles
 from mlx_fp.store._checkpoint import peek
-from mlx_fp.store._files import TEMPORARY
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="needs named pipes and devices")
 

@@ -13,12 +13,21 @@ import re
 from collections.abc import Mapping
 from io import SEEK_END
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from ._bounded import CHECKPOINT, check_size, read_json
 from ._tensors import DTYPES, WIDTHS, Tensor
+from ._text import dtype_name
 
-__all__ = ["LONGEST_HEADER", "MOST_TENSORS", "check_room", "read_header", "read_tensors", "write_container"]
+__all__ = [
+    "LONGEST_HEADER",
+    "MOST_TENSORS",
+    "check_room",
+    "read_header",
+    "read_places",
+    "read_tensors",
+    "write_container",
+]
 
 LONGEST_HEADER = CHECKPOINT.characters
 """The maximum number of bytes of a header. This is also the limit of safetensors."""
@@ -29,7 +38,7 @@ MOST_TENSORS = 100_000
 _QUOTES, _MORE_QUOTES = 10, 100
 """The number of quotes in the header entry of a tensor, and a bound for those in the metadata and the rest."""
 
-_NAMES = {name: str(dtype).rpartition(".")[2] for name, dtype in DTYPES.items()}
+_NAMES = {name: dtype_name(dtype) for name, dtype in DTYPES.items()}
 """The names of dtypes in the API of the package."""
 
 
@@ -75,6 +84,16 @@ def read_header(file: BinaryIO) -> dict[str, str]:
     >>> read_header(BytesIO((28).to_bytes(8, "little") + b'{"__metadata__":{"a":"b"}}  '))
     {'a': 'b'}
     """
+    return read_places(file)[0]
+
+
+def read_places(file: BinaryIO) -> tuple[dict[str, str], dict[str, range]]:
+    """Return the metadata of a header, and the place of the bytes of each tensor in the file, after a strict check.
+
+    >>> from io import BytesIO
+    >>> read_places(BytesIO((2).to_bytes(8, "little") + b"{}"))
+    ({}, {})
+    """
     size = file.seek(0, SEEK_END)
     file.seek(0)
     if size < 8:
@@ -88,9 +107,8 @@ def read_header(file: BinaryIO) -> dict[str, str]:
     metadata = entries.pop("__metadata__", None) or {}  # MLX writes null for missing metadata
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise ValueError("the metadata in its header are not texts by name")
-    for name, entry in entries.items():
-        _check_entry(name, entry)
-    return metadata
+    checked = {name: _check_entry(name, entry) for name, entry in entries.items()}
+    return metadata, {name: _place(name, entry["data_offsets"], 8 + length, size) for name, entry in checked.items()}
 
 
 def read_tensors(content: bytes) -> dict[str, Tensor]:
@@ -157,8 +175,17 @@ def _dict_without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, objec
     return entries
 
 
-def _check_entry(name: str, entry: object) -> None:
+def _check_entry(name: str, entry: object) -> dict[str, Any]:
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise ValueError(f"tensor {name!r} in its header has no dtype, shape and offsets")
     if not isinstance(entry["dtype"], str) or entry["dtype"] not in WIDTHS:
         raise ValueError(f"tensor {name!r} in its header has the unknown dtype {entry['dtype']!r}")
+    return entry
+
+
+def _place(name: str, offsets: Any, start: int, size: int) -> range:
+    """Return where the bytes of a tensor lie in a file of `size` bytes, whose data begin at `start`."""
+    is_pair = isinstance(offsets, list) and len(offsets) == 2 and all(isinstance(offset, int) for offset in offsets)
+    if is_pair and 0 <= offsets[0] <= offsets[1] <= size - start:
+        return range(start + offsets[0], start + offsets[1])
+    raise ValueError(f"tensor {name!r} in its header has the offsets {offsets!r}, and the file has {size} bytes")

@@ -12,12 +12,23 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from ..core._errors import CheckpointError
-from ..core._user_path import user_path
+from ._errors import CheckpointError
 from ._file_lock import LOCKS, lock_file
 from ._regular import reading
+from ._user_path import user_path
 
-__all__ = ["TEMPORARY", "create_new", "file_sha256", "link_or_copy", "make_folder", "remove_leftovers", "write_whole"]
+__all__ = [
+    "TEMPORARY",
+    "create_new",
+    "file_sha256",
+    "flush",
+    "flush_folder",
+    "link_or_copy",
+    "make_folder",
+    "remove_leftovers",
+    "temporary_folder",
+    "write_whole",
+]
 
 TEMPORARY = ".mlx_fp-tmp"
 """The suffix of the temporary folder in which a file is written."""
@@ -49,12 +60,12 @@ def write_whole(path: str | os.PathLike[str], content: bytes | Callable[[Path], 
     try:
         if LOCKS and not swept:
             remove_leftovers(target.parent, target.name)
-        with _temporary_folder(target) as temporary:
+        with temporary_folder(target) as temporary:
             new = temporary / "new"
             content(new) if callable(content) else _write(new, content)
-            _flush(new, stat.S_IMODE(temporary.stat().st_mode) & 0o666)
+            flush(new, stat.S_IMODE(temporary.stat().st_mode) & 0o666)
             os.replace(new, target)
-        _flush_folder(target.parent)
+        flush_folder(target.parent)
     except OSError as error:
         if error.errno is None or error.filename == os.fspath(target):
             raise
@@ -95,7 +106,7 @@ def make_folder(folder: Path) -> None:
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for path in missing:
-        _flush_folder(path.parent)
+        flush_folder(path.parent)
 
 
 def remove_leftovers(folder: Path, name: str = "") -> None:
@@ -136,7 +147,7 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
 
 
 @contextmanager
-def _temporary_folder(target: Path) -> Iterator[Path]:
+def temporary_folder(target: Path) -> Iterator[Path]:
     """Provide a locked folder beside the target inside the context, and delete it at the end."""
     folder, lock = _make_locked_folder(target)
     try:
@@ -145,6 +156,30 @@ def _temporary_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)  # the next writer of the file deletes the rest
         if lock is not None:
             os.close(lock)
+
+
+def flush(path: Path, mode: int) -> None:
+    """Flush a file to disk, and give it the usual permissions of a new file."""
+    if LOCKS:
+        os.chmod(path, mode)
+    number = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def flush_folder(folder: Path) -> None:
+    """Flush the entries of a folder to disk, where the system can flush folders."""
+    if os.name == "nt":
+        return
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, os.fspath(folder)) from error
+    finally:
+        os.close(number)
 
 
 def _make_locked_folder(target: Path) -> tuple[Path, int | None]:
@@ -174,30 +209,6 @@ def _make_locked_folder(target: Path) -> tuple[Path, int | None]:
 def _write(path: Path, content: bytes) -> None:
     with create_new(path) as file:
         file.write(content)
-
-
-def _flush(path: Path, mode: int) -> None:
-    """Flush a file to disk, and give it the usual permissions of a new file."""
-    if LOCKS:
-        os.chmod(path, mode)
-    number = os.open(path, os.O_RDWR)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
-
-
-def _flush_folder(folder: Path) -> None:
-    """Flush the entries of a folder to disk, where the system can flush folders."""
-    if os.name == "nt":
-        return
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    except OSError as error:
-        raise type(error)(error.errno, error.strerror, os.fspath(folder)) from error
-    finally:
-        os.close(number)
 
 
 def _delete_unlocked(path: Path) -> None:

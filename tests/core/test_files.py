@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from helpers import child_env
 
-from mlx_fp.store import _files as files
-from mlx_fp.store._files import file_sha256, write_whole
+from mlx_fp.core import _files as files
+from mlx_fp.core._files import file_sha256, write_whole
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX files")
 
@@ -137,7 +137,7 @@ def test_a_folder_that_takes_no_files_is_an_error_and_the_old_file_stays(tmp_pat
 
 WRITER = """
 import os, signal, sys
-from mlx_fp.store._files import write_whole
+from mlx_fp.core._files import write_whole
 
 def content(path):
     with open(path, "wb") as file:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from ..core._mlx import mx
-from ..core._types import Array
+from ._mlx import mx
+from ._types import Array
 
 __all__ = ["DTYPES", "WIDTHS", "Tensor", "as_array", "as_tensor"]
 
