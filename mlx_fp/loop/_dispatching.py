@@ -12,23 +12,23 @@ from ._event import Event
 from ._event_table import EVENTS
 from ._requests import Requests
 from ._run_state import RunState
-from ._state import Loop, LoopState, Moment, Moments, Moving, World
+from ._state import Loop, LoopState, Moment, Moments, Moving, Ports
 
 __all__ = ["agree", "apply_directive", "dispatch", "fold_event", "with_signal"]
 
 
-def dispatch(loop: Loop, state: LoopState, world: World, name: str, /, **fields: object) -> Moments:
+def dispatch(loop: Loop, state: LoopState, ports: Ports, name: str, /, **fields: object) -> Moments:
     """Dispatch an event to its hooks, and yield it if the driver listens. Without listeners no record is made."""
     if name not in loop.listened:
         return state
-    moving, event = fold_event(loop, state.moving, world, name, **fields)
+    moving, event = fold_event(loop, state.moving, ports, name, **fields)
     if name in loop.plan.yielded:
         yield Moment(state, moving, event)
     return replace(state, moving=moving)
 
 
 def fold_event(
-    loop: Loop, moving: Moving, world: World, name: str, /, *args: Any, **fields: Any
+    loop: Loop, moving: Moving, ports: Ports, name: str, /, *args: Any, **fields: Any
 ) -> tuple[Moving, Event]:
     """Fold an event through its hooks, and apply their directives."""
     seen = RunState(moving.train.shared())  # a hook may keep the event: it then keeps the parameters of its moment
@@ -36,7 +36,7 @@ def fold_event(
     numbers = loop.listeners.get(name)
     if not numbers:
         return moving, event
-    hooks, event, directives = emit_to(numbers, loop.hooks, moving.hooks, event, loop.carry, world.asked)
+    hooks, event, directives = emit_to(numbers, loop.hooks, moving.hooks, event, loop.carry, ports.asked)
     train, sums, _, requests = moving
     for directive in directives:
         requests = apply_directive(loop, requests, directive)
@@ -58,15 +58,15 @@ def apply_directive(loop: Loop, requests: Requests, directive: Directive | Inter
     return requests
 
 
-def agree(state: LoopState, world: World, *, last: bool = False) -> LoopState:
+def agree(state: LoopState, ports: Ports, *, last: bool = False) -> LoopState:
     """Return the state with the requests of all processes. After the last call the run sends no message."""
-    requests = world.link.agree(state.moving.requests, last=last)
+    requests = ports.link.agree(state.moving.requests, last=last)
     return replace(state, moving=state.moving._replace(requests=requests))
 
 
-def with_signal(state: LoopState, world: World) -> LoopState:
+def with_signal(state: LoopState, ports: Ports) -> LoopState:
     """Return the state with the request of a signal, if one has come."""
-    name, moving = world.asked(), state.moving
+    name, moving = ports.asked(), state.moving
     if name is None or moving.requests.interrupted:
         return state
     return replace(state, moving=moving._replace(requests=_interrupt(moving.requests, name)))

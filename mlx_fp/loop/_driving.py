@@ -14,20 +14,20 @@ from ._dispatching import dispatch
 from ._event import Event
 from ._report import Report
 from ._run import run
-from ._state import Loop, LoopState, Moment, World
+from ._state import Loop, LoopState, Moment, Ports
 from ._summary import report_of
 
 __all__ = ["drive"]
 
 
-def drive(loop: Loop, state: LoopState, world: World) -> Generator[Event, None, LoopState]:
+def drive(loop: Loop, state: LoopState, ports: Ports) -> Generator[Event, None, LoopState]:
     """Run from a state to the end. Yield the requested events, and return the last state.
 
     `after_fit` is the last event. Its hooks also run when an error, an interrupt or the closing of the stream ends the
     run. The exception is raised after them.
     """
     with device_backend().tuned(loop.step.parameter_bytes, loop.plan.streams):
-        moments, last = run(loop, state, world), Moment(state, state.moving)
+        moments, last = run(loop, state, ports), Moment(state, state.moving)
         del state  # otherwise this frame keeps the first parameters alive
         try:
             while True:
@@ -42,13 +42,13 @@ def drive(loop: Loop, state: LoopState, world: World) -> Generator[Event, None, 
         except BaseException as error:
             with suppress(BaseException):  # the same error, with a note of its place
                 moments.throw(error)
-            world.link.leave(error)
-            _end_by(loop, last.state, world, error)
+            ports.link.leave(error)
+            _end_by(loop, last.state, ports, error)
             raise
-        return (yield from _after_fit(loop, state, world))
+        return (yield from _after_fit(loop, state, ports))
 
 
-def _end_by(loop: Loop, state: LoopState, world: World, error: BaseException) -> None:
+def _end_by(loop: Loop, state: LoopState, ports: Ports, error: BaseException) -> None:
     """End a run after an error: save the state if needed, and dispatch `after_fit`. The caller raises the error.
 
     Raise SystemExit where a signal has ended the reader of the output too.
@@ -56,14 +56,14 @@ def _end_by(loop: Loop, state: LoopState, world: World, error: BaseException) ->
     if isinstance(error, RuntimeError) and isinstance(error.__cause__, StopIteration):
         for text in getattr(error.__cause__, "__notes__", ()):  # a generator replaces StopIteration by RuntimeError
             error.add_note(text)
-    note_failed_save(world, error)
-    signal, output_closed = world.asked(), _is_closed_output(error)
+    note_failed_save(ports, error)
+    signal, output_closed = ports.asked(), _is_closed_output(error)
     if signal is not None or output_closed:
-        save_despite(loop, state, world, error)
+        save_despite(loop, state, ports, error)
     closed = isinstance(error, GeneratorExit)
     reason = "the stream was closed" if closed else named_error(error)
     with noted_on(error, "after_fit failed, too"):
-        for _ in _after_fit(loop, state.with_requests(stop=Stop(reason)), world):
+        for _ in _after_fit(loop, state.with_requests(stop=Stop(reason)), ports):
             pass
     if output_closed and signal is not None:
         raise SystemExit(128 + Signals[signal]) from error
@@ -74,23 +74,23 @@ def _is_closed_output(error: BaseException) -> bool:
     return isinstance(error, BrokenPipeError) or (isinstance(error, ValueError) and "closed file" in str(error))
 
 
-def _after_fit(loop: Loop, state: LoopState, world: World) -> Generator[Event, None, LoopState]:
+def _after_fit(loop: Loop, state: LoopState, ports: Ports) -> Generator[Event, None, LoopState]:
     """Write the run bundle if one is requested, and dispatch `after_fit`. Return the state after its hooks.
 
     The hooks run whether the bundle could be written or not.
     """
-    report = report_of(loop, state, world)
+    report = report_of(loop, state, ports)
     try:
-        if world.writer is not None:
-            with world.undisturbed():
-                world.writer.bundle(report)
+        if ports.writer is not None:
+            with ports.undisturbed():
+                ports.writer.bundle(report)
     finally:
-        state = yield from _dispatch_end(loop, state, world, report)
+        state = yield from _dispatch_end(loop, state, ports, report)
     return state
 
 
-def _dispatch_end(loop: Loop, state: LoopState, world: World, report: Report) -> Generator[Event, None, LoopState]:
-    moments = dispatch(loop, state, world.at_end(), "after_fit", report=report)
+def _dispatch_end(loop: Loop, state: LoopState, ports: Ports, report: Report) -> Generator[Event, None, LoopState]:
+    moments = dispatch(loop, state, ports.at_end(), "after_fit", report=report)
     while True:
         try:
             moment = next(moments)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 
 from ..across._message import Message, exchange
-from ..across._world import World as Processes
+from ..across._world import World
 from ..core._mlx import mx
 from ..core._types import Batch, State
 from ..data import Cursor, Dataset
@@ -19,7 +19,7 @@ __all__ = ["EvaluationLink"]
 class EvaluationLink(Alone):
     """The link of an evaluation without a run."""
 
-    def __init__(self, world: Processes) -> None:
+    def __init__(self, world: World) -> None:
         super().__init__()
         self._world = world
 

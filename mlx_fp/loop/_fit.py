@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any, TypeVar, Unpack
 
-from ..across._world import ALONE
-from ..across._world import World as Processes
+from ..across._world import ALONE, World
 from ..core._errors import located
 from ..core._fork import check_process
 from ..core._options import FLAG, check_options
@@ -29,7 +28,7 @@ from ._progress import progress
 from ._report import Report, params_of
 from ._signals import graceful_stop
 from ._starting import link_of, start_run
-from ._state import World
+from ._state import Ports
 from ._summary import report_of
 from ._trainer_record import Trainer, checked_trainer
 
@@ -77,11 +76,11 @@ def fit(train: object, *, quiet: bool = False, **options: Unpack[Options]) -> Ca
         planned = plan(data, shown.events, merged_options)
         started, short = start_run(target, planned), ShortTraceback()
         with short, started as (loop, state, writer), graceful_stop() as signals, shown(loop.plan, state) as show:
-            world = World(writer, link_of(loop, state, signals.asked), undisturbed=signals.undisturbed)
-            stream = drive(loop, state, world)
+            ports = Ports(writer, link_of(loop, state, signals.asked), undisturbed=signals.undisturbed)
+            stream = drive(loop, state, ports)
             del state  # otherwise this frame keeps the first parameters alive
             state = _follow(stream, show)  # MLX_FP_TRACEBACK=full shows the frames of the library
-        return report_of(loop, state, world)
+        return report_of(loop, state, ports)
 
     return run
 
@@ -118,7 +117,7 @@ def events(
     def stream(target: Trainer) -> Generator[Event, None, None]:
         merged_options = merge_options(checked_trainer(target, "events").options, options)
         with ShortTraceback(), start_run(target, plan(train, only, merged_options)) as (loop, state, writer):
-            moments = drive(loop, state, World(writer, link_of(loop, state)))
+            moments = drive(loop, state, Ports(writer, link_of(loop, state)))
             del state
             yield from moments
 
@@ -132,7 +131,7 @@ def evaluate(
     compile: bool | Mapping[str, Any] = True,
     dtype: Any = None,
     streams: int = 1,
-    across: Processes = ALONE,
+    across: World = ALONE,
 ) -> Callable[[Trainer], dict[str, float]]:
     """Return the mean loss and the metrics of parameters on data, in evaluation mode.
 

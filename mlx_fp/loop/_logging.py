@@ -16,7 +16,7 @@ from ..task._task import Task
 from ._dispatching import dispatch
 from ._nonfinite import read_all_but
 from ._rows import StepRow
-from ._state import Loop, LoopState, Moment, Moving, World
+from ._state import Loop, LoopState, Moment, Moving, Ports
 from ._totals import Sums
 
 __all__ = ["Log", "note_due", "write_all", "write_due"]
@@ -89,7 +89,7 @@ def note_due(loop: Loop, state: LoopState, moving: Moving, logs: Sequence[Logged
 
 
 def write_due(
-    loop: Loop, state: LoopState, moving: Moving, world: World, log: Log, in_flight: int | None
+    loop: Loop, state: LoopState, moving: Moving, ports: Ports, log: Log, in_flight: int | None
 ) -> Generator[Moment, None, tuple[Moving, Log]]:
     """Log the due steps that are no longer in flight. `in_flight=None` logs none of them."""
     due, clock = log
@@ -98,15 +98,15 @@ def write_due(
         moving = read_all_but(loop, state, moving, newest - due[0].step)
         row, clock = step_row(due[0], moving.sums, clock, loop.trainer.task)
         due = due[1:]
-        world.logged.append(row)
-        state = yield from dispatch(loop, replace(state, moving=moving), world, "after_log", row=row)
+        ports.logged.append(row)
+        state = yield from dispatch(loop, replace(state, moving=moving), ports, "after_log", row=row)
         moving = state.moving
     return moving, Log(due, clock)
 
 
-def write_all(loop: Loop, state: LoopState, world: World, log: Log) -> LoopState:
+def write_all(loop: Loop, state: LoopState, ports: Ports, log: Log) -> LoopState:
     """Log all due steps although no driver reads their events. Return the new state."""
-    moments = write_due(loop, state, state.moving, world, log, 0)
+    moments = write_due(loop, state, state.moving, ports, log, 0)
     while True:
         try:
             next(moments)

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..across._world import ALONE
-from ..across._world import World as Processes
+from ..across._world import ALONE, World
 from ..checkpointing._resume import check_source
 from ..compile import rng
 from ..core._errors import unknown
@@ -60,7 +59,7 @@ class Plan:
     steps_per_call: int
     nonfinite: str
     resume: Any
-    across: Processes
+    across: World
 
     def is_over(self, epoch: int, step: int) -> bool:
         """Tell whether a run is complete, at the start of an epoch and after a number of steps."""

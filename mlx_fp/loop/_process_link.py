@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..across._agreement import check_replicas
 from ..across._flags import Flags
-from ..across._world import World as Processes
+from ..across._world import World
 from ..core._errors import named_error, say_on
 from ..core._mlx import mx, utils
 from ..core._types import Array, Batch, State
@@ -46,7 +46,7 @@ class ProcessLink:
     """The link of a run in one of several processes."""
 
     def __init__(
-        self, world: Processes, step: FullStep, train: Carried, signal: Callable[[], str | None], lag: int
+        self, world: World, step: FullStep, train: Carried, signal: Callable[[], str | None], lag: int
     ) -> None:
         """Make a link.
 

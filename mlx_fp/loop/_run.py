@@ -10,7 +10,7 @@ from ._checkpointing import save_after_epoch, save_final, save_partial_epoch
 from ._dispatching import agree, dispatch, with_signal
 from ._outer_numbers import OuterNumbers, compare_outer
 from ._rows import Row
-from ._state import Loop, LoopState, Moment, Moments, World
+from ._state import Loop, LoopState, Moment, Moments, Ports
 from ._summary import row_of
 from ._totals import Means, next_epoch
 from ._training import train_epoch
@@ -19,31 +19,31 @@ from ._validation import judge_epoch, validate, validate_on_request
 __all__ = ["run"]
 
 
-def run(loop: Loop, state: LoopState, world: World) -> Moments:
+def run(loop: Loop, state: LoopState, ports: Ports) -> Moments:
     """Train from a state to the end of the plan, or to the first stop; return the state at the end.
 
     Every part of a run is a function `(loop, state, …) -> state` or a generator like this one. Records are never
-    changed, and effects go through the ports of `world`. Only the newest state has arrays: a step releases the arrays
+    changed, and effects go through the ports of `ports`. Only the newest state has arrays: a step releases the arrays
     of the state before it, so that a run never holds two sets of parameters. An event keeps the arrays of its moment.
     """
     stopped, validation_due = state.stop is not None, state.moving.requests.validate
-    state = yield from dispatch(loop, state, world, "before_fit", **_start_fields(loop, state))
-    state = agree(state, world)
+    state = yield from dispatch(loop, state, ports, "before_fit", **_start_fields(loop, state))
+    state = agree(state, ports)
     if validation_due and state.stop is None:  # an interrupt cut short the validation that a hook requested
-        state = yield from validate_on_request(loop, state, world, state.epoch - (not state.cursor.index))
+        state = yield from validate_on_request(loop, state, ports, state.epoch - (not state.cursor.index))
     if state.cursor.index and (stopped or loop.plan.is_over(state.epoch, state.steps)):
-        state = yield from _run_epoch(loop, state, world)  # the run was cut short after the last step of this epoch
+        state = yield from _run_epoch(loop, state, ports)  # the run was cut short after the last step of this epoch
     outer = OuterNumbers()
     while state.stop is None and not loop.plan.is_over(state.epoch, state.steps):
         outer = compare_outer(loop, outer)
         if not state.cursor.index:
             with located(epoch=state.epoch, stage="before_epoch"):
-                state = yield from dispatch(loop, state, world, "before_epoch", epoch=state.epoch)
-            state = with_signal(agree(state, world), world)
+                state = yield from dispatch(loop, state, ports, "before_epoch", epoch=state.epoch)
+            state = with_signal(agree(state, ports), ports)
         if state.stop is None:
-            state = yield from _run_epoch(loop, state, world)
-    state = yield from save_final(loop, with_signal(state, world), world.at_end())
-    return agree(state, world, last=True)
+            state = yield from _run_epoch(loop, state, ports)
+    state = yield from save_final(loop, with_signal(state, ports), ports.at_end())
+    return agree(state, ports, last=True)
 
 
 def _start_fields(loop: Loop, state: LoopState) -> dict[str, object]:
@@ -60,38 +60,38 @@ def _start_fields(loop: Loop, state: LoopState) -> dict[str, object]:
     }
 
 
-def _run_epoch(loop: Loop, state: LoopState, world: World) -> Moments:
+def _run_epoch(loop: Loop, state: LoopState, ports: Ports) -> Moments:
     """Train on an epoch, or on the rest of one. Validate and judge it, and close it if it is complete."""
     before = state.moving.sums.examples
-    state, train, all_read, seconds = yield from train_epoch(loop, state, world)
+    state, train, all_read, seconds = yield from train_epoch(loop, state, ports)
     yield Moment(state, state.moving)
-    state = with_signal(state, world)
+    state = with_signal(state, ports)
     if train is None:  # a signal came before the first batch
         return state
     timed, stop = state.moving.sums.examples - before, state.stop
     pauses = stop is not None and not stop.final and not all_read
     if pauses:  # a resumed run continues from here as if it had not stopped: all below is for the report only
-        state = yield from save_partial_epoch(loop, state, world)
+        state = yield from save_partial_epoch(loop, state, ports)
     all_read = all_read and not state.moving.requests.diverged
     closes = all_read or (stop is None and loop.plan.is_over(state.epoch, state.steps))
-    state, evaluated = yield from _evaluate_epoch(loop, state, world, train if closes else None)
+    state, evaluated = yield from _evaluate_epoch(loop, state, ports, train if closes else None)
     complete = all_read and evaluated
     if not complete and not pauses:
-        state = yield from save_partial_epoch(loop, state, world)
+        state = yield from save_partial_epoch(loop, state, ports)
     row = _with_verdict(row_of(state, state.epoch, seconds, timed, train, Means()), state)
     with located(epoch=row.epoch, stage="after_epoch"):
-        state = with_signal(replace(state, rows=(*state.rows, row)), world)
+        state = with_signal(replace(state, rows=(*state.rows, row)), ports)
         yield Moment(state, state.moving)
-        state = agree((yield from dispatch(loop, state, world, "after_epoch", row=row)), world)
+        state = agree((yield from dispatch(loop, state, ports, "after_epoch", row=row)), ports)
         state = _close_epoch(state) if complete else state
         yield Moment(state, state.moving)
         if state.moving.requests.validate and not state.moving.requests.interrupted:
-            state = yield from validate_on_request(loop, state, world, row.epoch)
-    return (yield from save_after_epoch(loop, state, world, row)) if complete else state
+            state = yield from validate_on_request(loop, state, ports, row.epoch)
+    return (yield from save_after_epoch(loop, state, ports, row)) if complete else state
 
 
 def _evaluate_epoch(
-    loop: Loop, state: LoopState, world: World, train: Means | None
+    loop: Loop, state: LoopState, ports: Ports, train: Means | None
 ) -> Generator[Moment, None, tuple[LoopState, bool]]:
     """Validate at the end of an epoch if it is due, or judge the epoch by its training figures, `train`.
 
@@ -105,9 +105,9 @@ def _evaluate_epoch(
     if due and plan.validation:
         if requests.interrupted:
             return state, False
-        return (yield from validate(loop, state, world, state.epoch, train=train))
+        return (yield from validate(loop, state, ports, state.epoch, train=train))
     if train is not None and not loop.judges_validation:
-        state = yield from judge_epoch(loop, state, world, train)
+        state = yield from judge_epoch(loop, state, ports, train)
     return state, True
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ._plan import Plan
     from ._trainer_record import Trainer
 
-__all__ = ["Lineage", "Loop", "LoopState", "Moment", "Moments", "Moving", "Origin", "World"]
+__all__ = ["Lineage", "Loop", "LoopState", "Moment", "Moments", "Moving", "Origin", "Ports"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,14 +177,14 @@ Moments = Generator[Moment, None, LoopState]
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class Ports:
     """The ports of a run: all its effects on files, signals and logs."""
 
     writer: Writer | None = None
     link: Link = field(default_factory=Alone)
     """The link to the same run in other processes."""
     deaf: bool = False
-    """Whether signals have no effect any more."""
+    """Whether signals have no effect."""
     undisturbed: Callable[[], AbstractContextManager[object]] = nullcontext
     """A context that delays a second signal."""
     logged: list[StepRow] = field(default_factory=list)
@@ -196,6 +196,6 @@ class World:
         """Return the name of a signal that asks the run to end, or None."""
         return None if self.deaf else self.link.asked()
 
-    def at_end(self) -> World:
+    def at_end(self) -> Ports:
         """Return the ports for the end of a run: a signal has no effect after the last step."""
         return replace(self, deaf=True)

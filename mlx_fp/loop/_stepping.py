@@ -10,7 +10,7 @@ from ..step._carried import Carried, Logged
 from ..step._rows import example_count
 from ._dispatching import fold_event
 from ._event import AfterBackward
-from ._state import Loop, LoopState, Moment, Moving, World
+from ._state import Loop, LoopState, Moment, Moving, Ports
 from ._totals import add
 
 __all__ = ["advance", "dispatch_after_step", "release_states", "step_with_events"]
@@ -28,19 +28,19 @@ SetStage = Callable[[str], None]
 """A function that sets the present stage, which error notes name."""
 
 
-def advance(loop: Loop, moving: Moving, group: Group, world: World) -> Stepped:
+def advance(loop: Loop, moving: Moving, group: Group, ports: Ports) -> Stepped:
     """Take the steps of one call, and count their batches. Return the new state, and the logs of each step.
 
     Nothing is queued on the device yet: queued work would keep the old parameters in memory until it is done.
     """
-    parts = world.link.parts(group, moving.requests)
+    parts = ports.link.parts(group, moving.requests)
     if loop.plan.accumulate > 1:
         before = moving.train
         params, opt_state, logged = loop.step.accumulated(before.params, before.opt_state, parts)
-        logs = world.link.received((logged,), group)
+        logs = ports.link.received((logged,), group)
         return _count_steps(moving, Carried((params, opt_state)), logs, len(group)), logs
     train, logs = loop.step.advance(moving.train, parts)
-    logs = world.link.received(logs, group)
+    logs = ports.link.received(logs, group)
     return _count_steps(moving, train, logs), logs
 
 
@@ -49,21 +49,21 @@ def step_with_events(
     state: LoopState,
     moving: Moving,
     group: Group,
-    world: World,
+    ports: Ports,
     set_stage: SetStage,
 ) -> Generator[Moment, None, Stepped]:
     """Dispatch the events before the steps of a call, and take the steps."""
     if "before_step" in loop.listened:
         set_stage("before_step")
         for place in _step_fields(loop, state, moving, group, before=True):
-            moving, event = fold_event(loop, moving, world, "before_step", *place)
+            moving, event = fold_event(loop, moving, ports, "before_step", *place)
             if "before_step" in loop.plan.yielded:
                 yield Moment(state, moving, event)
     set_stage("step")
     if not loop.takes_halves:
-        return advance(loop, moving, group, world)
+        return advance(loop, moving, group, ports)
     (place,) = _step_fields(loop, state, moving, group, before=True)
-    return (yield from _step_in_halves(loop, state, moving, group, place, world, set_stage))
+    return (yield from _step_in_halves(loop, state, moving, group, place, ports, set_stage))
 
 
 def dispatch_after_step(
@@ -72,14 +72,14 @@ def dispatch_after_step(
     moving: Moving,
     group: Group,
     logged: tuple[Logged, ...],
-    world: World,
+    ports: Ports,
     set_stage: SetStage,
 ) -> Generator[Moment, None, Moving]:
     """Dispatch the events after the steps of a call."""
     set_stage("after_step")
     is_yielded = "after_step" in loop.plan.yielded
     for place, (logs, *_) in zip(_step_fields(loop, state, moving, group, before=False), logged, strict=True):
-        moving, event = fold_event(loop, moving, world, "after_step", *place, logs["loss"], logs)
+        moving, event = fold_event(loop, moving, ports, "after_step", *place, logs["loss"], logs)
         yield Moment(state, moving, event if is_yielded else None)
     set_stage("step")
     return moving
@@ -99,23 +99,23 @@ def _step_in_halves(
     moving: Moving,
     group: Group,
     place: StepFields,
-    world: World,
+    ports: Ports,
     set_stage: SetStage,
 ) -> Generator[Moment, None, Stepped]:
     """Take a step in two halves, gradients and update, with the hooks on the gradients between them."""
     params, opt_state = moving.train.params, moving.train.opt_state
     several = loop.plan.accumulate > 1
-    parts = world.link.parts(group, moving.requests)
+    parts = ports.link.parts(group, moving.requests)
     half = (
         loop.step.accumulated_gradients(params, opt_state, parts)
         if several
         else loop.step.gradients(params, opt_state, parts[0])
     )
     grads, rest, opt_state, logs, weights = half
-    logged = world.link.received(((logs, weights, sum(map(example_count, group))),), group)
+    logged = ports.link.received(((logs, weights, sum(map(example_count, group))),), group)
     moving = moving._replace(train=loop.carry(params, opt_state))
     set_stage("after_backward")
-    moving, event = fold_event(loop, moving, world, "after_backward", *place, logged[0][0]["loss"], grads)
+    moving, event = fold_event(loop, moving, ports, "after_backward", *place, logged[0][0]["loss"], grads)
     if "after_backward" in loop.plan.yielded:
         yield Moment(state, moving, event)
     set_stage("step")

@@ -11,7 +11,7 @@ from ..tree._paths import copy_arrays
 from ._report import Report
 from ._rows import Row
 from ._setup import Setup
-from ._state import Loop, LoopState, World
+from ._state import Loop, LoopState, Ports
 from ._totals import Means
 
 __all__ = ["report_of", "row_of", "setup_of"]
@@ -20,9 +20,9 @@ _NOT_PLAIN = ("train", "yielded", "validation", "resume", "params")
 """The fields of a plan that are no plain options."""
 
 
-def report_of(loop: Loop, state: LoopState, world: World) -> Report:
+def report_of(loop: Loop, state: LoopState, ports: Ports) -> Report:
     """Return the report of a run at a state."""
-    writer, logged = world.writer, world.logged
+    writer, logged = ports.writer, ports.logged
     plan, origin, train = loop.plan, loop.origin, state.moving.train
     return Report(
         rows=state.rows,

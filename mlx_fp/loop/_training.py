@@ -19,7 +19,7 @@ from ._checkpointing import save_after_step, save_on_error
 from ._dispatching import agree, with_signal
 from ._logging import Log, note_due, write_all, write_due
 from ._nonfinite import check_parameters, read_all_but
-from ._state import Loop, LoopState, Moment, Moving, World
+from ._state import Loop, LoopState, Moment, Moving, Ports
 from ._stepping import advance, dispatch_after_step, release_states, step_with_events
 from ._totals import READ_AT_ONCE, Means, check_names, reserved_names, wait_for_oldest
 from ._validation import means_so_far, validate_on_request
@@ -29,7 +29,7 @@ __all__ = ["group_batches", "train_epoch"]
 Trained = Generator[Moment, None, tuple[LoopState, Means | None, bool, float]]
 
 
-def train_epoch(loop: Loop, state: LoopState, world: World) -> Trained:
+def train_epoch(loop: Loop, state: LoopState, ports: Ports) -> Trained:
     """Train on the rest of an epoch.
 
     Return the state, the means of the epoch (None without a batch), whether all of the epoch was read, and the seconds.
@@ -47,40 +47,40 @@ def train_epoch(loop: Loop, state: LoopState, world: World) -> Trained:
 
     where = {"split": "train", "epoch": state.epoch, "batch": lambda: moving.sums.batches - taken + len(ahead)}
     rescue = save_on_error(
-        loop, lambda: write_all(loop, replace(state, moving=moving), world, log), world, lambda: stage
+        loop, lambda: write_all(loop, replace(state, moving=moving), ports, log), ports, lambda: stage
     )
     with (
         rescue,
         located(**where, stage=lambda: stage),
-        closing(world.link.open(plan.train, state.cursor, "train")) as batches,
+        closing(ports.link.open(plan.train, state.cursor, "train")) as batches,
     ):
         for group in () if state.stop is not None else _groups(loop, state, batches, ahead):
             if loop.silent:
                 stage = "step"
-                moving, logs = advance(loop, moving, group, world)
+                moving, logs = advance(loop, moving, group, ports)
             else:
-                moving, logs = yield from step_with_events(loop, state, moving, group, world, set_stage)
+                moving, logs = yield from step_with_events(loop, state, moving, group, ports, set_stage)
             taken = len(group)
             yield Moment(state, moving)
             unreleased = release_states(unreleased, moving)
             _queue_steps(loop, moving, logs)
             log = log if plan.log_every is None else note_due(loop, state, moving, logs, log)
             if "after_step" in loop.listened:
-                moving = yield from dispatch_after_step(loop, state, moving, group, logs, world, set_stage)
-            moving = _agreed(_read_finished(loop, state, moving, logs, flight), world)
+                moving = yield from dispatch_after_step(loop, state, moving, group, logs, ports, set_stage)
+            moving = _agreed(_read_finished(loop, state, moving, logs, flight), ports)
             if log.due:
-                moving, log = yield from write_due(loop, state, moving, world, log, loop.in_flight)
+                moving, log = yield from write_due(loop, state, moving, ports, log, loop.in_flight)
             taken = 0
-            if moving.requests.validate or world.writer is not None or plan.validate_every or world.asked() is not None:
+            if moving.requests.validate or ports.writer is not None or plan.validate_every or ports.asked() is not None:
                 stage = "checkpoint"
                 state, log, spent = yield from _between_steps(
-                    loop, replace(state, moving=moving), world, log, len(logs)
+                    loop, replace(state, moving=moving), ports, log, len(logs)
                 )
                 moving, unreleased, started = state.moving, (state.moving.train,), started + spent
             if moving.requests.stop is not None:
                 break
             stage = "data"
-        return (yield from _finish_epoch(loop, replace(state, moving=moving), world, log, started))
+        return (yield from _finish_epoch(loop, replace(state, moving=moving), ports, log, started))
 
 
 def group_batches(batches: Iterable[Batch], count: int, ahead: list[Batch]) -> Iterator[tuple[Batch, ...]]:
@@ -145,10 +145,10 @@ def _with_fresh_metrics(loop: Loop, state: LoopState) -> LoopState:
     return replace(state, moving=state.moving._replace(train=loop.carry(train.params, opt_state)))
 
 
-def _agreed(moving: Moving, world: World) -> Moving:
+def _agreed(moving: Moving, ports: Ports) -> Moving:
     """Return the state with the requests on which all processes have agreed."""
-    requests = world.link.agreed(moving.requests)
-    world.link.check(moving.train)
+    requests = ports.link.agreed(moving.requests)
+    ports.link.check(moving.train)
     return moving if requests is moving.requests else moving._replace(requests=requests)
 
 
@@ -159,39 +159,39 @@ def _is_complete(loop: Loop, state: LoopState) -> bool:
     return not is_cut or state.moving.sums.batches == plan.train.size
 
 
-def _finish_epoch(loop: Loop, state: LoopState, world: World, log: Log, started: float) -> Trained:
+def _finish_epoch(loop: Loop, state: LoopState, ports: Ports, log: Log, started: float) -> Trained:
     """Read all queued logs, and log the steps that are due. Return the same as `train_epoch`."""
-    state = agree(state, world)
+    state = agree(state, ports)
     all_read, seconds = _is_complete(loop, state), time.perf_counter() - started
     if not state.moving.sums.batches and state.stop is not None:
         return state, None, all_read, seconds
     if loop.plan.sync == "epoch":
         mx.eval(state.moving.train.arrays)
-    moving, _ = yield from write_due(loop, state, state.moving, world, log, 0)
+    moving, _ = yield from write_due(loop, state, state.moving, ports, log, 0)
     state, means = means_so_far(loop, replace(state, moving=moving))
     return check_parameters(loop, state), means, all_read, seconds
 
 
 def _between_steps(
-    loop: Loop, state: LoopState, world: World, log: Log, taken: int
+    loop: Loop, state: LoopState, ports: Ports, log: Log, taken: int
 ) -> Generator[Moment, None, tuple[LoopState, Log, float]]:
     """Between two steps, carry out the requests of signals, hooks and the plan, and write a due checkpoint.
 
     Due steps are logged first, so that a checkpoint holds the memories that hooks have of them. Return the state, the
     log, and the seconds that this took.
     """
-    before, plan, policy = time.perf_counter(), loop.plan, None if world.writer is None else world.writer.policy
-    state = with_signal(state, world)
+    before, plan, policy = time.perf_counter(), loop.plan, None if ports.writer is None else ports.writer.policy
+    state = with_signal(state, ports)
     if plan.validate_every is not None and _passes_multiple(state.steps, taken, plan.validate_every):
         state = state.with_requests(validate=True)
     requests = state.moving.requests
     saves = policy is not None and (requests.save or requests.interrupted or policy.due_at(state.steps, taken))
     if log.due and (requests.validate or saves):
-        moving, log = yield from write_due(loop, state, state.moving, world, log, 0)
+        moving, log = yield from write_due(loop, state, state.moving, ports, log, 0)
         state = replace(state, moving=moving)
     if state.moving.requests.validate:
-        state = yield from validate_on_request(loop, state, world, state.epoch)
-    state = yield from save_after_step(loop, state, world, taken)
+        state = yield from validate_on_request(loop, state, ports, state.epoch)
+    state = yield from save_after_step(loop, state, ports, taken)
     spent = time.perf_counter() - before
     return state, log.later(spent), spent
 

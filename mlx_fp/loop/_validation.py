@@ -19,7 +19,7 @@ from ._evaluation import evaluate_batches
 from ._monitor import BestSoFar, update_best
 from ._nonfinite import read_all
 from ._rows import Evaluation
-from ._state import Loop, LoopState, Moment, Moments, World
+from ._state import Loop, LoopState, Moment, Moments, Ports
 from ._summary import row_of
 from ._totals import Means, close
 
@@ -32,16 +32,16 @@ Place = dict[str, object]
 SetMeans = Generator[Moment, None, "tuple[LoopState, Means | None]"]
 
 
-def validate_on_request(loop: Loop, state: LoopState, world: World, epoch: int) -> Moments:
+def validate_on_request(loop: Loop, state: LoopState, ports: Ports, epoch: int) -> Moments:
     """Run a requested validation. After an interrupt the request stays, so that a resumed run repeats it."""
     if not loop.plan.validation:
         raise ValueError("a hook asked to Validate(), and there is no validation data")
-    state, done = yield from validate(loop, state.with_requests(validate=False), world, epoch, requested=True)
+    state, done = yield from validate(loop, state.with_requests(validate=False), ports, epoch, requested=True)
     return state if done else state.with_requests(validate=True)
 
 
 def validate(
-    loop: Loop, state: LoopState, world: World, epoch: int, *, requested: bool = False, train: Means | None = None
+    loop: Loop, state: LoopState, ports: Ports, epoch: int, *, requested: bool = False, train: Means | None = None
 ) -> Validated:
     """Evaluate the parameters on the validation data, and judge them.
 
@@ -52,16 +52,16 @@ def validate(
     if list(loop.plan.validation) != [""]:
         place["set"] = None
     rescue = save_on_error(
-        loop, lambda: state.with_requests(validate=True) if requested else state, world, lambda: str(place["stage"])
+        loop, lambda: state.with_requests(validate=True) if requested else state, ports, lambda: str(place["stage"])
     )
     now = {name: partial(place.get, name) for name in place}
     with rescue, located(split="validation", epoch=epoch, **now):
-        state = yield from dispatch(loop, state, world, "before_validation", epoch=epoch, step=state.steps)
+        state = yield from dispatch(loop, state, ports, "before_validation", epoch=epoch, step=state.steps)
         params = _params_to_judge(loop, state)
         means: dict[str, Means] = {}
         for name, data in loop.plan.validation.items():
             place |= {"batch": 0, "stage": "validation"} | ({"set": name} if name else {})
-            state, set_means = yield from _evaluate_set(loop, state, world, params, name, data, epoch, place)
+            state, set_means = yield from _evaluate_set(loop, state, ports, params, name, data, epoch, place)
             if set_means is None:
                 return state, False
             means[name] = set_means
@@ -69,17 +69,17 @@ def validate(
         state = _add_evaluation(loop, state, epoch, params, _merge_sets(means), train)
         yield Moment(state, state.moving)
         row = state.evaluations[-1]
-        state = yield from dispatch(loop, state, world, "after_validation", row=row)
+        state = yield from dispatch(loop, state, ports, "after_validation", row=row)
         place["stage"] = "after_evaluation"
-        state = yield from dispatch(loop, state, world, "after_evaluation", row=row)
-        return agree(state, world), True
+        state = yield from dispatch(loop, state, ports, "after_evaluation", row=row)
+        return agree(state, ports), True
 
 
-def judge_epoch(loop: Loop, state: LoopState, world: World, means: Means) -> Moments:
+def judge_epoch(loop: Loop, state: LoopState, ports: Ports, means: Means) -> Moments:
     """Judge the end of an epoch by its training figures."""
     state = _add_evaluation(loop, state, state.epoch, _params_to_judge(loop, state), Means(), means)
     yield Moment(state, state.moving)
-    return (yield from dispatch(loop, state, world, "after_evaluation", row=state.evaluations[-1]))
+    return (yield from dispatch(loop, state, ports, "after_evaluation", row=state.evaluations[-1]))
 
 
 def means_so_far(loop: Loop, state: LoopState) -> tuple[LoopState, Means]:
@@ -93,7 +93,7 @@ def means_so_far(loop: Loop, state: LoopState) -> tuple[LoopState, Means]:
 def _evaluate_set(
     loop: Loop,
     state: LoopState,
-    world: World,
+    ports: Ports,
     params: Params,
     name: str,
     data: Dataset,
@@ -103,7 +103,7 @@ def _evaluate_set(
     """Evaluate parameters on one validation set. After an interrupt the means are None."""
     reduce = loop.plan.validation_reduce
     parts = evaluate_batches(
-        loop.evaluate, params, data, reduce=reduce, in_flight=loop.in_flight, epoch=epoch, link=world.link
+        loop.evaluate, params, data, reduce=reduce, in_flight=loop.in_flight, epoch=epoch, link=ports.link
     )
     with closing(parts):
         while True:
@@ -113,9 +113,9 @@ def _evaluate_set(
                 return state, done.value
             place |= {"batch": number, "stage": "after_validation_batch"}
             fields = {"epoch": epoch, "batch": batch, "loss": logs["loss"], "index": number, "name": name}
-            state = yield from dispatch(loop, state, world, "after_validation_batch", **fields)
+            state = yield from dispatch(loop, state, ports, "after_validation_batch", **fields)
             place |= {"batch": number + 1, "stage": "validation"}
-            state = with_signal(state, world)
+            state = with_signal(state, ports)
             yield Moment(state, state.moving)
             if state.moving.requests.interrupted:
                 return state, None

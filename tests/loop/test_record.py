@@ -20,7 +20,7 @@ from mlx_fp.loop._plan import plan
 from mlx_fp.loop._record import record, restore
 from mlx_fp.loop._run import run
 from mlx_fp.loop._starting import start_run
-from mlx_fp.loop._state import World
+from mlx_fp.loop._state import Ports
 from mlx_fp.loop._totals import Sums, queue_of
 from mlx_fp.store._packed import Encoder
 
@@ -76,7 +76,7 @@ def reached(drawn):
     model = nn.sequential(nn.linear(3, 4), nn.dropout(0.2), nn.linear(4, 1))
     trainer = pipe(fp.trainer(model, fp.regression(metrics=[])), fp.with_optimizer(optim.adam(1e-2)), *verbs)
     loop, state, _ = begun(trainer, plan(TRAIN, (), {"validation": HELD, **drawn["options"]}))
-    for moment in islice(run(loop, state, World()), drawn["moments"]):
+    for moment in islice(run(loop, state, Ports()), drawn["moments"]):
         state = moment.state
     return loop, state
 
@@ -119,7 +119,7 @@ def test_an_encoder_that_knows_the_run_records_what_a_new_one_does(tmp_path):
     policy = fp.checkpoints(tmp_path / "{epoch}", keep_last=2, every=1)
     target = pipe(fp.trainer(nn.linear(3, 1), fp.regression(metrics=[])), fp.monitor("odd", metric=best), policy)
     with start_run(target, plan(TRAIN, (), {"epochs": 80, "reduce": max})) as (loop, state, writer):
-        for moment in run(loop, state, World(writer)):
+        for moment in run(loop, state, Ports(writer)):
             state = moment.state
             again, alone = record(loop, state, encoder=encoder), record(loop, state)
             wrong += [state.steps for name in ("rows", "evaluations") if again[name] != alone[name]]
