@@ -181,8 +181,8 @@ def test_hooks_that_were_not_there_begin_anew():
 
 
 FOLDER = Path(_record.__file__).parent
-EFFECTS = {"_progress.py", "_signals.py"}
-"""The ports of the loop; the third, the writer, has a folder of its own."""
+EFFECTS = {"_process_link.py", "_progress.py", "_signals.py"}
+"""The ports of the loop; another, the writer, has a folder of its own."""
 CLASS_BODIES = {("_copies.py", "decorated")}
 """Functions that finish a class as it is defined."""
 
