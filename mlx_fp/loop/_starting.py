@@ -62,10 +62,10 @@ def start_run(trainer: Trainer, plan: Plan) -> Iterator[tuple[Loop, LoopState, W
     kind = SilentWriter if plan.across.rank else Writer
     writer = None if trainer.policy is None else kind(trainer.policy)
     with writer or nullcontext():
-        loop, state = _restore_or_begin(*new.pop(), writer)
+        new.append(_restore_or_begin(*new.pop(), writer))
         if plan.across.size > 1:
-            _check_agreement(loop, state)
-        yield loop, state, writer
+            _check_agreement(*new[0])
+        yield (*new.pop(), writer)
 
 
 def link_of(loop: Loop, state: LoopState, signal: Callable[[], str | None] = lambda: None) -> Link:
