@@ -93,6 +93,7 @@ ONLY_HERE = {
         "master": "a verb",
         "reading": "reads what a wrapper keeps",
         "scale_rates": "changes every learning rate in a state",
+        "sharded": "a verb",
         "skip_nonfinite": "a verb",
         "state_dtype": "a verb",
         "stochastic_rounding": "a verb",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 
+from ..across._errors import gather_texts, peer_error, tell
 from ..across._message import Message, exchange
 from ..across._world import World
 from ..core._mlx import mx
@@ -21,7 +22,7 @@ class EvaluationLink(Alone):
 
     def __init__(self, world: World) -> None:
         super().__init__()
-        self._world = world
+        self._world, self._over = world, False
 
     def open(self, data: Dataset, cursor: Cursor, kind: str) -> Generator[Batch, None, None]:
         """Read the share of this process in each batch."""
@@ -30,7 +31,15 @@ class EvaluationLink(Alone):
     def evaluated(
         self, figures: Figures, memory: State, merge: Callable[[list[State]], State]
     ) -> tuple[Figures, State]:
-        """Exchange the figures and the memory of metrics."""
+        """Exchange the figures and the memory of metrics, unless another process has failed."""
+        self._over = True
+        if texts := gather_texts(self._world, ""):
+            raise peer_error(texts)
         totals, weights = ({name: mx.array(pair[i]) for name, pair in figures.items()} for i in (0, 1))
         got = exchange(self._world, Message(mx.zeros((1,)), totals, weights, {}, [memory]))
         return {name: (float(got.totals[name]), float(got.weights[name])) for name in figures}, merge(got.memories)
+
+    def leave(self, error: BaseException) -> None:
+        """Tell the other processes of an error before the figures are exchanged."""
+        if not self._over:
+            tell(self._world, error)

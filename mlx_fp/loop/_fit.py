@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar, Unpack
 
 from ..across._world import ALONE, World
@@ -21,7 +22,7 @@ from ._evaluation import EvaluatedBatch, as_test_data, evaluate_batches
 from ._evaluation_link import EvaluationLink
 from ._event import Event
 from ._event_table import EVENTS
-from ._link import Alone
+from ._link import Alone, Link
 from ._options import Options, documented
 from ._plan import checked_options, collated_for, merge_options, plan
 from ._progress import progress
@@ -75,7 +76,12 @@ def fit(train: object, *, quiet: bool = False, **options: Unpack[Options]) -> Ca
         shown = progress(quiet=quiet or bool(merged_options.get("across", ALONE).rank))
         planned = plan(data, shown.events, merged_options)
         started, short = start_run(target, planned), ShortTraceback()
-        with short, started as (loop, state, writer), graceful_stop() as signals, shown(loop.plan, state) as show:
+        with (
+            short,
+            started as (loop, state, writer),
+            graceful_stop(alone=planned.across.size == 1) as signals,
+            shown(loop.plan, state) as show,
+        ):
             ports = Ports(writer, link_of(loop, state, signals.asked), undisturbed=signals.undisturbed)
             stream = drive(loop, state, ports)
             del state  # otherwise this frame keeps the first parameters alive
@@ -171,11 +177,21 @@ def evaluate(
             nonlocal batches
             batches = part.number + 1
 
-        with ShortTraceback(), tuned, located(split="test", batch=lambda: batches):
+        with ShortTraceback(), tuned, _telling(link), located(split="test", batch=lambda: batches):
             means = _follow(evaluate_batches(step, weights, collated_for(data, task), kind="test", link=link), count)
         return {"loss": means.figures["loss"], **means.named()}
 
     return evaluated_on
+
+
+@contextmanager
+def _telling(link: Link) -> Iterator[None]:
+    """Within, other processes are told of an error."""
+    try:
+        yield
+    except Exception as error:
+        link.leave(error)
+        raise
 
 
 def _follow(parts: Generator[T, None, R], each: Callable[[T], None]) -> R:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..across._agreement import check_replicas
+from ..across._errors import PeerError, gather_texts, is_lost, peer_error
 from ..across._flags import Flags
 from ..across._world import World
 from ..core._errors import named_error, say_on
@@ -27,19 +28,9 @@ from ._requests import Requests
 if TYPE_CHECKING:
     from ..step._protocol import FullStep
 
-__all__ = ["PeerError", "ProcessLink"]
-
-_TRANSPORTS = ("[ring]", "[mpi]", "[jaccl]", "[nccl]")
-"""The beginnings of the errors of MLX's transports."""
-
-_TEXT = 512
-"""The number of bytes of an error that the other processes are told."""
+__all__ = ["ProcessLink"]
 
 _NOTHING = Flags()
-
-
-class PeerError(RuntimeError):
-    """An error in another process has ended the run."""
 
 
 class ProcessLink:
@@ -149,16 +140,16 @@ class ProcessLink:
         if self._over or isinstance(error, (KeyboardInterrupt, SystemExit)):
             return
         self._over = True
-        if isinstance(error, RuntimeError) and str(error).startswith(_TRANSPORTS):
+        if is_lost(error):
             say_on(error, "the connection to another process was lost: it has ended, or cannot be reached")
             return
         is_own = not isinstance(error, PeerError)
         with suppress(RuntimeError):  # the transport: another process has ended by itself
             while self._exchange(Flags(failed=int(is_own), ending=1))[0].ending < self._world.size:
                 pass
-            texts = self._exchange_texts(named_error(error) if is_own else "")
+            texts = gather_texts(self._world, named_error(error) if is_own else "")
             if not is_own:
-                error.args = ("; ".join(f"process {rank} has failed: {text}" for rank, text in texts.items()),)
+                error.args = peer_error(texts).args
 
     def _collect(self, requests: Requests) -> None:
         """Put the new requests of hooks of this process, and its signal, into the outbox."""
@@ -227,13 +218,6 @@ class ProcessLink:
             validate=bool(arrived.validate or (requests.validate and given is not None and given.validate)),
         )
         return self._given
-
-    def _exchange_texts(self, text: str) -> dict[int, str]:
-        """Exchange texts. Return those that are not empty, by rank."""
-        own = text.encode()[:_TEXT].ljust(_TEXT)
-        rows = self._world.gather(mx.array(list(own), mx.uint8)).tolist()
-        texts = [bytes(row).decode(errors="replace").strip() for row in rows]  # type: ignore[arg-type, union-attr]
-        return {rank: each for rank, each in enumerate(texts) if each}
 
 
 _KINDS = ("steps", "evaluations", "agreements")

@@ -88,10 +88,11 @@ def _tell_terminal(text: str) -> None:
 
 
 @contextmanager
-def graceful_stop() -> Iterator[Signals]:
+def graceful_stop(*, alone: bool = True) -> Iterator[Signals]:
     """Within, the first Ctrl-C or SIGTERM only asks the run to end. The next one calls the handler of before.
 
-    Outside the main thread signals are unchanged.
+    Outside the main thread signals are unchanged. A run that is not `alone` does not end while it waits for data: it
+    ends after the step on which all processes agree.
 
     >>> with graceful_stop() as signals:
     ...     signal.raise_signal(signal.SIGTERM)
@@ -103,7 +104,7 @@ def graceful_stop() -> Iterator[Signals]:
         yield signals
         return
     signals.install()
-    known = stop_asked.set(signals.asked)
+    known = stop_asked.set(signals.asked if alone else lambda: None)
     try:
         yield signals
     finally:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Container, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from ..across._agreement import check_facts, check_replicas
+from ..across._errors import together
 from ..across._world import ALONE
 from ..checkpointing._resume import resolved
 from ..checkpointing._retention import is_newest, new_run
@@ -18,6 +19,7 @@ from ..checkpointing._writer import Writer
 from ..core._frozen import FrozenDict
 from ..core._types import Params, State
 from ..core.backend import device_backend
+from ..data._fingerprint import fingerprint
 from ..optim import averaged, skip_nonfinite
 from ..optim._rates import learning_rates
 from ..optim._sharded import shard_sizes, without_shards
@@ -58,14 +60,17 @@ def start_run(trainer: Trainer, plan: Plan) -> Iterator[tuple[Loop, LoopState, W
 
     The writer locks the folder of the files before the newest file is looked for.
     """
-    new = [_new_run(trainer, plan.collated_for(trainer.task))]  # `pop` below: this frame must not keep the parameters
-    kind = SilentWriter if plan.across.rank else Writer
+    world = plan.across
+    new = [together(world, lambda: _new_run(trainer, plan.collated_for(trainer.task)))]
+    kind = SilentWriter if world.rank else Writer
     writer = None if trainer.policy is None else kind(trainer.policy)
-    with writer or nullcontext():
-        new.append(_restore_or_begin(*new.pop(), writer))
-        if plan.across.size > 1:
+    with ExitStack() as opened:
+        if writer is not None:
+            together(world, lambda: opened.enter_context(writer))
+        new.append(together(world, lambda: _restore_or_begin(*new.pop(), writer)))
+        if world.size > 1:
             _check_agreement(*new[0])
-        yield (*new.pop(), writer)
+        yield (*new.pop(), writer)  # this frame must not keep the parameters
 
 
 def link_of(loop: Loop, state: LoopState, signal: Callable[[], str | None] = lambda: None) -> Link:
@@ -95,11 +100,11 @@ def _check_agreement(loop: Loop, state: LoopState) -> None:
         "model": loop.trainer.model.name,
         "optimizer": loop.trainer.optimizer.name,
         **{name: getattr(plan, name) for name in names},
-        "the policy of checkpoints": loop.trainer.policy,
-        "the training data": (plan.train, plan.train.size),
-        "the validation data": {name: (data, data.size) for name, data in sets.items()},
-        "the step": state.steps,
-        "the position in the data": state.cursor,
+        "policy of checkpoints": loop.trainer.policy,
+        "training data": fingerprint(plan.train),
+        "validation data": {name: fingerprint(data) for name, data in sets.items()},
+        "step": state.steps,
+        "position in the data": state.cursor,
     }
     check_facts(plan.across, facts)
     train = state.moving.train
@@ -148,7 +153,8 @@ def _new_run(trainer: Trainer, plan: Plan) -> tuple[Loop, LoopState]:
     _check_steps_per_call(plan.steps_per_call, params, listened)
     if plan.update == "in_backward" and "after_backward" in listened:
         raise ValueError('a hook listens to after_backward, and with update="in_backward" no step has all gradients')
-    check_uses(step, accumulates=plan.accumulate > 1, halves="after_backward" in listened)
+    uses = {"accumulates": plan.accumulate > 1, "sends": plan.across.size > 1}
+    check_uses(step, halves="after_backward" in listened, **uses)
     sync = SYNC.get(plan.sync)
     monitor = resolve_monitor(
         task, trainer.monitor, list(plan.validation), lambda: names_in_logs(evaluate, params, plan.train)

@@ -116,12 +116,14 @@ class _Simple:
         return Carried((params, opt_state)), tuple(logged)
 
 
-def check_uses(step: FullStep, *, accumulates: bool, halves: bool) -> None:
+def check_uses(step: FullStep, *, accumulates: bool, halves: bool, sends: bool) -> None:
     """Raise TypeError where a run needs a method that the step lacks."""
     if isinstance(step, _Simple) and accumulates:
         raise TypeError(f"accumulate needs a step with `accumulated`, and {step.step!r} has none")
     if isinstance(step, _Simple) and halves:
         raise TypeError(f"hooks of after_backward need a step with `gradients` and `update`; {step.step!r} has none")
+    if isinstance(step, _Simple) and sends:
+        raise TypeError(f"several processes need a step with `send`, and {step.step!r} has none")
 
 
 def full_step(step: object) -> FullStep:
