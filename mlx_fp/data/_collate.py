@@ -67,7 +67,7 @@ def collate(spec: str | Mapping[str, Selector] | UserFunction) -> Operation:
         call = _named_function(spec)
         return row_operation(label, lambda epoch_read: _bind_batch_function(call, epoch_read), varies=varies(call))
     if spec == "auto":
-        return row_operation(label, lambda epoch_read: _collate_auto, calls=False)
+        return row_operation(label, lambda epoch_read: _collate_auto, calls=False, divides=True)
     if isinstance(spec, str):
         if spec not in NAMED:
             raise ValueError(unknown("collate", spec, [*NAMED, "auto"]))
@@ -109,7 +109,9 @@ def bind(to: Mapping[str, Selector] | Callable[..., object]) -> Operation:
     names = {p.name: p.default is Parameter.empty for p in parameters}
     if not names:
         raise TypeError(f"bind takes a loss with parameters for the batch after the model; {name_of(to)!r} has none")
-    return row_operation(label, lambda epoch_read: lambda batch: bound(batch, names, name_of(to)), calls=False)
+    return row_operation(
+        label, lambda epoch_read: lambda batch: bound(batch, names, name_of(to)), calls=False, divides=True
+    )
 
 
 def bound(batch: Item, names: Mapping[str, bool], loss: str) -> dict[str, Item]:
@@ -161,7 +163,7 @@ def _select(verb: str, label: str, spec: Mapping[str, Selector]) -> Operation:
 
     functions = [selector for selector in spec.values() if callable(selector)]
     depends = any(varies(_named_function(function)) for function in functions)
-    return row_operation(label, bind_selectors, calls=bool(functions), varies=depends)
+    return row_operation(label, bind_selectors, calls=bool(functions), varies=depends, divides=not functions)
 
 
 def _selector(verb: str, name: str, selector: Selector) -> Callable[[EpochRead], ItemFunction]:

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from ..core._pickling import Picklable
 from ._cursor import START, Cursor, EpochRead, close, note_location, skip_to
 from ._order_check import check_order
-from ._protocols import OnOrder, OnRows, Seek
+from ._protocols import Batching, OnOrder, OnRows, Seek
 from ._source_record import Source
-from ._types import Item
+from ._types import Item, ItemFunction
 from ._view import View
 
 __all__ = ["Dataset", "Operation", "Source", "same_index"]
@@ -52,6 +52,10 @@ class Operation(Picklable):
             out copies. True by default.
         varies: Whether the result depends on the epoch or on the kind of the read. False by default.
         fingerprint: Function that returns a text that changes with the operation, where the label does not.
+        bind: `bind(epoch_read)` returns the function of one item, where the operation treats each item alone.
+        divides: Whether the operation makes some rows of a batch into the same rows of its result. Processes then read
+            only their own rows of each batch. False by default.
+        batching: How the operation makes batches of rows, where it does.
 
     >>> from mlx_fp.data import source
     >>> twice = Operation("twice", on_rows=lambda rows, epoch_read: (2 * row for row in rows), seek=same_index)
@@ -69,6 +73,9 @@ class Operation(Picklable):
     calls: bool = True
     varies: bool = False
     fingerprint: Callable[[], str] | None = None
+    bind: Callable[[EpochRead], ItemFunction] | None = None
+    divides: bool = False
+    batching: Batching | None = None
 
     def __call__(self, dataset: Dataset) -> Dataset:
         """Return the dataset with this operation after its others.

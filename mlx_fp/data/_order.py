@@ -11,6 +11,7 @@ from ..core._signature import with_context
 from ._call_text import call_text
 from ._cursor import EpochRead, map_rows, non_negative_int
 from ._dataset import Operation, same_index
+from ._protocols import Batching
 from ._stack import stack as stack_rows
 from ._types import Item
 from ._view import Groups
@@ -162,6 +163,7 @@ def batch(n: int, *, drop_last: bool = False, stack: Callable[[list[Item]], Item
         size=batch_count,
         seek=lambda output_index, epoch_read: output_index * size,
         calls=stack not in (stack_rows, list),
+        batching=Batching(size, drop_last, stack),
     )
 
 

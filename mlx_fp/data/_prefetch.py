@@ -121,7 +121,7 @@ def prefetch(n: int = 2) -> Operation:
     def on_rows(rows: Iterator[Item], epoch_read: EpochRead) -> Iterator[Item]:
         return _read_ahead(map_rows(evaluate_arrays, rows, epoch_read, label), ahead)
 
-    return Operation(label, on_rows, size=lambda size: size, seek=same_index, calls=False)
+    return Operation(label, on_rows, size=lambda size: size, seek=same_index, calls=False, divides=True)
 
 
 def _read_ahead(rows: Iterator[Item], ahead: int) -> Generator[Item, None, None]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, Protocol
 
 from ._cursor import EpochRead
 from ._types import Item
 from ._view import Order
 
-__all__ = ["OnOrder", "OnRows", "Seek"]
+__all__ = ["Batching", "OnOrder", "OnRows", "Seek"]
 
 
 class OnRows(Protocol):
@@ -31,3 +31,11 @@ class Seek(Protocol):
 
     def __call__(self, output_index: int, epoch_read: EpochRead, /) -> int:
         """Return the index of the first input item that the output item `output_index` is made of."""
+
+
+class Batching(NamedTuple):
+    """How an operation makes batches of rows."""
+
+    size: int
+    drop_last: bool
+    stack: Callable[[list[Item]], Item]

@@ -157,11 +157,16 @@ def tap(f: UserFunction) -> Operation:
 
 
 def row_operation(
-    label: str, bind: Callable[[EpochRead], ItemFunction], *, calls: bool = True, varies: bool = False
+    label: str,
+    bind: Callable[[EpochRead], ItemFunction],
+    *,
+    calls: bool = True,
+    varies: bool = False,
+    divides: bool = False,
 ) -> Operation:
     """Make an operation on single items; `bind` returns the function of one item for one reading of an epoch.
 
-    See `Operation` for `calls` and `varies`.
+    See `Operation` for `calls`, `varies` and `divides`.
 
     >>> from mlx_fp import data
     >>> list(row_operation("double", lambda epoch_read: lambda n: 2 * n)(data.source([1, 2])))
@@ -174,6 +179,8 @@ def row_operation(
         seek=same_index,
         calls=calls,
         varies=varies,
+        bind=bind,
+        divides=divides,
     )
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import repeat
 from typing import Any, NamedTuple, cast
 
-from ._cursor import Cursor, EpochRead
-from ._dataset import Dataset, Operation, same_index
+from ._cursor import Cursor, EpochRead, note_location
+from ._dataset import Dataset, Operation
+from ._protocols import Batching
+from ._source_record import Source
 from ._types import Item
-from ._view import Groups, Order
+from ._view import Groups, Order, View
 
 __all__ = ["CutRows", "Share", "open_share"]
 
@@ -34,8 +37,8 @@ def open_share(
 ) -> Generator[Share, None, None]:
     """Read the rows `rank::size` of each batch of an epoch.
 
-    Where `batch` is the last operation on indices, and each later operation makes one batch of one batch, only these
-    rows are read. Otherwise the batches are read whole, and their rows are cut.
+    Only these rows are read where the dataset has indices, each operation before `batch` treats each row alone, and
+    each operation after it `divides`. Otherwise the batches are read whole, and their rows are cut.
 
     Args:
         dataset: A dataset of batches.
@@ -52,27 +55,49 @@ def open_share(
     >>> [(share.batch.tolist(), share.total) for share in open_share(batches, Cursor(), "train", 1, 2, cut)]
     [([1, 3], 4), ([5], 2)]
     """
-    orders, rows = dataset.parts
-    one_to_one = all(operation.seek is same_index for operation in rows)
-    epoch_read = EpochRead(cursor.epoch, kind, cursor.index)
-    order = replace(dataset, operations=orders).view(epoch_read).order if orders and one_to_one else None
-    if not isinstance(order, Groups):
-        yield from _cut_batches(dataset, cursor, kind, rank, size, cut)
+    own = _own_rows(dataset, cursor, kind, slice(rank, None, size))
+    if own is None:
+        yield from _cut_batches(dataset, cursor, kind, slice(rank, None, size), cut)
         return
-    operation = Operation("share", on_order=lambda order, epoch_read: _Cut(order, rank, size))
-    shared = replace(dataset, operations=(*orders, operation, *rows))
+    shared, totals = own
     with closing(shared.open(cursor, kind=kind)) as batches:
-        for batch, group in zip(batches, order[cursor.index :], strict=True):
-            yield Share(batch, rank < len(group), len(group))
+        for batch, total in zip(batches, totals, strict=True):
+            yield Share(batch, rank < total, total)
+
+
+def _own_rows(dataset: Dataset, cursor: Cursor, kind: str, own: slice) -> tuple[Dataset, Iterator[int]] | None:
+    """Return the dataset of some rows of each batch, and the numbers of rows of the whole batches.
+
+    None where the dataset has to be read whole.
+    """
+    orders, rows = dataset.parts
+    if dataset.source.view is None:
+        return None
+    indices = replace(dataset, operations=orders)
+    order = indices.view(EpochRead(cursor.epoch, kind)).order
+    if isinstance(order, Groups):
+        if not all(operation.divides for operation in rows):
+            return None
+        operation = Operation("share", on_order=lambda order, epoch_read: _OwnIndices(cast(Groups, order), own))
+        return replace(dataset, operations=(*orders, operation, *rows)), map(len, order[cursor.index :])
+    place = next((i for i, operation in enumerate(rows) if operation.batching is not None), None)
+    if place is None:
+        return None
+    before, after = rows[:place], rows[place + 1 :]
+    if not all(operation.bind for operation in before) or not all(operation.divides for operation in after):
+        return None
+    batching = cast(Batching, rows[place].batching)
+    totals = _batch_sizes(len(order), batching)
+    source = Source(rows[place].label, rows=_OwnBatches(indices, before, batching, own))
+    return Dataset(source, after), iter(totals[cursor.index :])
 
 
 @dataclass(frozen=True, slots=True)
-class _Cut:
-    """An order of groups, of which each keeps the indices `rank::size`, or its first index where that is none."""
+class _OwnIndices:
+    """An order of groups, of which each keeps some indices, or its first index where that is none."""
 
     order: Groups
-    rank: int
-    size: int
+    own: slice
 
     def __len__(self) -> int:
         return len(self.order)
@@ -85,17 +110,56 @@ class _Cut:
         return replace(self, order=inner) if isinstance(index, slice) else self._cut(inner)
 
     def _cut(self, group: Order) -> Order:
-        rows = slice(self.rank, None, self.size) if self.rank < len(group) else slice(0, 1)
-        return cast(Order, group[rows])
+        return cast(Order, _cut(group, self.own))
 
 
-def _cut_batches(
-    dataset: Dataset, cursor: Cursor, kind: str, rank: int, size: int, cut: CutRows
-) -> Generator[Share, None, None]:
+@dataclass(frozen=True, slots=True)
+class _OwnBatches:
+    """Some rows of each batch, of operations that treat each row alone, and of an operation that makes batches."""
+
+    indices: Dataset
+    before: tuple[Operation, ...]
+    batching: Batching
+    own: slice
+
+    def __call__(self, epoch_read: EpochRead) -> Iterator[Item]:
+        read = replace(epoch_read, copies=any(operation.calls for operation in self.before))
+        view, size = self.indices.view(read), self.batching.size
+        for number, total in enumerate(_batch_sizes(len(view), self.batching)[epoch_read.start :], epoch_read.start):
+            own = _cut(range(number * size, number * size + total), self.own)
+            try:
+                yield self.batching.stack([self._row(view, index, read) for index in own])
+            except Exception as error:
+                note_location(error, f"batch({size})", epoch_read, number)
+                raise
+
+    def _row(self, view: View, index: int, epoch_read: EpochRead) -> Item:
+        place, label = replace(epoch_read, start=index), self.indices.labels[-1]
+        try:
+            row = view[index]
+            for operation in self.before:
+                label = operation.label
+                row = operation.bind(place)(row)  # type: ignore[misc]  # the caller has checked that it is there
+        except Exception as error:
+            note_location(error, label, epoch_read, index)
+            raise
+        return row
+
+
+def _batch_sizes(rows: int, batching: Batching) -> list[int]:
+    """Return the number of rows of each batch."""
+    left = 0 if batching.drop_last else rows % batching.size
+    return [*repeat(batching.size, rows // batching.size), *([left] if left else [])]
+
+
+def _cut(indices: Any, own: slice) -> Any:
+    """Return the own indices of a group, or its first index where there is none."""
+    return indices[own] if own.start < len(indices) else indices[:1]
+
+
+def _cut_batches(dataset: Dataset, cursor: Cursor, kind: str, own: slice, cut: CutRows) -> Generator[Share, None, None]:
     with closing(dataset.open(cursor, kind=kind)) as batches:
         for batch in batches:
-            part, total = cut(batch, slice(rank, None, size))
-            if rank < total:
-                yield Share(part, True, total)
-            else:
-                yield Share(cut(batch, slice(0, 1))[0], False, total)
+            part, total = cut(batch, own)
+            counts = own.start < total
+            yield Share(part if counts else cut(batch, slice(0, 1))[0], counts, total)

@@ -13,6 +13,8 @@ from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any, cast
 
+from ..across._errors import from_first
+from ..across._world import ALONE, World
 from ..checkpointing._policy import Policy
 from ..core._files import make_folder, write_whole
 from ._experiment import Experiment, settings
@@ -38,7 +40,8 @@ _Plain = None | bool | int | float | str | list["_Plain"] | dict[str, "_Plain"]
 class Folders:
     """The folder of each trial: an existing folder with its settings, or else a new one; no two trials share one."""
 
-    def __init__(self) -> None:
+    def __init__(self, world: World = ALONE) -> None:
+        self._world = world
         self._names_by_settings: dict[Path, dict[str, list[str]]] = {}
         self._names: dict[int, str] = {}
 
@@ -49,11 +52,15 @@ class Folders:
         """
         if number not in self._names:
             root = policy.inside("trial").folder.parent
-            if root not in self._names_by_settings:
-                self._names_by_settings[root] = _existing_folders(root)
-            names = self._names_by_settings[root].get(trial_identity)
-            self._names[number] = names.pop(0) if names else _make_trial_folder(root, number, trial_identity)
+            self._names[number] = from_first(self._world, partial(self._find, root, number, trial_identity))
         return policy.inside(self._names[number])
+
+    def _find(self, root: Path, number: int, trial_identity: str) -> str:
+        """Return the name of the folder with these settings. Make one where there is none."""
+        if root not in self._names_by_settings:
+            self._names_by_settings[root] = _existing_folders(root)
+        names = self._names_by_settings[root].get(trial_identity)
+        return names.pop(0) if names else _make_trial_folder(root, number, trial_identity)
 
 
 def identity(variant: Experiment, case: Mapping[str, object]) -> str:

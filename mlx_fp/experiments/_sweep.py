@@ -9,6 +9,8 @@ from functools import partial
 from itertools import product
 from typing import Any, Unpack, cast
 
+from ..across._errors import is_lost
+from ..across._world import ALONE
 from ..checkpointing._policy import Policy
 from ..core._frozen import FrozenDict, freeze_field
 from ..core._text import table
@@ -121,11 +123,12 @@ def sweep(
         for variant in variants:
             _ = _with_policy(variant, lambda policy: policy.inside("trial")).trainer
             plan(variant.splits, (), {"epochs": variant.epochs, **run_options})
-        folders = Folders()
+        world = run_options.get("across", ALONE)
+        folders, silent = Folders(world), quiet or world.rank > 0
         trials: list[Trial] = []
         best: Trial | None = None
         for number, (case, variant) in enumerate(zip(cases, variants, strict=True), 1):
-            if not quiet:
+            if not silent:
                 print(f"trial {number}/{len(cases)}: {', '.join(f'{k}={v!r}' for k, v in case.items())}", flush=True)
             try:
                 in_folder = partial(folders.inside, number=number, trial_identity=identity(variant, case))
@@ -135,7 +138,7 @@ def sweep(
                     raise
                 break
             except Exception as error:
-                if not trials:
+                if not trials or is_lost(error):
                     raise
                 trials.append(_failed_trial(case, error, number))
                 continue
