@@ -53,7 +53,7 @@ def loss(forward, x, y):
 def after_step(event):
     """Do as the options say, in the last process."""
     time.sleep(OPTIONS.get("pause", 0.0))
-    if "ready" in OPTIONS and event.step == 4:
+    if "ready" in OPTIONS and event.step >= OPTIONS.get("ready_at", 4):
         Path(OPTIONS["ready"], f"ready-{world.rank}").touch()
     if world.rank != LAST or event.step != OPTIONS.get("at", -1):
         return None
