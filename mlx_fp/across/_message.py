@@ -17,6 +17,10 @@ FIGURES = 32
 """The largest number of figures of a message: the loss, and the figures that the loss returns."""
 
 
+_EXACT = (mx.bool_, mx.uint8, mx.int8, mx.uint16, mx.int16, mx.float16, mx.bfloat16, mx.float32)
+"""The dtypes of which float32 holds each value."""
+
+
 class Message(NamedTuple):
     """The contents of a message. On arrival the first four are sums over the processes.
 
@@ -36,8 +40,8 @@ class Message(NamedTuple):
 def exchange(world: World, message: Message) -> Message:
     """Send a message to all processes, and receive the sum of the messages of all.
 
-    The numbers travel as float32: integers are exact below 2^24. A process fills its own place among the memories, and
-    adds zeros to the places of the others.
+    The numbers travel as float32. A process fills its own place among the memories, and adds zeros to the places of the
+    others; memories of a wider dtype travel as words of 16 bits, so they arrive with all their bits.
 
     Args:
         world: The processes.
@@ -57,11 +61,14 @@ def exchange(world: World, message: Message) -> Message:
     names, own = list(message.weights), leaves(message.memories)
     figures = [_padded(by_name, names) for by_name in (message.totals, message.weights)]
     summed = [message.flags, *figures, *leaves(message.arrays)]
-    width = sum(array.size for array in own)
+    sent = [_as_words(array) for array in own]
+    width = sum(array.size for array in sent)
     before, after = width * world.rank, width * (world.size - 1 - world.rank)
-    vector = mx.concatenate([*map(_flat, summed), mx.zeros((before,)), *map(_flat, own), mx.zeros((after,))])
-    flags, totals, weights, *rest = _cut(world.sum(vector), [*summed, *own * world.size])
-    arrays = iter(rest)
+    vector = mx.concatenate([*map(_flat, summed), mx.zeros((before,)), *map(_flat, sent), mx.zeros((after,))])
+    flags, totals, weights, *rest = _cut(world.sum(vector), [*summed, *sent * world.size])
+    count = len(rest) - len(own) * world.size
+    words = zip(rest[count:], own * world.size, strict=True)
+    arrays = iter([*rest[:count], *(_of_words(array, like) for array, like in words)])
     return Message(
         flags,
         {name: totals[i] for i, name in enumerate(names)},
@@ -81,6 +88,16 @@ def _padded(figures: Mapping[str, Array], names: list[str]) -> Array:
 
 def _flat(array: Array) -> Array:
     return array.reshape(-1).astype(mx.float32)
+
+
+def _as_words(array: Array) -> Array:
+    """Return an array of a dtype that float32 holds exactly. The others become their words, `(words,)`."""
+    return array if array.dtype in _EXACT else mx.contiguous(array.reshape(-1)).view(mx.uint16)
+
+
+def _of_words(array: Array, like: Array) -> Array:
+    """Return the array of which `_as_words` has made another, with the shape and dtype of `like`."""
+    return array if like.dtype in _EXACT else mx.contiguous(array).view(like.dtype).reshape(like.shape)
 
 
 def _cut(vector: Array, like: list[Array]) -> list[Array]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import repeat
 from typing import Any, NamedTuple, cast
 
+from ..tree._paths import leaves
 from ._cursor import Cursor, EpochRead, note_location
 from ._dataset import Dataset, Operation
 from ._protocols import Batching
@@ -30,6 +31,9 @@ class Share(NamedTuple):
     """Whether the rows count."""
     total: int
     """The number of rows of the whole batch."""
+    shapes: object
+    """A description of the whole batch. Batches of one description have the same shapes, and it is the same in all
+    processes. The shapes of `batch` itself are not."""
 
 
 def open_share(
@@ -62,7 +66,7 @@ def open_share(
     shared, totals = own
     with closing(shared.open(cursor, kind=kind)) as batches:
         for batch, total in zip(batches, totals, strict=True):
-            yield Share(batch, rank < total, total)
+            yield Share(batch, rank < total, total, total)
 
 
 def _own_rows(dataset: Dataset, cursor: Cursor, kind: str, own: slice) -> tuple[Dataset, Iterator[int]] | None:
@@ -162,4 +166,5 @@ def _cut_batches(dataset: Dataset, cursor: Cursor, kind: str, own: slice, cut: C
         for batch in batches:
             part, total = cut(batch, own)
             counts = own.start < total
-            yield Share(part if counts else cut(batch, slice(0, 1))[0], counts, total)
+            shapes = [(leaf.shape, leaf.dtype) for leaf in leaves(batch) if hasattr(leaf, "shape")]
+            yield Share(part if counts else cut(batch, slice(0, 1))[0], counts, total, shapes)

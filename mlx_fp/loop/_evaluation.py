@@ -61,11 +61,11 @@ def evaluate_batches(
     link: Link = _ALONE,
 ) -> Generator[EvaluatedBatch, None, Means]:
     """Evaluate every batch of the data. Yield each batch before the sums count it, and return the means."""
-    state, sums = step.init(), Sums(read=Read(counted=Series() if callable(reduce) else None))
+    state, sums, names = step.init(), Sums(read=Read(counted=Series() if callable(reduce) else None)), dict[str, None]()
     reserved, flight = reserved_names(step.metrics), deque[Array]()
     with closing(link.open(data, Cursor(epoch), kind)) as batches:
         for share in batches:
-            batch, counts, total = share if isinstance(share, Share) else (share, True, None)
+            batch, counts, total = share[:3] if isinstance(share, Share) else (share, True, None)
             after, logs, weights = step.weighted(params, state, batch)
             state, weights = (after, weights) if counts else (state, dict.fromkeys(weights, 0))
             mx.async_eval(state, logs)
@@ -73,13 +73,16 @@ def evaluate_batches(
             if not sums.batches:
                 check_names(logs, reserved)
             sums = add(sums, logs, weights, example_count(batch) if total is None else total)
+            names |= dict.fromkeys(weights)
             if in_flight is not None:
                 flight.append(logs["loss"])
                 wait_for_oldest(flight, in_flight)
                 sums = read(sums, keep=False, leave=in_flight) if sums.queued >= READ_AT_ONCE else sums
         sums = read(sums, keep=False)
-        figures, state = link.evaluated(sums.read.figures, state, partial(merged, step.metrics))
-        sums = sums._replace(read=sums.read._replace(figures=FrozenDict(figures)))
+        pairs = {name: sums.read.figures.get(name, (0.0, 0.0)) for name in names}  # in all processes the same names
+        figures, state = link.evaluated(pairs, state, partial(merged, step.metrics))
+        counting = {name: pair for name, pair in figures.items() if pair[1]}
+        sums = sums._replace(read=sums.read._replace(figures=FrozenDict(counting)))
         with placed_at(stage="figures"):
             return close(sums, data, values(step.metrics, state), reduce)
 

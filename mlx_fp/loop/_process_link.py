@@ -37,7 +37,14 @@ class ProcessLink:
     """The link of a run in one of several processes."""
 
     def __init__(
-        self, world: World, step: FullStep, train: Carried, signal: Callable[[], str | None], lag: int
+        self,
+        world: World,
+        step: FullStep,
+        train: Carried,
+        signal: Callable[[], str | None],
+        lag: int,
+        *,
+        accumulates: bool = False,
     ) -> None:
         """Make a link.
 
@@ -47,8 +54,10 @@ class ProcessLink:
             train: The state of training, of which the link keeps the shapes.
             signal: A function that returns the name of a signal that has come in this process, or None.
             lag: The number of steps after which flags are read, so that no step waits for the device.
+            accumulates: Whether the batches of a call make one update together.
         """
         self._world, self._step, self._signal, self._lag = world, step, signal, lag
+        self._accumulates = accumulates
         self._like = utils.tree_map(lambda leaf: mx.broadcast_to(mx.zeros((), leaf.dtype), leaf.shape), train.params)
         self._shards = shard_sizes(world, train.opt_state)
         self._sent: deque[Array] = deque()
@@ -68,9 +77,14 @@ class ProcessLink:
         return open_share(data, cursor, kind, self._world.rank, self._world.size, cut_out)
 
     def parts(self, group: tuple[Batch, ...], requests: Requests) -> tuple[Batch, ...]:
-        """Return the shares as the step takes them. The first carries the requests of this process."""
+        """Return the shares as the step takes them, with the requests of this process.
+
+        Of several steps the first carries them. An update that accumulates takes the mean of the flags of its batches,
+        so all of these carry the same.
+        """
         self._collect(requests)
-        flags = [self._take_outbox()._replace(steps=1), *(Flags(steps=1) for _ in group[1:])]
+        first = self._take_outbox()._replace(steps=1)
+        flags = [first, *((first if self._accumulates else Flags(steps=1)) for _ in group[1:])]
         return tuple(
             Part(share.batch, mx.array(float(share.counts)), each.array())
             for share, each in zip(group, flags, strict=True)

@@ -79,7 +79,8 @@ def link_of(loop: Loop, state: LoopState, signal: Callable[[], str | None] = lam
     if plan.across.size == 1:
         return Alone(signal)
     lag = IN_FLIGHT * plan.steps_per_call
-    return ProcessLink(plan.across, loop.step, state.moving.train, signal, lag)
+    train, accumulates = state.moving.train, plan.accumulate > 1
+    return ProcessLink(plan.across, loop.step, train, signal, lag, accumulates=accumulates)
 
 
 def _check_agreement(loop: Loop, state: LoopState) -> None:

@@ -12,6 +12,7 @@ from itertools import islice
 from ..core._errors import located
 from ..core._mlx import mx
 from ..core._types import Array, Batch
+from ..data._share import Share
 from ..step._carried import Carried, Logged
 from ..task._folds import start
 from ..tree._paths import leaves
@@ -132,7 +133,9 @@ def _take_groups(ahead: list[Batch], count: int) -> Iterator[tuple[Batch, ...]]:
         yield group
 
 
-def _shapes(batch: Batch) -> list[tuple[object, object]]:
+def _shapes(batch: Batch) -> object:
+    if isinstance(batch, Share):  # all processes must group their batches in the same way
+        return batch.shapes
     return [(getattr(leaf, "shape", None), getattr(leaf, "dtype", None)) for leaf in leaves(batch)]
 
 
