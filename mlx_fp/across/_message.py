@@ -17,6 +17,10 @@ FIGURES = 32
 """The largest number of figures of a message: the loss, and the figures that the loss returns."""
 
 
+_HALF = 2**16
+"""The number by which an integer is divided into two."""
+
+
 class Message(NamedTuple):
     """The contents of a message. On arrival the first four are sums over the processes.
 
@@ -36,8 +40,8 @@ class Message(NamedTuple):
 def exchange(world: World, message: Message) -> Message:
     """Send a message to all processes, and receive the sum of the messages of all.
 
-    The numbers travel as float32: integers are exact below 2^24. A process fills its own place among the memories, and
-    adds zeros to the places of the others.
+    The numbers travel as float32. An integer in a memory travels as two numbers, which is exact below 2^40. A process
+    fills its own place among the memories, and adds zeros to the places of the others.
 
     Args:
         world: The processes.
@@ -49,12 +53,13 @@ def exchange(world: World, message: Message) -> Message:
     Raises:
         ValueError: There are more than 32 figures.
 
-    >>> sent = Message(mx.zeros((2,)), {"loss": mx.array(3.0)}, {"loss": mx.array(2.0)}, {}, [{"seen": mx.array(3)}])
-    >>> received = exchange(World(), sent)
+    >>> seen = [{"seen": mx.array(2**24 + 1)}]
+    >>> loss, weight = {"loss": mx.array(3.0)}, {"loss": mx.array(2.0)}
+    >>> received = exchange(World(), Message(mx.zeros((2,)), loss, weight, {}, seen))
     >>> received.totals, received.memories
-    ({'loss': array(3, dtype=float32)}, [{'seen': array(3, dtype=int32)}])
+    ({'loss': array(3, dtype=float32)}, [{'seen': array(16777217, dtype=int32)}])
     """
-    names, own = list(message.weights), leaves(message.memories)
+    names, own = list(message.weights), [part for leaf in leaves(message.memories) for part in _split(leaf)]
     figures = [_padded(by_name, names) for by_name in (message.totals, message.weights)]
     summed = [message.flags, *figures, *leaves(message.arrays)]
     width = sum(array.size for array in own)
@@ -67,7 +72,7 @@ def exchange(world: World, message: Message) -> Message:
         {name: totals[i] for i, name in enumerate(names)},
         {name: weights[i] for i, name in enumerate(names)},
         _filled(message.arrays, arrays),
-        [_filled(message.memories[0], arrays) for _ in range(world.size)],
+        [_joined(message.memories[0], arrays) for _ in range(world.size)],
     )
 
 
@@ -77,6 +82,24 @@ def _padded(figures: Mapping[str, Array], names: list[str]) -> Array:
         raise ValueError(f"a loss has at most {FIGURES - 1} figures across processes; it returns {len(names) - 1}")
     values = [figures[name].astype(mx.float32) for name in names]
     return mx.concatenate([*(value.reshape(1) for value in values), mx.zeros((FIGURES - len(names),))])
+
+
+def _split(array: Array) -> list[Array]:
+    """Return an array of integers as two arrays, of which each is exact in float32; other arrays as they are."""
+    if not mx.issubdtype(array.dtype, mx.integer):
+        return [array]
+    high = array // _HALF
+    return [high, array - high * _HALF]
+
+
+def _joined(tree: Tree, arrays: Iterator[Array]) -> Tree:
+    """Return a tree of the same structure with the next arrays, joined where `_split` has split them."""
+
+    def joined(leaf: Array) -> Array:
+        first, *rest = (next(arrays) for _ in _split(leaf))
+        return first * _HALF + rest[0] if rest else first
+
+    return utils.tree_map(joined, tree)
 
 
 def _flat(array: Array) -> Array:
