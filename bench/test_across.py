@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import mlx.core as mx
@@ -25,7 +26,7 @@ def loss(model, x, y):
 
 def stepper(world):
     """Return a function that takes a step of its own state and waits for it."""
-    layers = [layer for i, o in zip(WIDTHS, WIDTHS[1:], strict=False) for layer in (nn.linear(i, o), nn.relu)]
+    layers = [layer for i, o in pairwise(WIDTHS) for layer in (nn.linear(i, o), nn.relu)]
     step = fp.train_step(nn.sequential(*layers[:-1]), loss, optim.adamw(1e-3), across=world)
     batch = mx.random.normal((ROWS, WIDTHS[0]), key=mx.random.key(0)), mx.zeros((ROWS,), mx.int32)
     state = list(step.init(0))

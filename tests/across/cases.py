@@ -11,7 +11,7 @@ import mlx.core as mx
 import mlx_fp as fp
 from mlx_fp import data, nn, optim, pipe
 
-MODE, FOLDER = sys.argv[1:]
+MODE, FOLDER = sys.argv[1:] if __name__ == "__main__" else ("", "")
 world = fp.world()
 LAST = world.rank == world.size - 1
 

@@ -33,7 +33,9 @@ def assert_as_one(mode, ranks, place):
 def test_a_stop_in_one_process_ends_a_run_that_accumulates(tmp_path):
     first, second = (json.loads(each) for each in results("accumulated_stop", 2, tmp_path))
     assert first == second
-    assert len(first["losses"]) == 6  # the request is made after 4 steps, travels with the fifth, and is read after the sixth
+    assert (
+        len(first["losses"]) == 6
+    )  # the request is made after 4 steps, travels with the fifth, and is read after the sixth
 
 
 @pytest.mark.parametrize("mode", ["few_rows", "masked_rows"])

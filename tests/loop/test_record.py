@@ -181,7 +181,7 @@ def test_hooks_that_were_not_there_begin_anew():
 
 
 FOLDER = Path(_record.__file__).parent
-EFFECTS = {"_process_link.py", "_progress.py", "_signals.py"}
+EFFECTS = {"_evaluation_link.py", "_process_link.py", "_progress.py", "_signals.py"}
 """The ports of the loop; another, the writer, has a folder of its own."""
 CLASS_BODIES = {("_copies.py", "decorated")}
 """Functions that finish a class as it is defined."""
