@@ -22,7 +22,7 @@ from statistics import median
 TESTS = Path(__file__).resolve().parents[1] / "tests"
 sys.path.insert(0, str(TESTS))
 
-from processes import finish, start  # noqa: E402  # the path above leads to it
+from processes import finish, start, wait_until_ready  # noqa: E402  # the path above leads to it
 
 PROGRAM = TESTS / "across" / "program.py"
 ENDLESS = {"pause": 0.01, "steps": 5000}
@@ -37,13 +37,6 @@ def pair(folder, options, act=None):
     begun = time.perf_counter()
     outputs = [(status, json.loads(out) if out else None) for status, out, _ in finish(started)]
     return outputs, time.perf_counter() - begun
-
-
-def wait_until_ready(folder, started):
-    """Wait until each process has touched its file in the folder."""
-    deadline = time.monotonic() + 60
-    while len(list(folder.glob("ready-*"))) < len(started) and time.monotonic() < deadline:
-        time.sleep(0.01)
 
 
 def failed(text):

@@ -16,7 +16,7 @@ LIMIT = 120
 
 
 def start(program, ranks, folder, *arguments):
-    """Start `program` in `ranks` processes. Standard output and errors go to files in `folder`."""
+    """Start `program` in `ranks` processes. A list of the hosts is written into `folder`."""
     hosts = folder / f"hosts-{ranks}-{time.monotonic_ns()}.json"
     hosts.write_text(json.dumps([[f"127.0.0.1:{port}"] for port in _free_ports(ranks)]))
     started = []
@@ -26,6 +26,13 @@ def start(program, ranks, folder, *arguments):
         command = [sys.executable, "-W", "ignore", str(program), *map(str, arguments)]
         started.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
     return started
+
+
+def wait_until_ready(folder, started):
+    """Wait until each process has touched its file in the folder."""
+    deadline = time.monotonic() + LIMIT / 2
+    while len(list(folder.glob("ready-*"))) < len(started) and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 def finish(started):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -11,11 +11,13 @@ from ..core._types import Array, State, Tree
 from ..tree._paths import leaves
 from ._world import World
 
-__all__ = ["FIGURES", "Message", "exchange"]
+__all__ = ["FIGURES", "Figures", "Message", "exchange", "exchange_figures"]
+
+Figures = Mapping[str, tuple[float, float]]
+"""The total and the weight of each figure."""
 
 FIGURES = 32
 """The largest number of figures of a message: the loss, and the figures that the loss returns."""
-
 
 _EXACT = (mx.bool_, mx.uint8, mx.int8, mx.uint16, mx.int16, mx.float16, mx.bfloat16, mx.float32)
 """The dtypes of which float32 holds each value."""
@@ -58,24 +60,45 @@ def exchange(world: World, message: Message) -> Message:
     >>> received.totals, received.memories
     ({'loss': array(3, dtype=float32)}, [{'seen': array(3, dtype=int32)}])
     """
-    names, own = list(message.weights), leaves(message.memories)
+    names, own = list(message.weights), [_as_words(leaf) for leaf in leaves(message.memories)]
     figures = [_padded(by_name, names) for by_name in (message.totals, message.weights)]
     summed = [message.flags, *figures, *leaves(message.arrays)]
-    sent = [_as_words(array) for array in own]
-    width = sum(array.size for array in sent)
+    width = sum(array.size for array in own)
     before, after = width * world.rank, width * (world.size - 1 - world.rank)
-    vector = mx.concatenate([*map(_flat, summed), mx.zeros((before,)), *map(_flat, sent), mx.zeros((after,))])
-    flags, totals, weights, *rest = _cut(world.sum(vector), [*summed, *sent * world.size])
-    count = len(rest) - len(own) * world.size
-    words = zip(rest[count:], own * world.size, strict=True)
-    arrays = iter([*rest[:count], *(_of_words(array, like) for array, like in words)])
+    vector = mx.concatenate([*map(_flat, summed), mx.zeros((before,)), *map(_flat, own), mx.zeros((after,))])
+    flags, totals, weights, *rest = _cut(world.sum(vector), [*summed, *own * world.size])
+    arrays = iter(rest)
     return Message(
         flags,
         {name: totals[i] for i, name in enumerate(names)},
         {name: weights[i] for i, name in enumerate(names)},
-        _filled(message.arrays, arrays),
-        [_filled(message.memories[0], arrays) for _ in range(world.size)],
+        utils.tree_map(lambda _: next(arrays), message.arrays),
+        [utils.tree_map(lambda like: _of_words(next(arrays), like), message.memories[0]) for _ in range(world.size)],
     )
+
+
+def exchange_figures(
+    world: World, flags: Array, figures: Figures, arrays: Tree, memory: State
+) -> tuple[Array, Figures, list[State]]:
+    """Exchange figures that are Python numbers, in one message, and wait for it.
+
+    Args:
+        world: The processes.
+        flags: The flags of this process.
+        figures: The total and the weight of each figure. All processes have the same names in the same order.
+        arrays: Arrays to sum. Their sums are dropped.
+        memory: The memory of the metrics.
+
+    Returns:
+        `(flags, figures, memories)`: sums over the processes, and the memory of each process, by rank.
+
+    >>> exchange_figures(World(), mx.zeros((1,)), {"loss": (3.0, 2.0)}, {}, {})[1]
+    {'loss': (3.0, 2.0)}
+    """
+    totals, weights = ({name: mx.array(pair[i]) for name, pair in figures.items()} for i in (0, 1))
+    got = exchange(world, Message(flags, totals, weights, arrays, [memory]))
+    mx.eval(got.flags, got.totals, got.weights, got.memories)
+    return got.flags, {name: (float(got.totals[name]), float(got.weights[name])) for name in figures}, got.memories
 
 
 def _padded(figures: Mapping[str, Array], names: list[str]) -> Array:
@@ -105,8 +128,3 @@ def _cut(vector: Array, like: list[Array]) -> list[Array]:
     ends = list(accumulate(array.size for array in like))
     pieces = mx.split(vector, ends[:-1])
     return [piece.reshape(array.shape).astype(array.dtype) for piece, array in zip(pieces, like, strict=True)]
-
-
-def _filled(tree: Tree, arrays: Iterator[Array]) -> Tree:
-    """Return a tree of the same structure with the next arrays."""
-    return utils.tree_map(lambda _: next(arrays), tree)

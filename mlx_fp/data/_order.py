@@ -145,9 +145,7 @@ def batch(n: int, *, drop_last: bool = False, stack: Callable[[list[Item]], Item
     if not callable(stack):
         raise TypeError(f"the stack of batch is a function of a list of rows, as in stack=list; got {stack!r}")
     label = call_text("batch", size, drop_last=drop_last or None, stack=None if stack is stack_rows else stack)
-
-    def batch_count(items: int) -> int:
-        return items // size if drop_last else -(-items // size)
+    batching = Batching(size, drop_last, stack)
 
     def batches(rows: Iterator[Item], epoch_read: EpochRead) -> Iterator[Item]:
         groups = chunked(rows, size)  # toolz.partition_all would read one group ahead
@@ -157,13 +155,11 @@ def batch(n: int, *, drop_last: bool = False, stack: Callable[[list[Item]], Item
     return Operation(
         label,
         on_rows=batches,
-        on_order=(lambda order, epoch_read: Groups(order, range(0, batch_count(len(order)) * size, size), size))
-        if stack is stack_rows
-        else None,
-        size=batch_count,
+        on_order=(lambda order, epoch_read: batching.groups(order)) if stack is stack_rows else None,
+        size=batching.count,
         seek=lambda output_index, epoch_read: output_index * size,
         calls=stack not in (stack_rows, list),
-        batching=Batching(size, drop_last, stack),
+        batching=batching,
     )
 
 

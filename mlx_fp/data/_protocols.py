@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 from ._cursor import EpochRead
 from ._types import Item
-from ._view import Order
+from ._view import Groups, Order
 
 __all__ = ["Batching", "OnOrder", "OnRows", "Seek"]
 
@@ -39,3 +39,11 @@ class Batching(NamedTuple):
     size: int
     drop_last: bool
     stack: Callable[[list[Item]], Item]
+
+    def count(self, rows: int) -> int:
+        """Return the number of batches of a number of rows."""
+        return rows // self.size if self.drop_last else -(-rows // self.size)
+
+    def groups(self, order: Order) -> Groups:
+        """Return the indices of each batch."""
+        return Groups(order, range(0, self.count(len(order)) * self.size, self.size), self.size)

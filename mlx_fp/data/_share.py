@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
-from itertools import repeat
 from typing import Any, NamedTuple, cast
 
 from ..tree._paths import leaves
-from ._cursor import Cursor, EpochRead, note_location
+from ._cursor import Cursor, EpochRead, map_rows, note_location
 from ._dataset import Dataset, Operation
 from ._protocols import Batching
 from ._source_record import Source
@@ -90,10 +89,9 @@ def _own_rows(dataset: Dataset, cursor: Cursor, kind: str, own: slice) -> tuple[
     before, after = rows[:place], rows[place + 1 :]
     if not all(operation.bind for operation in before) or not all(operation.divides for operation in after):
         return None
-    batching = cast(Batching, rows[place].batching)
-    totals = _batch_sizes(len(order), batching)
-    source = Source(rows[place].label, rows=_OwnBatches(indices, before, batching, own))
-    return Dataset(source, after), iter(totals[cursor.index :])
+    source = Source(rows[place].label, rows=_OwnBatches(indices, before, rows[place], own))
+    whole = cast(Batching, rows[place].batching).groups(order)
+    return Dataset(source, after), map(len, whole[cursor.index :])
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +112,7 @@ class _OwnIndices:
         return replace(self, order=inner) if isinstance(index, slice) else self._cut(inner)
 
     def _cut(self, group: Order) -> Order:
-        return cast(Order, _cut(group, self.own))
+        return cast(Order, group[self.own] if self.own.start < len(group) else group[:1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,19 +121,15 @@ class _OwnBatches:
 
     indices: Dataset
     before: tuple[Operation, ...]
-    batching: Batching
+    batch: Operation
     own: slice
 
     def __call__(self, epoch_read: EpochRead) -> Iterator[Item]:
         read = replace(epoch_read, copies=any(operation.calls for operation in self.before))
-        view, size = self.indices.view(read), self.batching.size
-        for number, total in enumerate(_batch_sizes(len(view), self.batching)[epoch_read.start :], epoch_read.start):
-            own = _cut(range(number * size, number * size + total), self.own)
-            try:
-                yield self.batching.stack([self._row(view, index, read) for index in own])
-            except Exception as error:
-                note_location(error, f"batch({size})", epoch_read, number)
-                raise
+        view, batching = self.indices.view(read), cast(Batching, self.batch.batching)
+        groups = _OwnIndices(batching.groups(range(len(view))), self.own)[epoch_read.start :]
+        rows = ([self._row(view, index, read) for index in group] for group in groups)
+        return map_rows(batching.stack, rows, epoch_read, self.batch.label)
 
     def _row(self, view: View, index: int, epoch_read: EpochRead) -> Item:
         place, label = replace(epoch_read, start=index), self.indices.labels[-1]
@@ -148,17 +142,6 @@ class _OwnBatches:
             note_location(error, label, epoch_read, index)
             raise
         return row
-
-
-def _batch_sizes(rows: int, batching: Batching) -> list[int]:
-    """Return the number of rows of each batch."""
-    left = 0 if batching.drop_last else rows % batching.size
-    return [*repeat(batching.size, rows // batching.size), *([left] if left else [])]
-
-
-def _cut(indices: Any, own: slice) -> Any:
-    """Return the own indices of a group, or its first index where there is none."""
-    return indices[own] if own.start < len(indices) else indices[:1]
 
 
 def _cut_batches(dataset: Dataset, cursor: Cursor, kind: str, own: slice, cut: CutRows) -> Generator[Share, None, None]:

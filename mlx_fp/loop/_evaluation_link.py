@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 
 from ..across._errors import gather_texts, peer_error, tell
-from ..across._message import Message, exchange
+from ..across._message import Figures, exchange_figures
 from ..across._world import World
 from ..core._mlx import mx
 from ..core._types import Batch, State
 from ..data import Cursor, Dataset
 from ..data._share import open_share
 from ..step._rows import cut_out
-from ._link import Alone, Figures
+from ._link import Alone
 
 __all__ = ["EvaluationLink"]
 
@@ -35,9 +35,8 @@ class EvaluationLink(Alone):
         self._over = True
         if texts := gather_texts(self._world, ""):
             raise peer_error(texts)
-        totals, weights = ({name: mx.array(pair[i]) for name, pair in figures.items()} for i in (0, 1))
-        got = exchange(self._world, Message(mx.zeros((1,)), totals, weights, {}, [memory]))
-        return {name: (float(got.totals[name]), float(got.weights[name])) for name in figures}, merge(got.memories)
+        _, summed, memories = exchange_figures(self._world, mx.zeros((1,)), figures, {}, memory)
+        return summed, merge(memories)
 
     def leave(self, error: BaseException) -> None:
         """Tell the other processes of an error before the figures are exchanged."""

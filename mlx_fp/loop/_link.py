@@ -6,18 +6,16 @@ hook or a signal in one process becomes a request of the run when a message has 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from typing import Protocol
 
+from ..across._message import Figures
 from ..core._types import Batch, State
 from ..data import Cursor, Dataset
 from ..step._carried import Carried, Logged
 from ._requests import Requests
 
-__all__ = ["Alone", "Figures", "Link"]
-
-Figures = Mapping[str, tuple[float, float]]
-"""The total and the weight of each figure."""
+__all__ = ["Alone", "Link"]
 
 
 class Link(Protocol):

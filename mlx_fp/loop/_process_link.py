@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ..across._agreement import check_replicas
 from ..across._errors import PeerError, gather_texts, is_lost, peer_error
 from ..across._flags import Flags
+from ..across._message import Figures
 from ..across._world import World
 from ..core._errors import named_error, say_on
 from ..core._mlx import mx, utils
@@ -22,7 +23,6 @@ from ..step._across import FLAGS, Part
 from ..step._carried import Carried, Logged
 from ..step._rows import cut_out
 from ._directive import Stop
-from ._link import Figures
 from ._requests import Requests
 
 if TYPE_CHECKING:
@@ -209,7 +209,7 @@ class ProcessLink:
         """Put the flags of a message into the inbox. Raise PeerError where another process has failed."""
         if flags.failed or flags.ending:
             raise PeerError("another process has failed")
-        kinds = {name: count for name, count in flags._asdict().items() if name in _KINDS and count}
+        kinds = {name: count for name, count in zip(_KINDS, flags, strict=False) if count}
         if list(kinds.values()) != [self._world.size]:
             raise RuntimeError(f"the processes are at different places of the run: {kinds}; do their data differ?")
         self._inbox = Flags(*(int(bool(a or b)) for a, b in zip(self._inbox, flags, strict=True)))
@@ -234,7 +234,8 @@ class ProcessLink:
         return self._given
 
 
-_KINDS = ("steps", "evaluations", "agreements")
+_KINDS = Flags._fields[:3]
+"""The flags that tell the kind of a message."""
 
 
 def _without_flags(logs: State) -> State:

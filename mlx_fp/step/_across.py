@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..across._flags import Flags
-from ..across._message import Message, exchange
+from ..across._message import Figures, Message, exchange, exchange_figures
 from ..across._world import ALONE, World
 from ..core._mlx import mx, utils
 from ..core._types import Array, Batch, Params, State, Tree
@@ -80,9 +80,9 @@ class Exchange:
         trainable: Params,
         rest: Params,
         flags: Flags,
-        figures: Mapping[str, tuple[float, float]] | None = None,
+        figures: Figures | None = None,
         memory: State | None = None,
-    ) -> tuple[Flags, dict[str, tuple[float, float]], list[State]]:
+    ) -> tuple[Flags, Figures, list[State]]:
         """Send a message of the length of a step's, without a step. This waits for the other processes.
 
         Args:
@@ -95,15 +95,11 @@ class Exchange:
         Returns:
             `(flags, figures, memories)`: sums over the processes, and the memory of each process.
         """
-        by_name = figures or {}
-        totals, weights = ({name: mx.array(pair[i]) for name, pair in by_name.items()} for i in (0, 1))
         zeros = tree_map(mx.zeros_like, {"trainable": trainable, "rest": rest})
         arrays = self._scaled(zeros["trainable"], zeros["rest"], mx.array(0.0))
         memory = start(self.metrics) if memory is None else memory
-        got = exchange(self.world, Message(flags.array(), totals, weights, arrays, [memory]))
-        mx.eval(got.flags, got.totals, got.weights, got.memories)
-        pairs = {name: (float(got.totals[name]), float(got.weights[name])) for name in by_name}
-        return Flags.of(got.flags), pairs, got.memories
+        received, summed, memories = exchange_figures(self.world, flags.array(), figures or {}, arrays, memory)
+        return Flags.of(received), summed, memories
 
     def _scaled(self, grads: Tree, rest: Params, weight: Array) -> tuple[Tree, dict[str, Array]]:
         """Return gradients and floating buffers, each times a weight, in float32."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast, runtime_checkable
 
 from ..across._flags import Flags
+from ..across._message import Figures
 from ..core._types import Array, Batch, Params, State, Tree
 from ..task._folds import Metric
 from ._carried import Carried, Logged
@@ -71,9 +72,9 @@ class FullStep(Step, Protocol):
         self,
         params: Params,
         flags: Flags,
-        figures: Mapping[str, tuple[float, float]] | None = None,
+        figures: Figures | None = None,
         memory: State | None = None,
-    ) -> tuple[Flags, dict[str, tuple[float, float]], list[State]]:
+    ) -> tuple[Flags, Figures, list[State]]:
         """Send a message to the other processes without a step."""
 
 

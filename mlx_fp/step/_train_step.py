@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..across._flags import Flags
+from ..across._message import Figures
 from ..compile import rng
 from ..compile._compiled import Compiled
 from ..core._mlx import mx
@@ -223,9 +224,9 @@ class TrainStep:
         self,
         params: Params,
         flags: Flags,
-        figures: Mapping[str, tuple[float, float]] | None = None,
+        figures: Figures | None = None,
         memory: State | None = None,
-    ) -> tuple[Flags, dict[str, tuple[float, float]], list[State]]:
+    ) -> tuple[Flags, Figures, list[State]]:
         """Send a message to the other processes without a step. It has the length of the message of a step.
 
         Args:

@@ -1,4 +1,4 @@
-"""What happens around a run in several processes: `edges.py MODE FOLDER` prints its results as JSON."""
+"""Sweeps, evaluations and starts in several processes: `edges.py MODE FOLDER` prints its results as JSON."""
 
 from __future__ import annotations
 

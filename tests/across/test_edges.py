@@ -56,7 +56,7 @@ def test_an_error_outside_the_steps_of_one_process_reaches_the_other(tmp_path, m
         ("other_params", "the processes differ in the parameters: weight has not the same bits"),
     ],
 )
-def test_processes_that_differ_at_the_start_say_in_what(tmp_path, mode, text):
+def test_an_error_names_the_difference_of_processes_at_the_start(tmp_path, mode, text):
     for result in results(mode, tmp_path):
         assert result["error"] == "ValueError"
         assert result["text"].startswith(text)

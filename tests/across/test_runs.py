@@ -6,11 +6,10 @@ import json
 import math
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
-from processes import finish, run, start
+from processes import finish, run, start, wait_until_ready
 
 PROGRAM = Path(__file__).with_name("program.py")
 
@@ -123,7 +122,7 @@ def test_a_row_that_is_not_finite_in_one_process(tmp_path, nonfinite):
 def test_a_signal_to_one_process_ends_all_after_the_same_step(tmp_path):
     options = {"ready": str(tmp_path), "pause": 0.05, "steps": 2000, "folder": str(tmp_path / "run")}
     started = start(PROGRAM, 2, tmp_path, json.dumps(options))
-    _wait_until_ready(tmp_path, started)
+    wait_until_ready(tmp_path, started)
     started[1].send_signal(signal.SIGTERM)
     first, second = (json.loads(out) for _, out, _ in finish(started))
     assert first["row"]["steps"] == second["row"]["steps"] < 2000
@@ -135,15 +134,9 @@ def test_a_signal_to_one_process_ends_all_after_the_same_step(tmp_path):
 def test_a_killed_process_ends_the_others_with_an_error(tmp_path):
     options = {"ready": str(tmp_path), "pause": 0.05, "steps": 2000, "folder": str(tmp_path / "run")}
     started = start(PROGRAM, 2, tmp_path, json.dumps(options))
-    _wait_until_ready(tmp_path, started)
+    wait_until_ready(tmp_path, started)
     os.kill(started[1].pid, signal.SIGKILL)
     (_, out, _), (status, _, _) = finish(started)
     assert status == -signal.SIGKILL
     assert json.loads(out)["error"] == "RuntimeError"
     assert runs(1, tmp_path, folder=str(tmp_path / "run"), steps=12, resume="latest")[0]["row"]["steps"] == 12
-
-
-def _wait_until_ready(folder, started):
-    deadline = time.monotonic() + 60
-    while len(list(folder.glob("ready-*"))) < len(started) and time.monotonic() < deadline:
-        time.sleep(0.02)
