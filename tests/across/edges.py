@@ -101,6 +101,25 @@ def other_params():
     return fp.fit(batches(), epochs=1, quiet=True, across=world, params=params)(trainer).stop_reason
 
 
+def stream():
+    """The steps and losses that a stream of events yields."""
+    seen = fp.events(batches(), only=("after_step",), epochs=2, across=world)(trainer)
+    return [(event.step, event.loss.item()) for event in seen]
+
+
+def checked():
+    """A hook of one process changes its parameters, and all are compared every 2 steps."""
+    own = fp.world(check_every=2)
+
+    def after_step(event):
+        if LAST and event.step == 4:
+            return fp.Replace(params={**event.state.params, "bias": event.state.params["bias"] + 1})
+        return None
+
+    changed = fp.on("after_step", after_step)(trainer)
+    return fp.fit(batches(), epochs=2, quiet=True, across=own)(changed).stop_reason
+
+
 def outcome():
     try:
         return globals()[MODE]()

@@ -31,6 +31,19 @@ def test_a_trial_that_fails_in_one_process_fails_in_all_and_the_sweep_goes_on(tm
     assert second[1].startswith("ValueError: a bad trial")
 
 
+def test_a_stream_of_events_has_the_losses_of_one_process(tmp_path):
+    (alone,), (first, second) = results("stream", tmp_path, ranks=1), results("stream", tmp_path)
+    assert first == second
+    assert [step for step, _ in first] == [step for step, _ in alone] == list(range(10))
+    assert [loss for _, loss in first] == pytest.approx([loss for _, loss in alone], rel=1e-5)
+
+
+def test_parameters_that_drift_apart_are_found_where_they_are_compared(tmp_path):
+    for result in results("checked", tmp_path):
+        assert result["error"] == "ValueError"
+        assert result["text"].startswith("the processes differ in the parameters: bias has not the same bits")
+
+
 @pytest.mark.parametrize(
     ("mode", "rank", "text"),
     [
