@@ -20,7 +20,7 @@ from ..core._user_path import user_path
 from ..store._checkpoint import Metadata
 from ..store._checkpoint_path import OTHER_SUFFIXES, suffixed
 
-__all__ = ["FIELDS", "Policy", "as_template", "run_policy"]
+__all__ = ["FIELDS", "Policy", "as_template"]
 
 PathFunction: TypeAlias = Callable[..., str | os.PathLike[str]]
 """A function of some of `FIELDS`, which returns the path of a checkpoint."""
@@ -158,18 +158,6 @@ class Policy(Picklable):
         parts, above = Path(self.path).parts, len(self.folder.parts)
         return replace(self, path=str(Path(*parts[:above], name, *parts[above:])))
 
-    def within(self, folder: Path) -> Policy:
-        """Return the policy with its files in another folder, and with the run bundle. A path function raises ValueError.
-
-        >>> policy = Policy("runs/{monitor_name}/ep-{epoch}").within(Path("other"))
-        >>> policy.path, policy.bundle
-        ('other/{monitor_name}/ep-{epoch}', True)
-        """
-        if not isinstance(self.path, str):
-            raise ValueError(f"a run with out={os.fspath(folder)!r} puts its checkpoints there: give a template, no function")
-        rest = Path(self.path).parts[len(self.folder.parts) :]
-        return replace(self, path=str(Path(_literal(folder), *rest)), bundle=True)
-
     def due(self, epoch: int, improved: bool) -> bool:
         """Tell whether to write a checkpoint at the end of an epoch."""
         return (self.best and improved) or (self.every is not None and (epoch + 1) % self.every == 0)
@@ -194,20 +182,6 @@ class Policy(Picklable):
         if latest is not None and (_is_same(path, latest) or path.suffix != latest.suffix):
             rule = f"{os.fspath(path)!r} must have another name, and the same suffix"
             raise ValueError(f"latest=True keeps the newest state in {os.fspath(latest)!r}: {rule}")
-
-
-def run_policy(folder: Path) -> Policy:
-    """Return the policy of a run with a run folder and without `checkpoints`: the last two states and the best one.
-
-    >>> run_policy(Path("runs/a")).path
-    'runs/a/step-{step}'
-    """
-    return Policy(str(Path(_literal(folder), "step-{step}")), best=True, keep_last=2, bundle=True)
-
-
-def _literal(folder: Path) -> str:
-    """Return a folder as a part of a template: a brace in its name is no field."""
-    return os.fspath(folder).replace("{", "{{").replace("}", "}}")
 
 
 def _is_same(path: Path, other: Path) -> bool:

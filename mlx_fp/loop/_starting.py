@@ -12,10 +12,10 @@ from pathlib import Path
 from ..across._agreement import check_facts, check_replicas
 from ..across._errors import together
 from ..across._world import ALONE
-from ..checkpointing._policy import Policy, run_policy
+from ..checkpointing._policy import Policy
 from ..checkpointing._resume import resolved
 from ..checkpointing._retention import is_newest, new_run
-from ..checkpointing._run_folder import RunFolder
+from ..checkpointing._run_folder import RunFolder, policy_in
 from ..checkpointing._silent import SilentWriter
 from ..checkpointing._writer import Writer
 from ..core._frozen import FrozenDict
@@ -62,7 +62,7 @@ def start_run(trainer: Trainer, plan: Plan) -> Iterator[tuple[Loop, LoopState, W
 
     The writer locks the folder of the files before the newest file is looked for.
     """
-    world, trainer = plan.across, in_folder(trainer, plan.out)
+    world, trainer = plan.across, _in_folder(trainer, plan.out)
     new = [together(world, lambda: _new_run(trainer, plan.collated_for(trainer.task)))]
     writer = None if trainer.policy is None else _writer(trainer.policy, plan)
     with ExitStack() as opened:
@@ -74,12 +74,11 @@ def start_run(trainer: Trainer, plan: Plan) -> Iterator[tuple[Loop, LoopState, W
         yield (*new.pop(), writer)  # this frame must not keep the parameters
 
 
-def in_folder(trainer: Trainer, folder: Path | None) -> Trainer:
+def _in_folder(trainer: Trainer, folder: Path | None) -> Trainer:
     """Return the trainer with its checkpoints in the folder of the run, if the run has one."""
     if folder is None:
         return trainer
-    policy = trainer.policy
-    return replace(trainer, policy=run_policy(folder) if policy is None else policy.within(folder))
+    return replace(trainer, policy=policy_in(folder, trainer.policy))
 
 
 def _writer(policy: Policy, plan: Plan) -> Writer:

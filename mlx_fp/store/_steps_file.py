@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ _NON_FINITE = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}
 
 _LOG = logging.getLogger("mlx_fp.store")
 
-_encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+_name = lru_cache(json.dumps)
+"""The name of a figure in JSON."""
 
 
 class StepsFile:
@@ -65,11 +67,7 @@ class StepsFile:
 
     def append(self, row: Mapping[str, object]) -> None:
         """Append a row. It is on disk after `flush`, after `close`, or half a second later with the next row."""
-        try:
-            line = _encode(row)
-        except ValueError:  # a number is not finite
-            line = _encode({name: _plain(value) for name, value in row.items()})
-        self._lines.append(line)
+        self._lines.append(_line(row))
         if time.perf_counter() - self._flushed > _SECONDS:
             self.flush()
 
@@ -80,7 +78,7 @@ class StepsFile:
             return
         size = os.fstat(self._file).st_size
         try:
-            _write(self._file, "".join(f"{line}\n" for line in self._lines).encode())
+            _write(self._file, "".join(self._lines).encode())
         except BaseException as error:
             with suppress(OSError):
                 os.ftruncate(self._file, size)
@@ -155,7 +153,17 @@ def _write(file: int, content: bytes) -> None:
         content = content[os.write(file, content) :]
 
 
-def _plain(value: object) -> object:
-    """Return a value for JSON: a number that is not finite is the text nan, inf or -inf."""
-    is_finite = not isinstance(value, float) or value - value == 0
-    return value if is_finite else str(value)
+def _line(row: Mapping[str, object]) -> str:
+    """Return the line of a row. This takes half the time of `json.dumps`.
+
+    >>> _line({"step": 3, "loss": 0.5, "grad_norm": float("inf"), "tokens_per_second": None})
+    '{"step":3,"loss":0.5,"grad_norm":"inf","tokens_per_second":null}\\n'
+    """
+    return "{" + ",".join([f"{_name(name)}:{_value(value)}" for name, value in row.items()]) + "}\n"
+
+
+def _value(value: object) -> str:
+    """Return a value in JSON. A number that is not finite is the text nan, inf or -inf."""
+    if type(value) is float:
+        return repr(value) if value - value == 0 else f'"{value}"'
+    return json.dumps(value)
