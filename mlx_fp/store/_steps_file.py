@@ -166,4 +166,6 @@ def _value(value: object) -> str:
     """Return a value in JSON. A number that is not finite is the text nan, inf or -inf."""
     if type(value) is float:
         return repr(value) if value - value == 0 else f'"{value}"'
-    return json.dumps(value)
+    if type(value) is int:
+        return repr(value)
+    return "null" if value is None else json.dumps(value)
