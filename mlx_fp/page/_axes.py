@@ -31,13 +31,13 @@ class Axis:
         return (value - self.low) / (self.high - self.low)
 
 
-def axis(values: Iterable[float], *, whole: bool = False, about: int = 5) -> Axis:
+def axis(values: Iterable[float], *, whole: bool = False, about: int = 6) -> Axis:
     """Return the axis for some finite values.
 
     Args:
         values: The values; none of them is an axis from 0 to 1.
-        whole: Whether the axis counts, for example steps. It then is linear, ends at its values, and has ticks at whole
-            numbers. Default: False.
+        whole: Whether the axis counts, for example steps. It then is linear, ends at its largest value, and has ticks
+            at whole numbers. Default: False.
         about: About the number of ticks.
 
     >>> axis([0.3, 1.9]).ticks
@@ -48,7 +48,7 @@ def axis(values: Iterable[float], *, whole: bool = False, about: int = 5) -> Axi
     listed = list(values) or [0.0, 1.0]
     low, high = min(listed), max(listed)
     if whole:
-        low, high = (low, high) if high > low else (low - 1, high + 1)
+        low, high = 0.0 if 0 <= low <= 0.2 * high else low, max(high, low + 1)
         return Axis(low, high, False, _ticks(low, high, max(_round_step((high - low) / about), 1.0), inside=True))
     if low > 0 and log10(high) - log10(low) > _DECADES:
         return _logarithmic(low, high)

@@ -51,7 +51,7 @@ def epochs_table(run: Run) -> str:
         figures("epoch", _column(listed, "epoch")),
         figures("steps", _column(listed, "steps")),
         *_figure_columns(listed),
-        figures("seconds", _column(listed, "seconds")),
+        figures("seconds", _column(listed, "seconds"), 2),
         figures("examples/s", [_rounded(value) for value in _column(listed, "examples_per_second")]),
         Column("", [" ".join(_tags(index in best, index == cut)) for index in shown]),
     ]

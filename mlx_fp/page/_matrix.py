@@ -38,8 +38,12 @@ def figures_of_row(row: Mapping[str, Any]) -> str:
     """Return the matrices and the lists among the figures of a row as HTML, those of validation first."""
     found = {name: value for name, value in row.items() if isinstance(value, (list, tuple, dict))}
     names = sorted(found, key=lambda name: not name.startswith("val_"))
-    parts = [_matrix(name, found[name]) if is_square(found[name]) else _text(name, found[name]) for name in names]
+    parts = [_figure(name, found[name]) for name in names]
     return f'<div class="two">{"".join(parts)}</div>' if parts else ""
+
+
+def _figure(name: str, value: object) -> str:
+    return _matrix(name, value) if is_square(value) else _text(name, value)
 
 
 def _text(name: str, value: object) -> str:
@@ -52,10 +56,11 @@ def _matrix(name: str, rows: Sequence[Sequence[object]]) -> str:
         return _text(name, f"{len(rows)} by {len(rows)} counts, which are in the bundle of the run")
     heads = "".join(f'<th scope="col" class="n">{index}</th>' for index in range(len(rows)))
     body = "".join(_matrix_row(index, [as_number(cell) or 0.0 for cell in row]) for index, row in enumerate(rows))
-    caption = f"{safe(name)}: rows are labels, columns are predictions; the shade is the share of the label"
     head = f'<thead><tr><th scope="col">label</th>{heads}<th scope="col" class="n">right</th></tr></thead>'
-    table = f'<table class="matrix"><caption dir="auto">{caption}</caption>{head}<tbody>{body}</tbody></table>'
-    return f'<div class="scroll" role="region" aria-label="{safe(name)}" tabindex="0">{table}</div>'
+    caption = "<caption>rows: labels, columns: predictions</caption>"
+    table = f'<table class="matrix">{caption}{head}<tbody>{body}</tbody></table>'
+    frame = f'<div class="scroll" role="region" aria-label="{safe(name)}" tabindex="0">{table}</div>'
+    return f'<div><h3 dir="auto">{safe(name)}</h3>{frame}</div>'
 
 
 def _matrix_row(index: int, counts: Sequence[float]) -> str:

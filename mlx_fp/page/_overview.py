@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ._panels import Line, panels
+from ._panels import Line, panels, steps_axis
 from ._runs import Run, differing
 from ._style import COLOURS
 from ._svg import Drawn, chart
@@ -38,7 +38,7 @@ def ranking(runs: Sequence[Run]) -> str:
         figures("last loss", [as_number(of[-1].get("loss")) if of else None for of in rows]),
         figures("last val_loss", [as_number(of[-1].get("val_loss")) if of else None for of in rows]),
         figures("epochs", [float(len(of)) for of in rows]),
-        figures("seconds", [sum(as_number(row.get("seconds")) or 0.0 for row in of) for of in rows]),
+        figures("seconds", [sum(as_number(row.get("seconds")) or 0.0 for row in of) for of in rows], 2),
         *(texts(name, [setting_text(run.settings.get(name)) for run in listed]) for name in names),
         texts("end", [": ".join(ending(run.report)) for run in listed]),
         Column("", [tag("best", "good") if index == 0 and runs[0].best is not None else "" for index in shown]),
@@ -51,16 +51,18 @@ def ranking(runs: Sequence[Run]) -> str:
 
 def overlay(runs: Sequence[Run]) -> str:
     """Return the legend, and a figure for each panel with the curves of the best runs, given in the order of rank."""
+    found = [(rank, run, panels(run)) for rank, run in enumerate(runs[:_MOST_RUNS])]
+    across = steps_axis(panel for *_, of_run in found for panel in of_run)
     drawn: dict[str, list[Drawn]] = {}
-    for rank, run in enumerate(runs[:_MOST_RUNS]):
-        for panel in panels(run):
-            unit = f" ({panel.unit})" if panel.unit else ""
-            found = drawn.setdefault(panel.name + unit, [])
-            found += [_drawn(line, run.name, rank) for line in run_lines(panel.lines)]
+    zeros = {panel.title for *_, of_run in found for panel in of_run if panel.zero}
+    for rank, run, of_run in reversed(found):  # the best run is drawn last, above the others
+        for panel in of_run:
+            lines = drawn.setdefault(panel.title, [])
+            lines += [_drawn(line, run.name, rank) for line in run_lines(panel.lines)]
     parts = []
-    for number, (name, of_panel) in enumerate(drawn.items()):
-        ordered = of_panel[::-1]  # the best run is drawn last, above the others
-        svg = chart(name, ordered, key=f"chart-{number}", most=max(_MOST_POINTS // len(ordered), 40))
+    for number, name in enumerate(sorted(drawn, key=[panel.title for *_, of_run in found for panel in of_run].index)):
+        most = max(_MOST_POINTS // len(drawn[name]), 40)
+        svg = chart(name, drawn[name], key=f"chart-{number}", across=across, zero=name in zeros, most=most)
         parts.append(f"<figure><figcaption><h3><bdi>{safe(name)}</bdi></h3></figcaption>{svg}</figure>")
     return f'{_legend(runs)}<div class="charts">{"".join(parts)}</div>'
 

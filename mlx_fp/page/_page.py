@@ -15,7 +15,7 @@ from ._details import (
 )
 from ._matrix import figures_of_row, shown_row
 from ._overview import overlay, ranking
-from ._panels import best_point, panels
+from ._panels import best_point, panels, steps_axis
 from ._runs import Run, ranked, runs_of
 from ._style import STYLE
 from ._svg import Best, Drawn, chart
@@ -95,8 +95,9 @@ def _section(name: str, content: str) -> str:
 
 def _charts(run: Run) -> str:
     """Return a figure for each panel of a run."""
-    best, parts = best_point(run), []
-    for number, panel in enumerate(panels(run)):
+    best, found, parts = best_point(run), panels(run), []
+    across = steps_axis(found)
+    for number, panel in enumerate(found):
         means = max((len(line.steps) for line in panel.lines if line.kind == "train"), default=0)
         drawn = []
         for line in panel.lines:
@@ -105,12 +106,9 @@ def _charts(run: Run) -> str:
             drawn.append(Drawn(line, line.name, colour, "thin" if alone else look))
         names = [each.title for each in drawn]
         mark = Best(*best[2:]) if best and panel.name == best[0] and best[1] in names else None
-        unit = f" ({panel.unit})" if panel.unit else ""
-        svg = chart(panel.name + unit, drawn, key=f"chart-{number}", best=mark)
+        svg = chart(panel.title, drawn, key=f"chart-{number}", across=across, zero=panel.zero, best=mark)
         keys = "".join(_key(each) for each in drawn) if len(drawn) > 1 else ""
-        parts.append(
-            f"<figure><figcaption><h3><bdi>{safe(panel.name + unit)}</bdi></h3>{keys}</figcaption>{svg}</figure>"
-        )
+        parts.append(f"<figure><figcaption><h3><bdi>{safe(panel.title)}</bdi></h3>{keys}</figcaption>{svg}</figure>")
     return f'<div class="charts">{"".join(parts)}</div>' if parts else ""
 
 

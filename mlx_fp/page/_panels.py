@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..core._bytes import as_bytes, bytes_text
+from ._axes import Axis, axis
 from ._runs import Run
 from ._thin import is_drawn
 from ._words import as_number
 
-__all__ = ["Line", "Panel", "best_point", "panels", "read_name"]
+__all__ = ["Line", "Panel", "best_point", "panels", "read_name", "steps_axis"]
 
 _OF_ROWS = frozenset(
     [
@@ -59,6 +60,13 @@ class Panel:
     name: str
     lines: tuple[Line, ...]
     unit: str = ""
+    zero: bool = False
+    """Whether the vertical axis begins at 0."""
+
+    @property
+    def title(self) -> str:
+        """The name with the unit."""
+        return f"{self.name} ({self.unit})" if self.unit else self.name
 
 
 def panels(run: Run) -> list[Panel]:
@@ -75,6 +83,12 @@ def panels(run: Run) -> list[Panel]:
             lines.setdefault(name, []).append(line)
     names = [name for name in lines if name not in _LAST] + [name for name in _LAST if name in lines]
     return [_in_units(Panel(name, tuple(lines[name]))) for name in names if lines[name]]
+
+
+def steps_axis(found: Iterable[Panel]) -> Axis:
+    """Return the horizontal axis that all panels have in common."""
+    ends = [step for panel in found for line in panel.lines if line.steps for step in (line.steps[0], line.steps[-1])]
+    return axis(ends, whole=True)
 
 
 def read_name(name: str, sets: Iterable[str]) -> tuple[str, str]:
@@ -140,7 +154,7 @@ def _speed_lines(run: Run) -> list[tuple[str, Line]]:
     memory = _line("each step", "step", "step", steps, "peak_memory")
     found = [
         ("rows per second", _line("each step", "step", "step", steps, "rows_per_second")),
-        ("rows per second", _line("train", "train", "steps", rows, "examples_per_second")),
+        ("rows per second", _line("each epoch", "train", "steps", rows, "examples_per_second")),
         ("tokens per second", _line("each step", "step", "step", steps, "tokens_per_second")),
         ("peak memory", memory),
     ]
@@ -165,4 +179,4 @@ def _in_units(panel: Panel) -> Panel:
         replace(line, values=tuple(None if value is None else value / size for value in line.values))
         for line in panel.lines
     )
-    return Panel(panel.name, lines, unit)
+    return Panel(panel.name, lines, unit, zero=True)

@@ -26,12 +26,13 @@ h1{font-size:26px;line-height:1.25;font-weight:650;letter-spacing:-.01em;margin:
 h2{font-size:17px;font-weight:650;margin:44px 0 14px;padding-bottom:6px;border-bottom:1px solid var(--rule)}
 h3{font-size:15px;font-weight:650;margin:26px 0 8px}
 p{margin:6px 0}
-.verdict{font-size:17px;max-width:72ch}
+.verdict{font-size:17px;max-width:90ch}
+.verdict code{font-size:.82em}
 .verdict b{font-weight:650}
 .good{color:var(--good)}.bad{color:var(--bad)}.soft{color:var(--soft)}
-.facts{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:1px;margin:24px 0 0;
+.facts{display:flex;flex-wrap:wrap;gap:1px;margin:24px 0 0;
 border:1px solid var(--rule);border-radius:8px;overflow:hidden;background:var(--rule)}
-.facts div{background:var(--card);padding:12px 16px}
+.facts div{flex:1 1 146px;background:var(--card);padding:12px 16px}
 .facts dt{color:var(--soft);font-size:13px}
 .facts dd{margin:0;font-size:20px;font-weight:600;line-height:1.35}
 .facts dd small{display:block;font-size:13px;font-weight:400;color:var(--soft)}
@@ -49,7 +50,7 @@ font-variant-numeric:tabular-nums;fill:var(--soft)}
 .grid path{stroke:var(--grid);fill:none}.grid .base{stroke:var(--rule)}
 .grid .y{text-anchor:end}.grid .x,.grid .unit,.gaps text{text-anchor:middle}
 .line{fill:none;stroke:currentColor;stroke-width:1.8;stroke-linejoin:round;stroke-linecap:round}
-.faint{stroke-width:1;opacity:.42}.dashed{stroke-dasharray:5 4}.thin{stroke-width:1.2}
+.faint{stroke-width:1;opacity:.5}.dashed{stroke-dasharray:5 4}.thin{stroke-width:1.2}
 .dots circle{fill:currentColor;stroke:transparent;stroke-width:8}
 .hover circle{fill:transparent;stroke:transparent;stroke-width:6}
 .dots circle:hover,.hover circle:hover{fill:currentColor;stroke:currentColor;stroke-width:4}
@@ -57,7 +58,8 @@ svg .gaps text{fill:var(--bad);font-weight:700;font-size:14px}
 .best circle{fill:none;stroke:var(--ink);stroke-width:1.6;pointer-events:none}
 svg .best text{fill:var(--ink);font-weight:600;paint-order:stroke;stroke:var(--card);stroke-width:4px;
 pointer-events:none}
-.scroll{overflow:auto;max-height:430px;border:1px solid var(--rule);border-radius:8px;background:var(--card)}
+.scroll{overflow:auto;border:1px solid var(--rule);border-radius:8px;background:var(--card)}
+.tall{max-height:640px}
 .scroll:focus-visible{outline:2px solid var(--c0);outline-offset:1px}
 table{border-collapse:separate;border-spacing:0;width:100%;font-size:13.5px}
 caption{caption-side:top;text-align:start;color:var(--soft);font-size:13px;padding:9px 14px 5px}
@@ -73,16 +75,19 @@ tr.total>*{font-weight:600}
 color:var(--soft)}
 .tag.good{color:var(--good)}.tag.bad{color:var(--bad)}
 .two{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,440px),1fr));gap:20px;align-items:start}
-.matrix{width:auto}.matrix td{text-align:right;min-width:52px}
+
+.matrix{width:auto;margin:0 14px 10px}.matrix caption{padding-inline:0;white-space:nowrap}.matrix td,.matrix th{text-align:right;min-width:52px;padding:6px 10px}
+
 .matrix .hot{color:var(--paper)}
-.matrix thead th,.matrix tbody th{text-align:right}
 code,pre{font:12.5px/1.5 ui-monospace,"SF Mono",Menlo,Consolas,"Liberation Mono",monospace}
 footer{margin-top:48px;color:var(--soft);font-size:13px}
-@media(max-width:560px){main{padding:24px 14px 48px}svg text{font-size:15px}h1{font-size:22px}}
-@media print{@page{margin:14mm}main{max-width:none;padding:0}body{font-size:11pt}
+@media(max-width:560px){main{padding:24px 14px 48px}svg text{font-size:14px}h1{font-size:22px}}
+@media print{@page{margin:14mm}
+body,figure,.scroll,.facts div,thead th{background:#fff}main{max-width:none;padding:0}body{font-size:11pt}
 .scroll{max-height:none;overflow:visible}
 figure,.facts,tr,h2,h3{break-inside:avoid}h2,h3{break-after:avoid}.charts{grid-template-columns:1fr 1fr;gap:10px}
-.two{grid-template-columns:1fr}thead th{position:static}*{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
+.two{grid-template-columns:1fr}thead th{position:static}*{print-color-adjust:exact;
+-webkit-print-color-adjust:exact}}
 """
 
 _CLASSES = "".join(f".c{number}{{color:var(--c{number})}}" for number in range(COLOURS + 1))

@@ -14,8 +14,8 @@ __all__ = ["Best", "Drawn", "chart"]
 
 WIDTH, HEIGHT = 520, 232
 _TOP, _BOTTOM, _RIGHT = 14, 40, 16
-_CHARACTER = 6.9
-"""The width of a digit of a label."""
+_CHARACTER = 8
+"""The width of a digit of a label on a narrow screen, where labels are larger."""
 
 _MOST_MARKS = 40
 """The largest number of points that are drawn as dots on their line."""
@@ -57,18 +57,29 @@ class _Frame:
         return across, HEIGHT - _BOTTOM - self.y.place(value) * (HEIGHT - _TOP - _BOTTOM)
 
 
-def chart(name: str, drawn: Sequence[Drawn], *, key: str, best: Best | None = None, most: int = 500) -> str:
+def chart(
+    name: str,
+    drawn: Sequence[Drawn],
+    *,
+    key: str,
+    across: Axis,
+    zero: bool = False,
+    best: Best | None = None,
+    most: int = 500,
+) -> str:
     """Return one chart as an SVG element.
 
     Args:
         name: The name of the figure.
         drawn: The lines. All of them are over steps.
         key: An identifier that no other chart of the page has.
+        across: The horizontal axis, of steps.
+        zero: Whether the vertical axis begins at 0. Default: False.
         best: The point to mark.
         most: About the largest number of points of a line.
     """
     kept = [(each, thin(each.line.values, most)) for each in drawn]
-    frame = _frame([(each.line, indices) for each, indices in kept])
+    frame = _frame([(each.line, indices) for each, indices in kept], across, zero=zero)
     body = [_grid(frame)]
     body += [_curve(frame, each, indices) for each, indices in kept]
     body += [_points(frame, each, indices) for each, indices in kept]
@@ -80,12 +91,11 @@ def chart(name: str, drawn: Sequence[Drawn], *, key: str, best: Best | None = No
     )
 
 
-def _frame(lines: Sequence[tuple[Line, list[int]]]) -> _Frame:
-    steps = [line.steps[index] for line, indices in lines for index in indices]
+def _frame(lines: Sequence[tuple[Line, list[int]]], across: Axis, *, zero: bool) -> _Frame:
     values = [value for line, indices in lines for index in indices if is_drawn(value := line.values[index])]
-    y = axis([value for value in values if value is not None])
+    y = axis([*(value for value in values if value is not None), *([0.0] if zero else [])])
     widest = max(len(label) for _, label in y.ticks)
-    return _Frame(axis(steps, whole=True), y, max(widest * _CHARACTER + 14, 40))
+    return _Frame(across, y, max(widest * _CHARACTER + 10, 58))
 
 
 def _grid(frame: _Frame) -> str:
@@ -158,7 +168,7 @@ def _best_mark(frame: _Frame, best: Best) -> str:
     x, y = frame.at(best.step, best.value)
     right = x > (frame.left + WIDTH - _RIGHT) / 2
     high = y < _TOP + 24
-    place = f'x="{x - 9 if right else x + 9:.1f}" y="{y + 19 if high else y - 10:.1f}"'
+    place = f'x="{x - 9 if right else x + 9:.1f}" y="{y + 21 if high else y - 10:.1f}"'
     anchor = "end" if right else "start"
     return (
         f'<g class="best"><circle cx="{x:.1f}" cy="{y:.1f}" r="6"/>'

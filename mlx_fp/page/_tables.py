@@ -12,6 +12,9 @@ __all__ = ["MOST_ROWS", "Column", "chosen", "figures", "table", "tag", "texts"]
 MOST_ROWS = 200
 """The largest number of rows of a table."""
 
+_TALL = 30
+"""The number of rows beyond which a table scrolls."""
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -28,9 +31,9 @@ def texts(head: str, values: Sequence[object], kind: str = "") -> Column:
     return Column(head, ["" if value is None else safe(value) for value in values], kind)
 
 
-def figures(head: str, values: Sequence[float | None]) -> Column:
+def figures(head: str, values: Sequence[float | None], decimals: int = 4) -> Column:
     """Return a column of numbers in one notation."""
-    return Column(head, [safe(text) for text in column_text(values)], "n")
+    return Column(head, [safe(text) for text in column_text(values, decimals)], "n")
 
 
 def tag(text: str, kind: str = "") -> str:
@@ -82,7 +85,8 @@ def table(
     rest = f" {left_out:,} rows are left out." if left_out else ""
     above = f'<caption dir="auto">{safe(caption)}{rest}</caption><thead><tr>{heads}</tr></thead>'
     look = f' class="{kind}"' if kind else ""
-    frame = f'<div class="scroll" role="region" aria-label="{safe(caption)}" tabindex="0">'
+    tall = " tall" if len(rows) > _TALL else ""
+    frame = f'<div class="scroll{tall}" role="region" aria-label="{safe(caption)}" tabindex="0">'
     return f"{frame}<table{look}>{above}<tbody>{''.join(rows)}</tbody></table></div>"
 
 

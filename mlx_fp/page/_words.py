@@ -60,7 +60,7 @@ def figure_text(value: float | None) -> str:
     return f"{value:,.4f}" if value == 0 or 1e-3 <= abs(value) < 1e6 else f"{value:.3e}"
 
 
-def column_text(values: Iterable[float | None]) -> list[str]:
+def column_text(values: Iterable[float | None], decimals: int = 4) -> list[str]:
     """Return the figures of a column in one notation, so that their decimal points are aligned.
 
     >>> column_text([1.0, 2.0, None]), column_text([0.5, 1e-7])
@@ -70,7 +70,8 @@ def column_text(values: Iterable[float | None]) -> list[str]:
     finite = [value for value in listed if value is not None and isfinite(value)]
     if all(value == int(value) and abs(value) < 1e15 for value in finite):
         return ["" if value is None else f"{value:,.0f}" for value in listed]
-    notation = ",.4f" if all(value == 0 or 1e-3 <= abs(value) < 1e6 for value in finite) else ".3e"
+    fixed = all(value == 0 or 10.0 ** (1 - decimals) <= abs(value) < 1e6 for value in finite) or decimals < 4
+    notation = f",.{decimals}f" if fixed else ".3e"
     return ["" if value is None else f"{value:{notation}}" for value in listed]
 
 
