@@ -101,8 +101,8 @@ def checkpoints_table(run: Run) -> str:
 
 
 def settings_table(run: Run) -> str:
-    """Return the table of the settings, in which those that differ from their defaults are marked and stand first."""
-    names = sorted(run.settings, key=lambda name: name not in run.changed)
+    """Return the table of the settings, in which those that differ from their defaults are marked."""
+    names = list(run.settings)
     if not names:
         return ""
     columns = [
@@ -141,9 +141,7 @@ def model_table(model: Mapping[str, Any]) -> str:
         Column("layer", [safe(row.get("name", "")) for row in listed] + [""]),
         Column("arrays", [safe(_shapes(row.get("shapes") or {})) for row in listed] + [""], "wide"),
         figures("elements", [as_number(row.get("count")) for row in listed] + [as_number(model.get("count"))]),
-        figures(
-            "that train", [as_number(row.get("trainable")) for row in listed] + [as_number(model.get("trainable"))]
-        ),
+        figures("trainable", [as_number(row.get("trainable")) for row in listed] + [as_number(model.get("trainable"))]),
     ]
     return table(
         "Layers with arrays or without parts.", columns, marked={len(listed): "total"}, left_out=len(rows) - len(shown)
@@ -151,7 +149,7 @@ def model_table(model: Mapping[str, Any]) -> str:
 
 
 def _shapes(shapes: Mapping[str, Any]) -> str:
-    return "  ".join(f"{name} {'×'.join(map(str, shape)) or '()'}" for name, shape in shapes.items())
+    return ", ".join(f"{name} {'×'.join(map(str, shape)) or '()'}" for name, shape in shapes.items())
 
 
 def _column(rows: Sequence[Mapping[str, Any]], name: str) -> list[float | None]:

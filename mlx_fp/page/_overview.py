@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ._panels import Line, panels, steps_axis
-from ._runs import Run, differing
+from ._runs import NAMING, Run, differing
 from ._style import COLOURS
 from ._svg import Drawn, chart
-from ._tables import Column, chosen, figures, table, tag, texts
+from ._tables import Column, chosen, figures, table, texts
 from ._verdict import ending
 from ._words import as_number, safe, setting_text
 
@@ -16,6 +16,9 @@ __all__ = ["overlay", "ranking", "run_lines"]
 
 _MOST_POINTS = 6_000
 """About the largest number of points of all lines of a panel."""
+
+_FEW = 4
+"""The largest number of runs whose training and validation are both drawn."""
 
 _MOST_SETTINGS = 8
 """The largest number of settings with a column of their own."""
@@ -29,7 +32,8 @@ def ranking(runs: Sequence[Run]) -> str:
     shown = chosen(len(runs))
     listed = [runs[index] for index in shown]
     monitor = runs[0].report.get("monitor_name", "value")
-    names = differing(runs)[:_MOST_SETTINGS]
+    names = differing(runs)
+    told = names[:_MOST_SETTINGS] if len(names) > NAMING else []  # fewer settings are in the names of the runs
     rows = [run.listed("rows") for run in listed]
     columns = [
         Column("run", [f"{_swatch(index)}<bdi>{safe(runs[index].name)}</bdi>" for index in shown]),
@@ -39,9 +43,8 @@ def ranking(runs: Sequence[Run]) -> str:
         figures("last val_loss", [as_number(of[-1].get("val_loss")) if of else None for of in rows]),
         figures("epochs", [float(len(of)) for of in rows]),
         figures("seconds", [sum(as_number(row.get("seconds")) or 0.0 for row in of) for of in rows], 2),
-        *(texts(name, [setting_text(run.settings.get(name)) for run in listed]) for name in names),
+        *(texts(name, [setting_text(run.settings.get(name)) for run in listed], "wide") for name in told),
         texts("end", [": ".join(ending(run.report)) for run in listed]),
-        Column("", [tag("best", "good") if index == 0 and runs[0].best is not None else "" for index in shown]),
     ]
     better = "highest" if runs[0].report.get("monitor_mode") == "max" else "lowest"
     caption = f"Sorted by {monitor}, the {better} value first."
@@ -58,7 +61,7 @@ def overlay(runs: Sequence[Run]) -> str:
     for rank, run, of_run in reversed(found):  # the best run is drawn last, above the others
         for panel in of_run:
             lines = drawn.setdefault(panel.title, [])
-            lines += [_drawn(line, run.name, rank) for line in run_lines(panel.lines)]
+            lines += [_drawn(line, run.name, rank, len(runs)) for line in run_lines(panel.lines, len(runs))]
     parts = []
     for number, name in enumerate(sorted(drawn, key=[panel.title for *_, of_run in found for panel in of_run].index)):
         most = max(_MOST_POINTS // len(drawn[name]), 40)
@@ -67,17 +70,20 @@ def overlay(runs: Sequence[Run]) -> str:
     return f'{_legend(runs)}<div class="charts">{"".join(parts)}</div>'
 
 
-def run_lines(lines: Sequence[Line]) -> list[Line]:
+def run_lines(lines: Sequence[Line], runs: int) -> list[Line]:
     """Return the lines of a panel that are drawn among those of other runs: the means of epochs, not each step.
 
-    The logged steps stay where the run has fewer than three epochs.
+    The logged steps stay where the run has fewer than three epochs. Among many runs only validation is drawn, if any.
     """
     means = [line for line in lines if line.kind != "step"]
+    validation = [line for line in means if line.kind == "validation"]
+    if validation and runs > _FEW:
+        return validation
     return means if any(len(line.steps) > 2 for line in means) else list(lines)
 
 
-def _drawn(line: Line, run: str, rank: int) -> Drawn:
-    look = "" if line.kind == "validation" else "dashed" if line.kind == "train" else "thin"
+def _drawn(line: Line, run: str, rank: int, runs: int) -> Drawn:
+    look = "thin" if line.kind == "step" else "dashed" if line.kind == "train" and runs <= _FEW else ""
     return Drawn(line, f"{run}, {line.name}", f"c{min(rank, COLOURS)}", look)
 
 
@@ -88,9 +94,9 @@ def _legend(runs: Sequence[Run]) -> str:
     if len(runs) > COLOURS:
         rest = min(len(runs), _MOST_RUNS) - COLOURS
         named.append(f'<li class="key">{_swatch(COLOURS)}{rest} further runs</li>')
-    named.append(
-        f'<li class="key">{_swatch(COLOURS)}validation</li><li class="key">{_swatch(COLOURS, "dashed")}train</li>'
-    )
+    if len(runs) <= _FEW:
+        looks = (("validation", ""), ("train", "dashed"))
+        named += [f'<li class="key">{_swatch(COLOURS, look)}{name}</li>' for name, look in looks]
     return f'<ul class="legend">{"".join(named)}</ul>'
 
 

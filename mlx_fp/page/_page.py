@@ -15,7 +15,7 @@ from ._details import (
 )
 from ._matrix import figures_of_row, shown_row
 from ._overview import overlay, ranking
-from ._panels import best_point, panels, steps_axis
+from ._panels import Panel, best_point, panels, steps_axis
 from ._runs import Run, ranked, runs_of
 from ._style import STYLE
 from ._svg import Best, Drawn, chart
@@ -104,12 +104,21 @@ def _charts(run: Run) -> str:
             colour, look = _LOOKS[line.kind]
             alone = line.kind == "step" and means < 3
             drawn.append(Drawn(line, line.name, colour, "thin" if alone else look))
-        names = [each.title for each in drawn]
-        mark = Best(*best[2:]) if best and panel.name == best[0] and best[1] in names else None
+        mark = _mark(panel, best)
         svg = chart(panel.title, drawn, key=f"chart-{number}", across=across, zero=panel.zero, best=mark)
         keys = "".join(_key(each) for each in drawn) if len(drawn) > 1 else ""
         parts.append(f"<figure><figcaption><h3><bdi>{safe(panel.title)}</bdi></h3>{keys}</figcaption>{svg}</figure>")
     return f'<div class="charts">{"".join(parts)}</div>' if parts else ""
+
+
+def _mark(panel: Panel, best: tuple[str, str, float, float] | None) -> Best | None:
+    """Return the mark of the best evaluation where a line of the panel has its point."""
+    if best is None or panel.name != best[0]:
+        return None
+    points = (
+        point for line in panel.lines if line.name == best[1] for point in zip(line.steps, line.values, strict=True)
+    )
+    return Best(*best[2:]) if best[2:] in points else None
 
 
 def _key(drawn: Drawn) -> str:

@@ -10,9 +10,12 @@ from typing import Any
 from ..core._frozen import FrozenDict, freeze_field
 from ._words import as_number, plain, setting_text
 
-__all__ = ["Run", "differing", "ranked", "runs_of"]
+__all__ = ["NAMING", "Run", "differing", "ranked", "runs_of"]
 
 _LONGEST_NAME = 60
+
+NAMING = 3
+"""The largest number of settings that are in the name of a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +99,14 @@ def _run(bundle: Mapping[str, Any]) -> Run:
     validation = setup.get("validation") or {}
     told |= {f"validation {name}".strip(): data for name, data in validation.items()}
     told |= {name: setup[name] for name in ("monitor_metric", "min_delta") if setup.get(name)}
-    options = setup.get("options") or {}
+    changed = frozenset(setup.get("changed") or ())
+    options = dict(sorted((setup.get("options") or {}).items(), key=lambda item: item[0] not in changed))
     policy = {f"checkpoints.{name}": value for name, value in (report.get("policy") or {}).items() if value is not None}
     return Run(
         name="",
         report=FrozenDict(report),
         settings=FrozenDict({**(bundle.get("settings") or {}), **told, **options, **policy}),
-        changed=frozenset(setup.get("changed") or ()),
+        changed=changed,
         environment=FrozenDict(bundle.get("environment") or {}),
         user=FrozenDict(bundle.get("user") or {}),
         checkpoint=FrozenDict(bundle.get("checkpoint") or {}),
@@ -114,9 +118,9 @@ def _renamed(run: Run, name: str) -> Run:
 
 
 def _names(runs: Sequence[Run], folders: Sequence[str]) -> list[str]:
-    """Return names that tell runs apart: by at most three settings, else by the folders, else by numbers."""
+    """Return names that tell runs apart: by a few settings, else by the folders, else by numbers."""
     told = [name for name in differing(runs) if not name.startswith("checkpoints.")]
-    if told and len(told) <= 3:
+    if told and len(told) <= NAMING:
         heads = _short_names(told)
         texts = [
             " ".join(f"{head}={setting_text(run.settings.get(name))}" for name, head in zip(told, heads, strict=True))

@@ -65,7 +65,9 @@ table{border-collapse:separate;border-spacing:0;width:100%;font-size:13.5px}
 caption{caption-side:top;text-align:start;color:var(--soft);font-size:13px;padding:9px 14px 5px}
 th,td{padding:5px 14px;text-align:start;vertical-align:top;border-top:1px solid var(--grid);font-weight:400}
 thead th{position:sticky;top:0;background:var(--card);border-top:0;border-bottom:1px solid var(--rule);
-color:var(--soft);font-size:13px;white-space:nowrap;vertical-align:bottom}
+color:var(--soft);font-size:13px;vertical-align:bottom}
+thead span{display:inline-block;width:max-content;max-width:15em;overflow-wrap:break-word}
+td{white-space:nowrap}
 .n{text-align:right;white-space:nowrap}
 tbody th{white-space:nowrap}
 td.wide,th.wide{white-space:normal;overflow-wrap:anywhere}
@@ -75,9 +77,9 @@ tr.total>*{font-weight:600}
 color:var(--soft)}
 .tag.good{color:var(--good)}.tag.bad{color:var(--bad)}
 .two{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,440px),1fr));gap:20px;align-items:start}
-
-.matrix{width:auto;margin:0 14px 10px}.matrix caption{padding-inline:0;white-space:nowrap}.matrix td,.matrix th{text-align:right;min-width:52px;padding:6px 10px}
-
+.two h3{margin-top:0}
+.matrix{width:auto;margin:0 14px 10px}.matrix caption{padding-inline:0;white-space:nowrap}
+.matrix td,.matrix th{text-align:right;min-width:52px;padding:6px 10px}
 .matrix .hot{color:var(--paper)}
 code,pre{font:12.5px/1.5 ui-monospace,"SF Mono",Menlo,Consolas,"Liberation Mono",monospace}
 footer{margin-top:48px;color:var(--soft);font-size:13px}

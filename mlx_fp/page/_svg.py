@@ -20,6 +20,9 @@ _CHARACTER = 8
 _MOST_MARKS = 40
 """The largest number of points that are drawn as dots on their line."""
 
+_MOST_DOTTED = 8
+"""The largest number of lines that have dots."""
+
 _MOST_GAPS = 60
 
 
@@ -82,7 +85,7 @@ def chart(
     frame = _frame([(each.line, indices) for each, indices in kept], across, zero=zero)
     body = [_grid(frame)]
     body += [_curve(frame, each, indices) for each, indices in kept]
-    body += [_points(frame, each, indices) for each, indices in kept]
+    body += [_points(frame, each, indices, dots=len(kept) <= _MOST_DOTTED) for each, indices in kept]
     body.append(_best_mark(frame, best) if best else "")
     about = _description(name, drawn)
     return (
@@ -135,7 +138,7 @@ def _curve(frame: _Frame, drawn: Drawn, indices: Sequence[int]) -> str:
     return f'<path class="line {drawn.colour} {drawn.look}" d="{"".join(parts)}"/>' if parts else ""
 
 
-def _points(frame: _Frame, drawn: Drawn, indices: Sequence[int]) -> str:
+def _points(frame: _Frame, drawn: Drawn, indices: Sequence[int], *, dots: bool) -> str:
     """Return a circle for each point, with its value as title, and a cross for each value that is not finite."""
     line = drawn.line
     circles: list[str] = []
@@ -151,7 +154,7 @@ def _points(frame: _Frame, drawn: Drawn, indices: Sequence[int]) -> str:
         elif len(crosses) < _MOST_GAPS:
             x, _ = frame.at(line.steps[index], frame.y.low)
             crosses.append(f'<text x="{x:.1f}" y="{_TOP + 2}">×{title}</text>')
-    shown = "dots" if len(circles) <= _MOST_MARKS and not drawn.look else "hover"
+    shown = "dots" if dots and len(circles) <= _MOST_MARKS and not drawn.look else "hover"
     gaps = f'<g class="gaps {drawn.colour}">{"".join(crosses)}</g>' if crosses else ""
     return f'<g class="{shown} {drawn.colour}">{"".join(circles)}</g>{gaps}' if circles or crosses else ""
 

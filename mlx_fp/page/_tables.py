@@ -73,7 +73,9 @@ def table(
     >>> print(table("two", [texts("name", ["a<b"]), figures("loss", [0.5])]))  # doctest: +ELLIPSIS
     <div class="scroll" ...><th scope="row" dir="auto">a&lt;b</th><td class="n">0.5000</td></tr></tbody></table></div>
     """
-    heads = "".join(f'<th scope="col"{_class(column)} dir="auto">{safe(column.head)}</th>' for column in columns)
+    heads = "".join(
+        f'<th scope="col"{_class(column)} dir="auto"><span>{safe(column.head)}</span></th>' for column in columns
+    )
     rows = []
     for index, cells in enumerate(zip(*(column.cells for column in columns), strict=True)):
         row = "".join(

@@ -71,10 +71,10 @@ def facts(run: Run) -> str:
     found.append(("training time", duration(seconds), "without validation"))
     speeds = sorted(value for row in rows if (value := as_number(row.get("examples_per_second"))) is not None)
     if speeds:
-        found.append(("examples per second", f"{speeds[len(speeds) // 2]:,.0f}", "median of the epochs"))
+        found.append(("examples/s", f"{speeds[len(speeds) // 2]:,.0f}", "median epoch"))
     memory = max((as_number(row.get("peak_memory")) or 0.0 for row in run.listed("steps")), default=0.0)
     if memory:
-        found.append(("peak memory", bytes_text(memory), "of MLX in this process"))
+        found.append(("peak memory", bytes_text(memory), "of MLX"))
     model = report.get("model") or {}
     if model.get("count") is not None:
         found.append(("parameters", count_text(model["count"]), f"{count_text(model.get('trainable'))} train"))
