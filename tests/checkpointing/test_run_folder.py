@@ -67,8 +67,8 @@ def test_the_page_has_the_steps_of_all_starts(tmp_path):
     run(tmp_path / "a", epochs=1)
     run(tmp_path / "a", epochs=2, resume="latest")
     page = (tmp_path / "a" / "report.html").read_text()
-    assert "step 1:" in page
-    assert "step 16:" in page
+    assert "(step 1, epoch 0)" in page
+    assert "(step 16, epoch 1)" in page
 
 
 def test_a_page_that_fails_is_a_warning(tmp_path, monkeypatch, caplog):
