@@ -14,7 +14,7 @@ from ._words import as_number, safe, setting_text
 
 __all__ = ["overlay", "ranking", "run_lines"]
 
-_MOST_POINTS = 6_000
+_MOST_POINTS = 3_000
 """About the largest number of points of all lines of a panel."""
 
 _FEW = 4
@@ -64,7 +64,7 @@ def overlay(runs: Sequence[Run]) -> str:
             lines += [_drawn(line, run.name, rank, len(runs)) for line in run_lines(panel.lines, len(runs))]
     parts = []
     for number, name in enumerate(sorted(drawn, key=[panel.title for *_, of_run in found for panel in of_run].index)):
-        most = max(_MOST_POINTS // len(drawn[name]), 40)
+        most = min(max(_MOST_POINTS // len(drawn[name]), 40), 500)
         svg = chart(name, drawn[name], key=f"chart-{number}", across=across, zero=name in zeros, most=most)
         parts.append(f"<figure><figcaption><h3><bdi>{safe(name)}</bdi></h3></figcaption>{svg}</figure>")
     return f'{_legend(runs)}<div class="charts">{"".join(parts)}</div>'
@@ -84,7 +84,7 @@ def run_lines(lines: Sequence[Line], runs: int) -> list[Line]:
 
 def _drawn(line: Line, run: str, rank: int, runs: int) -> Drawn:
     look = "thin" if line.kind == "step" else "dashed" if line.kind == "train" and runs <= _FEW else ""
-    return Drawn(line, f"{run}, {line.name}", f"c{min(rank, COLOURS)}", look)
+    return Drawn(line, f"{run}, {line.name}", f"c{min(rank, COLOURS)}", look, values=rank < COLOURS)
 
 
 def _legend(runs: Sequence[Run]) -> str:
