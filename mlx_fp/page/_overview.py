@@ -8,7 +8,7 @@ from ._panels import Line, panels, steps_axis
 from ._runs import NAMING, Run, differing
 from ._style import COLOURS
 from ._svg import Drawn, chart
-from ._tables import Column, chosen, figures, table, texts
+from ._tables import Column, chosen, number_column, table, text_column
 from ._verdict import ending
 from ._words import as_number, safe, setting_text
 
@@ -37,14 +37,16 @@ def ranking(runs: Sequence[Run]) -> str:
     rows = [run.listed("rows") for run in listed]
     columns = [
         Column("run", [f"{_swatch(index)}<bdi>{safe(runs[index].name)}</bdi>" for index in shown]),
-        figures(f"best {monitor}", [run.best if run.report.get("monitor_name") == monitor else None for run in listed]),
-        figures("step", [as_number(run.report.get("best_step")) for run in listed]),
-        figures("last loss", [as_number(of[-1].get("loss")) if of else None for of in rows]),
-        figures("last val_loss", [as_number(of[-1].get("val_loss")) if of else None for of in rows]),
-        figures("epochs", [float(len(of)) for of in rows]),
-        figures("seconds", [sum(as_number(row.get("seconds")) or 0.0 for row in of) for of in rows], 2),
-        *(texts(name, [setting_text(run.settings.get(name)) for run in listed], "wide") for name in told),
-        texts("end", [": ".join(ending(run.report)) for run in listed]),
+        number_column(
+            f"best {monitor}", [run.best if run.report.get("monitor_name") == monitor else None for run in listed]
+        ),
+        number_column("step", [as_number(run.report.get("best_step")) for run in listed]),
+        number_column("last loss", [as_number(of[-1].get("loss")) if of else None for of in rows]),
+        number_column("last val_loss", [as_number(of[-1].get("val_loss")) if of else None for of in rows]),
+        number_column("epochs", [float(len(of)) for of in rows]),
+        number_column("seconds", [sum(as_number(row.get("seconds")) or 0.0 for row in of) for of in rows], 2),
+        *(text_column(name, [setting_text(run.settings.get(name)) for run in listed], "wide") for name in told),
+        text_column("end", [": ".join(ending(run.report)) for run in listed]),
     ]
     better = "highest" if runs[0].report.get("monitor_mode") == "max" else "lowest"
     caption = f"Sorted by {monitor}, the {better} value first."

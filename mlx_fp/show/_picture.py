@@ -29,12 +29,12 @@ def figure_of_size(width: float, height: float) -> Figure:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
         raise ImportError("pictures need matplotlib: pip install 'mlx-fp[show]'") from error
-    figure: Figure = _kind()(figsize=(width, height), layout="constrained")
+    figure: Figure = _figure_class()(figsize=(width, height), layout="constrained")
     return figure
 
 
 @cache
-def _kind() -> type[Figure]:
+def _figure_class() -> type[Figure]:
     """Return the class of figures: those of matplotlib, with the method by which notebooks display objects."""
     from matplotlib.figure import Figure
 

@@ -59,7 +59,7 @@ def sweep(found: Sweep, path: str | os.PathLike[str] | None = None, *, title: st
     scored = [(trial, value) for trial in found.trials if (value := _value(trial)) is not None]
     if not scored:
         raise ValueError(f"no trial of the sweep {found.name!r} has a value of the monitor")
-    names = [name for name in found.trials[0].settings if len({_text(trial, name) for trial in found.trials}) > 1]
+    names = [name for name in found.trials[0].settings if len({_setting(trial, name) for trial in found.trials}) > 1]
     monitor = next(trial.report.monitor_name for trial, _ in scored if trial.report)
     figure = figure_of_size(max(5.5, 1.9 * len(names) + 2) if len(names) != 2 else 6, 4.2)
     axes = figure.subplots()
@@ -75,7 +75,7 @@ def _value(trial: Trial) -> float | None:
     return None if value is None or value != value or abs(value) == float("inf") else value
 
 
-def _text(trial: Trial, name: str) -> str:
+def _setting(trial: Trial, name: str) -> str:
     return setting_text(trial.settings[name])
 
 
@@ -86,8 +86,8 @@ def _draw_grid(
     from matplotlib import colormaps
 
     down, across = names
-    rows, columns = ([*dict.fromkeys(_text(trial, name) for trial, _ in scored)] for name in (down, across))
-    cells = {(_text(trial, down), _text(trial, across)): value for trial, value in scored}
+    rows, columns = ([*dict.fromkeys(_setting(trial, name) for trial, _ in scored)] for name in (down, across))
+    cells = {(_setting(trial, down), _setting(trial, across)): value for trial, value in scored}
     image = axes.imshow(
         [[cells.get((row, column), nan) for column in columns] for row in rows], _COLOURS, aspect="auto"
     )
@@ -115,7 +115,7 @@ def _draw_parallel(
     scales.append(_scale(f"best {monitor}", values))
     colours = ScalarMappable(Normalize(min(values), max(values)), colormaps[_COLOURS])
     for trial, value in scored:
-        texts = [*(_text(trial, name) for name in names), setting_text(value)]
+        texts = [*(_setting(trial, name) for name in names), setting_text(value)]
         heights = [scale.places[text] for scale, text in zip(scales, texts, strict=True)]
         axes.plot(
             range(len(scales)), heights, color=colormaps[_COLOURS](_fraction(value, values)), alpha=0.8, linewidth=1.4
