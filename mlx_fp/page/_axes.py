@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import ceil, floor, log10
 
@@ -68,7 +68,10 @@ def _logarithmic(low: float, high: float) -> Axis:
 
 
 def _power_label(power: int) -> str:
-    return _short(10.0**power, 0 if power >= 0 else -power) if -4 <= power < 13 else f"1e{power}"
+    if not -4 <= power < 13:
+        return f"1e{power}"
+    factor, unit = _unit(10.0**power)
+    return f"{10.0**power / factor:.{max(-power, 0)}f}{unit}"
 
 
 def _round_step(step: float) -> float:
@@ -79,22 +82,24 @@ def _round_step(step: float) -> float:
 
 def _ticks(low: float, high: float, step: float, *, inside: bool = False) -> tuple[tuple[float, str], ...]:
     first, last = (ceil(low / step - 1e-9), floor(high / step + 1e-9)) if inside else (low / step, high / step)
-    decimals = max(0, -floor(log10(step) + 1e-9))
     values = [number * step for number in range(round(first), min(round(last), round(first) + _MOST_TICKS) + 1)]
+    return tuple(zip(values, _labels(values, step), strict=True))
+
+
+def _labels(values: Sequence[float], step: float) -> list[str]:
+    """Return the labels of ticks at equal distances, with as many decimals as tell them apart.
+
+    >>> _labels([0.0, 1500.0], 500.0), _labels([0.0, 20000.0], 5000.0), _labels([2.5e-6], 1e-7)
+    (['0', '1,500'], ['0', '20k'], ['2.5e-6'])
+    """
     largest = max((abs(value) for value in values), default=0.0)
     if largest < 1e-3 or largest >= 1e15:
-        return tuple((value, f"{value:.3g}".replace("e-0", "e-").replace("e+", "e")) for value in values)
-    return tuple((value, _short(value, decimals, largest)) for value in values)
+        return [f"{value:.3g}".replace("e-0", "e-").replace("e+", "e") for value in values]
+    factor, unit = _unit(largest) if largest >= 1e4 else (1.0, "")
+    decimals = max(0, -floor(log10(step / factor) + 1e-9))
+    return [f"{value / factor:,.{decimals}f}{unit}" if value or not unit else "0" for value in values]
 
 
-def _short(value: float, decimals: int, largest: float | None = None) -> str:
-    """Return a label; thousands and millions are shortened where the largest label is long.
-
-    >>> _short(1500.0, 0), _short(20000.0, 0), _short(0.25, 2), _short(1.5e6, 0)
-    ('1,500', '20k', '0.25', '1.5M')
-    """
-    size = abs(value) if largest is None else largest
-    if (value and size >= 1e4) or (value and largest is None and size >= 1e3 and size == 10 ** round(log10(size))):
-        factor, unit = next((f, u) for f, u in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")) if size >= f)
-        return f"{value / factor:.6g}{unit}"
-    return f"{value:,.{decimals}f}" if value else "0" if decimals == 0 else f"{0:.{decimals}f}"
+def _unit(size: float) -> tuple[float, str]:
+    units = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+    return next((each for each in units if size >= each[0] * (1 - 1e-9)), (1.0, ""))

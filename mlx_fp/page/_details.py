@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ._runs import Run
-from ._tables import Column, chosen, figures, table, tag, texts
+from ._tables import Column, chosen, number_column, table, tag, text_column
 from ._verdict import is_cut
 from ._words import as_number, safe, setting_text
 
@@ -48,11 +48,11 @@ def epochs_table(run: Run) -> str:
     listed = [rows[index] for index in shown]
     cut = len(rows) - 1 if is_cut(run) else None
     columns = [
-        figures("epoch", _column(listed, "epoch")),
-        figures("steps", _column(listed, "steps")),
+        number_column("epoch", _column(listed, "epoch")),
+        number_column("steps", _column(listed, "steps")),
         *_figure_columns(listed),
-        figures("seconds", _column(listed, "seconds"), 2),
-        figures("examples/s", [_rounded(value) for value in _column(listed, "examples_per_second")]),
+        number_column("seconds", _column(listed, "seconds"), 2),
+        number_column("examples/s", [_rounded(value) for value in _column(listed, "examples_per_second")]),
         Column("", [" ".join(_tags(index in best, index == cut)) for index in shown]),
     ]
     marked = {place: "marked" for place, index in enumerate(shown) if index in best}
@@ -69,11 +69,11 @@ def evaluations_table(run: Run) -> str:
     shown = chosen(len(rows), best)
     listed = [rows[index] for index in shown]
     columns = [
-        figures("step", _column(listed, "step")),
-        figures("epoch", _column(listed, "epoch")),
+        number_column("step", _column(listed, "step")),
+        number_column("epoch", _column(listed, "epoch")),
         *_figure_columns(listed),
         Column("verdict", [_judged(rows[index], index in best) for index in shown]),
-        texts("checkpoint", [row.get("checkpoint") for row in listed], "wide"),
+        text_column("checkpoint", [row.get("checkpoint") for row in listed], "wide"),
     ]
     caption = f"Each evaluation, and the verdict of the monitor {run.report.get('monitor_name', '')}."
     marked = {place: "marked" for place, index in enumerate(shown) if index in best}
@@ -90,9 +90,9 @@ def checkpoints_table(run: Run) -> str:
     best = run.report.get("best_step")
     found = [places.get(file, (None, None)) for file in files]
     columns = [
-        texts("file", files, "wide"),
-        figures("step", [as_number(step) for step, _ in found]),
-        figures("after epoch", [as_number(epoch) for _, epoch in found]),
+        text_column("file", files, "wide"),
+        number_column("step", [as_number(step) for step, _ in found]),
+        number_column("after epoch", [as_number(epoch) for _, epoch in found]),
         Column("", [tag("best", "good") if best is not None and step == best else "" for step, _ in found]),
     ]
     stamp = run.checkpoint.get("sha256")
@@ -106,8 +106,8 @@ def settings_table(run: Run) -> str:
     if not names:
         return ""
     columns = [
-        texts("setting", names),
-        texts("value", [setting_text(run.settings[name]) for name in names], "wide"),
+        text_column("setting", names),
+        text_column("value", [setting_text(run.settings[name]) for name in names], "wide"),
         Column("", [tag("changed") if name in run.changed else "" for name in names]),
     ]
     marked = {index: "marked" for index, name in enumerate(names) if name in run.changed}
@@ -125,7 +125,7 @@ def environment_table(run: Run) -> str:
     values = [setting_text(value) for value in told.values()]
     return table(
         "Software and machine of the process that wrote the report.",
-        [texts("name", list(told)), texts("value", values, "wide")],
+        [text_column("name", list(told)), text_column("value", values, "wide")],
     )
 
 
@@ -140,8 +140,10 @@ def model_table(model: Mapping[str, Any]) -> str:
         Column("path", [safe(row.get("path") or ".") for row in listed] + ["total"]),
         Column("layer", [safe(row.get("name", "")) for row in listed] + [""]),
         Column("arrays", [safe(_shapes(row.get("shapes") or {})) for row in listed] + [""], "wide"),
-        figures("elements", [as_number(row.get("count")) for row in listed] + [as_number(model.get("count"))]),
-        figures("trainable", [as_number(row.get("trainable")) for row in listed] + [as_number(model.get("trainable"))]),
+        number_column("elements", [as_number(row.get("count")) for row in listed] + [as_number(model.get("count"))]),
+        number_column(
+            "trainable", [as_number(row.get("trainable")) for row in listed] + [as_number(model.get("trainable"))]
+        ),
     ]
     return table(
         "Layers with arrays or without parts.", columns, marked={len(listed): "total"}, left_out=len(rows) - len(shown)
@@ -161,7 +163,7 @@ def _figure_columns(rows: Sequence[Mapping[str, Any]]) -> list[Column]:
     found = dict.fromkeys(name for row in rows for name in row if name not in _OF_ROWS)
     names = sorted(found, key=lambda name: (name.startswith("val_"), name != "loss"))
     columns = [(name, _column(rows, name)) for name in names]
-    return [figures(name, values) for name, values in columns if any(value is not None for value in values)]
+    return [number_column(name, values) for name, values in columns if any(value is not None for value in values)]
 
 
 def _filled(columns: Sequence[Column]) -> list[Column]:

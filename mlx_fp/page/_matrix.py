@@ -43,17 +43,17 @@ def figures_of_row(row: Mapping[str, Any]) -> str:
 
 
 def _figure(name: str, value: object) -> str:
-    return _matrix(name, value) if is_square(value) else _text(name, value)
+    return _matrix(name, value) if is_square(value) else _value_text(name, value)
 
 
-def _text(name: str, value: object) -> str:
+def _value_text(name: str, value: object) -> str:
     return f'<div><h3 dir="auto">{safe(name)}</h3><p><code>{safe(setting_text(value)[:2000])}</code></p></div>'
 
 
 def _matrix(name: str, rows: Sequence[Sequence[object]]) -> str:
     """Return a table with a shade for the share of each label: rows are labels, columns are predictions."""
     if len(rows) > _MOST_CLASSES:
-        return _text(name, f"{len(rows)} by {len(rows)} counts, which are in the bundle of the run")
+        return _value_text(name, f"{len(rows)} by {len(rows)} counts, which are in the bundle of the run")
     heads = "".join(f'<th scope="col" class="n">{index}</th>' for index in range(len(rows)))
     body = "".join(_matrix_row(index, [as_number(cell) or 0.0 for cell in row]) for index, row in enumerate(rows))
     head = f'<thead><tr><th scope="col">label</th>{heads}<th scope="col" class="n">right</th></tr></thead>'

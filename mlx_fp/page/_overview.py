@@ -8,13 +8,13 @@ from ._panels import Line, panels, steps_axis
 from ._runs import NAMING, Run, differing
 from ._style import COLOURS
 from ._svg import Drawn, chart
-from ._tables import Column, chosen, figures, table, texts
+from ._tables import Column, chosen, number_column, table, text_column
 from ._verdict import ending
 from ._words import as_number, safe, setting_text
 
 __all__ = ["overlay", "ranking", "run_lines"]
 
-_MOST_POINTS = 6_000
+_MOST_POINTS = 3_000
 """About the largest number of points of all lines of a panel."""
 
 _FEW = 4
@@ -37,14 +37,16 @@ def ranking(runs: Sequence[Run]) -> str:
     rows = [run.listed("rows") for run in listed]
     columns = [
         Column("run", [f"{_swatch(index)}<bdi>{safe(runs[index].name)}</bdi>" for index in shown]),
-        figures(f"best {monitor}", [run.best if run.report.get("monitor_name") == monitor else None for run in listed]),
-        figures("step", [as_number(run.report.get("best_step")) for run in listed]),
-        figures("last loss", [as_number(of[-1].get("loss")) if of else None for of in rows]),
-        figures("last val_loss", [as_number(of[-1].get("val_loss")) if of else None for of in rows]),
-        figures("epochs", [float(len(of)) for of in rows]),
-        figures("seconds", [sum(as_number(row.get("seconds")) or 0.0 for row in of) for of in rows], 2),
-        *(texts(name, [setting_text(run.settings.get(name)) for run in listed], "wide") for name in told),
-        texts("end", [": ".join(ending(run.report)) for run in listed]),
+        number_column(
+            f"best {monitor}", [run.best if run.report.get("monitor_name") == monitor else None for run in listed]
+        ),
+        number_column("step", [as_number(run.report.get("best_step")) for run in listed]),
+        number_column("last loss", [as_number(of[-1].get("loss")) if of else None for of in rows]),
+        number_column("last val_loss", [as_number(of[-1].get("val_loss")) if of else None for of in rows]),
+        number_column("epochs", [float(len(of)) for of in rows]),
+        number_column("seconds", [sum(as_number(row.get("seconds")) or 0.0 for row in of) for of in rows], 2),
+        *(text_column(name, [setting_text(run.settings.get(name)) for run in listed], "wide") for name in told),
+        text_column("end", [": ".join(ending(run.report)) for run in listed]),
     ]
     better = "highest" if runs[0].report.get("monitor_mode") == "max" else "lowest"
     caption = f"Sorted by {monitor}, the {better} value first."
@@ -64,7 +66,7 @@ def overlay(runs: Sequence[Run]) -> str:
             lines += [_drawn(line, run.name, rank, len(runs)) for line in run_lines(panel.lines, len(runs))]
     parts = []
     for number, name in enumerate(sorted(drawn, key=[panel.title for *_, of_run in found for panel in of_run].index)):
-        most = max(_MOST_POINTS // len(drawn[name]), 40)
+        most = min(max(_MOST_POINTS // len(drawn[name]), 40), 500)
         svg = chart(name, drawn[name], key=f"chart-{number}", across=across, zero=name in zeros, most=most)
         parts.append(f"<figure><figcaption><h3><bdi>{safe(name)}</bdi></h3></figcaption>{svg}</figure>")
     return f'{_legend(runs)}<div class="charts">{"".join(parts)}</div>'
@@ -84,7 +86,7 @@ def run_lines(lines: Sequence[Line], runs: int) -> list[Line]:
 
 def _drawn(line: Line, run: str, rank: int, runs: int) -> Drawn:
     look = "thin" if line.kind == "step" else "dashed" if line.kind == "train" and runs <= _FEW else ""
-    return Drawn(line, f"{run}, {line.name}", f"c{min(rank, COLOURS)}", look)
+    return Drawn(line, f"{run}, {line.name}", f"c{min(rank, COLOURS)}", look, values=rank < COLOURS)
 
 
 def _legend(runs: Sequence[Run]) -> str:

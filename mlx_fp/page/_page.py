@@ -106,7 +106,7 @@ def _charts(run: Run) -> str:
             drawn.append(Drawn(line, line.name, colour, "thin" if alone else look))
         mark = _mark(panel, best)
         svg = chart(panel.title, drawn, key=f"chart-{number}", across=across, zero=panel.zero, best=mark)
-        keys = "".join(_key(each) for each in drawn) if len(drawn) > 1 else ""
+        keys = "".join(_legend_key(each) for each in drawn) if len(drawn) > 1 else ""
         parts.append(f"<figure><figcaption><h3><bdi>{safe(panel.title)}</bdi></h3>{keys}</figcaption>{svg}</figure>")
     return f'<div class="charts">{"".join(parts)}</div>' if parts else ""
 
@@ -121,7 +121,7 @@ def _mark(panel: Panel, best: tuple[str, str, float, float] | None) -> Best | No
     return Best(*best[2:]) if best[2:] in points else None
 
 
-def _key(drawn: Drawn) -> str:
+def _legend_key(drawn: Drawn) -> str:
     swatch = (
         f'<svg viewBox="0 0 22 8" aria-hidden="true"><path class="line {drawn.colour} {drawn.look}" d="M1 4H21"/></svg>'
     )

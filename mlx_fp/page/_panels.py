@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 from ..core._bytes import as_bytes, bytes_text
@@ -33,8 +34,13 @@ _OF_ROWS = frozenset(
 )
 """The entries of a row that are no figures of the model."""
 
-_OF_EVALUATIONS = frozenset(("epoch", "step", "batches", "monitor_value", "improved", "stale", "checkpoint"))
-_OF_STEPS = frozenset(("step", "epoch", "rows_per_second", "tokens_per_second", "peak_memory"))
+_SPEEDS = {
+    "rows_per_second": "rows per second",
+    "tokens_per_second": "tokens per second",
+    "peak_memory": "peak memory",
+}
+"""The panels of throughput and memory by the names of logged steps."""
+
 _LAST = ("learning_rate", "grad_norm", "rows per second", "tokens per second", "peak memory")
 """The panels after the metrics, in their order."""
 
@@ -78,8 +84,8 @@ def panels(run: Run) -> list[Panel]:
     [('loss', ['train']), ('accuracy', ['train', 'validation'])]
     """
     lines: dict[str, list[Line]] = {"loss": []}
-    for name, line in (*_step_lines(run), *_row_lines(run), *_evaluation_lines(run), *_speed_lines(run)):
-        if any(value is not None for value in line.values):
+    for name, line in (*_step_lines(run), *_row_lines(run), *_evaluation_lines(run)):
+        if name != "peak memory" or any(line.values):
             lines.setdefault(name, []).append(line)
     names = [name for name in lines if name not in _LAST] + [name for name in _LAST if name in lines]
     return [_in_units(Panel(name, tuple(lines[name]))) for name in names if lines[name]]
@@ -119,23 +125,24 @@ def _step_lines(run: Run) -> list[tuple[str, Line]]:
     """Return the lines of logged steps; where no step was logged, the loss of each step, if the report has it."""
     rows = run.listed("steps")
     if rows:
-        names = dict.fromkeys(name for row in rows for name in row if name not in _OF_STEPS)
-        return [(name, _line("each step", "step", "step", rows, name)) for name in names]
+        names = dict.fromkeys(name for row in rows for name in row)
+        renamed = {name: _SPEEDS.get(name, name) for name in names if name not in ("step", "epoch")}
+        return [(renamed[name], line) for name, line in _lines("each step", "step", "step", rows, renamed)]
     losses, of_epochs = run.report.get("losses") or (), run.listed("rows")
     if not of_epochs or len(losses) != of_epochs[-1].get("steps"):
         return []
-    ends = [(int(row["steps"]), row.get("epoch")) for row in of_epochs]
-    epochs = [
-        epoch for (end, epoch), (start, _) in zip(ends, [(0, 0), *ends], strict=False) for _ in range(end - start)
-    ]
+    ends = [(0, 0), *((int(row["steps"]), row.get("epoch")) for row in of_epochs)]
+    epochs = [epoch for (start, _), (end, epoch) in pairwise(ends) for _ in range(end - start)]
     numbers = tuple(as_number(loss) for loss in losses)
     return [("loss", Line("each step", "step", tuple(map(float, range(1, len(numbers) + 1))), numbers, tuple(epochs)))]
 
 
 def _row_lines(run: Run) -> list[tuple[str, Line]]:
+    """Return the lines of the epochs, and their throughput."""
     rows = run.listed("rows")
     names = dict.fromkeys(name for row in rows for name in row if name not in _OF_ROWS and not name.startswith("val_"))
-    return [(name, _line("train", "train", "steps", rows, name)) for name in names]
+    speed = _lines("each epoch", "train", "steps", rows, ["examples_per_second"])
+    return _lines("train", "train", "steps", rows, names) + [("rows per second", line) for _, line in speed]
 
 
 def _evaluation_lines(run: Run) -> list[tuple[str, Line]]:
@@ -144,28 +151,21 @@ def _evaluation_lines(run: Run) -> list[tuple[str, Line]]:
     if not rows:
         rows, step = run.listed("rows"), "steps"
     names = dict.fromkeys(name for row in rows for name in row if name.startswith("val_"))
-    told = {name: read_name(name, _sets(run)) for name in names if name not in _OF_EVALUATIONS}
-    return [(panel, _line(line, "validation", step, rows, name)) for name, (panel, line) in told.items()]
+    named = {name: read_name(name, _sets(run)) for name in names}
+    lines = _lines("", "validation", step, rows, named)
+    return [(named[name][0], replace(line, name=named[name][1])) for name, line in lines]
 
 
-def _speed_lines(run: Run) -> list[tuple[str, Line]]:
-    """Return throughput and memory: of the logged steps, and throughput of the epochs."""
-    steps, rows = run.listed("steps"), run.listed("rows")
-    memory = _line("each step", "step", "step", steps, "peak_memory")
-    found = [
-        ("rows per second", _line("each step", "step", "step", steps, "rows_per_second")),
-        ("rows per second", _line("each epoch", "train", "steps", rows, "examples_per_second")),
-        ("tokens per second", _line("each step", "step", "step", steps, "tokens_per_second")),
-        ("peak memory", memory),
-    ]
-    return found if any(memory.values) else found[:-1]
-
-
-def _line(name: str, kind: str, place: str, rows: Sequence[Mapping[str, Any]], figure: str) -> Line:
+def _lines(
+    title: str, kind: str, place: str, rows: Sequence[Mapping[str, Any]], names: Iterable[str]
+) -> list[tuple[str, Line]]:
+    """Return the line of each figure of some rows. Figures that are no numbers leave gaps."""
     placed = [row for row in rows if is_drawn(as_number(row.get(place)))]
-    steps = tuple(float(row[place]) for row in placed)
-    epochs = tuple(row.get("epoch") for row in placed)
-    return Line(name, kind, steps, tuple(as_number(row.get(figure)) for row in placed), epochs)
+    steps, epochs = tuple(float(row[place]) for row in placed), tuple(row.get("epoch") for row in placed)
+    columns = [(name, tuple(as_number(row.get(name)) for row in placed)) for name in names]
+    return [
+        (name, Line(title, kind, steps, values, epochs)) for name, values in columns if any(values) or 0.0 in values
+    ]
 
 
 def _in_units(panel: Panel) -> Panel:

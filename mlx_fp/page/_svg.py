@@ -36,7 +36,9 @@ class Drawn:
     colour: str
     """The CSS class of the colour."""
     look: str = ""
-    """The CSS class of the stroke: "faint", "dashed" or nothing."""
+    """The CSS class of the stroke: "faint", "dashed", "thin" or nothing."""
+    values: bool = True
+    """Whether each point has its value as title. Otherwise the line has its title."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ def chart(
     frame = _frame([(each.line, indices) for each, indices in kept], across, zero=zero)
     body = [_grid(frame)]
     body += [_curve(frame, each, indices) for each, indices in kept]
-    body += [_points(frame, each, indices, dots=len(kept) <= _MOST_DOTTED) for each, indices in kept]
+    body += [_points(frame, each, indices, dots=len(kept) <= _MOST_DOTTED) for each, indices in kept if each.values]
     body.append(_best_mark(frame, best) if best else "")
     about = _description(name, drawn)
     return (
@@ -135,7 +137,8 @@ def _curve(frame: _Frame, drawn: Drawn, indices: Sequence[int]) -> str:
         ends = following is None or not is_drawn(line.values[following])
         parts.append(f"{'L' if pen else 'M'}{x:.1f} {y:.1f}{'' if pen or not ends else 'h0'}")
         pen = True
-    return f'<path class="line {drawn.colour} {drawn.look}" d="{"".join(parts)}"/>' if parts else ""
+    title = "" if drawn.values else f"<title>{safe(drawn.title)}</title>"
+    return f'<path class="line {drawn.colour} {drawn.look}" d="{"".join(parts)}">{title}</path>' if parts else ""
 
 
 def _points(frame: _Frame, drawn: Drawn, indices: Sequence[int], *, dots: bool) -> str:

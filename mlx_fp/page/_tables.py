@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ._words import column_text, safe
 
-__all__ = ["MOST_ROWS", "Column", "chosen", "figures", "table", "tag", "texts"]
+__all__ = ["MOST_ROWS", "Column", "chosen", "number_column", "table", "tag", "text_column"]
 
 MOST_ROWS = 200
 """The largest number of rows of a table."""
@@ -26,12 +26,12 @@ class Column:
     """"n" for aligned numbers, "wide" for long texts."""
 
 
-def texts(head: str, values: Sequence[object], kind: str = "") -> Column:
+def text_column(head: str, values: Sequence[object], kind: str = "") -> Column:
     """Return a column of escaped texts."""
     return Column(head, ["" if value is None else safe(value) for value in values], kind)
 
 
-def figures(head: str, values: Sequence[float | None], decimals: int = 4) -> Column:
+def number_column(head: str, values: Sequence[float | None], decimals: int = 4) -> Column:
     """Return a column of numbers in one notation."""
     return Column(head, [safe(text) for text in column_text(values, decimals)], "n")
 
@@ -70,7 +70,7 @@ def table(
         left_out: The number of rows that the table does not show.
         kind: The CSS class of the table.
 
-    >>> print(table("two", [texts("name", ["a<b"]), figures("loss", [0.5])]))  # doctest: +ELLIPSIS
+    >>> print(table("two", [text_column("name", ["a<b"]), number_column("loss", [0.5])]))  # doctest: +ELLIPSIS
     <div class="scroll" ...><th scope="row" dir="auto">a&lt;b</th><td class="n">0.5000</td></tr></tbody></table></div>
     """
     heads = "".join(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import isfinite
 
 __all__ = ["is_drawn", "thin"]
 
@@ -17,7 +16,7 @@ def is_drawn(value: float | None) -> bool:
     >>> is_drawn(1.0), is_drawn(float("nan")), is_drawn(None), is_drawn(1e300)
     (True, False, False, False)
     """
-    return value is not None and isfinite(value) and abs(value) < _LARGEST
+    return value is not None and -_LARGEST < value < _LARGEST
 
 
 def thin(values: Sequence[float | None], most: int = 500) -> list[int]:

@@ -89,7 +89,7 @@ def _fact(name: str, value: str, remark: str) -> str:
 def _best_fact(report: Mapping[str, Any]) -> tuple[str, str, str] | None:
     if (value := as_number(report.get("best_value"))) is None:
         return None
-    return f"best {report.get('monitor_name', 'value')}", figure_text(value), _place(report)
+    return f"best {report.get('monitor_name', 'value')}", figure_text(value), _best_place(report)
 
 
 def _best_text(run: Run) -> str:
@@ -103,7 +103,7 @@ def _best_text(run: Run) -> str:
     file = next((e.get("checkpoint") for e in reversed(run.listed("evaluations")) if _is_best(e, report)), None)
     kept = f" Its checkpoint is <code><bdi>{safe(file)}</bdi></code>." if file else ""
     return (
-        f'<p class="verdict">Best <bdi>{safe(name)}</bdi> <b>{figure_text(value)}</b> at {_place(report)} '
+        f'<p class="verdict">Best <bdi>{safe(name)}</bdi> <b>{figure_text(value)}</b> at {_best_place(report)} '
         f'<span class="soft">({better} is better)</span>.{kept}</p>'
     )
 
@@ -135,7 +135,7 @@ def _last_validation(row: Mapping[str, Any]) -> str:
     return "of the last epoch" if value is None else f"validation {figure_text(value)}"
 
 
-def _place(report: Mapping[str, Any]) -> str:
+def _best_place(report: Mapping[str, Any]) -> str:
     return f"epoch {count_text(report.get('best_epoch'))}, step {count_text(report.get('best_step'))}"
 
 

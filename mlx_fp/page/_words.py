@@ -37,6 +37,8 @@ def as_number(value: object) -> float | None:
     >>> as_number(2), as_number("nan"), as_number("accuracy"), as_number(True)
     (2.0, nan, None, None)
     """
+    if type(value) is float:  # nearly all figures, of which a run may have millions
+        return value
     if isinstance(value, str) and value in ("nan", "inf", "-inf"):
         return float(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):

@@ -1,10 +1,12 @@
 """Report pages and pictures of runs, and trackers of their figures. Pictures need the extra `show`."""
 
+from ._confusion import confusion
 from ._curves import curves
 from ._html import html
+from ._sweep import sweep
 from ._track import track
 
-__all__ = ["curves", "html", "track"]
+__all__ = ["confusion", "curves", "html", "sweep", "track"]
 
 
 def __dir__() -> list[str]:

@@ -44,25 +44,6 @@ def test_a_link_in_the_place_of_the_picture_is_replaced_and_nothing_is_written_t
     assert other.read_text() == "precious"
 
 
-def test_curves_of_a_run_of_steps_stand_over_steps():
-    import mlx.core as mx
-
-    import mlx_fp as fp
-    from mlx_fp import nn
-    from mlx_fp.show import _curves
-
-    batches = [(mx.ones((4, 3)), mx.zeros((4,), mx.int32))] * 4
-    trainer = fp.trainer(nn.linear(3, 2), fp.classification())
-    report = fp.fit(batches, validation=batches[:1], steps=6, validate_every=3, log_every=2, quiet=True)(trainer)
-    losses, metrics, unit = _curves._over_steps(report)
-    assert (unit, _curves._counts_steps(report)) == ("step", True)
-    assert losses["train"] == [(row.step, row.loss) for row in report.steps]
-    assert losses["validation"] == [(3, report.evaluations[0].val_loss), (6, report.evaluations[1].val_loss)]
-    assert [place for place, _ in metrics["accuracy"]] == [4, 6]
-    assert [place for place, _ in metrics["val_accuracy"]] == [3, 6]
-    assert not _curves._counts_steps(fp.fit(batches, validation=batches[:1], quiet=True)(trainer))
-
-
 @pytest.mark.parametrize("order", [1, -1])
 def test_an_epoch_that_was_cut_leaves_its_validation_out(tmp_path, order):
     pytest.importorskip("matplotlib")
