@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from functools import partial, wraps
 
+from ..core._types import Batch
+from ..data import Dataset
 from ..experiments._experiment import Experiment, override
 from ..experiments._option_function import OptionFunction, takes_options
 from ..loop._options import Options
@@ -13,7 +16,7 @@ from ..loop._plan import Plan, merge_options, plan
 from ..loop._trainer import Trainer
 from ._usage import UsageError, error_text
 
-__all__ = ["built", "planned"]
+__all__ = ["built", "first_batch", "planned"]
 
 _REFUSALS = (TypeError, ValueError, KeyError, OSError)
 """The errors of a part that refuses a value."""
@@ -65,3 +68,11 @@ def _once(function: OptionFunction) -> Callable[..., object]:
         return results[0]
 
     return first
+
+
+def first_batch(train: Dataset) -> Batch:
+    """Return the first batch of training data. Data without a batch are a `UsageError`."""
+    with closing(train.open()) as batches:
+        for batch in batches:
+            return batch
+    raise UsageError(f"the training data have no batch: {train!r}")

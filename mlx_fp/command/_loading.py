@@ -13,11 +13,11 @@ from ..core._user_path import user_path
 from ..experiments._experiment import Experiment
 from ._usage import UsageError, missing_path, unknown_word
 
-__all__ = ["loaded"]
+__all__ = ["loaded_experiment"]
 
 
 @contextmanager
-def loaded(target: str) -> Iterator[Experiment]:
+def loaded_experiment(target: str) -> Iterator[Experiment]:
     """Within, yield the experiment of a file. Its folder is the first of the path of imports, as with `python FILE`.
 
     Args:
@@ -34,8 +34,8 @@ def loaded(target: str) -> Iterator[Experiment]:
 def _path_and_name(target: str) -> tuple[Path, str]:
     """Return the path and the name of `FILE:NAME`; the name of `FILE` is empty.
 
-    >>> _path_and_name("train.py:large")
-    (PosixPath('train.py'), 'large')
+    >>> _path_and_name(f"{__file__}:large")[1], _path_and_name(__file__)[1]
+    ('large', '')
     """
     before, colon, name = target.rpartition(":")
     path = user_path(before if colon else target)

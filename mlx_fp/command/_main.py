@@ -20,6 +20,8 @@ _USAGE, _INTERRUPTED, _CLOSED = 2, 130, 141
 _MODULES: Mapping[str, tuple[str, str]] = {
     "run": ("_run", "run_experiment"),
     "settings": ("_settings", "list_settings"),
+    "check": ("_check", "check_experiment"),
+    "bench": ("_bench", "bench_experiment"),
 }
 """The module and the function of each subcommand. A module is imported on use, because most of them need MLX."""
 

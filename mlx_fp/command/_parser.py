@@ -33,6 +33,9 @@ _SUBCOMMANDS: Mapping[str, str] = {
 _VALUES = "value of a setting, for example optimizer.learning_rate=1e-3; see `mlx-fp settings FILE`"
 
 
+_SEVERAL_VALUES = "values of a setting, divided by commas; a setting with one value is the same in all runs"
+
+
 class _Parser(argparse.ArgumentParser):
     """A parser whose errors are one line, with the nearest right word."""
 
@@ -73,7 +76,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     return arguments
 
 
-def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+def _parsers() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
     """Return the parser of everything, and the parser of each subcommand by name."""
     whole = _Parser(_PROGRAM, description="Train and inspect experiments that Python files define.", allow_abbrev=False)
     whole.add_argument("--version", action="version", version=f"mlx-fp {__version__}")
@@ -97,7 +100,9 @@ def _add_experiment(target: argparse.ArgumentParser, change: str) -> None:
     of_file = "Python file that defines the experiment, with the name of its variable where there are several"
     _completed(target.add_argument("target", metavar="FILE[:NAME]", help=of_file))
     several = "values of a setting, divided by commas; a setting with one value is the same in all runs"
-    target.add_argument("changes", nargs="*", default=[], metavar=change, help=several if change == "path=a,b" else _VALUES)
+    target.add_argument(
+        "changes", nargs="*", default=[], metavar=change, help=several if change == "path=a,b" else _VALUES
+    )
     toml = target.add_argument(
         "-c", "--config", type=Path, action="append", default=[], metavar="TOML", help="file of settings by path"
     )
@@ -110,7 +115,11 @@ def _add_run(target: argparse.ArgumentParser) -> None:
     )
     _add_out(target, "folder of the run (default: runs/NAME/TIME; with --resume, the newest one)")
     target.add_argument(
-        "--ranks", type=_count, default=1, metavar="N", help="train in N processes of this machine (default: 1)"
+        "--ranks",
+        type=_positive_count,
+        default=1,
+        metavar="N",
+        help="train in N processes (default: 1)",
     )
     target.add_argument("-q", "--quiet", action="store_true", help="show no progress")
 
@@ -153,7 +162,7 @@ def _completed(action: argparse.Action) -> None:
     action.complete = _FILES  # type: ignore[attr-defined]  # shtab reads this attribute
 
 
-def _count(text: str) -> int:
+def _positive_count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"a count, 1 or more, is expected; got {text!r}")
     return int(text)

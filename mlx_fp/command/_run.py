@@ -7,7 +7,7 @@ from argparse import Namespace
 from ..across._world import world
 from ..experiments._run import run
 from ._building import built
-from ._loading import loaded
+from ._loading import loaded_experiment
 from ._values import changes_of
 
 __all__ = ["run_experiment"]
@@ -22,7 +22,7 @@ def run_experiment(arguments: Namespace) -> int:
     Returns:
         0, or 128 + n for a run that signal n ended.
     """
-    with loaded(arguments.target) as target:
+    with loaded_experiment(arguments.target) as target:
         changed = built(target, changes_of(target, arguments.changes, arguments.config))
         report = run(quiet=arguments.quiet, across=world())(changed)
         return report.exit_status

@@ -14,7 +14,7 @@ from ..core._signature import name_of, signature_of
 from ..core._text import table
 from ..experiments._experiment import Experiment, override, settings
 from ..experiments._option_function import takes_options
-from ._loading import loaded
+from ._loading import loaded_experiment
 from ._values import changes_of
 
 __all__ = ["list_settings", "value_text"]
@@ -32,7 +32,7 @@ def list_settings(arguments: Namespace) -> int:
     Returns:
         The exit status 0.
     """
-    with loaded(arguments.target) as target:
+    with loaded_experiment(arguments.target) as target:
         changed = override(changes_of(target, arguments.changes, arguments.config))(target)
         types = _types(target)
         rows = [(path, value_text(value), types.get(path, "")) for path, value in settings(changed).items()]

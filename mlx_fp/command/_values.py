@@ -80,17 +80,17 @@ def _of_file(file: Path, known: Mapping[str, object]) -> dict[str, object]:
     with as_usage(tomllib.TOMLDecodeError, UnicodeDecodeError, beginning=f"{file} is no TOML file: "):
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     with as_usage(UsageError, beginning=f"{file}: "):
-        return {name: _checked(name, value, known[name]) for name, value in _flat(tables, "", known)}
+        return {name: _of_kind(name, value, known[name]) for name, value in _flat_tables(tables, "", known)}
 
 
-def _flat(tables: Mapping[str, object], above: str, known: Mapping[str, object]) -> Iterator[tuple[str, object]]:
+def _flat_tables(tables: Mapping[str, object], above: str, known: Mapping[str, object]) -> Iterator[tuple[str, object]]:
     """Yield the values of nested tables by path. A table may be the value of a setting."""
     for key, value in tables.items():
         path = f"{above}{key}"
         if path in known:
             yield path, value
         elif isinstance(value, dict) and any(name.startswith(f"{path}.") for name in known):
-            yield from _flat(value, f"{path}.", known)
+            yield from _flat_tables(value, f"{path}.", known)
         else:
             raise unknown_word("setting", path, known)
 
@@ -109,13 +109,13 @@ def _value(path: str, text: str, default: object) -> object:
         value = text
     if isinstance(default, str) and value is not None and not isinstance(value, str):
         value = text
-    return _checked(path, value, default)
+    return _of_kind(path, value, default)
 
 
-def _checked(path: str, value: object, default: object) -> object:
+def _of_kind(path: str, value: object, default: object) -> object:
     """Return a value of the kind of the default; the default None is of any kind.
 
-    >>> _checked("data.shuffle", "yes", True)
+    >>> _of_kind("data.shuffle", "yes", True)
     Traceback (most recent call last):
     mlx_fp.command._usage.UsageError: data.shuffle is True or False, True by default; got 'yes': did you mean True?
     """
