@@ -21,7 +21,12 @@ _MODULES: Mapping[str, tuple[str, str]] = {
     "run": ("_run", "run_experiment"),
     "settings": ("_settings", "list_settings"),
     "check": ("_check", "check_experiment"),
+    "sweep": ("_sweep", "sweep_experiment"),
     "bench": ("_bench", "bench_experiment"),
+    "runs": ("_runs", "list_runs"),
+    "compare": ("_runs", "compare_runs"),
+    "show": ("_show", "show_checkpoint"),
+    "new": ("_new", "write_project"),
 }
 """The module and the function of each subcommand. A module is imported on use, because most of them need MLX."""
 

@@ -38,7 +38,8 @@ def missing_path(kind: str, path: Path, pattern: str = "*") -> UsageError:
     text = f"there is no {kind} {str(path)!r}"
     if not path.parent.is_dir():
         return UsageError(f"{text}: there is no folder {str(path.parent)!r} either")
-    names = sorted(each.name for each in path.parent.glob(pattern) if not each.name.startswith("."))
+    wanted = Path.is_dir if kind == "folder" else Path.exists
+    names = sorted(each.name for each in path.parent.glob(pattern) if wanted(each) and not each.name.startswith("."))
     if similar := nearest(path.name, names, n=1):
         return UsageError(f"{text}: did you mean {str(path.parent / similar[0])!r}?")
     shown = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
