@@ -25,6 +25,7 @@ _MODULES: Mapping[str, tuple[str, str]] = {
     "bench": ("_bench", "bench_experiment"),
     "runs": ("_runs", "list_runs"),
     "compare": ("_runs", "compare_runs"),
+    "report": ("_report", "write_report"),
     "show": ("_show", "show_checkpoint"),
     "new": ("_new", "write_project"),
 }
