@@ -65,7 +65,7 @@ def test_check_of_data_without_a_batch_is_one_line(tmp_path):
 
 def test_an_error_of_the_model_keeps_its_class(tmp_path):
     write_experiment(tmp_path, "wrong.py", more="X = X[:, :2]\n")
-    with pytest.raises(ValueError, match="shapes"):
+    with pytest.raises(ValueError, match="Last dimension"):
         called("check", "wrong.py")
 
 

@@ -31,8 +31,8 @@ def test_every_subcommand_has_a_function_and_a_help():
 def test_the_help_imports_neither_mlx_nor_numpy():
     heavy = ("mlx", "numpy", "toolz", "safetensors", "rich", "matplotlib")
     done = python_process(
-        "import sys\nfrom mlx_fp.command._main import main\n"
-        f"try:\n    main(['--help'])\nexcept SystemExit:\n    print('loaded', *(m for m in {heavy} if m in sys.modules))"
+        "import sys\nfrom mlx_fp.command._main import main\ntry:\n    main(['--help'])\nexcept SystemExit:\n"
+        f"    print('loaded', *(m for m in {heavy} if m in sys.modules))"
     )
     assert done.stdout.splitlines()[-1] == "loaded"
 
