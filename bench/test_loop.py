@@ -110,6 +110,23 @@ def test_loop(benchmark, name):
     benchmark.pedantic(ways["fit"], rounds=5)
 
 
+@pytest.mark.parametrize("name", ["tiny_mlp"])
+def test_run_folder(benchmark, name, tmp_path):
+    """Compare a run that logs each step with the same run in a run folder."""
+    case, loss = CASES[name]
+    make, batch = case()
+    mx.eval(batch)
+    batches = [batch] * (10 * STEPS)
+    ways = {
+        "logged": looped(make, loss, batches, log_every=1),
+        "logged again": looped(make, loss, batches, log_every=1),
+        "in a folder": looped(make, loss, batches, log_every=1, out=tmp_path / "run"),
+        "not logged": looped(make, loss, batches),
+    }
+    note(benchmark, paired(ways, turns=30, calls=1, warm_up=2), "logged")
+    benchmark.pedantic(ways["in a folder"], rounds=3)
+
+
 @pytest.mark.parametrize("verb", [None, optim.clip_norm(1.0)], ids=["adamw", "clipped"])
 @pytest.mark.parametrize("name", WITH_DEEP)
 def test_steps_per_call(benchmark, name, verb):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -18,6 +19,7 @@ from ..store._folder_lock import Lock
 from ._listing import Listing
 from ._policy import Policy
 from ._retention import File, is_newest
+from ._run_folder import RunFolder
 
 __all__ = ["RunPosition", "Writer", "Written"]
 
@@ -40,8 +42,10 @@ class RunPosition(NamedTuple):
 class Writer:
     """Write the files of one run. Inside the context the run has the lock of the folder."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, folder: RunFolder | None = None) -> None:
         self.policy = policy
+        self.folder = folder
+        """The other files of the run. None without `out`."""
         self.resumed_from: Path | None = None
         self.step = 0
         """The step of the newest checkpoint."""
@@ -68,11 +72,12 @@ class Writer:
 
     def __exit__(self, *raised: object) -> None:
         """Wait for the current write, and release the lock of the folder."""
-        try:
+        with ExitStack() as closing:
+            closing.callback(self._lock.give_back)
             if self._worker is not None:
-                self._worker.shutdown()
-        finally:
-            self._lock.give_back()
+                closing.callback(self._worker.shutdown)
+            if self.folder is not None:
+                closing.callback(self.folder.close)
 
     @property
     def written(self) -> tuple[str, ...]:
@@ -83,8 +88,15 @@ class Writer:
         """List the checkpoints of the policy. Each header is read once only."""
         return self._listing.read()
 
+    def begin(self, *, resumes: bool) -> None:
+        """Begin a run at its first step. `resumes` tells whether it was to continue and found no checkpoint."""
+        if self.folder is not None:
+            self.folder.begin(resumes=resumes)
+
     def resume_from(self, path: Path | None, position: RunPosition) -> None:
         """Continue from a checkpoint with this position. The writer never deletes that checkpoint."""
+        if self.folder is not None:
+            self.folder.continue_from(path, position.step)
         self.resumed_from, self.step, self._position = path, position.step, position
         self._on_disk = position.step, position
         self._complete_latest()
@@ -112,6 +124,8 @@ class Writer:
             position: The position of the run.
             select: The parameters to save, as `fp.select` takes them. Default: all.
         """
+        if self.folder is not None:
+            self.folder.steps.flush()
         metadata = {**metadata, "file": self.policy.name_of(path)}
         write = prepare_save(path, params, opt_state=opt_state, metadata=metadata, select=select, swept=True)
 

@@ -15,7 +15,6 @@ from typing import Any, cast
 
 from ..across._errors import from_first
 from ..across._world import ALONE, World
-from ..checkpointing._policy import Policy
 from ..core._files import make_folder, write_whole
 from ._experiment import Experiment, settings
 
@@ -45,15 +44,14 @@ class Folders:
         self._names_by_settings: dict[Path, dict[str, list[str]]] = {}
         self._names: dict[int, str] = {}
 
-    def inside(self, policy: Policy, number: int, trial_identity: str) -> Policy:
-        """Return the policy with its files in the folder of a trial.
+    def name(self, root: Path, number: int, trial_identity: str) -> str:
+        """Return the name of the folder of a trial in the folder of the sweep, `root`.
 
         `number` is the number of the trial in the sweep, and `trial_identity` is the JSON that `identity` returns.
         """
         if number not in self._names:
-            root = policy.inside("trial").folder.parent
             self._names[number] = from_first(self._world, partial(self._find, root, number, trial_identity))
-        return policy.inside(self._names[number])
+        return self._names[number]
 
     def _find(self, root: Path, number: int, trial_identity: str) -> str:
         """Return the name of the folder with these settings. Make one where there is none."""

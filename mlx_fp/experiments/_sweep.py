@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
+from pathlib import Path
 from typing import Any, Unpack, cast
 
 from ..across._errors import is_lost
@@ -14,6 +15,7 @@ from ..across._world import ALONE
 from ..checkpointing._policy import Policy
 from ..core._frozen import FrozenDict, freeze_field
 from ..core._text import table
+from ..core._user_path import user_path
 from ..loop._options import Options, documented
 from ..loop._plan import plan
 from ..loop._report import Report
@@ -83,10 +85,10 @@ def sweep(
     """Run an experiment for each combination of settings.
 
     Before the first run, every variant is built, so an unknown path or an invalid value is an error at once. Each trial
-    has a folder for its checkpoints, `trial-1`, `trial-2` and so on, with its settings in a file. A sweep of another
-    grid finds the folder of a trial by these settings, and makes a new folder where there is none. Ctrl-C and SIGTERM
-    end the sweep after the current step, with the trials so far. A trial whose loss is not finite stops and does not
-    end the sweep.
+    has a folder for its files, `trial-1`, `trial-2` and so on, with its settings in a file. With `out` the folders are
+    in that folder. A sweep of another grid finds the folder of a trial by these settings, and makes a new folder where
+    there is none. Ctrl-C and SIGTERM end the sweep after the current step, with the trials so far. A trial whose loss
+    is not finite stops and does not end the sweep.
 
     Args:
         grid: Values by path, for example `{"optimizer.learning_rate": [0.1, 0.01]}`; see `override` for paths.
@@ -131,8 +133,8 @@ def sweep(
             if not silent:
                 print(f"trial {number}/{len(cases)}: {', '.join(f'{k}={v!r}' for k, v in case.items())}", flush=True)
             try:
-                in_folder = partial(folders.inside, number=number, trial_identity=identity(variant, case))
-                report = run(quiet=quiet, **run_options)(_with_policy(variant, in_folder))
+                name = partial(folders.name, number=number, trial_identity=identity(variant, case))
+                report = _run_trial(variant, name, quiet, run_options)
             except KeyboardInterrupt:  # raised outside the run, for example while the trial was built
                 if not trials:
                     raise
@@ -149,6 +151,19 @@ def sweep(
         return Sweep(target.name, tuple(trials), best)
 
     return run_trials
+
+
+def _run_trial(variant: Experiment, name: Callable[[Path], str], quiet: bool, options: Options) -> Report:
+    """Run a trial with its files in a folder of its own. `name(root)` returns the name of that folder in `root`."""
+    out = options.get("out")
+    if out is not None:
+        folder = user_path(out)
+        return run(quiet=quiet, **cast(Options, {**options, "out": folder / name(folder)}))(variant)
+
+    def in_folder(policy: Policy) -> Policy:
+        return policy.inside(name(policy.inside("trial").folder.parent))
+
+    return run(quiet=quiet, **options)(_with_policy(variant, in_folder))
 
 
 def _with_policy(variant: Experiment, change: Callable[[Policy], Policy]) -> Experiment:

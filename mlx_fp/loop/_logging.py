@@ -98,7 +98,7 @@ def write_due(
         moving = read_all_but(loop, state, moving, newest - due[0].step)
         row, clock = step_row(due[0], moving.sums, clock, loop.trainer.task)
         due = due[1:]
-        ports.logged.append(row)
+        ports.log(row)
         state = yield from dispatch(loop, replace(state, moving=moving), ports, "after_log", row=row)
         moving = state.moving
     return moving, Log(due, clock)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypedDict, TypeVar
@@ -44,6 +45,7 @@ class Options(TypedDict, total=False):
     nonfinite: str
     resume: Any
     across: World
+    out: str | os.PathLike[str] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,11 @@ class Option:
 
 
 _SOME = count(1)
+
+
+def _is_path(value: object) -> bool:
+    return isinstance(value, (str, os.PathLike)) and isinstance(os.fspath(value), str) and bool(os.fspath(value))
+
 
 OPTIONS: Mapping[str, Option] = FrozenDict(
     validation=Option(
@@ -139,6 +146,12 @@ OPTIONS: Mapping[str, Option] = FrozenDict(
         ALONE,
         "The processes that share each batch, `fp.world()`. Each runs the same program. Default: this process alone.",
         Rule("a World, fp.world()", lambda value: isinstance(value, World), of_type=True),
+    ),
+    out=Option(
+        None,
+        "The folder of the run: its checkpoints, `steps.jsonl` with the logged steps, `bundle.json`, and the page "
+        "`report.html`. None: no folder.",
+        optional(Rule("the path of a folder", _is_path, of_type=True)),
     ),
 )
 """Each option by its name, in the order in which `help` lists them."""

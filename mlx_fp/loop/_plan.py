@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from ..across._world import ALONE, World
@@ -14,6 +15,7 @@ from ..core._frozen import FrozenDict
 from ..core._mlx import mx
 from ..core._options import check_options
 from ..core._types import Array, Params
+from ..core._user_path import user_path
 from ..data import Dataset, Splits, as_dataset, collate
 from ..nn._given import check_tree
 from ..step._checks import check_options as check_step_options
@@ -60,6 +62,7 @@ class Plan:
     nonfinite: str
     resume: Any
     across: World
+    out: Path | None
 
     def is_over(self, epoch: int, step: int) -> bool:
         """Tell whether a run is complete, at the start of an epoch and after a number of steps."""
@@ -122,6 +125,8 @@ def checked_options(options: Mapping[str, object], *, beside: Iterable[str] = ()
     if checked.get("params") is not None:
         checked["params"] = params_of(checked["params"])
         check_tree(checked["params"])
+    if checked.get("out") is not None:
+        checked["out"] = user_path(checked["out"])
     if "validation" in checked:
         checked["validation"] = _validation_sets(checked["validation"])
     return checked

@@ -12,8 +12,10 @@ from pathlib import Path
 from ..across._agreement import check_facts, check_replicas
 from ..across._errors import together
 from ..across._world import ALONE
+from ..checkpointing._policy import Policy
 from ..checkpointing._resume import resolved
 from ..checkpointing._retention import is_newest, new_run
+from ..checkpointing._run_folder import RunFolder, policy_in
 from ..checkpointing._silent import SilentWriter
 from ..checkpointing._writer import Writer
 from ..core._frozen import FrozenDict
@@ -60,10 +62,9 @@ def start_run(trainer: Trainer, plan: Plan) -> Iterator[tuple[Loop, LoopState, W
 
     The writer locks the folder of the files before the newest file is looked for.
     """
-    world = plan.across
+    world, trainer = plan.across, _in_folder(trainer, plan.out)
     new = [together(world, lambda: _new_run(trainer, plan.collated_for(trainer.task)))]
-    kind = SilentWriter if world.rank else Writer
-    writer = None if trainer.policy is None else kind(trainer.policy)
+    writer = None if trainer.policy is None else _writer(trainer.policy, plan)
     with ExitStack() as opened:
         if writer is not None:
             together(world, lambda: opened.enter_context(writer))
@@ -71,6 +72,20 @@ def start_run(trainer: Trainer, plan: Plan) -> Iterator[tuple[Loop, LoopState, W
         if world.size > 1:
             _check_agreement(*new[0])
         yield (*new.pop(), writer)  # this frame must not keep the parameters
+
+
+def _in_folder(trainer: Trainer, folder: Path | None) -> Trainer:
+    """Return the trainer with its checkpoints in the folder of the run, if the run has one."""
+    if folder is None:
+        return trainer
+    return replace(trainer, policy=policy_in(folder, trainer.policy))
+
+
+def _writer(policy: Policy, plan: Plan) -> Writer:
+    """Return the writer of the files of a run; only the first process writes."""
+    if plan.across.rank:
+        return SilentWriter(policy)
+    return Writer(policy, None if plan.out is None else RunFolder(plan.out))
 
 
 def link_of(loop: Loop, state: LoopState, signal: Callable[[], str | None] = lambda: None) -> Link:
@@ -120,6 +135,8 @@ def _restore_or_begin(loop: Loop, state: LoopState, writer: Writer | None) -> tu
     checkpoint, kind = resolved(loop.plan.resume, loop.trainer, loop.monitor.name, writer)
     files = [] if writer is None else writer.files()
     if checkpoint is None:
+        if writer is not None:
+            writer.begin(resumes=loop.plan.resume is not None)
         return loop, replace(state, lineage=Lineage(new_run(files)))
     state = resume_state(loop, state, checkpoint)
     named = {row.checkpoint for row in state.rows} | {each.checkpoint for each in state.evaluations}

@@ -192,6 +192,12 @@ class Ports:
     encoder: Encoder = field(default_factory=Encoder)
     """The encoder of rows for checkpoints. It encodes each row once."""
 
+    def log(self, row: StepRow) -> None:
+        """Keep the row of a logged step, and write it into the folder of the run if there is one."""
+        self.logged.append(row)
+        if self.writer is not None and self.writer.folder is not None:
+            self.writer.folder.log(row.to_dict())
+
     def asked(self) -> str | None:
         """Return the name of a signal that asks the run to end, or None."""
         return None if self.deaf else self.link.asked()

@@ -1,0 +1,84 @@
+"""The folder of a run, `fit(out=…)`: beside the checkpoints it has the logged steps, the run bundle and the page."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from ..store._steps_file import StepsFile
+from ._policy import Policy
+
+__all__ = ["STEPS", "RunFolder", "policy_in"]
+
+STEPS = "steps.jsonl"
+"""The name of the file of the logged steps."""
+
+_BUNDLE = "bundle.json"
+
+
+class RunFolder:
+    """Write the files of a run folder that are no checkpoints. The writer of the checkpoints has the lock."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.steps = StepsFile(path / STEPS)
+
+    def begin(self, *, resumes: bool) -> None:
+        """Begin a run at its first step. An earlier run in the folder raises FileExistsError.
+
+        With `resumes`, the run was to continue from a checkpoint, and there is none: the rows of an earlier run go.
+        """
+        if not resumes:
+            self._refuse_earlier_run()
+        self.steps.open(0)
+
+    def continue_from(self, checkpoint: Path | None, step: int) -> None:
+        """Continue a run after a step. Later rows go.
+
+        An earlier run in the folder raises FileExistsError if the checkpoint is no file of this folder.
+        """
+        if checkpoint is None or not _is_within(checkpoint, self.path):
+            self._refuse_earlier_run()
+        self.steps.open(step)
+
+    def log(self, row: Mapping[str, object]) -> None:
+        """Write the row of a logged step."""
+        self.steps.append(row)
+
+    def close(self) -> None:
+        """Close the files."""
+        self.steps.close()
+
+    def _refuse_earlier_run(self) -> None:
+        """Raise FileExistsError where the folder has files of a run."""
+        for name in (_BUNDLE, STEPS):
+            file = self.path / name
+            if file.exists() and file.stat().st_size:
+                remedy = 'resume="latest" continues that run; a new run needs another folder'
+                raise FileExistsError(errno.EEXIST, f"the folder has a run already: {remedy}", os.fspath(self.path))
+
+
+def policy_in(folder: Path, policy: Policy | None) -> Policy:
+    """Return the policy of a run with a folder: the given policy with its files in this folder, and with a bundle.
+
+    Without a policy the last two states and the best one stay. A path function raises ValueError.
+
+    >>> policy_in(Path("a"), Policy("runs/{monitor_name}/ep-{epoch}")).path
+    'a/{monitor_name}/ep-{epoch}'
+    >>> policy_in(Path("a"), None).path
+    'a/step-{step}'
+    """
+    literal = os.fspath(folder).replace("{", "{{").replace("}", "}}")  # a brace in the name of the folder is no field
+    if policy is None:
+        return Policy(str(Path(literal, "step-{step}")), best=True, keep_last=2, bundle=True)
+    if not isinstance(policy.path, str):
+        raise ValueError(f"out={os.fspath(folder)!r} moves the checkpoints there: give a template, not a function")
+    inner = Path(policy.path).parts[len(policy.folder.parts) :]
+    return replace(policy, path=str(Path(literal, *inner)), bundle=True)
+
+
+def _is_within(path: Path, folder: Path) -> bool:
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
