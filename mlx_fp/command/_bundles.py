@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..checkpointing._run_folder import STEPS
 from ..core._user_path import user_path
 from ..store._bundle import read_bundle
 from ._usage import UsageError, as_usage, missing_path
 
-__all__ = ["FILE", "Run", "bundle_files", "read_run", "run_figures", "run_settings"]
+__all__ = ["FILE", "Run", "read_run", "run_figures", "run_files", "run_settings"]
 
 FILE = "bundle.json"
 """The name of the bundle in the folder of a run."""
@@ -20,6 +21,9 @@ _NO_FIGURES = {
     *("improved", "stale", "checkpoint", "timed"),
 }
 """The fields of the row of an epoch that are no figures of the model."""
+
+_NO_SETTINGS = {"out", "resume", "across"}
+"""The options of a run that do not change its figures."""
 
 
 class Run(NamedTuple):
@@ -59,7 +63,7 @@ def read_run(path: Path) -> Run:
         raise missing_path("run", given)
     file = given / FILE if given.is_dir() else given
     if not file.exists():
-        runs = [str(each.parent) for each in bundle_files(given)]
+        runs = [str(each.parent) for each in run_files(given) if each.name == FILE]
         below = f"; the runs below it: {', '.join(runs[:5])}" if runs else ""
         raise UsageError(f"{str(given)!r} is no folder of a run, which has a file {FILE}{below}")
     with as_usage(ValueError, OSError):
@@ -67,10 +71,11 @@ def read_run(path: Path) -> Run:
     return Run(file, bundle["report"], bundle)
 
 
-def bundle_files(folder: Path) -> Iterator[Path]:
-    """Return the bundles of the runs in and below a folder, newest first."""
-    files = [file for file in folder.rglob(FILE) if file.is_file()]
-    return iter(sorted(files, key=lambda file: file.stat().st_mtime_ns, reverse=True))
+def run_files(folder: Path) -> list[Path]:
+    """Return a file of each run in and below a folder, newest first: its bundle, or else its logged steps."""
+    files = [file for name in (FILE, STEPS) for file in folder.rglob(name) if file.is_file()]
+    files = [file for file in files if file.name == FILE or not (file.parent / FILE).is_file()]
+    return sorted(files, key=lambda file: file.stat().st_mtime_ns, reverse=True)
 
 
 def run_figures(run: Run) -> dict[str, object]:
@@ -87,7 +92,8 @@ def run_settings(run: Run) -> dict[str, object]:
     """Return the settings of a run by path: those of its experiment, the options of the run, and its environment."""
     setup = run.report.get("setup") or {}
     parts = {name: setup[name] for name in ("train", "validation", "optimizer") if name in setup}
-    return {**run.bundle["environment"], **parts, **setup.get("options", {}), **run.bundle["settings"]}
+    options = {name: value for name, value in setup.get("options", {}).items() if name not in _NO_SETTINGS}
+    return {**run.bundle["environment"], **parts, **options, **run.bundle["settings"]}
 
 
 def _is_number(value: object) -> bool:

@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+from ..checkpointing._run_folder import STEPS
 from ..core._text import table
 from ..core._user_path import user_path
-from ._bundles import Run, bundle_files, read_run, run_figures, run_settings
-from ._usage import UsageError, missing_path
+from ..store._steps_file import read_steps
+from ._bundles import read_run, run_figures, run_files, run_settings
+from ._usage import UsageError, as_usage, missing_path
 
 __all__ = ["compare_runs", "list_runs"]
 
@@ -35,25 +37,37 @@ def list_runs(arguments: Namespace) -> int:
     if not folder.is_dir():
         raise missing_path("folder", folder)
     rows = []
-    for file in bundle_files(folder):
+    for file in run_files(folder):
         try:
-            rows.append(_table_row(read_run(file), folder))
+            rows.append((_folder_name(file, folder), _time_text(file), *_results(file)))
         except UsageError as error:
             print(f"mlx-fp: {error}", file=sys.stderr)
     if not rows:
         print(f"no runs in {folder}")
         return 0
-    print(table([("run", "ended", "result", "best", "at step", "epochs", "steps", "seconds"), *rows], left=3))
+    print(table([("run", "last change", "end", "best", "at step", "epochs", "steps", "seconds"), *rows], left=3))
     return 0
 
 
-def _table_row(run: Run, folder: Path) -> tuple[str, ...]:
+def _folder_name(file: Path, folder: Path) -> str:
+    return file.parent.relative_to(folder).as_posix()
+
+
+def _time_text(file: Path) -> str:
+    return datetime.fromtimestamp(file.stat().st_mtime).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _results(file: Path) -> tuple[str, ...]:
+    """Return the end, the best value and the length of a run; of one without a bundle yet, its last logged step."""
+    if file.name == STEPS:
+        with as_usage(ValueError, OSError):
+            steps = read_steps(file)
+        return ("none so far", "", "", "", str(steps[-1].get("step", "")) if steps else "", "")
+    run = read_run(file)
     report = run.report
-    name = run.path.parent.relative_to(folder).as_posix()
-    when = datetime.fromtimestamp(run.path.stat().st_mtime).strftime("%Y-%m-%d %H:%M")
     best = "" if report["best_value"] is None else f"{report['monitor_name']} {_cell(report['best_value'])}"
     length = (str(len(report["rows"])), str(run.steps), f"{run.seconds:.1f}")
-    return (name, when, _shortened(run.end), best, _cell(report["best_step"]), *length)
+    return (_shortened(run.end), best, _cell(report["best_step"]), *length)
 
 
 def compare_runs(arguments: Namespace) -> int:

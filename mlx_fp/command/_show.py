@@ -53,6 +53,7 @@ def show_checkpoint(arguments: Namespace) -> int:
     with as_usage(CheckpointError, ValueError, OSError, beginning=f"{path} cannot be shown: "):
         entries = list(_npz_entries(path) if path.suffix == ".npz" else _safetensors_entries(path))
         metadata = peek(path)
+    entries.sort(key=lambda each: each.name.startswith(_OURS))  # the parameters come first
     rows = [(each.name, _shape_text(each.shape), each.dtype, f"{each.nbytes:,}") for each in entries]
     print(table([(str(path), "shape", "dtype", "bytes"), *rows], left=3))
     print(f"\n{_totals(entries)}")

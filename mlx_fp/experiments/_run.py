@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Unpack, cast
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Unpack, cast
 
+from ..across._world import ALONE
+from ..checkpointing._policy import Policy
+from ..checkpointing._run_folder import policy_in
+from ..core._user_path import user_path
 from ..loop._fit import fit
 from ..loop._options import Options, documented
+from ..loop._plan import merge_options
 from ..loop._report import Report
-from ._experiment import Experiment
+from ..store._bundle import add_settings
+from ._experiment import Experiment, settings
 
 __all__ = ["run"]
 
@@ -18,7 +26,7 @@ def run(*, quiet: bool = False, **options: Unpack[Options]) -> Callable[[Experim
     """Train an experiment for its epochs or steps, from its seed, and return a report.
 
     An option in this call takes precedence over the value in the experiment. For example, `run(epochs=3)` trains for
-    three epochs.
+    three epochs. The bundle of the run, if it writes one, has the settings of the experiment.
 
     Args:
         quiet: Whether to show no progress; False by default.
@@ -45,6 +53,27 @@ def run(*, quiet: bool = False, **options: Unpack[Options]) -> Callable[[Experim
         defaults: Options = {"seed": target.seed}
         if not {"epochs", "steps"} & options.keys():
             defaults |= {"steps": target.steps} if target.steps is not None else {"epochs": target.epochs}
-        return fit(target.splits, quiet=quiet, **cast(Options, {**defaults, **options}))(target.trainer)
+        trainer, given = target.trainer, cast(Options, {**defaults, **options})
+        with _settings_added(target, merge_options(trainer.options, given), trainer.policy):
+            return fit(target.splits, quiet=quiet, **given)(trainer)
 
     return train
+
+
+@contextmanager
+def _settings_added(target: Experiment, options: Mapping[str, Any], policy: Policy | None) -> Iterator[None]:
+    """Within, a run of the experiment writes its bundle, if it has one. At the end the bundle gets the settings."""
+    out, world = options.get("out"), options.get("across", ALONE)
+    policy = policy if out is None else policy_in(user_path(out), policy)
+    file = None if policy is None or world.rank else policy.bundle_path
+    before = _changed_at(file)
+    try:
+        yield
+    finally:  # a run that an error ends has a bundle, too
+        if file is not None and _changed_at(file) != before:
+            add_settings(file, settings(target))
+
+
+def _changed_at(file: Path | None) -> int | None:
+    """Return the time of the last change of a file; None where there is none."""
+    return None if file is None or not file.exists() else file.stat().st_mtime_ns
