@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import cast
 
+from ..core._traceback import ShortTraceback
 from ._parser import parse, parser
 from ._usage import UsageError
 
@@ -46,7 +47,8 @@ def main(words: Sequence[str] | None = None) -> int:
     """
     given = sys.argv[1:] if words is None else list(words)
     try:
-        return _dispatched(given)
+        with ShortTraceback():
+            return _dispatched(given)
     except UsageError as error:
         if os.environ.get("MLX_RANK", "0") == "0":  # all processes of a run read the same words
             print(f"mlx-fp: {error}", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from argparse import Namespace
 
 from ..core._files import write_whole
@@ -12,7 +13,9 @@ __all__ = ["write_project"]
 
 _FILE = "train.py"
 
-_TEXT = '''"""A first experiment: a classifier of points on three spirals. Put your data and your model in their place.
+_TEXT = '''"""A first experiment: a classifier of points on three spirals.
+
+Put your data and your model in their place. Commands:
 
     mlx-fp settings train.py
     mlx-fp check train.py
@@ -98,6 +101,6 @@ def write_project(arguments: Namespace) -> int:
     if file.exists():
         raise UsageError(f"{str(file)!r} exists already: give another folder")
     name = folder.resolve().name or "spirals"
-    write_whole(file, _TEXT.replace("NAME", repr(name), 1).encode())
+    write_whole(file, _TEXT.replace("NAME", json.dumps(name, ensure_ascii=False), 1).encode())
     print(f"{file} is written\n  mlx-fp check {file}\n  mlx-fp run {file}")
     return 0

@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -25,17 +24,17 @@ _POLL = 0.02
 Process = subprocess.Popen[bytes]
 
 
-def start_ranks(count: int, words: Sequence[str]) -> int:
-    """Run `python -m mlx_fp` with these words in several processes, and return one exit status.
+def start_ranks(count: int, command: Sequence[str]) -> int:
+    """Run a command in several processes, and return one exit status.
 
     Ctrl-C and SIGTERM reach each process once. `mlx.launch` returns 0 when a process fails, and this function does not.
 
     Args:
         count: The number of processes.
-        words: The words of the command.
+        command: The program and its words.
 
     Returns:
-        The status of the first process that failed, 128 + n for one that signal n killed; 0 where none failed.
+        0 where no process failed. 128 + n for a process that signal n killed, else the status of one that failed.
     """
     with TemporaryDirectory(prefix="mlx-fp-") as folder:
         hosts = Path(folder) / "hosts.json"
@@ -45,16 +44,15 @@ def start_ranks(count: int, words: Sequence[str]) -> int:
             try:
                 for rank in range(count):
                     environment = {**os.environ, "MLX_RANK": str(rank), "MLX_HOSTFILE": str(hosts)}
-                    processes.append(_started(words, environment))
+                    processes.append(_started(command, environment))
                 return _first_failure(processes)
             finally:
                 for process in processes:
                     _end(process)
 
 
-def _started(words: Sequence[str], environment: dict[str, str]) -> Process:
+def _started(command: Sequence[str], environment: dict[str, str]) -> Process:
     """Start a process in a session of its own: the terminal would send it Ctrl-C a second time."""
-    command = [sys.executable, "-m", __name__.partition(".")[0], *words]
     return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
 
 
@@ -70,8 +68,8 @@ def _first_failure(processes: Sequence[Process]) -> int:
 
 
 def _failure(processes: Sequence[Process]) -> int:
-    """Return the status of a process that has failed, 0 where none has."""
-    statuses = [process.returncode for process in processes if process.returncode]
+    """Return the status of a process that has failed, 0 where none has. One that was killed made the others fail."""
+    statuses = sorted(process.returncode for process in processes if process.returncode)
     return next((128 - status if status < 0 else status for status in statuses), 0)
 
 

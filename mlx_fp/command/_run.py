@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +29,7 @@ def run_experiment(arguments: Namespace) -> int:
         0, or 128 + n for a run that signal n ended.
     """
     if arguments.ranks > 1:
-        return start_ranks(arguments.ranks, list(_words(arguments)))
+        return start_ranks(arguments.ranks, [sys.executable, "-m", "mlx_fp", *_words(arguments)])
     resume, across = resume_source(arguments.resume), world()
     with loaded_experiment(arguments.target) as target:
         changed = built(target, changes_of(target, arguments.changes, arguments.config))
