@@ -28,7 +28,6 @@ from functools import partial
 from math import pi
 
 import mlx.core as mx
-
 import mlx_fp as fp
 from mlx_fp import data, nn, optim, pipe
 
