@@ -69,9 +69,10 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         raise unknown_word("command", name, subparsers)
     arguments, others = subparsers[name].parse_known_intermixed_args(words[1:])
     if others:
+        if not others[0].startswith("-"):
+            raise UsageError(f"`{_PROGRAM} {name}` takes no further word; got {others[0]!r}")
         options = [option for action in subparsers[name]._actions for option in action.option_strings]
-        kind = "option" if others[0].startswith("-") else "word"
-        raise unknown_word(f"{kind} of `{_PROGRAM} {name}`", others[0].partition("=")[0], options)
+        raise unknown_word(f"option of `{_PROGRAM} {name}`", others[0].partition("=")[0], options)
     arguments.command = name
     return arguments
 

@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..across._world import world
+from ..core._errors import CheckpointError
 from ..experiments._run import run
 from ._building import built
 from ._loading import loaded_experiment
 from ._places import resume_source, run_folder
 from ._ranks import start_ranks
-from ._usage import UsageError
+from ._usage import UsageError, error_text
 from ._values import changes_of
 
 __all__ = ["run_experiment"]
@@ -43,6 +44,10 @@ def run_experiment(arguments: Namespace) -> int:
                 raise
             remedy = f"--resume latest --out {out} continues it, and another --out begins a new one"
             raise UsageError(f"the folder {str(out)!r} has a run already: {remedy}") from error
+        except CheckpointError as error:
+            if resume is None:
+                raise
+            raise UsageError(f"--resume {resume}: {error_text(error)}") from error
 
 
 def _words(arguments: Namespace) -> Iterator[str]:

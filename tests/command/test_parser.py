@@ -63,6 +63,7 @@ def test_without_a_word_the_help_comes_with_status_2():
         (["run", "train.py", "--ranks", "0"], "argument --ranks: a count, 1 or more, is expected; got '0'"),
         (["bench", "train.py", "--seconds", "-1"], "argument --seconds: a number of seconds above 0 is expected"),
         (["run", "train.py", "--out"], "argument -o/--out: expected one argument"),
+        (["runs", "a", "b"], "`mlx-fp runs` takes no further word; got 'b'"),
         (["--verison"], "unrecognized arguments: --verison"),
     ],
 )

@@ -137,6 +137,14 @@ def test_a_wrong_source_is_one_line(source, text):
     assert refused("run", "train.py", "-q", "--resume", source).startswith(text)
 
 
+def test_a_checkpoint_of_another_model_is_one_line():
+    called("run", "train.py", "-q", "--out", "first")
+    words = ("run", "train.py", "-q", "--out", "first", "--resume", "latest", "model.width=8", "epochs=3")
+    assert refused(*words).startswith(
+        "--resume latest: first/step-8.safetensors holds other parameters than this run: "
+    )
+
+
 def test_a_folder_with_a_run_is_refused(tmp_path):
     called("run", "train.py", "-q", "--out", "here")
     before = (tmp_path / "here" / "bundle.json").read_bytes()
