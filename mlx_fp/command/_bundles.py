@@ -82,7 +82,7 @@ def run_figures(run: Run) -> dict[str, object]:
     """Return the figures of a run by name: the best value of the monitor, and those of its last epoch."""
     report, rows = run.report, run.report["rows"]
     last = rows[-1] if rows else {}
-    figures = {name: value for name, value in last.items() if name not in _NO_FIGURES and _is_number(value)}
+    figures = {name: value for name, value in last.items() if name not in _NO_FIGURES and _is_figure(value)}
     best = {f"best {report['monitor_name']}": report["best_value"], "at step": report["best_step"]}
     length = {"epochs": len(rows), "steps": run.steps, "seconds": run.seconds, "ended": run.end}
     return {name: value for name, value in {**best, **figures, **length}.items() if value is not None}
@@ -96,5 +96,5 @@ def run_settings(run: Run) -> dict[str, object]:
     return {**run.bundle["environment"], **parts, **options, **run.bundle["settings"]}
 
 
-def _is_number(value: object) -> bool:
+def _is_figure(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)

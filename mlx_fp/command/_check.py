@@ -41,7 +41,7 @@ def check_experiment(arguments: Namespace) -> int:
         collated = plan.collated_for(trainer.task)
         batch = first_batch(collated.train)
         print(f"\n{_batch_table(batch)}\n\n{summary(trainer)}\n")
-        print(_figures(trainer, collated, batch))
+        print(_figures_of_batch(trainer, collated, batch))
         print(f"\n{memory(plan.train)(trainer)}")
     return 0
 
@@ -83,7 +83,7 @@ def _shape_and_dtype(leaf: object) -> tuple[str, str]:
     return "×".join(map(str, leaf.shape)) or "()", dtype_name(getattr(leaf, "dtype", ""))
 
 
-def _figures(trainer: Trainer, plan: Plan, batch: Batch) -> str:
+def _figures_of_batch(trainer: Trainer, plan: Plan, batch: Batch) -> str:
     """Return the figures of the first batches, and the traces of both steps, as a table. The new state is dropped."""
     step = make_step(with_skips(trainer, plan), plan)
     with device_backend().tuned(step.parameter_bytes, plan.streams):

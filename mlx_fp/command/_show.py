@@ -49,7 +49,7 @@ def show_checkpoint(arguments: Namespace) -> int:
     Returns:
         The exit status 0.
     """
-    path = _file(user_path(arguments.path))
+    path = _checkpoint_file(user_path(arguments.path))
     with as_usage(CheckpointError, ValueError, OSError, beginning=f"{path} cannot be shown: "):
         entries = list(_npz_entries(path) if path.suffix == ".npz" else _safetensors_entries(path))
         metadata = peek(path)
@@ -62,7 +62,7 @@ def show_checkpoint(arguments: Namespace) -> int:
     return 0
 
 
-def _file(path: Path) -> Path:
+def _checkpoint_file(path: Path) -> Path:
     """Return the file of a checkpoint; of a folder the newest one."""
     if path.is_dir():
         files = [file for suffix in SUFFIXES for file in path.glob(f"*{suffix}")]
@@ -105,15 +105,15 @@ def _totals(entries: list[_Entry]) -> str:
     ours = [each for each in entries if each.name.startswith(_OURS)]
     params = [each for each in entries if not each.name.startswith(_OURS)]
     elements = sum(prod(each.shape) for each in params)
-    first = f"{_counted(params, 'array')} of parameters with {elements:,} elements, {_bytes(params)}"
-    return f"{first}; {_counted(ours, 'other array')}, {_bytes(ours)}" if ours else first
+    first = f"{_counted(params, 'array')} of parameters with {elements:,} elements, {_bytes_of(params)}"
+    return f"{first}; {_counted(ours, 'other array')}, {_bytes_of(ours)}" if ours else first
 
 
 def _counted(entries: list[_Entry], noun: str) -> str:
     return f"{len(entries):,} {noun}{'' if len(entries) == 1 else 's'}"
 
 
-def _bytes(entries: list[_Entry]) -> str:
+def _bytes_of(entries: list[_Entry]) -> str:
     return bytes_text(sum(each.nbytes for each in entries))
 
 

@@ -57,7 +57,7 @@ def grid_of(target: Experiment, words: Sequence[str]) -> dict[str, list[object]]
     for path, text in _pairs(words, known):
         if path in grid:
             raise UsageError(f"{path} comes twice: give its values in one word, {path}=a,b")
-        grid[path] = [_value(path, part, known[path]) for part in _parts(text)]
+        grid[path] = [_value(path, part, known[path]) for part in _comma_parts(text)]
     if not grid:
         raise UsageError("a sweep needs the values of a setting, for example optimizer.learning_rate=0.1,0.01")
     return grid
@@ -132,10 +132,10 @@ def _flag_hint(text: str) -> str:
     return "" if flag is None else f": did you mean {flag}?"
 
 
-def _parts(text: str) -> list[str]:
+def _comma_parts(text: str) -> list[str]:
     """Split a text at the commas outside of brackets and quotes.
 
-    >>> _parts("1e-3,[1, 2],'a,b',c")
+    >>> _comma_parts("1e-3,[1, 2],'a,b',c")
     ['1e-3', '[1, 2]', "'a,b'", 'c']
     """
     parts, depth, quote = [""], 0, ""
