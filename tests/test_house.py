@@ -19,7 +19,7 @@ FLOORS = (
     ("core",),
     ("tree",),
     ("compile", "across"),
-    ("data", "nn", "optim", "store"),
+    ("data", "nn", "optim", "store", "page"),
     ("task",),
     ("step",),
     ("checkpointing",),
@@ -210,8 +210,19 @@ def test_no_function_is_long():
 
 def public_modules():
     """The modules that a user may import: no part of their names begins with an underscore."""
-    inside = {"core", "tree", "compile", "across", "task", "step", "checkpointing", "loop", "experiments", "store"} | {
-        "command"
+    inside = {
+        "core",
+        "tree",
+        "compile",
+        "across",
+        "task",
+        "step",
+        "checkpointing",
+        "loop",
+        "experiments",
+        "store",
+        "page",
+        "command",
     }
     names = [module_of(path) for path in files() if not path.stem.startswith("_") or path.name == "__init__.py"]
     return [name for name in names if folder(name) not in inside or "." in name.partition(".")[2]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,8 +44,8 @@ class RunFolder:
             self._refuse_earlier_run()
         self.steps.open(step)
 
-    def log(self, row: Mapping[str, object]) -> None:
-        """Write the row of a logged step."""
+    def log(self, row: Callable[[], Mapping[str, object]]) -> None:
+        """Write the row of a logged step, which a function returns."""
         self.steps.append(row)
 
     def close(self) -> None:

@@ -80,6 +80,11 @@ class Writer:
                 closing.callback(self.folder.close)
 
     @property
+    def is_writing(self) -> bool:
+        """Whether a checkpoint is written, or is complete and `poll` has not returned it."""
+        return self._writing is not None
+
+    @property
     def written(self) -> tuple[str, ...]:
         """The checkpoints that this process wrote and did not delete, the newest last."""
         return tuple(self._written)

@@ -28,5 +28,5 @@ def write_report(arguments: Namespace) -> int:
     page = run.path.parent / _PAGE if arguments.out is None else user_path(arguments.out)
     if page.is_dir():
         raise UsageError(f"{str(page)!r} is a folder, and the name of a page is expected: {str(page / _PAGE)!r}")
-    print(show.html(run.bundle, page))  # type: ignore[attr-defined]
+    print(show.html(run.bundle, page))
     return 0

@@ -55,9 +55,11 @@ class Report:
     opt_state: State = field(repr=False)
     best_params: Params | None = field(default=None, repr=False)
     """The parameters of the best evaluation, with `keep_best=True`. With `averaged=True` they are averages."""
+    model: Mapping[str, object] | None = None
+    """The layers of the model as plain values, `nn.summary(model, params).to_dict()`; None where it has no summary."""
 
     def __post_init__(self) -> None:
-        freeze_field(self, "policy")
+        freeze_field(self, "policy", "model")
 
     @property
     def best_checkpoint(self) -> str | None:

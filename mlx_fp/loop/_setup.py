@@ -31,6 +31,8 @@ class Setup:
     """Whether the run began with given parameters."""
     options: Mapping[str, object] = field(default_factory=FrozenDict)
     """The other options of the run by name, with their defaults, for example `epochs`, `seed` and `sync`."""
+    changed: tuple[str, ...] = ()
+    """The names of the options that differ from their defaults."""
 
     def __post_init__(self) -> None:
         freeze_field(self, "validation", "options")
@@ -38,4 +40,4 @@ class Setup:
     def to_dict(self) -> dict[str, object]:
         """Return plain values."""
         plain = {each.name: getattr(self, each.name) for each in fields(self)}
-        return {**plain, "differences": list(self.differences)}
+        return {**plain, "differences": list(self.differences), "changed": list(self.changed)}

@@ -196,7 +196,7 @@ class Ports:
         """Keep the row of a logged step, and write it into the folder of the run if there is one."""
         self.logged.append(row)
         if self.writer is not None and self.writer.folder is not None:
-            self.writer.folder.log(row.to_dict())
+            self.writer.folder.log(row.to_dict)
 
     def asked(self) -> str | None:
         """Return the name of a signal that asks the run to end, or None."""

@@ -7,7 +7,11 @@ from dataclasses import fields
 from math import nan
 
 from ..core._signature import name_of
+from ..core._types import Params
+from ..nn._layer import Layer
+from ..nn._summary import summary
 from ..tree._paths import copy_arrays
+from ._options import OPTIONS
 from ._report import Report
 from ._rows import Row
 from ._setup import Setup
@@ -50,6 +54,7 @@ def report_of(loop: Loop, state: LoopState, ports: Ports) -> Report:
         params=copy_arrays(train.params),
         opt_state=copy_arrays(train.opt_state),
         best_params=None if state.best_params is None else copy_arrays(state.best_params),
+        model=_layers(loop.trainer.model, train.params),
     )
 
 
@@ -86,7 +91,22 @@ def setup_of(loop: Loop) -> Setup:
         differences=origin.differences,
         params_given=plan.params is not None,
         options=options,
+        changed=tuple(name for name, value in options.items() if _is_changed(name, value, plan.steps)),
     )
+
+
+def _is_changed(name: str, value: object, steps: int | None) -> bool:
+    """Tell whether an option differs from its default. Without a length a run has one epoch."""
+    default = 1 if name == "epochs" and steps is None else OPTIONS[name].default
+    return value != _plain(default)
+
+
+def _layers(model: Layer, params: Params) -> dict[str, object] | None:
+    """Return the layers of a model as plain values; None for parameters that are not those of the model alone."""
+    try:
+        return summary(model, params).to_dict()
+    except (TypeError, ValueError, KeyError, IndexError):
+        return None
 
 
 def _plain(value: object) -> object:

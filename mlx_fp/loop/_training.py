@@ -72,7 +72,7 @@ def train_epoch(loop: Loop, state: LoopState, ports: Ports) -> Trained:
             if log.due:
                 moving, log = yield from write_due(loop, state, moving, ports, log, loop.in_flight)
             taken = 0
-            if moving.requests.validate or ports.writer is not None or plan.validate_every or ports.asked() is not None:
+            if _has_work(loop, state, moving, ports, len(logs)):
                 stage = "checkpoint"
                 state, log, spent = yield from _between_steps(
                     loop, replace(state, moving=moving), ports, log, len(logs)
@@ -197,6 +197,17 @@ def _between_steps(
     state = yield from save_after_step(loop, state, ports, taken)
     spent = time.perf_counter() - before
     return state, log.later(spent), spent
+
+
+def _has_work(loop: Loop, state: LoopState, moving: Moving, ports: Ports, taken: int) -> bool:
+    """Tell whether something may be due between two steps. Most steps have nothing, and asking must be cheap."""
+    requests, writer, plan = moving.requests, ports.writer, loop.plan
+    if requests.validate or plan.validate_every is not None or ports.asked() is not None:
+        return True
+    if writer is None:
+        return False
+    step = state.epoch_start_step + moving.sums.updates
+    return writer.is_writing or requests.save or requests.interrupted or writer.policy.due_at(step, taken)
 
 
 def _passes_multiple(step: int, taken: int, every: int) -> bool:

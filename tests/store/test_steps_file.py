@@ -20,7 +20,7 @@ def write(path, steps, since=0):
     file = StepsFile(path)
     file.open(since)
     for step in steps:
-        file.append({"step": step, "loss": 1 / step})
+        file.append({"step": step, "loss": 1 / step}.copy)
     file.close()
 
 
@@ -61,7 +61,7 @@ def test_an_incomplete_last_line_is_left_out_and_dropped(path):
 def test_numbers_that_are_not_finite_are_valid_json(path):
     file = StepsFile(path)
     file.open(0)
-    file.append({"step": 1, "loss": math.nan, "grad_norm": math.inf, "figure": -math.inf})
+    file.append({"step": 1, "loss": math.nan, "grad_norm": math.inf, "figure": -math.inf}.copy)
     file.close()
     assert json.loads(path.read_text(), parse_constant=pytest.fail)["loss"] == "nan"
     (row,) = read_steps(path)
@@ -81,7 +81,7 @@ def test_a_row_reaches_the_disk_while_the_run_goes_on(path, monkeypatch):
     monkeypatch.setattr(_steps_file, "_SECONDS", -1)
     file = StepsFile(path)
     file.open(0)
-    file.append({"step": 1})
+    file.append({"step": 1}.copy)
     assert steps(path) == [1]
     file.close()
 
@@ -89,7 +89,7 @@ def test_a_row_reaches_the_disk_while_the_run_goes_on(path, monkeypatch):
 def test_a_full_disk_is_a_warning_and_the_rows_come_later(path, monkeypatch, caplog):
     file, write_part = StepsFile(path), os.write
     file.open(0)
-    file.append({"step": 1})
+    file.append({"step": 1}.copy)
 
     def full(number, content):
         if len(content) > 4:
@@ -99,7 +99,7 @@ def test_a_full_disk_is_a_warning_and_the_rows_come_later(path, monkeypatch, cap
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", full)
         file.flush()
-        file.append({"step": 2})
+        file.append({"step": 2}.copy)
         file.flush()
     assert path.read_bytes() == b""
     assert len(caplog.records) == 1

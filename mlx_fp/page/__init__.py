@@ -1,0 +1,1 @@
+"""The report page: the text of one HTML file, made from the plain values of runs."""
