@@ -25,7 +25,7 @@ _SUBCOMMANDS: Mapping[str, str] = {
     "bench": "measure the rate of the compiled step",
     "runs": "list the runs below a folder, newest first",
     "compare": "compare runs: their figures, and the settings that differ",
-    "report": "write the report of a run as a page of HTML",
+    "report": "write the report of a run, or of several, as a page of HTML",
     "show": "list the arrays and the metadata of a checkpoint",
     "new": "write a first project of one file",
 }
@@ -134,7 +134,7 @@ def _add_files(named: Mapping[str, argparse.ArgumentParser]) -> None:
     """Add the arguments of the subcommands on files."""
     _add_path(named["runs"], "folder", "DIR", "folder to look in (default: runs)", nargs="?", default=Path("runs"))
     _add_path(named["compare"], "paths", "DIR", "folder or bundle of a run", nargs="+")
-    _add_path(named["report"], "path", "DIR", "folder or bundle of the run")
+    _add_path(named["report"], "path", "DIR", "folder or bundle of a run, or a folder with several runs below it")
     html = named["report"].add_argument(
         "-o", "--out", type=Path, metavar="FILE", help="page to write (default: report.html in the folder)"
     )

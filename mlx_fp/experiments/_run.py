@@ -10,6 +10,7 @@ from typing import Any, Unpack, cast
 from ..across._world import ALONE
 from ..checkpointing._policy import Policy
 from ..checkpointing._run_folder import policy_in
+from ..core._errors import noted_on
 from ..core._user_path import user_path
 from ..loop._fit import fit
 from ..loop._options import Options, documented
@@ -18,7 +19,7 @@ from ..loop._report import Report
 from ..store._bundle import add_settings
 from ._experiment import Experiment, settings
 
-__all__ = ["run"]
+__all__ = ["run", "version_of"]
 
 
 @documented
@@ -66,14 +67,28 @@ def _settings_added(target: Experiment, options: Mapping[str, Any], policy: Poli
     out, world = options.get("out"), options.get("across", ALONE)
     policy = policy if out is None else policy_in(user_path(out), policy)
     file = None if policy is None or world.rank else policy.bundle_path
-    before = _changed_at(file)
-    try:
-        yield
-    finally:  # a run that an error ends has a bundle, too
-        if file is not None and _changed_at(file) != before:
+    before = version_of(file)
+
+    def add() -> None:
+        if file is not None and version_of(file) != before:
             add_settings(file, settings(target))
 
+    try:
+        yield
+    except BaseException as error:  # such a run has a bundle, too
+        with noted_on(error, "the bundle has no settings"):
+            add()
+        raise
+    add()
 
-def _changed_at(file: Path | None) -> int | None:
-    """Return the time of the last change of a file; None where there is none."""
-    return None if file is None or not file.exists() else file.stat().st_mtime_ns
+
+def version_of(file: Path | None) -> tuple[int, int] | None:
+    """Return numbers that change when a file is written anew; None where there is no file.
+
+    >>> version_of(Path("no such file")) is None
+    True
+    """
+    if file is None or not file.exists():
+        return None
+    status = file.stat()
+    return status.st_ino, status.st_mtime_ns

@@ -58,7 +58,7 @@ def test_a_run_has_a_folder_of_its_own_below_runs(tmp_path):
     assert (ended.status, ended.lines[0]) == (0, f"folder runs/sums/{folder.name}")
     assert any("epoch 1 of 2" in line for line in ended.lines)
     assert (again.status, again.lines) == (0, [])
-    assert visible(folder) == ["bundle.json", "step-4.safetensors", "step-8.safetensors", "steps.jsonl"]
+    assert visible(folder) == ["bundle.json", "report.html", "step-4.safetensors", "step-8.safetensors", "steps.jsonl"]
     assert logged(folder) == [2, 4, 6, 8]
     bundle = fp.read_bundle(folder / "bundle.json")
     assert bundle["settings"]["model.width"] == 8

@@ -28,7 +28,7 @@ def test_a_sweep_trains_each_combination_and_prints_a_table(tmp_path):
         *(["2", "0.1", "1"], ["2", "0.01", "1"], ["4", "0.1", "1"], ["4", "0.01", "1"])
     ]
     assert sum(line.endswith("best") for line in ended.lines) == 1
-    assert visible(folder) == ["trial-1", "trial-2", "trial-3", "trial-4"]
+    assert visible(folder) == ["report.html", "trial-1", "trial-2", "trial-3", "trial-4"]
     settings = fp.read_bundle(folder / "trial-2" / "bundle.json")["settings"]
     assert [settings[path] for path in ("model.width", "optimizer.learning_rate", "epochs")] == [2, 0.01, 1]
 
@@ -38,7 +38,7 @@ def test_a_sweep_in_the_same_folder_does_not_train_a_complete_trial_again(tmp_pa
     called(*words, "model.width=2,4")
     before = (tmp_path / "grid" / "trial-1" / "step-8.safetensors").stat().st_mtime_ns
     assert called(*words, "model.width=2,4,8").status == 0
-    assert visible(tmp_path / "grid") == ["trial-1", "trial-2", "trial-3"]
+    assert visible(tmp_path / "grid") == ["report.html", "trial-1", "trial-2", "trial-3"]
     assert (tmp_path / "grid" / "trial-1" / "step-8.safetensors").stat().st_mtime_ns == before
 
 
@@ -61,7 +61,7 @@ def test_trials_are_told_and_a_signal_ends_the_sweep(tmp_path, monkeypatch):
     signal.signal(signal.SIGINT, before)
     assert ended.status == 130
     assert [line for line in ended.lines if line.startswith("trial")] == ["trial 1/2: model.width=2"]
-    assert visible(tmp_path / "grid") == ["trial-1"]
+    assert visible(tmp_path / "grid") == ["report.html", "trial-1"]
 
 
 def test_a_trial_that_fails_is_in_the_table_and_the_status(tmp_path):
