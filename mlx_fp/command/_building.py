@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import replace
 from functools import partial, wraps
@@ -16,7 +16,7 @@ from ..loop._plan import Plan, merge_options, plan
 from ..loop._trainer import Trainer
 from ._usage import UsageError, error_text
 
-__all__ = ["built", "first_batch", "planned"]
+__all__ = ["built", "first_batch", "length_of", "planned"]
 
 _REFUSALS = (TypeError, ValueError, KeyError, OSError)
 """The errors of a part that refuses a value."""
@@ -28,7 +28,7 @@ def built(target: Experiment, changes: dict[str, object]) -> Experiment:
     Raises:
         UsageError: A part refuses a changed setting. An error of an experiment without changes keeps its class.
     """
-    changed = _with_data_made_once(override(changes)(target))
+    changed = _with_data_made_once(override({**length_of(changes), **changes})(target))
     try:
         planned(changed)
     except _REFUSALS as error:
@@ -37,6 +37,15 @@ def built(target: Experiment, changes: dict[str, object]) -> Experiment:
         values = ", ".join(f"{path}={value!r}" for path, value in changes.items())
         raise UsageError(f"the experiment cannot be built with {values}: {error_text(error)}") from error
     return changed
+
+
+def length_of(changes: Mapping[str, object]) -> dict[str, object]:
+    """Return the further change that makes a run as long as the given epochs: the steps of an experiment come first.
+
+    >>> length_of({"epochs": 3}), length_of({"epochs": 3, "steps": 5})
+    ({'steps': None}, {})
+    """
+    return {"steps": None} if "epochs" in changes and "steps" not in changes else {}
 
 
 def planned(target: Experiment, options: Options | None = None) -> tuple[Trainer, Plan]:

@@ -14,6 +14,7 @@ from ..core._signature import name_of, signature_of
 from ..core._text import table
 from ..experiments._experiment import Experiment, override, settings
 from ..experiments._option_function import takes_options
+from ._building import length_of
 from ._loading import loaded_experiment
 from ._values import changes_of
 
@@ -33,7 +34,8 @@ def list_settings(arguments: Namespace) -> int:
         The exit status 0.
     """
     with loaded_experiment(arguments.target) as target:
-        changed = override(changes_of(target, arguments.changes, arguments.config))(target)
+        changes = changes_of(target, arguments.changes, arguments.config)
+        changed = override({**length_of(changes), **changes})(target)
         types = _types(target)
         rows = [(path, value_text(value), types.get(path, "")) for path, value in settings(changed).items()]
         print(table([("setting", "value", "type"), *rows], left=3))

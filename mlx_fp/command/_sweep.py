@@ -8,7 +8,7 @@ from ..across._world import world
 from ..core._user_path import user_path
 from ..experiments._experiment import override
 from ..experiments._sweep import sweep
-from ._building import built
+from ._building import built, length_of
 from ._loading import loaded_experiment
 from ._places import run_folder
 from ._report import write_folder_page
@@ -33,6 +33,7 @@ def sweep_experiment(arguments: Namespace) -> int:
     with loaded_experiment(arguments.target) as target:
         changed = override(changes_of(target, [], arguments.config))(target)
         grid = grid_of(changed, arguments.changes)
+        changed = override(length_of(grid))(changed)
         for path, values in grid.items():
             for value in values:
                 built(changed, {path: value})

@@ -76,6 +76,14 @@ def test_a_run_of_the_command_line_has_the_bits_of_a_run_in_python(tmp_path):
     assert all(mx.array_equal(leaf, saved[path]) for path, leaf in fp.flat(report.params).items())
 
 
+def test_epochs_take_the_place_of_the_steps_of_an_experiment(tmp_path):
+    write_experiment(tmp_path, "long.py", more="sums = fp.override({'steps': 50})(sums)\n")
+    called("run", "long.py", "-q", "--out", "here", "epochs=1")
+    assert fp.read_bundle("here/bundle.json")["report"]["rows"][-1]["steps"] == 4
+    called("run", "long.py", "-q", "--out", "there", "steps=6")
+    assert fp.read_bundle("there/bundle.json")["report"]["rows"][-1]["steps"] == 6
+
+
 def test_the_data_of_a_run_are_made_once(tmp_path):
     write_experiment(tmp_path, "once.py", more="from dataclasses import replace\n" + COUNTED)
     ended = called("run", "once.py", "-q", "data.batch_size=32")
