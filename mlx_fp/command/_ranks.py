@@ -45,7 +45,7 @@ def start_ranks(count: int, command: Sequence[str]) -> int:
                 for rank in range(count):
                     environment = {**os.environ, "MLX_RANK": str(rank), "MLX_HOSTFILE": str(hosts)}
                     processes.append(_started(command, environment))
-                return _first_failure(processes)
+                return _status_of_all(processes)
             finally:
                 for process in processes:
                     _end(process)
@@ -56,15 +56,14 @@ def _started(command: Sequence[str], environment: dict[str, str]) -> Process:
     return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
 
 
-def _first_failure(processes: Sequence[Process]) -> int:
-    """Wait for all processes, and return the status of the first one that failed. The others get some time to end."""
-    failure, deadline = 0, float("inf")
+def _status_of_all(processes: Sequence[Process]) -> int:
+    """Wait for all processes, and return one status. After a failure the others get some time to end."""
+    deadline = float("inf")
     while any(process.poll() is None for process in processes) and time.monotonic() < deadline:
-        failure = failure or _failure(processes)
-        if failure and deadline == float("inf"):
+        if deadline == float("inf") and _failure(processes):
             deadline = time.monotonic() + _PATIENCE
         time.sleep(_POLL)
-    return failure or _failure(processes)
+    return _failure(processes)
 
 
 def _failure(processes: Sequence[Process]) -> int:
