@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from ..store._steps_file import StepsFile
+from ..core._errors import named_error
+from ..core._files import write_whole
+from ..page._page import page
+from ..store._steps_file import StepsFile, read_steps
 from ._policy import Policy
 
-__all__ = ["STEPS", "RunFolder", "policy_in"]
+__all__ = ["PAGE", "STEPS", "RunFolder", "policy_in"]
 
 STEPS = "steps.jsonl"
 """The name of the file of the logged steps."""
 
+PAGE = "report.html"
+"""The name of the file of the report page."""
+
 _BUNDLE = "bundle.json"
+
+_LOG = logging.getLogger("mlx_fp.loop")
 
 
 class RunFolder:
@@ -47,6 +57,18 @@ class RunFolder:
     def log(self, row: Callable[[], Mapping[str, object]]) -> None:
         """Write the row of a logged step, which a function returns."""
         self.steps.append(row)
+
+    def write_page(self, bundle: Mapping[str, Any]) -> None:
+        """Write the report page of a run, with all logged steps of the folder. A failure is logged.
+
+        `bundle` has the values of `fp.bundle(report)`, with the logged steps of this process only.
+        """
+        self.steps.flush()
+        try:
+            report = {**bundle["report"], "steps": read_steps(self.steps.path)}
+            write_whole(self.path / PAGE, page([{**bundle, "report": report}]).encode())
+        except Exception as error:  # a run must not lose its report because of its page
+            _LOG.warning("the page of the run, %s, could not be written: %s", self.path / PAGE, named_error(error))
 
     def close(self) -> None:
         """Close the files."""

@@ -13,7 +13,7 @@ from ..core._files import link_or_copy, remove_leftovers, write_whole
 from ..core._threads import begin_thread
 from ..core._types import Params, State
 from ..data import Cursor
-from ..store._bundle import save_bundle
+from ..store._bundle import bundle, save_bundle
 from ..store._checkpoint import Metadata, prepare_save
 from ..store._folder_lock import Lock
 from ._listing import Listing
@@ -182,6 +182,8 @@ class Writer:
             newest = self._writing.result()[0]
         exists = newest is not None and os.path.exists(newest)
         save_bundle(path, checkpoint=newest if exists else None, user=self.policy.user)(report)
+        if self.folder is not None:
+            self.folder.write_page(bundle(report, user=self.policy.user))
 
     def _remove_leftovers_once(self, folder: Path) -> None:
         """Delete the leftovers of killed writers in a folder, once for each folder."""

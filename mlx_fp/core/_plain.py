@@ -1,10 +1,13 @@
-"""Check for plain values, which a file can hold as text."""
+"""Plain values, which a file can hold as text: numbers, texts, None, and lists and dicts of these."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-__all__ = ["check_plain"]
+from ._signature import name_of
+
+__all__ = ["as_plain", "check_plain"]
 
 
 def check_plain(value: object, place: str) -> None:
@@ -27,3 +30,20 @@ def check_plain(value: object, place: str) -> None:
     elif value is not None and not isinstance(value, (bool, int, float, str)):
         kind = type(value).__name__
         raise TypeError(f"{place} is {kind}; give a number, a text, None, or lists and dicts of these")
+
+
+def as_plain(value: Any) -> Any:
+    """Return a value as a plain value. A function is given by its name, and a value of another type by its text.
+
+    >>> as_plain({"rate": 0.5, "fn": len, "sizes": (1, range(2))})
+    {'rate': 0.5, 'fn': 'len', 'sizes': [1, 'range(0, 2)']}
+    """
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(name): as_plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_plain(item) for item in value]
+    if hasattr(value, "tolist"):  # an array, for example a key as the seed
+        return value.tolist()
+    return name_of(value) if callable(value) else str(value).removeprefix("mlx.core.")

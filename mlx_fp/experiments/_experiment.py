@@ -24,6 +24,7 @@ from toolz import pipe
 from ..core._errors import unknown
 from ..core._frozen import freeze_field
 from ..core._pickling import Picklable
+from ..core._plain import as_plain
 from ..core._signature import name_of
 from ..data import Splits, as_dataset
 from ..loop._trainer import Trainer, Verb, trainer, with_optimizer
@@ -79,7 +80,7 @@ class Experiment(Picklable):
     @property
     def trainer(self) -> Trainer:
         """A new trainer of the model, the task and the optimiser, changed by the verbs."""
-        target = trainer(self._section("model"), self._section("task"))
+        target = replace(trainer(self._section("model"), self._section("task")), settings=as_plain(settings(self)))
         verbs: list[tuple[str, OptionFunction]] = [] if self.artifacts is None else [("artifacts", self.artifacts)]
         verbs += [(name_of(getattr(verb, "func", verb)), verb) for verb in self.verbs]
         built = [self._build(name, verb) if isinstance(verb, partial) else verb for name, verb in verbs]

@@ -33,9 +33,11 @@ class Setup:
     """The other options of the run by name, with their defaults, for example `epochs`, `seed` and `sync`."""
     changed: tuple[str, ...] = ()
     """The names of the options that differ from their defaults."""
+    settings: Mapping[str, object] = field(default_factory=FrozenDict)
+    """The settings of the experiment by path; none for a run without an experiment."""
 
     def __post_init__(self) -> None:
-        freeze_field(self, "validation", "options")
+        freeze_field(self, "validation", "options", "settings")
 
     def to_dict(self) -> dict[str, object]:
         """Return plain values."""

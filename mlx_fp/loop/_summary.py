@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import fields
 from math import nan
 
+from ..core._plain import as_plain
 from ..core._signature import name_of
 from ..core._types import Params
 from ..nn._layer import Layer
@@ -78,7 +78,7 @@ def row_of(state: LoopState, epoch: int, seconds: float, timed: int, train: Mean
 def setup_of(loop: Loop) -> Setup:
     """Return the settings of a run."""
     plan, origin, monitor = loop.plan, loop.origin, loop.monitor
-    options = {each.name: _plain(getattr(plan, each.name)) for each in fields(plan) if each.name not in _NOT_PLAIN}
+    options = {each.name: as_plain(getattr(plan, each.name)) for each in fields(plan) if each.name not in _NOT_PLAIN}
     kind = "inexact" if origin.differences else "exact"
     return Setup(
         train=repr(plan.train),
@@ -91,6 +91,7 @@ def setup_of(loop: Loop) -> Setup:
         differences=origin.differences,
         params_given=plan.params is not None,
         options=options,
+        settings=loop.trainer.settings,
         changed=tuple(name for name, value in options.items() if _is_changed(name, value, plan.steps)),
     )
 
@@ -98,7 +99,7 @@ def setup_of(loop: Loop) -> Setup:
 def _is_changed(name: str, value: object, steps: int | None) -> bool:
     """Tell whether an option differs from its default. Without a length a run has one epoch."""
     default = 1 if name == "epochs" and steps is None else OPTIONS[name].default
-    return value != _plain(default)
+    return bool(value != as_plain(default))
 
 
 def _layers(model: Layer, params: Params) -> dict[str, object] | None:
@@ -107,14 +108,3 @@ def _layers(model: Layer, params: Params) -> dict[str, object] | None:
         return summary(model, params).to_dict()
     except (TypeError, ValueError, KeyError, IndexError):
         return None
-
-
-def _plain(value: object) -> object:
-    """Return an option as a plain value for JSON."""
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in value.items()}
-    if hasattr(value, "tolist"):  # a key as the seed
-        return value.tolist()
-    return name_of(value) if callable(value) else str(value).removeprefix("mlx.core.")

@@ -40,9 +40,11 @@ class Trainer(Picklable):
     """The function that makes the training step from `(model, loss, optimizer, metrics=…)`. None: `train_step`."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Options of `fit` and `events`. Options of the call take precedence."""
+    settings: Mapping[str, object] = field(default_factory=dict)
+    """The settings of the experiment as plain values by path, for the report; none without an experiment."""
 
     def __post_init__(self) -> None:
-        freeze_field(self, "options")
+        freeze_field(self, "options", "settings")
 
     def __repr__(self) -> str:
         first, *parts = repr(self.model).splitlines()

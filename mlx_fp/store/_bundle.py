@@ -40,7 +40,7 @@ def bundle(
 
     Args:
         report: A Report, or its dict.
-        settings: The settings of the run, for example `fp.settings(experiment)`. Functions are stored by name.
+        settings: The settings of the run. Functions are stored by name. Default: those of the experiment, if it is one.
         user: Plain values of your own.
 
     Returns:
@@ -51,6 +51,8 @@ def bundle(
     ['checkpoint', 'environment', 'report', 'schema', 'settings', 'user']
     """
     plain_report = report if isinstance(report, Mapping) else report.to_dict()
+    if settings is None:
+        settings = (plain_report.get("setup") or {}).get("settings")
     return {
         "schema": SCHEMA,
         "report": dict(plain_report),
@@ -75,7 +77,7 @@ def save_bundle(
     Args:
         path: The file. `~` is the home folder of the user.
         checkpoint: The checkpoint of the run. The bundle holds its relative path and its SHA-256. Default: none.
-        settings: The settings of the run, for example `fp.settings(experiment)`. Functions are stored by name.
+        settings: The settings of the run. Functions are stored by name. Default: those of the experiment, if it is one.
         user: Plain values of your own.
 
     Returns:

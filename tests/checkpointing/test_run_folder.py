@@ -13,6 +13,7 @@ from toolz import pipe
 
 import mlx_fp as fp
 from mlx_fp import data, nn, optim
+from mlx_fp.checkpointing import _run_folder
 from mlx_fp.store._steps_file import read_steps
 
 PROGRAM = """
@@ -60,6 +61,33 @@ def test_a_run_folder_has_all_files(tmp_path):
     assert {"bundle.json", "steps.jsonl", "step-8.safetensors", "step-16.safetensors"} <= names(tmp_path / "a")
     assert read_steps(tmp_path / "a" / "steps.jsonl") == [row.to_dict() for row in report.steps]
     assert fp.read_bundle(tmp_path / "a" / "bundle.json")["report"]["best_value"] == report.best_value
+
+
+def test_the_page_has_the_steps_of_all_starts(tmp_path):
+    run(tmp_path / "a", epochs=1)
+    run(tmp_path / "a", epochs=2, resume="latest")
+    page = (tmp_path / "a" / "report.html").read_text()
+    assert "(step 1, epoch 0)" in page
+    assert "(step 16, epoch 1)" in page
+
+
+def test_a_page_that_fails_is_a_warning(tmp_path, monkeypatch, caplog):
+    def fail(bundles):
+        raise RuntimeError("no page")
+
+    monkeypatch.setattr(_run_folder, "page", fail)
+    report = run(tmp_path / "a")
+    assert len(report.rows) == 2
+    assert "no page" in caplog.text
+    assert names(tmp_path / "a") >= {"bundle.json", "steps.jsonl"}
+
+
+def test_the_bundle_of_an_experiment_has_its_settings(tmp_path):
+    plain = fp.experiment(
+        "sums", model=nn.linear(4, 1), task=fp.regression(), data=batches(), optimizer=partial(optim.sgd, 0.1)
+    )
+    fp.run(out=tmp_path / "a", quiet=True)(fp.override({"optimizer.learning_rate": 0.2})(plain))
+    assert fp.read_bundle(tmp_path / "a" / "bundle.json")["settings"]["optimizer.learning_rate"] == 0.2
 
 
 def test_checkpoints_of_the_trainer_move_into_the_folder(tmp_path):
