@@ -5,18 +5,15 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from ..across._world import World, world
+from ..across._world import world
 from ..core._errors import CheckpointError
-from ..experiments._run import run, version_of
+from ..experiments._run import run
 from ._building import built
-from ._bundles import FILE
 from ._loading import loaded_experiment
 from ._places import resume_source, run_folder
 from ._ranks import start_ranks
-from ._report import write_folder_page
 from ._usage import UsageError, error_text
 from ._values import changes_of
 
@@ -41,8 +38,7 @@ def run_experiment(arguments: Namespace) -> int:
         if not arguments.quiet and not across.rank:
             print(f"folder {out}", flush=True)
         try:
-            with _page_in(out, across):
-                return run(quiet=arguments.quiet, across=across, out=out, resume=resume)(changed).exit_status
+            return run(quiet=arguments.quiet, across=across, out=out, resume=resume)(changed).exit_status
         except FileExistsError as error:
             if error.filename is None or Path(error.filename) != out:
                 raise
@@ -52,17 +48,6 @@ def run_experiment(arguments: Namespace) -> int:
             if resume is None:
                 raise
             raise UsageError(f"--resume {resume}: {error_text(error)}") from error
-
-
-@contextmanager
-def _page_in(folder: Path, across: World) -> Iterator[None]:
-    """Within, a run writes its bundle into a folder. At the end the folder gets the page, also after an error."""
-    before = version_of(folder / FILE)
-    try:
-        yield
-    finally:
-        if not across.rank and version_of(folder / FILE) != before:
-            write_folder_page(folder)
 
 
 def _words(arguments: Namespace) -> Iterator[str]:

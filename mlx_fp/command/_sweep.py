@@ -11,7 +11,7 @@ from ..experiments._sweep import sweep
 from ._building import built, length_of
 from ._loading import loaded_experiment
 from ._places import run_folder
-from ._report import write_folder_page
+from ._report import write_sweep_page
 from ._values import changes_of, grid_of
 
 __all__ = ["sweep_experiment"]
@@ -40,7 +40,7 @@ def sweep_experiment(arguments: Namespace) -> int:
         out = run_folder(changed.name, arguments.out, None, across)
         result = sweep(grid, quiet=arguments.quiet, across=across, out=out, resume=resume)(changed)
         if not across.rank:
-            write_folder_page(out)
+            write_sweep_page(out)
             print(f"{result}\nfolder {out}")
         report = result.trials[-1].report
         return 1 if report is None else report.exit_status

@@ -15,7 +15,7 @@ from ..core._signature import name_of
 from ..core._user_path import user_path
 from ._environment import environment
 
-__all__ = ["SCHEMA", "add_settings", "bundle", "is_bundle", "read_bundle", "save_bundle"]
+__all__ = ["SCHEMA", "bundle", "is_bundle", "read_bundle", "save_bundle"]
 
 SCHEMA = "mlx_fp.bundle/2"
 """The kind and version of new files."""
@@ -144,29 +144,6 @@ def read_bundle(path: str | os.PathLike[str]) -> dict[str, Any]:
     ):
         raise ValueError(f"{os.fspath(path)} is a run bundle whose checkpoint has no path and SHA-256")
     return {"checkpoint": None, **_add_setup(_decode(parts)), "folder": str(source.parent)}
-
-
-def add_settings(path: Path, settings: Mapping[str, object]) -> Path:
-    """Put settings into an existing bundle file, and leave the rest of the file as it is.
-
-    A value that JSON has no form for is stored as the text of its repr.
-
-    >>> import tempfile
-    >>> path = save_bundle(Path(tempfile.mkdtemp()) / "run.json")({"rows": []})
-    >>> read_bundle(add_settings(path, {"rate": float("inf"), "range": range(3)}))["settings"]
-    {'rate': inf, 'range': 'range(0, 3)'}
-    """
-    with reading(path) as file:
-        parts = json.load(file)
-    parts["settings"] = {name: _encode_or_repr(value) for name, value in settings.items()}
-    return write_whole(path, json.dumps(parts, indent=2, allow_nan=False).encode())
-
-
-def _encode_or_repr(value: object) -> object:
-    try:
-        return _encode(_function_name(value), "settings")
-    except TypeError:
-        return repr(value)
 
 
 def is_bundle(path: str | os.PathLike[str]) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from commands import called, refused, write_experiment
 
@@ -14,6 +16,13 @@ def _project(tmp_path, monkeypatch):
 
 def train(out, *words):
     assert called("run", "train.py", "-q", "--out", out, *words).status == 0
+
+
+def curves(page):
+    """Return the pictures of a page."""
+    found = re.findall("<svg.*?</svg>", page.read_text(encoding="utf-8"), re.S)
+    assert found
+    return found
 
 
 def test_a_run_writes_its_page_with_its_settings(tmp_path):
@@ -31,20 +40,28 @@ def test_a_run_that_an_error_ends_has_a_page_too(tmp_path):
     assert "no more" in (tmp_path / "here" / "report.html").read_text(encoding="utf-8")
 
 
-def test_a_page_that_cannot_be_written_does_not_fail_the_run(tmp_path):
-    (tmp_path / "here" / "report.html").mkdir(parents=True)
-    ended = called("run", "train.py", "-q", "--out", "here")
+def test_a_page_of_a_sweep_that_cannot_be_written_does_not_fail_the_sweep(tmp_path):
+    (tmp_path / "grid" / "report.html").mkdir(parents=True)
+    ended = called("sweep", "train.py", "model.width=2", "epochs=1", "-q", "--out", "grid")
     assert ended.status == 0
-    assert ended.errors[-1].startswith("mlx-fp: the page of here is not written: IsADirectoryError: ")
+    assert ended.errors[-1].startswith("mlx-fp: the page of grid is not written: IsADirectoryError: ")
 
 
 def test_the_page_of_a_run_is_written_again(tmp_path):
     train("here")
-    before = (tmp_path / "here" / "report.html").read_bytes()
+    before = curves(tmp_path / "here" / "report.html")
     (tmp_path / "here" / "report.html").unlink()
     assert called("report", "here")[:2] == (0, ["here/report.html"])
-    assert (tmp_path / "here" / "report.html").read_bytes() == before
+    assert curves(tmp_path / "here" / "report.html") == before
     assert called("report", "here/bundle.json", "-o", "deep/page").lines == ["deep/page.html"]
+
+
+def test_the_page_of_a_resumed_run_has_the_steps_of_all_starts(tmp_path):
+    train("here", "epochs=1")
+    train("here", "epochs=2", "--resume", "latest")
+    before = curves(tmp_path / "here" / "report.html")
+    assert called("report", "here").status == 0
+    assert curves(tmp_path / "here" / "report.html") == before
 
 
 def test_the_runs_below_a_folder_have_one_page(tmp_path):

@@ -17,7 +17,7 @@ from toolz import pipe
 
 import mlx_fp as fp
 from mlx_fp import nn
-from mlx_fp.store._bundle import SCHEMA, add_settings, is_bundle
+from mlx_fp.store._bundle import SCHEMA, is_bundle
 
 PLAIN = st.recursive(
     st.none()
@@ -313,19 +313,3 @@ def test_a_run_goes_on_from_a_bundle_of_an_older_schema(tmp_path):
     path.write_text(json.dumps({**older, "schema": "mlx_fp.bundle/1"}))
     again = report(epochs=3, resume=path)
     assert (again.start_epoch, again.losses) == (2, report(epochs=3).losses)
-
-
-def test_settings_are_added_to_a_bundle_and_the_rest_stays(tmp_path):
-    first = report(fp.checkpoints(tmp_path / "ep-{epoch}"))
-    path = fp.save_bundle(tmp_path / "run.json", checkpoint=first.checkpoints[-1], user={"odd": math.inf})(first)
-    before = fp.read_bundle(path)
-    add_settings(path, {"rate": len, "nan": math.inf, "data": object, "range": range(2), "text": "nan"})
-    after = fp.read_bundle(path)
-    assert after["settings"] == {
-        "rate": "len",
-        "nan": math.inf,
-        "data": "object",
-        "range": "range(0, 2)",
-        "text": "nan",
-    }
-    assert {**after, "settings": {}} == before
