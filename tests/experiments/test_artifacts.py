@@ -71,3 +71,27 @@ def test_run_takes_an_experiment():
 def test_only_is_a_collection_of_names():
     with pytest.raises(TypeError, match=r"only=\('after_step',\)"):
         fp.events(PAIRS, only="after_step")
+
+
+def test_the_bundle_of_a_run_has_the_settings_of_its_experiment(tmp_path):
+    target = made(artifacts=partial(fp.checkpoints, str(tmp_path / "{step}"), bundle=True), seed=3)
+    fp.run(quiet=True)(target)
+    assert fp.read_bundle(tmp_path / "bundle.json")["settings"]["seed"] == 3
+    fp.run(quiet=True, out=tmp_path / "out")(fp.override({"seed": 4})(target))
+    settings = fp.read_bundle(tmp_path / "out" / "bundle.json")["settings"]
+    assert (settings["seed"], settings["artifacts.bundle"], settings["optimizer.learning_rate"]) == (4, True, 0.1)
+
+
+def test_a_run_that_never_began_changes_no_bundle(tmp_path):
+    fp.run(quiet=True, out=tmp_path)(made(seed=3))
+    before = (tmp_path / "bundle.json").read_bytes()
+    with pytest.raises(FileExistsError):
+        fp.run(quiet=True, out=tmp_path)(made(seed=4))
+    assert (tmp_path / "bundle.json").read_bytes() == before
+
+
+def test_a_run_that_an_error_ended_has_its_settings(tmp_path):
+    failing = fp.on("after_step", lambda e: 1 / 0 if e.step == 2 else None)
+    with pytest.raises(ZeroDivisionError):
+        fp.run(quiet=True, out=tmp_path)(made(failing, seed=3))
+    assert fp.read_bundle(tmp_path / "bundle.json")["settings"]["seed"] == 3
