@@ -2,8 +2,9 @@
 
 from ._curves import curves
 from ._track import track
+from ._tracker import Tracker
 
-__all__ = ["curves", "track"]
+__all__ = ["Tracker", "curves", "track"]
 
 
 def __dir__() -> list[str]:

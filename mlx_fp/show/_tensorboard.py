@@ -1,0 +1,68 @@
+"""The tracker that writes event files of TensorBoard, with the package tensorboardX."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..core._errors import named_error
+from ..core._user_path import user_path
+from ._tracker import TrackedRun
+
+__all__ = ["TensorBoard"]
+
+
+class TensorBoard:
+    """Write the figures of a run as scalars, its settings as hyperparameters, and its end as a text."""
+
+    def __init__(self, *, folder: str | os.PathLike[str] | None = None, flush_secs: int = 30) -> None:
+        """Make a tracker.
+
+        Args:
+            folder: The folder of the event files of the run. None: `tensorboard/TIME` in the folder of the checkpoints,
+                or else in a folder of the run.
+            flush_secs: The seconds between two writes of the file.
+        """
+        self._given = None if folder is None else user_path(folder)
+        self._flush_secs = flush_secs
+        self._writer: Any = None
+        self._step = 0
+
+    def start(self, run: TrackedRun) -> str:
+        """Open an event file. For a resumed run TensorBoard hides the events after the step from which it goes on."""
+        from tensorboardX import SummaryWriter
+        from tensorboardX.summary import hparams
+
+        before = None if run.id is None else Path(run.id)
+        default = before if before is not None and before.exists() else run.place / "tensorboard" / run.name
+        folder = default if self._given is None else self._given
+        purge = None if run.id is None else run.step + 1
+        self._step = run.step
+        self._writer = SummaryWriter(str(folder), purge_step=purge, flush_secs=self._flush_secs)
+        start, settings = hparams(dict(run.settings), {})[:2]
+        if run.id is None:
+            self._writer.file_writer.add_summary(start)
+            self._writer.file_writer.add_summary(settings)
+            self._text("settings", "".join(f"    {name} = {value}\n" for name, value in run.settings.items()))
+        return os.path.abspath(folder)
+
+    def log(self, step: int, figures: Mapping[str, float]) -> None:
+        """Write figures as scalars."""
+        self._step = step
+        for name, value in figures.items():
+            self._writer.add_scalar(name, value, step)
+
+    def artifact(self, path: str) -> None:
+        """Write a path as a text. TensorBoard keeps no files."""
+        self._text("artifacts", path)
+
+    def finish(self, reason: str | BaseException | None) -> None:
+        """Write the reason of the end as a text, and close the file."""
+        if reason is not None:
+            self._text("end", named_error(reason) if isinstance(reason, BaseException) else reason)
+        self._writer.close()
+
+    def _text(self, name: str, text: str) -> None:
+        self._writer.add_text(name, text, self._step)
