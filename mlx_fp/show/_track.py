@@ -22,6 +22,10 @@ __all__ = ["track"]
 
 _LOG = logging.getLogger("mlx_fp.show")
 
+_NONE: Mapping[str, object] = FrozenDict()
+
+_MAPPING = Rule("a dict", lambda value: isinstance(value, Mapping), of_type=True)
+
 _ARTIFACTS = ("checkpoints", "bundle")
 """The kinds of files that a tracker can get."""
 
@@ -33,7 +37,13 @@ class Log(Protocol):
         """Log figures, floats by name, at a number of steps."""
 
 
-def track(tracker: str | Tracker | Log, *, artifacts: str | Sequence[str] = (), **options: Any) -> TrainerVerb:
+def track(
+    tracker: str | Tracker | Log,
+    *,
+    settings: Mapping[str, object] = _NONE,
+    artifacts: str | Sequence[str] = (),
+    **options: Any,
+) -> TrainerVerb:
     """Send the figures of a run to a tracker.
 
     It gets the settings at the start, each logged step (`log_every`), each evaluation (`val_…`), each epoch
@@ -44,6 +54,7 @@ def track(tracker: str | Tracker | Log, *, artifacts: str | Sequence[str] = (), 
         tracker: The name of a tracker, "csv", "tensorboard", "wandb", "trackio", "mlflow" or "swanlab"; an object with
             the methods of `Tracker`; or a function that takes a dict of floats by name, and `step`, the number of steps
             of the run so far.
+        settings: Settings of your own, plain values by name, beside those of the run. Default: none.
         artifacts: The files that the tracker gets: "checkpoints", "bundle", or both in a list. Default: none.
         options: Options of a tracker that is given by its name; docs/tracking.md lists them.
 
@@ -62,9 +73,10 @@ def track(tracker: str | Tracker | Log, *, artifacts: str | Sequence[str] = (), 
     for kind in kinds:
         if kind not in _ARTIFACTS:
             raise ValueError(unknown("kind of artifacts", kind, _ARTIFACTS))
+    check_options("track", {"settings": settings}, {"settings": _MAPPING})
     make, label = _maker(tracker, options)
-    hooks = RunHooks(partial(_connected, make, label, kinds), f"track({label})")
-    return as_verb(track, with_hooks(hooks), tracker, artifacts=artifacts, **options)
+    hooks = RunHooks(partial(_connected, make, label, FrozenDict(settings), kinds), f"track({label})")
+    return as_verb(track, with_hooks(hooks), tracker, settings=settings, artifacts=artifacts, **options)
 
 
 def _maker(tracker: object, options: Mapping[str, Any]) -> tuple[Callable[[], Tracker], str]:
