@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
-from ..core._errors import named_error, unknown
+from ..core._errors import unknown
+from ..core._frozen import FrozenDict
+from ..core._options import Rule, check_options
 from ..core._signature import name_of
-from ..loop._event import AfterCheckpoint, AfterEpoch, AfterFit, AfterLog, AfterValidation, BeforeFit
-from ..loop._hook import Hook, RunHooks, fold, hook
-from ..loop._rows import Row, StepRow, scalars
+from ..loop._hook import RunHooks
 from ..loop._trainer import with_hooks
 from ..loop._verb import TrainerVerb, as_verb
 from ._back_ends import back_end
-from ._tracker import TrackedRun, Tracker, flat_settings, readable_time
+from ._connection import connected
+from ._tracker import TrackedRun, Tracker
 
 __all__ = ["track"]
-
-_LOG = logging.getLogger("mlx_fp.show")
 
 _NONE: Mapping[str, object] = FrozenDict()
 
@@ -75,7 +72,7 @@ def track(
             raise ValueError(unknown("kind of artifacts", kind, _ARTIFACTS))
     check_options("track", {"settings": settings}, {"settings": _MAPPING})
     make, label = _maker(tracker, options)
-    hooks = RunHooks(partial(_connected, make, label, FrozenDict(settings), kinds), f"track({label})")
+    hooks = RunHooks(partial(connected, make, label, FrozenDict(settings), kinds), f"track({label})")
     return as_verb(track, with_hooks(hooks), tracker, settings=settings, artifacts=artifacts, **options)
 
 
@@ -84,9 +81,8 @@ def _maker(tracker: object, options: Mapping[str, Any]) -> tuple[Callable[[], Tr
     if isinstance(tracker, str):
         return back_end(tracker, options), tracker
     if options:
-        raise TypeError(
-            f"options are for a tracker that is given by its name; got {', '.join(options)} and {tracker!r}"
-        )
+        names = ", ".join(options)
+        raise TypeError(f"track takes {names} for a tracker that is given by its name; got {tracker!r}")
     if isinstance(tracker, Tracker) and not isinstance(tracker, type):
         return partial(_same, tracker), type(tracker).__name__
     if not callable(tracker) or isinstance(tracker, type):
@@ -123,123 +119,3 @@ class _FunctionTracker:
 
     def finish(self, reason: object) -> None:
         """Do nothing."""
-
-
-@contextmanager
-def _connected(make: Callable[[], Tracker], label: str, artifacts: Sequence[str]) -> Iterator[tuple[Hook, ...]]:
-    """Within, yield the hooks of a tracker. At the end the tracker is closed, if no hook has closed it."""
-    connection = _Connection(make, label)
-    try:
-        yield _hooks(connection, f"track({label})", artifacts)
-    except BaseException as error:
-        connection.finish(error)
-        raise
-    connection.finish(None)
-
-
-class _Connection:
-    """The tracker of one run. Calls of a tracker that is not open do nothing, and a call that fails is a warning."""
-
-    def __init__(self, make: Callable[[], Tracker], label: str) -> None:
-        self._make, self._label = make, label
-        self._tracker: Tracker | None = None
-        self._has_failed = False
-
-    def start(self, run: TrackedRun) -> object:
-        """Open the tracker, and return its identity of the run."""
-        try:
-            tracker = self._make()
-            identity = tracker.start(run)
-        except Exception as error:
-            self._warn(error, "gets no figures of this run")
-            return run.id
-        self._tracker = tracker
-        return identity
-
-    def log(self, step: int, figures: Mapping[str, float]) -> None:
-        """Log figures."""
-        if self._tracker is not None:
-            try:
-                self._tracker.log(step, figures)
-            except Exception as error:
-                self._warn(error, f"lacks figures of step {step}, and perhaps others")
-
-    def artifact(self, path: str) -> None:
-        """Give a file to the tracker."""
-        if self._tracker is not None:
-            try:
-                self._tracker.artifact(path)
-            except Exception as error:
-                self._warn(error, f"lacks {path}, and perhaps more")
-
-    def finish(self, reason: str | BaseException | None) -> None:
-        """Close the tracker, if it is open."""
-        tracker, self._tracker = self._tracker, None
-        if tracker is not None:
-            try:
-                tracker.finish(reason)
-            except Exception as error:
-                self._warn(error, "was not closed")
-
-    def _warn(self, error: Exception, consequence: str) -> None:
-        """Warn of the first failure of a run."""
-        if not self._has_failed:
-            self._has_failed = True
-            message = "the run goes on, and the tracker %s %s: %s"
-            _LOG.warning(message, self._label, consequence, named_error(error))
-
-
-def _hooks(connection: _Connection, name: str, artifacts: Sequence[str]) -> tuple[Hook, ...]:
-    """Return the hooks of a tracker. The memory of the first is the identity of the run in the tracker."""
-
-    def start(memory: object, event: BeforeFit) -> tuple[object, None]:
-        return (memory if event.world.rank else connection.start(_tracked_run(memory, event))), None
-
-    def step(event: AfterLog) -> None:
-        connection.log(event.row.step, _step_figures(event.row))
-
-    def evaluation(event: AfterValidation) -> None:
-        connection.log(event.row.step, event.row.figures())
-
-    def epoch(event: AfterEpoch) -> None:
-        connection.log(event.row.steps, _epoch_figures(event.row))
-
-    def checkpoint(event: AfterCheckpoint) -> None:
-        connection.artifact(event.path)
-
-    def finish(event: AfterFit) -> None:
-        policy = event.report.policy or {}
-        if "bundle" in artifacts and policy.get("bundle"):
-            connection.artifact(str(policy["bundle"]))
-        connection.finish(event.report.stop_reason if event.error is None else event.error)
-
-    saved = [hook("after_checkpoint", checkpoint, name=name)] if "checkpoints" in artifacts else []
-    return (
-        fold("before_fit", None, start, name=name),
-        hook("after_log", step, name=name),
-        hook("after_validation", evaluation, name=name),
-        hook("after_epoch", epoch, name=name),
-        *saved,
-        hook("after_fit", finish, name=name),
-    )
-
-
-def _tracked_run(memory: object, event: BeforeFit) -> TrackedRun:
-    settings = dict(event.setup)
-    options = settings.pop("options", {})
-    assert isinstance(options, Mapping)
-    return TrackedRun(
-        memory, readable_time(event.run), event.start_step, event.folder, flat_settings({**settings, **options})
-    )
-
-
-def _step_figures(row: StepRow) -> dict[str, float]:
-    """Return the figures of a logged step that are numbers."""
-    return {name: value for name, value in row.to_dict().items() if isinstance(value, (int, float)) and name != "step"}
-
-
-def _epoch_figures(row: Row) -> dict[str, float]:
-    """Return the training figures of an epoch that are numbers. Its evaluations are logged by themselves."""
-    figures = {"loss": row.loss, "seconds": row.seconds, "examples_per_second": row.examples_per_second}
-    named = {f"epoch_{name}": value for name, value in scalars({**figures, **row.metrics}).items()}
-    return {"epoch": row.epoch, **named}

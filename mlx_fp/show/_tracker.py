@@ -56,8 +56,8 @@ class Tracker(Protocol):
     ...
     ...     def finish(self, reason):
     ...         print("end", reason)
-    >>> from mlx_fp import fit, nn, trainer
-    >>> tracked = pipe(trainer(nn.linear(3, 1), lambda m, x: m(x).mean()), track(Lines()))
+    >>> from mlx_fp import fit, nn, show, trainer
+    >>> tracked = pipe(trainer(nn.linear(3, 1), lambda m, x: m(x).mean()), show.track(Lines()))
     >>> report = fit([mx.ones((2, 3))], quiet=True)(tracked)
     run adamw(learning_rate=0.001)
     1 ['epoch', 'epoch_examples_per_second', 'epoch_loss', 'epoch_seconds']
