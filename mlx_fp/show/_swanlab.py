@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,7 +39,7 @@ class SwanLab:
 
     def artifact(self, path: str) -> None:
         """Save a file in the run."""
-        self._run.save(path, policy="now")
+        self._run.save(path, base_path=os.path.dirname(os.path.abspath(path)), policy="now")
 
     def finish(self, reason: str | BaseException | None) -> None:
         """Finish the run. An error is a crash; an early stop is a setting."""

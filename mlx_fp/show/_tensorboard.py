@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,8 @@ class TensorBoard:
         folder = default if self._given is None else self._given
         purge = None if run.id is None else run.step + 1
         self._step = run.step
-        self._writer = SummaryWriter(str(folder), purge_step=purge, flush_secs=self._flush_secs)
+        suffix = f".{time.time_ns()}"  # two files of one second would have one name, and the second replace the first
+        self._writer = SummaryWriter(str(folder), purge_step=purge, flush_secs=self._flush_secs, filename_suffix=suffix)
         start, settings = hparams(dict(run.settings), {})[:2]
         if run.id is None:
             self._writer.file_writer.add_summary(start)

@@ -2,13 +2,10 @@
 
 import logging
 
-import mlx.core as mx
 import pytest
+from tracked_runs import fit, tracked
 
-import mlx_fp as fp
-from mlx_fp import nn, show
-
-BATCHES = [(mx.ones((4, 3)), mx.zeros((4,), mx.int32))] * 4
+from mlx_fp import show
 
 
 class Lines:
@@ -37,14 +34,6 @@ class Lines:
 
     def named(self, name):
         return [call[1:] for call in self.calls if call[0] == name]
-
-
-def tracked(tracker, *verbs, **options):
-    return fp.pipe(fp.trainer(nn.linear(3, 2), fp.classification()), *verbs, show.track(tracker, **options))
-
-
-def fit(trainer, train=BATCHES, **options):
-    return fp.fit(train, **{"validation": BATCHES[:1], "epochs": 2, "log_every": 3, "quiet": True, **options})(trainer)
 
 
 def test_a_tracker_gets_settings_figures_and_the_end():
