@@ -16,14 +16,6 @@ def no_failure(caplog):
     assert not [record for record in caplog.get_records("call") if record.name == "mlx_fp.show"]
 
 
-@pytest.fixture
-def offline(tmp_path, monkeypatch):
-    """Let wandb write into a folder, and send nothing."""
-    for name, value in {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "WANDB_DIR": str(tmp_path)}.items():
-        monkeypatch.setenv(name, value)
-    return tmp_path
-
-
 def records(folder):
     """Read the records of all offline runs in a folder."""
     from wandb.proto.wandb_internal_pb2 import Record
@@ -37,12 +29,12 @@ def history(found):
     return [{".".join(item.nested_key) or item.key: json.loads(item.value_json) for item in row.item} for row in rows]
 
 
-def test_wandb_gets_settings_figures_files_and_the_end(offline):
+def test_wandb_gets_settings_figures_files_and_the_end(tmp_path):
     pytest.importorskip("wandb")
     stop = fp.on("after_epoch", lambda event: fp.Stop("enough"))
-    verbs = (fp.checkpoints(offline / "{epoch}"), stop)
-    report = fit(tracked("wandb", *verbs, project="tests", settings={"mine": 7}, artifacts="checkpoints"))
-    found = records(offline)
+    verbs = (fp.checkpoints(tmp_path / "{epoch}"), stop)
+    report = fit(tracked("wandb", *verbs, settings={"mine": 7}, artifacts="checkpoints", dir=tmp_path, mode="offline"))
+    found = records(tmp_path)
     rows = history(found)
     assert [row["step"] for row in rows] == [3, 4, 4]
     assert rows[0]["loss"] == pytest.approx(report.steps[0].loss)
@@ -55,18 +47,18 @@ def test_wandb_gets_settings_figures_files_and_the_end(offline):
     assert [record.exit.exit_code for record in found if record.HasField("exit")] == [0]
 
 
-def test_wandb_resumes_its_run_and_marks_one_that_failed(offline):
+def test_wandb_resumes_its_run_and_marks_one_that_failed(tmp_path):
     wandb = pytest.importorskip("wandb")
 
     def fail(event):
         if event.epoch == 2:
             raise ValueError("no more")
 
-    target = tracked("wandb", fp.checkpoints(offline / "{epoch}"))
+    target = tracked("wandb", fp.checkpoints(tmp_path / "{epoch}"), dir=tmp_path, mode="offline")
     fit(target)
     with pytest.raises(ValueError, match="no more"):
         fit(fp.on("before_epoch", fail)(target), epochs=4, resume="latest")
-    found = records(offline)
+    found = records(tmp_path)
     assert len({record.run.run_id for record in found if record.HasField("run")}) == 1
     assert [record.exit.exit_code for record in found if record.HasField("exit")] == [0, 1]
     assert wandb.run is None
