@@ -18,8 +18,10 @@ def no_failure(caplog):
 
 def records(folder):
     """Read the records of all offline runs in a folder."""
+    import wandb
     from wandb.proto.wandb_internal_pb2 import Record
 
+    wandb.teardown()  # waits for the process that writes the files
     paths = sorted(folder.glob("wandb/offline-run-*/*.wandb"))
     return [Record.FromString(content) for path in paths for content in log_records(path)]
 
