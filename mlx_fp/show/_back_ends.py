@@ -61,6 +61,7 @@ def back_end(name: str, options: Mapping[str, Any]) -> Callable[[], Tracker]:
     for option in options:
         if option not in names:
             raise TypeError(unknown(f"option of track({name!r})", option, dict.fromkeys(names)))
+    make(**options)  # an error of an option now, and not as a warning in the run
     return partial(make, **options)
 
 
