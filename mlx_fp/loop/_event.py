@@ -75,7 +75,7 @@ class BeforeFit(Event):
     start_step: int = 0
     """The number of steps of the run before this start."""
     run: str = ""
-    """The name of the run. A resumed run keeps its name."""
+    """The name of the run. A run that is resumed from its newest checkpoint keeps its name."""
     folder: str | None = None
     """The folder of the checkpoints; None without checkpoints."""
     setup: Mapping[str, object] = field(default_factory=FrozenDict)
