@@ -14,6 +14,15 @@ from ._tracker import TrackedRun
 
 __all__ = ["MLflow"]
 
+_WAIT_SECONDS = 2.0
+"""The seconds for which figures wait at most: a call of MLflow's SQLite store takes as long as many steps."""
+
+_MOST_WAITING = 500
+"""The number of figures that wait at most."""
+
+_MOST_METRICS = 1000
+"""The number of figures that MLflow takes in one call."""
+
 _MOST_PARAMS = 100
 """The number of parameters that MLflow takes in one call."""
 
@@ -35,6 +44,8 @@ class MLflow:
         self._uri, self._experiment, self._name = uri, experiment, name
         self._client: Any = None
         self._id = ""
+        self._waiting: list[Any] = []
+        self._sent = 0.0
 
     def start(self, run: TrackedRun) -> str:
         """Create a run of MLflow, or open it again by its id."""
@@ -53,25 +64,34 @@ class MLflow:
         return self._id
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:
-        """Log figures in one call."""
+        """Log figures, together with others of the last seconds."""
         from mlflow.entities import Metric
 
-        now = int(time.time() * 1000)
-        metrics = [Metric(_key(name), float(value), now, step) for name, value in figures.items()]
-        self._client.log_batch(self._id, metrics=metrics)
+        now = time.time()
+        self._waiting += [Metric(_key(name), float(value), int(now * 1000), step) for name, value in figures.items()]
+        if len(self._waiting) >= _MOST_WAITING or now - self._sent >= _WAIT_SECONDS:
+            self._send()
 
     def artifact(self, path: str) -> None:
         """Copy a file into the artifacts of the run."""
+        self._send()
         self._client.log_artifact(self._id, path)
 
     def finish(self, reason: str | BaseException | None) -> None:
         """Log the reason of the end as a tag, and close the run: finished, killed by a signal, or failed."""
+        self._send()
         if reason is not None:
             text = named_error(reason) if isinstance(reason, BaseException) else reason
             self._client.set_tag(self._id, "stop_reason", text[:_LONGEST])
         killed = isinstance(reason, KeyboardInterrupt) or reason in ("SIGINT", "SIGTERM")
         failed = isinstance(reason, BaseException)
         self._client.set_terminated(self._id, "KILLED" if killed else "FAILED" if failed else "FINISHED")
+
+    def _send(self) -> None:
+        """Log the figures that wait."""
+        waiting, self._waiting, self._sent = self._waiting, [], time.time()
+        for some in chunked(waiting, _MOST_METRICS):
+            self._client.log_batch(self._id, metrics=some)
 
     def _log_params(self, settings: Mapping[str, object]) -> None:
         from mlflow.entities import Param
