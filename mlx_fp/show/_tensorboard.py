@@ -14,6 +14,9 @@ from ._tracker import TrackedRun
 
 __all__ = ["TensorBoard"]
 
+_QUEUE = 1000
+"""The number of events that may wait for the thread that writes them."""
+
 
 class TensorBoard:
     """Write the figures of a run as scalars, its settings as hyperparameters, and its end as a text."""
@@ -44,7 +47,9 @@ class TensorBoard:
         purge = None if run.id is None else run.step + 1
         self._step, self._summary = run.step, Summary
         suffix = f".{time.time_ns()}"  # two files of one second would have one name, and the second replace the first
-        self._writer = SummaryWriter(str(folder), purge_step=purge, flush_secs=self._flush_secs, filename_suffix=suffix)
+        self._writer = SummaryWriter(
+            str(folder), purge_step=purge, flush_secs=self._flush_secs, max_queue=_QUEUE, filename_suffix=suffix
+        )
         start, settings = hparams(dict(run.settings), {})[:2]
         if run.id is None:
             self._writer.file_writer.add_summary(start)
