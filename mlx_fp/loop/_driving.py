@@ -63,7 +63,7 @@ def _end_by(loop: Loop, state: LoopState, ports: Ports, error: BaseException) ->
     closed = isinstance(error, GeneratorExit)
     reason = "the stream was closed" if closed else named_error(error)
     with noted_on(error, "after_fit failed, too"):
-        for _ in _after_fit(loop, state.with_requests(stop=Stop(reason)), ports):
+        for _ in _after_fit(loop, state.with_requests(stop=Stop(reason)), ports, None if closed else error):
             pass
     if output_closed and signal is not None:
         raise SystemExit(128 + Signals[signal]) from error
@@ -74,23 +74,30 @@ def _is_closed_output(error: BaseException) -> bool:
     return isinstance(error, BrokenPipeError) or (isinstance(error, ValueError) and "closed file" in str(error))
 
 
-def _after_fit(loop: Loop, state: LoopState, ports: Ports) -> Generator[Event, None, LoopState]:
+def _after_fit(
+    loop: Loop, state: LoopState, ports: Ports, error: BaseException | None = None
+) -> Generator[Event, None, LoopState]:
     """Write the run bundle if one is requested, and dispatch `after_fit`. Return the state after its hooks.
 
-    The hooks run whether the bundle could be written or not.
+    The hooks run whether the bundle could be written or not. `error` is the exception that has ended the run.
     """
     report = report_of(loop, state, ports)
     try:
         if ports.writer is not None:
             with ports.undisturbed():
                 ports.writer.bundle(report)
+    except BaseException as failure:
+        error = error or failure
+        raise
     finally:
-        state = yield from _dispatch_end(loop, state, ports, report)
+        state = yield from _dispatch_end(loop, state, ports, report, error)
     return state
 
 
-def _dispatch_end(loop: Loop, state: LoopState, ports: Ports, report: Report) -> Generator[Event, None, LoopState]:
-    moments = dispatch(loop, state, ports.at_end(), "after_fit", report=report)
+def _dispatch_end(
+    loop: Loop, state: LoopState, ports: Ports, report: Report, error: BaseException | None
+) -> Generator[Event, None, LoopState]:
+    moments = dispatch(loop, state, ports.at_end(), "after_fit", report=report, error=error)
     while True:
         try:
             moment = next(moments)

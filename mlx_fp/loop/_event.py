@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ..across._world import ALONE, World
+from ..core._frozen import FrozenDict
 from ..core._types import Array, Batch, Params, State, Tree
 from ._copies import copy_arrays, copy_on_read
 from ._run_state import RunState
@@ -69,6 +72,16 @@ class BeforeFit(Event):
     """The trainer's optimiser."""
     trainable: Params
     """The parameters that train, in a tree with holes in place of the others."""
+    start_step: int = 0
+    """The number of steps of the run before this start."""
+    run: str = ""
+    """The name of the run. A run that is resumed from its newest checkpoint keeps its name."""
+    folder: str | None = None
+    """The folder of the checkpoints; None without checkpoints."""
+    setup: Mapping[str, object] = field(default_factory=FrozenDict)
+    """The settings of the run as plain values, for example `setup["options"]["epochs"]`."""
+    world: World = ALONE
+    """The processes of the run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,3 +202,5 @@ class AfterFit(Event):
     """After the run, whether it ended as planned or not: see `report.stop_reason`."""
 
     report: Report
+    error: BaseException | None = None
+    """The exception that ended the run; None where the run ended by itself, or its stream was closed."""

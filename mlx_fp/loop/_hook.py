@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, NamedTuple, Protocol
 
 from ..core._options import FLAG, FUNCTION, check_options, count, number, optional
@@ -13,7 +15,7 @@ from ..core._signature import name_of
 from ._directive import HookResult
 from ._event_table import event_name
 
-__all__ = ["Hook", "HookFold", "HookState", "fold", "hook", "hook_keys", "hook_states"]
+__all__ = ["Hook", "HookFold", "HookState", "RunHooks", "fold", "hook", "hook_keys", "hook_states", "opened_hooks"]
 
 _SCHEDULE = {"priority": number(), "every": count(1), "once": FLAG, "when": optional(FUNCTION)}
 """The rules of the options that say when a hook runs."""
@@ -46,6 +48,33 @@ class Hook(Picklable):
 
     def __repr__(self) -> str:
         return f"on({self.event!r}, {self.name})"
+
+
+@dataclass(frozen=True, slots=True)
+class RunHooks(Picklable):
+    """Hooks that exist within a run only, for example those with an open file.
+
+    `open()` is called before each run. It returns a context that yields the hooks, and ends after the run.
+    """
+
+    open: Callable[[], AbstractContextManager[Sequence[Hook]]]
+    name: str = "hooks"
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+@contextmanager
+def opened_hooks(hooks: Sequence[Hook | RunHooks]) -> Iterator[tuple[Hook, ...]]:
+    """Within, yield the hooks of a run, in the same order.
+
+    >>> with opened_hooks([hook("after_fit", print)]) as hooks:
+    ...     hooks
+    (on('after_fit', print),)
+    """
+    with ExitStack() as opened:
+        groups = [[each] if isinstance(each, Hook) else opened.enter_context(each.open()) for each in hooks]
+        yield tuple(chain.from_iterable(groups))
 
 
 def fold(

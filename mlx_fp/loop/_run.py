@@ -11,7 +11,7 @@ from ._dispatching import agree, dispatch, with_signal
 from ._outer_numbers import OuterNumbers, compare_outer
 from ._rows import Row
 from ._state import Loop, LoopState, Moment, Moments, Ports
-from ._summary import row_of
+from ._summary import row_of, settings_of
 from ._totals import Means, next_epoch
 from ._training import train_epoch
 from ._validation import judge_epoch, validate, validate_on_request
@@ -48,7 +48,7 @@ def run(loop: Loop, state: LoopState, ports: Ports) -> Moments:
 
 def _start_fields(loop: Loop, state: LoopState) -> dict[str, object]:
     """Return the fields of the event `before_fit`."""
-    plan, origin = loop.plan, loop.origin
+    plan, origin, policy = loop.plan, loop.origin, loop.trainer.policy
     return {
         "epochs_target": plan.epochs,
         "steps_target": plan.steps,
@@ -57,6 +57,11 @@ def _start_fields(loop: Loop, state: LoopState) -> dict[str, object]:
         "batches": plan.train.size,
         "optimizer": loop.trainer.optimizer,
         "trainable": loop.step.trainable(state.moving.train.params),
+        "start_step": state.steps,
+        "run": state.lineage.run,
+        "folder": None if policy is None else str(policy.folder),
+        "setup": settings_of(loop),
+        "world": plan.across,
     }
 
 

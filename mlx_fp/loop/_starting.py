@@ -36,7 +36,7 @@ from ._differences import differences
 from ._directive import Stop
 from ._evaluation import names_in_logs
 from ._event_table import STEP_EVENTS
-from ._hook import Hook, hook_states
+from ._hook import Hook, hook_states, opened_hooks
 from ._link import Alone, Link
 from ._monitor import resolve_monitor
 from ._nonfinite import nonfinite_leaves
@@ -63,9 +63,10 @@ def start_run(trainer: Trainer, plan: Plan) -> Iterator[tuple[Loop, LoopState, W
     The writer locks the folder of the files before the newest file is looked for.
     """
     world, trainer = plan.across, _in_folder(trainer, plan.out)
-    new = [together(world, lambda: _new_run(trainer, plan.collated_for(trainer.task)))]
     writer = None if trainer.policy is None else _writer(trainer.policy, plan)
     with ExitStack() as opened:
+        hooks = sorted(opened.enter_context(opened_hooks(trainer.hooks)), key=lambda hook: hook.priority)
+        new = [together(world, lambda: _new_run(trainer, tuple(hooks), plan.collated_for(trainer.task)))]
         if writer is not None:
             together(world, lambda: opened.enter_context(writer))
         new.append(together(world, lambda: _restore_or_begin(*new.pop(), writer)))
@@ -155,11 +156,11 @@ def _restore_or_begin(loop: Loop, state: LoopState, writer: Writer | None) -> tu
     return replace(loop, origin=origin), state
 
 
-def _new_run(trainer: Trainer, plan: Plan) -> tuple[Loop, LoopState]:
-    """Return the loop of a run, and its state before the first step."""
+def _new_run(trainer: Trainer, hooks: tuple[Hook, ...], plan: Plan) -> tuple[Loop, LoopState]:
+    """Return the loop of a run with its hooks, sorted by priority, and its state before the first step."""
     trainer = with_skips(trainer, plan)
     check_uncut(trainer.task, parts=plan.parts, streams=plan.streams, processes=plan.across.size)
-    task, hooks = trainer.task, tuple(sorted(trainer.hooks, key=lambda hook: hook.priority))
+    task = trainer.task
     common = {"compile": plan.compile, "dtype": plan.dtype, "streams": plan.streams}
     evaluate = eval_step(trainer.model, task.loss, metrics=task.metrics, **common)
     step = make_step(trainer, plan)

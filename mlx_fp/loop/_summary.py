@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from math import nan
 
+from ..core._frozen import FrozenDict
 from ..core._plain import as_plain
 from ..core._signature import name_of
 from ..core._types import Params
@@ -18,7 +20,7 @@ from ._setup import Setup
 from ._state import Loop, LoopState, Ports
 from ._totals import Means
 
-__all__ = ["report_of", "row_of", "setup_of"]
+__all__ = ["report_of", "row_of", "settings_of", "setup_of"]
 
 _NOT_PLAIN = ("train", "yielded", "validation", "resume", "params")
 """The fields of a plan that are no plain options."""
@@ -94,6 +96,21 @@ def setup_of(loop: Loop) -> Setup:
         settings=loop.trainer.settings,
         changed=tuple(name for name, value in options.items() if _is_changed(name, value, plan.steps)),
     )
+
+
+def settings_of(loop: Loop) -> Mapping[str, object]:
+    """Return the settings of a run, its model, task and learning rates as plain values by name."""
+    trainer, policy = loop.trainer, loop.trainer.policy
+    settings = {
+        "model": trainer.model.name,
+        "task": repr(trainer.task),
+        "monitor": loop.monitor.name,
+        "learning_rates": dict(loop.rates),
+        "user": None if policy is None or policy.user is None else dict(policy.user),
+        **setup_of(loop).to_dict(),
+        "optimizer": repr(trainer.optimizer),
+    }
+    return FrozenDict(settings)
 
 
 def _is_changed(name: str, value: object, steps: int | None) -> bool:

@@ -15,7 +15,7 @@ from ..step._protocol import Step
 from ..task._folds import Metric
 from ..task._folds import checked as checked_metrics
 from ..task._task import Task, as_task
-from ._hook import Hook
+from ._hook import Hook, RunHooks
 from ._options import Options
 from ._plan import checked_options, merge_options
 from ._trainer_record import Trainer, checked_trainer
@@ -108,7 +108,7 @@ def with_step(make: Callable[..., Step]) -> TrainerVerb:
     return as_verb(with_step, lambda target: replace(target, step=make), make)
 
 
-def with_hooks(*hooks: Hook) -> TrainerVerb:
+def with_hooks(*hooks: Hook | RunHooks) -> TrainerVerb:
     """Add hooks after the present ones.
 
     Args:
@@ -124,7 +124,7 @@ def with_hooks(*hooks: Hook) -> TrainerVerb:
     >>> with_hooks(hook("after_epoch", print))
     with_hooks(on('after_epoch', print))
     """
-    wrong = [each for each in hooks if not isinstance(each, Hook)]
+    wrong = [each for each in hooks if not isinstance(each, (Hook, RunHooks))]
     if wrong:
         raise TypeError(f"with_hooks takes hooks, made by `fold` or `hook`; got {wrong[0]!r}")
     return as_verb(with_hooks, lambda target: replace(target, hooks=(*target.hooks, *hooks)), *hooks)

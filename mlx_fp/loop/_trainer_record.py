@@ -15,7 +15,7 @@ from ..optim import Optimizer
 from ..step._protocol import Step
 from ..task._task import Task
 from ..tree._paths import flat
-from ._hook import Hook
+from ._hook import Hook, RunHooks
 from ._monitor import Monitor
 
 __all__ = ["Trainer", "checked_trainer", "frozen_paths"]
@@ -31,7 +31,7 @@ class Trainer(Picklable):
     model: Layer
     task: Task
     optimizer: Optimizer
-    hooks: tuple[Hook, ...] = ()
+    hooks: tuple[Hook | RunHooks, ...] = ()
     monitor: Monitor | None = None
     """The figure to watch. None: the figure that the task names."""
     policy: Policy | None = None

@@ -5,8 +5,9 @@ from ._curves import curves
 from ._html import html
 from ._sweep import sweep
 from ._track import track
+from ._tracker import Tracker
 
-__all__ = ["confusion", "curves", "html", "sweep", "track"]
+__all__ = ["Tracker", "confusion", "curves", "html", "sweep", "track"]
 
 
 def __dir__() -> list[str]:

@@ -61,32 +61,3 @@ def test_without_matplotlib_the_error_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"mlx-fp\[show\]"):
         curves(report_of([Row(0, 1, 8, 1, 1.0, {}, None, {}, 0, 1.0)]), tmp_path / "x.png")
-
-
-def test_a_tracker_gets_the_figures_of_epochs_and_of_steps():
-    import mlx.core as mx
-    from toolz import pipe
-
-    import mlx_fp as fp
-    from mlx_fp import nn, show
-
-    logged = []
-    batches = [(mx.ones((4, 3)), mx.zeros((4,), mx.int32))] * 4
-    report = pipe(
-        fp.trainer(nn.linear(3, 2), fp.classification()),
-        show.track(lambda figures, step: logged.append((step, figures))),
-        fp.fit(batches, validation=batches[:1], epochs=2, log_every=3, quiet=True),
-    )
-    assert [step for step, _ in logged] == [3, 4, 4, 6, 8, 8]
-    assert logged[0][1]["loss"] == report.losses[2]
-    assert logged[0][1]["learning_rate"] == report.steps[0].learning_rate
-    assert logged[1][1] == report.evaluations[0].figures()
-    assert logged[-1][1]["val_accuracy"] == report.rows[-1].val_accuracy
-    assert all(type(value) in (int, float) for _, figures in logged for value in figures.values())
-
-
-def test_a_tracker_is_a_function():
-    from mlx_fp import show
-
-    with pytest.raises(TypeError, match="track takes a function"):
-        show.track("wandb")
