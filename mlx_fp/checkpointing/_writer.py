@@ -55,6 +55,7 @@ class Writer:
         self._lock = Lock(policy.folder)
         self._worker: ThreadPoolExecutor | None = None
         self._writing: Future[Written] | None = None
+        self._starting = False
 
     def __enter__(self) -> Writer:
         """Lock the folder, and delete the leftovers of killed writers. An error names another holder of the lock."""
@@ -78,6 +79,11 @@ class Writer:
     def written(self) -> tuple[str, ...]:
         """The checkpoints that this process wrote and did not delete, the newest last."""
         return tuple(self._written)
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether a checkpoint is being written now."""
+        return self._starting or (self._writing is not None and not self._writing.done())
 
     def files(self) -> list[File]:
         """List the checkpoints of the policy. Each header is read once only."""
@@ -112,6 +118,7 @@ class Writer:
             position: The position of the run.
             select: The parameters to save, as `fp.select` takes them. Default: all.
         """
+        self._starting = True
         metadata = {**metadata, "file": self.policy.name_of(path)}
         write = prepare_save(path, params, opt_state=opt_state, metadata=metadata, select=select, swept=True)
 
@@ -126,6 +133,7 @@ class Writer:
             return path, metadata, leftover + self._delete_superfluous(metadata, path)
 
         self._writing = self._worker_thread().submit(work) if self.policy.background else _run_now(work)
+        self._starting = False
         self.step, self._position = position.step, position
 
     def failure(self) -> BaseException | None:
