@@ -11,7 +11,7 @@ from ._progress_record import Progress
 from ._rows import Row, StepRow
 from ._state import Origin
 
-__all__ = ["Line", "Note", "line_of", "note_of", "resume_text"]
+__all__ = ["Line", "Note", "figure_text", "line_of", "note_of", "resume_text"]
 
 
 class Line(NamedTuple):
@@ -39,7 +39,7 @@ class Note(NamedTuple):
     more: str = ""
 
     def __str__(self) -> str:
-        return "  ".join(filter(None, [self.start, *(f"{k} {v:.4f}" for k, v in self.figures.items()), self.more]))
+        return "  ".join(filter(None, [self.start, *(f"{k} {figure_text(v)}" for k, v in self.figures.items()), self.more]))
 
 
 def line_of(progress: Progress, *, kernels: int = 0, saving: bool = False) -> Line:
@@ -85,6 +85,15 @@ def note_of(progress: Progress, event: Event, *, logged: bool) -> Note | None:
     return None
 
 
+def figure_text(value: float) -> str:
+    """Write a figure with four decimals, or a small one with three digits.
+
+    >>> figure_text(0.25), figure_text(3e-5), figure_text(0.0)
+    ('0.2500', '3e-05', '0.0000')
+    """
+    return f"{value:.3g}" if 0 < abs(value) < 1e-3 else f"{value:.4f}"
+
+
 def resume_text(origin: Origin, step: int, epoch: int) -> str:
     """Say from which file and which step a run goes on; "" for a new run.
 
@@ -102,8 +111,8 @@ def _activities(progress: Progress, kernels: int, saving: bool) -> list[str]:
         return [progress.activity + (counted if progress.activity == "compiling" else "")]
     loss, validation, rate, left = progress.loss, progress.validation, progress.learning_rate, progress.seconds_left
     return [
-        "" if loss is None else f"loss {loss:.4f}",
-        "" if validation is None else f"{validation[0]} {validation[1]:.4f}",
+        "" if loss is None else f"loss {figure_text(loss)}",
+        "" if validation is None else f"{validation[0]} {figure_text(validation[1])}",
         "" if rate is None else f"lr {rate:.3g}",
         "" if progress.rate is None else f"{progress.rate:,.0f} {progress.unit}/s",
         bytes_text(progress.memory) if progress.memory else "",

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from ..core._html import html_table
 from ..core._threads import begin_thread
-from ._progress_line import Line, Note
+from ._progress_line import Line, Note, figure_text
 from ._report import Report
 
 __all__ = ["Notebook", "in_notebook"]
@@ -95,7 +95,7 @@ def _page(line: Line | None, notes: deque[Note]) -> str:
     names = list(dict.fromkeys(name for note in notes for name in note.figures))
     head = ["", *names, ""]
     rows = [
-        [note.start, *(f"{note.figures[n]:.4f}" if n in note.figures else "" for n in names), note.more]
+        [note.start, *(figure_text(note.figures[n]) if n in note.figures else "" for n in names), note.more]
         for note in notes
     ]
     table = html_table([head, *rows]) if notes else ""

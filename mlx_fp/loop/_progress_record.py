@@ -127,8 +127,9 @@ def note_event(progress: Progress, event: Event) -> Progress:
     match event:
         case BeforeEpoch(epoch=epoch):
             return replace(progress, epoch=epoch, epoch_step=0, newest=None)
-        case BeforeValidation():
-            return replace(progress, activity="validating", newest=None)
+        case BeforeValidation(step=step):
+            done = progress.epoch_step + step - progress.step
+            return replace(progress, activity="validating", step=step, epoch_step=done, newest=None)
         case AfterEvaluation():
             figures = list(event.row.figures().items())
             return replace(progress, activity="", validation=figures[0] if figures else progress.validation)
