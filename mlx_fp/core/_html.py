@@ -10,7 +10,9 @@ __all__ = ["html_table", "sparkline"]
 
 _WIDTH, _HEIGHT, _MARGIN = 240, 48, 2
 
-_CELL = "padding: 0.15em 0.8em; border-bottom: 1px solid rgba(128, 128, 128, 0.35); vertical-align: top"
+_TABLE = "border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: pre-wrap"
+_LINE = "border-bottom: 1px solid rgba(128, 128, 128, 0.35)"
+_CELL = "padding: 0.15em 0.8em; vertical-align: top"
 
 
 def html_table(rows: Sequence[Sequence[object]], *, left: int = 1, caption: str = "") -> str:
@@ -31,18 +33,16 @@ def html_table(rows: Sequence[Sequence[object]], *, left: int = 1, caption: str 
     def cell(tag: str, column: int, value: object) -> str:
         side = "left" if column < left else "right"
         scope = ' scope="col"' if tag == "th" else ""
-        return f'<{tag}{scope} style="{_CELL}; text-align: {side}; white-space: pre-wrap">{escape(str(value))}</{tag}>'
+        return f'<{tag}{scope} style="{_CELL}; text-align: {side}">{escape(str(value))}</{tag}>'
 
     def line(tag: str, row: Sequence[object]) -> str:
-        return "<tr>" + "".join(cell(tag, column, value) for column, value in enumerate(row)) + "</tr>"
+        cells = "".join(cell(tag, column, value) for column, value in enumerate(row))
+        return f'<tr style="{_LINE}">{cells}</tr>'
 
     head, *body = rows
-    title = f'<caption style="text-align: left; white-space: pre-wrap">{escape(caption)}</caption>' if caption else ""
+    title = f'<caption style="text-align: left">{escape(caption)}</caption>' if caption else ""
     lines = "".join(line("td", row) for row in body)
-    return (
-        f'<table style="border-collapse: collapse; font-variant-numeric: tabular-nums">{title}'
-        f"<thead>{line('th', head)}</thead><tbody>{lines}</tbody></table>"
-    )
+    return f'<table style="{_TABLE}">{title}<thead>{line("th", head)}</thead><tbody>{lines}</tbody></table>'
 
 
 def sparkline(values: Sequence[float], *, title: str) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
+from ..core._html import html_table
 from ..core._pickling import Picklable
 from ._cursor import START, Cursor, EpochRead, close, note_location, skip_to
 from ._order_check import check_order
@@ -133,6 +134,18 @@ class Dataset(Picklable):
     def __repr__(self) -> str:
         return f"pipe({', '.join(self.labels)})" if len(self.labels) > 1 else self.labels[0]
 
+    def _repr_html_(self) -> str:
+        """Return the operations and their numbers of items as HTML, for a notebook. Nothing is read."""
+        rows = [(stage.labels[-1], "" if stage.size is None else f"{stage.size:,}") for stage in self.stages]
+        return html_table([("operation", "items"), *rows])
+
+    @property
+    def stages(self) -> tuple[Dataset, ...]:
+        """The dataset after its source and after each of its operations, in the order of the pipe."""
+        own = (replace(self, operations=self.operations[:n]) for n in range(len(self.operations) + 1))
+        before = self.source.inputs[0].stages if self.source.chain else ()
+        return (*before, *own)
+
     @property
     def labels(self) -> tuple[str, ...]:
         """The text of the source and of each operation, in the order of the pipe."""
@@ -148,8 +161,7 @@ class Dataset(Picklable):
 
     def _unsized(self) -> str:
         """Return the label of the first stage whose size is unknown."""
-        stages = [replace(self, operations=self.operations[:n]) for n in range(len(self.operations) + 1)]
-        return next(stage.labels[-1] for stage in stages if stage.size is None)
+        return next(stage.labels[-1] for stage in self.stages if stage.size is None)
 
     @property
     def indexed(self) -> bool:

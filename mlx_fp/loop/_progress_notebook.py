@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any, Self
 
@@ -44,7 +42,7 @@ class Notebook:
     logged = False
 
     def __init__(self, read: Callable[[], Line]) -> None:
-        self.read, self.notes = read, deque[Note](maxlen=_NOTES)
+        self.read, self.notes = read, list[Note]()
         self.ended, self.handles = threading.Event(), list[Any]()
         self.thread = threading.Thread(target=self._follow, name="mlx_fp-progress", daemon=True)
 
@@ -59,7 +57,9 @@ class Notebook:
         """Stop the updates. A run that an error ended leaves its notes."""
         if not self.ended.is_set():
             self._stop()
-            self._update(_page(None, self.notes))
+            kind = error[0]
+            end = [Note(f"ended by {kind.__name__}")] if isinstance(kind, type) else []
+            self._update(_page(None, [*self.notes, *end]))
 
     def note(self, note: Note) -> None:
         """Add a row to the table of notes."""
@@ -76,8 +76,7 @@ class Notebook:
     def _follow(self) -> None:
         begin_thread()
         while not self.ended.wait(_SECONDS):
-            with suppress(RuntimeError):  # a note was added while the page was written
-                self._update(_page(self.read(), self.notes))
+            self._update(_page(self.read(), self.notes))
 
     def _stop(self) -> None:
         self.ended.set()
@@ -90,8 +89,9 @@ class Notebook:
             handle.update(HTML(page))
 
 
-def _page(line: Line | None, notes: deque[Note]) -> str:
-    """Return the HTML of a moment: the table of the notes, and below it a bar and the figures of the line."""
+def _page(line: Line | None, notes: Sequence[Note]) -> str:
+    """Return the HTML of a moment: the table of the newest notes, and below it a bar and the figures of the line."""
+    notes = notes[-_NOTES:]
     names = list(dict.fromkeys(name for note in notes for name in note.figures))
     head = ["", *names, ""]
     rows = [

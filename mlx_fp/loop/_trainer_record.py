@@ -8,6 +8,7 @@ from typing import Any
 
 from ..checkpointing._policy import Policy
 from ..core._frozen import freeze_field
+from ..core._html import html_table
 from ..core._pickling import Picklable
 from ..core._signature import name_of
 from ..nn._layer import Layer, shapes
@@ -45,9 +46,17 @@ class Trainer(Picklable):
         freeze_field(self, "options")
 
     def __repr__(self) -> str:
-        first, *parts = repr(self.model).splitlines()
+        lines = {name: text.replace("\n", "\n    ") for name, text in self._described().items()}
+        return "\n".join(["trainer", *(f"  {name}: {text}" for name, text in lines.items())])
+
+    def _repr_html_(self) -> str:
+        """Return the same as HTML, for a notebook."""
+        return html_table([["trainer", ""], *self._described().items()], left=2)
+
+    def _described(self) -> dict[str, str]:
+        """Return the text of each field that is shown."""
         lines = {
-            "model": "\n".join([first, *(f"  {part}" for part in parts)]),
+            "model": repr(self.model),
             "task": repr(self.task),
             "optimizer": repr(self.optimizer),
             "frozen": _shown_paths(frozen_paths(self.model)),
@@ -58,8 +67,7 @@ class Trainer(Picklable):
             "options": ", ".join(self.options),
         }
         always = {"frozen", "hooks"}
-        shown = {name: text or "none" for name, text in lines.items() if text or name in always}
-        return "\n".join(["trainer", *(f"  {name}: {text}" for name, text in shown.items())])
+        return {name: text or "none" for name, text in lines.items() if text or name in always}
 
 
 def checked_trainer(target: object, taker: str) -> Trainer:
