@@ -10,7 +10,8 @@ from ..core._html import html_table
 from ..core._text import table
 from ._dataset import Dataset
 from ._source import as_dataset
-from ._stack import describe_batch
+from ._stack import describe_batch, is_numbers
+from ._types import Item
 
 __all__ = ["Explanation", "Stage", "explain"]
 
@@ -84,13 +85,23 @@ def _append_stages(rows: list[Stage], dataset: Dataset, indent: str) -> bool:
     for stage in dataset.stages:
         is_source = not stage.operations and not stage.source.chain
         inputs = stage.source.inputs if is_source else ()
-        if not all([_append_stages(rows, part, f"{indent}  ") for part in inputs]):
+        if not all(_append_stages(rows, part, f"{indent}  ") for part in inputs):
             return False
         try:
             with closing(stage.open()) as items:
-                text = next((describe_batch(item) for item in items), "no item")
+                text = next((_described(item) for item in items), "no item")
         except Exception as error:
             rows.append(Stage(indent + stage.labels[-1], stage.size, named_error(error)))
             return False
         rows.append(Stage(indent + stage.labels[-1], stage.size, text))
     return True
+
+
+def _described(item: Item) -> str:
+    """Describe an item. Of a list of rows, describe the first row too.
+
+    >>> _described([{"n": 1}, {"n": 2}]), _described([1, 2])
+    ('list of 2, the first {n: int}', 'list of 2')
+    """
+    nested = isinstance(item, list) and item and isinstance(item[0], (dict, tuple, list)) and not is_numbers(item)
+    return f"{describe_batch(item)}, the first {_described(item[0])}" if nested else describe_batch(item)

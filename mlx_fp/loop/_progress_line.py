@@ -39,7 +39,9 @@ class Note(NamedTuple):
     more: str = ""
 
     def __str__(self) -> str:
-        return "  ".join(filter(None, [self.start, *(f"{k} {figure_text(v)}" for k, v in self.figures.items()), self.more]))
+        return "  ".join(
+            filter(None, [self.start, *(f"{k} {figure_text(v)}" for k, v in self.figures.items()), self.more])
+        )
 
 
 def line_of(progress: Progress, *, kernels: int = 0, saving: bool = False) -> Line:
