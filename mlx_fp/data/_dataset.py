@@ -128,7 +128,8 @@ class Dataset(Picklable):
     def __len__(self) -> int:
         size = self.size
         if size is None:
-            raise TypeError(f"{self!r} has no len(): {self._unsized()} does not say how many items it gives")
+            unsized = next(stage.labels[-1] for stage in self.stages if stage.size is None)
+            raise TypeError(f"{self!r} has no len(): {unsized} does not say how many items it gives")
         return size
 
     def __repr__(self) -> str:
@@ -136,15 +137,14 @@ class Dataset(Picklable):
 
     def _repr_html_(self) -> str:
         """Return the operations and their numbers of items as HTML, for a notebook. Nothing is read."""
-        rows = [(stage.labels[-1], "" if stage.size is None else f"{stage.size:,}") for stage in self.stages]
+        rows = ((stage.labels[-1], "" if stage.size is None else f"{stage.size:,}") for stage in self.stages)
         return html_table([("operation", "items"), *rows])
 
     @property
     def stages(self) -> tuple[Dataset, ...]:
         """The dataset after its source and after each of its operations, in the order of the pipe."""
-        own = (replace(self, operations=self.operations[:n]) for n in range(len(self.operations) + 1))
         before = self.source.inputs[0].stages if self.source.chain else ()
-        return (*before, *own)
+        return (*before, *(replace(self, operations=self.operations[:n]) for n in range(len(self.operations) + 1)))
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -158,10 +158,6 @@ class Dataset(Picklable):
         for operation in self.operations:
             size = None if size is None else operation.size(size)
         return size
-
-    def _unsized(self) -> str:
-        """Return the label of the first stage whose size is unknown."""
-        return next(stage.labels[-1] for stage in self.stages if stage.size is None)
 
     @property
     def indexed(self) -> bool:

@@ -94,16 +94,13 @@ class Layer(Picklable):
 
     def _repr_html_(self) -> str:
         """Return the parts and their numbers of parameters as HTML, for a notebook. Nothing is computed."""
-        params = shapes(self)
-        trains = self.trainable(params)
-        sizes = [(path, leaf.size, bool(trains(path, leaf))) for path, leaf in flat(params).items()]
-
-        def counts(place: str) -> tuple[str, str]:
-            inside = [(n, trained) for path, n, trained in sizes if f"{path}.".startswith(f"{place}." if place else "")]
-            return f"{sum(n for n, _ in inside):,}", f"{sum(n for n, trained in inside if trained):,}"
-
-        rows = [(indent + text, *counts(place)) for indent, text, place in _lines(self)]
-        return html_table([("layer", "parameters", "trainable"), *rows])
+        params, rows = shapes(self), [("layer", "parameters", "trainable")]
+        trains, leaves = self.trainable(params), flat(params)
+        for indent, text, place in _lines(self):
+            inside = {path: leaf for path, leaf in leaves.items() if not place or f"{path}.".startswith(f"{place}.")}
+            trained = sum(leaf.size for path, leaf in inside.items() if trains(path, leaf))
+            rows.append((indent + text, f"{sum(leaf.size for leaf in inside.values()):,}", f"{trained:,}"))
+        return html_table(rows)
 
 
 Change: TypeAlias = Callable[[str, Layer], Layer]
