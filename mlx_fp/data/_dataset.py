@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from ..core._html import html_table
 from ..core._pickling import Picklable
+from ..core._text import count_text
 from ._cursor import START, Cursor, EpochRead, close, note_location, skip_to
 from ._order_check import check_order
 from ._protocols import Batching, OnOrder, OnRows, Seek
@@ -49,8 +50,7 @@ class Operation(Picklable):
             before are read again and dropped.
         as_source: `as_source(dataset)` returns a new source, which takes the place of the dataset.
         needs: End of the message for a dataset without indices, with the remedy.
-        calls: Whether a user's function gets the items. Such a function may change them in place, so sources hand
-            out copies. True by default.
+        calls: Whether a user's function gets the items, which sources then copy. True by default.
         varies: Whether the result depends on the epoch or on the kind of the read. False by default.
         fingerprint: Function that returns a text that changes with the operation, where the label does not.
         bind: `bind(epoch_read)` returns the function of one item, where the operation treats each item alone.
@@ -137,8 +137,7 @@ class Dataset(Picklable):
 
     def _repr_html_(self) -> str:
         """Return the operations and their numbers of items as HTML, for a notebook. Nothing is read."""
-        rows = ((stage.labels[-1], "" if stage.size is None else f"{stage.size:,}") for stage in self.stages)
-        return html_table([("operation", "items"), *rows])
+        return html_table([("operation", "items"), *((each.labels[-1], count_text(each.size)) for each in self.stages)])
 
     @property
     def stages(self) -> tuple[Dataset, ...]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..core._errors import named_error
 from ..core._html import html_table
-from ..core._text import table
+from ..core._text import count_text, table
 from ._dataset import Dataset
 from ._source import as_dataset
 from ._stack import describe_batch, is_numbers
@@ -48,9 +48,7 @@ class Explanation:
         return html_table(self._table(), left=3)
 
     def _table(self) -> list[tuple[str, str, str]]:
-        counts = ("?" if stage.items is None else f"{stage.items:,}" for stage in self.stages)
-        rows = [(stage.operation, count, stage.item) for stage, count in zip(self.stages, counts, strict=True)]
-        return [_HEADS, *rows]
+        return [_HEADS, *((stage.operation, count_text(stage.items), stage.item) for stage in self.stages)]
 
 
 def explain(dataset: object) -> Explanation:

@@ -88,7 +88,7 @@ def begin(loop: Loop, state: LoopState) -> Progress:
 
 
 def note_moment(progress: Progress, moment: Moment, *, seconds: float, memory: int, waited: int | None) -> Progress:
-    """Return the progress at a moment of a run.
+    """Return the progress at a moment of a run. A moment before the first step of an epoch changes nothing.
 
     Args:
         progress: The progress before.
@@ -98,6 +98,8 @@ def note_moment(progress: Progress, moment: Moment, *, seconds: float, memory: i
         waited: The number of steps that may be in flight: the run has waited for all older ones. None: for none.
     """
     state, sums = moment.base, moment.moving.sums
+    if not sums.updates:  # between two epochs: the last one stays, until the next one begins
+        return progress
     step = state.epoch_start_step + sums.updates
     now, first, activity = Clock(seconds, step, sums.examples), progress.first, progress.activity
     if activity == "starting" and step > progress.step:

@@ -167,9 +167,7 @@ def test_each_layer_has_the_shape_of_its_output():
         "layers.2": ((32, 8),),
         "head": ((32, 2),),
     }
-    assert str(found).splitlines()[0].split() == [
-        *["path", "layer", "arrays", "dtype", "output", "count", "trainable", "bytes"]
-    ]
+    assert str(found).splitlines()[0].split()[3:] == ["dtype", "output", "count", "trainable", "bytes"]
     assert "32×8" in str(found)
     assert found.to_dict()["rows"][-1]["output"] == [[32, 2]]
 
