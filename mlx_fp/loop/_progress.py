@@ -150,9 +150,11 @@ class Shown(Silent):
         self.progress = note_moment(before, moment, seconds=now, memory=memory, waited=self.waited)
         if self.progress.first is not None:
             self.due = now + _EVERY
-        if self.display.logged and (note := self._compile_note(before)):
+        if self.progress.activity != before.activity:
             with _guarded():
-                self.display.note(Note(note))
+                self.display.refresh()
+                if self.display.logged and (note := self._compile_note(before)):
+                    self.display.note(Note(note))
 
     def _compile_note(self, before: Progress) -> str:
         """Return the note of the begin or the end of the first step, or ""."""
