@@ -64,7 +64,7 @@ class Trainer(Picklable):
         return observed_calls(lambda: rng.run(0, lambda: call_loss(task.loss, forward, as_arrays(collated))))
 
     def __repr__(self) -> str:
-        lines = {name: text.replace("\n", "\n    ") for name, text in self._described().items()}
+        lines = {name: text.replace("\n", "\n  ") for name, text in self._described().items()}
         return "\n".join(["trainer", *(f"  {name}: {text}" for name, text in lines.items())])
 
     def _repr_html_(self) -> str:
