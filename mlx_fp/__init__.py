@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from .loop._watching import checkpoints as checkpoints
     from .loop._watching import monitor as monitor
     from .nn import freeze as freeze
+    from .nn import summary as summary
     from .nn import unfreeze as unfreeze
     from .step import passes as passes
     from .step._dtypes import dtypes as dtypes
@@ -146,7 +147,7 @@ _NAMES = {  # public functions and classes: module -> names
         "with_step",
     ),
     ".loop._watching": ("checkpoints", "monitor"),
-    ".nn": ("freeze", "unfreeze"),
+    ".nn": ("freeze", "summary", "unfreeze"),
     ".step._dtypes": ("dtypes",),
     ".step._evaluate": ("EvalStep", "eval_step"),
     ".step._protocol": ("Step",),

@@ -59,6 +59,7 @@ class Writer:
         self._lock = Lock(policy.folder)
         self._worker: ThreadPoolExecutor | None = None
         self._writing: Future[Written] | None = None
+        self._starting = False
 
     def __enter__(self) -> Writer:
         """Lock the folder, and delete the leftovers of killed writers. An error names another holder of the lock."""
@@ -80,14 +81,19 @@ class Writer:
                 closing.callback(self.folder.close)
 
     @property
-    def is_writing(self) -> bool:
-        """Whether a checkpoint is written, or is complete and `poll` has not returned it."""
+    def has_unread(self) -> bool:
+        """Whether a checkpoint is being written, or is complete and `poll` has not returned it."""
         return self._writing is not None
 
     @property
     def written(self) -> tuple[str, ...]:
         """The checkpoints that this process wrote and did not delete, the newest last."""
         return tuple(self._written)
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether a checkpoint is being written now."""
+        return self._starting or (self._writing is not None and not self._writing.done())
 
     def files(self) -> list[File]:
         """List the checkpoints of the policy. Each header is read once only."""
@@ -129,6 +135,7 @@ class Writer:
             position: The position of the run.
             select: The parameters to save, as `fp.select` takes them. Default: all.
         """
+        self._starting = True
         if self.folder is not None:
             self.folder.steps.flush()
         metadata = {**metadata, "file": self.policy.name_of(path)}
@@ -145,6 +152,7 @@ class Writer:
             return path, metadata, leftover + self._delete_superfluous(metadata, path)
 
         self._writing = self._worker_thread().submit(work) if self.policy.background else _run_now(work)
+        self._starting = False
         self.step, self._position = position.step, position
 
     def failure(self) -> BaseException | None:

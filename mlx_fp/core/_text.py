@@ -1,10 +1,10 @@
-"""Text for messages: tables, and the names of dtypes."""
+"""Text for messages: tables, counts, and the names of dtypes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["dtype_name", "table"]
+__all__ = ["count_text", "dtype_name", "table"]
 
 
 def table(rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
@@ -31,3 +31,12 @@ def dtype_name(dtype: object) -> str:
     'bfloat16'
     """
     return str(dtype).removeprefix("mlx.core.")
+
+
+def count_text(count: int | None) -> str:
+    """Write a count with separators; "?" for one that is not known.
+
+    >>> count_text(1200), count_text(None)
+    ('1,200', '?')
+    """
+    return "?" if count is None else f"{count:,}"

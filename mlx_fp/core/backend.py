@@ -86,6 +86,8 @@ class Backend:
     """A context for a run. It may set limits of the process, and it restores them at the end."""
     thread: Callable[[], None] = lambda: None
     """The library calls this at the start of each thread that it creates."""
+    kernels: Callable[[], int] = lambda: 0
+    """`kernels()`: the number of kernels that were built so far, where the device knows it."""
     facts: Callable[[], Mapping[str, str]] = dict
     """The names of the libraries that compute, for the record of a run. For example, `{"blas": "openblas"}`."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from tempfile import gettempdir
 from types import MappingProxyType
 
 from ..core._mlx import mlx_nn
@@ -13,6 +14,7 @@ from ._blas import blas
 from ._composed import MultiHeadAttention, cross_entropy
 from ._grouping import grouped, update
 from ._in_place import separate_all, separate_large_models
+from ._kernel_folder import kernels_in
 from ._limits import tuned
 from ._linear_vjp import Linear
 from ._native import kernels
@@ -38,6 +40,7 @@ STOCK = Backend(
     unrolls=lambda elements: elements <= UNROLLED_ELEMENTS,
     tuned=lambda parameter_bytes=None, streams=1: tuned(parameter_bytes, streams=streams),
     thread=restore_affinity,
+    kernels=lambda: kernels_in(Path(kernels().folder or gettempdir())),
     facts=lambda: {"blas": Path(blas().library).name, "kernels": "as MLX came"},
 )
 """For MLX's stock kernels, which MLX compiles for the oldest processor of the architecture."""

@@ -13,7 +13,7 @@ import stat
 import warnings
 from pathlib import Path
 
-__all__ = ["discard_damaged", "make_private", "seal"]
+__all__ = ["discard_damaged", "kernels_in", "make_private", "seal"]
 
 _SEAL = b"%b  -\n"
 """The output of `sha256sum` for its standard input."""
@@ -65,6 +65,15 @@ def discard_damaged(folder: Path) -> None:
     if damaged:
         message = f"{len(damaged)} native kernels in {folder} were damaged; they are deleted, and built again"
         warnings.warn(message, RuntimeWarning, stacklevel=2)
+
+
+def kernels_in(folder: Path) -> int:
+    """Count the kernels that MLX has built in a folder.
+
+    >>> kernels_in(Path("no such folder"))
+    0
+    """
+    return sum(1 for _ in folder.glob("mlx/*/cpu/*.so"))
 
 
 def _is_sound(path: Path) -> bool:

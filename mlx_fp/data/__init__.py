@@ -16,6 +16,7 @@ from ._collate import bind, collate
 from ._combine import concat, repeat, zip
 from ._cursor import Cursor
 from ._dataset import Dataset, Operation, Source
+from ._explain import explain
 from ._interleave import interleave, mix
 from ._jsonl import jsonl
 from ._order import batch, shard, skip, take, window
@@ -45,6 +46,7 @@ __all__ = [
     "collate",
     "concat",
     "enumerate",
+    "explain",
     "filter",
     "flat_map",
     "interleave",

@@ -10,7 +10,9 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
+from ..core._html import html_table
 from ..core._pickling import Picklable
+from ..core._text import count_text
 from ._cursor import START, Cursor, EpochRead, close, note_location, skip_to
 from ._order_check import check_order
 from ._protocols import Batching, OnOrder, OnRows, Seek
@@ -48,8 +50,7 @@ class Operation(Picklable):
             before are read again and dropped.
         as_source: `as_source(dataset)` returns a new source, which takes the place of the dataset.
         needs: End of the message for a dataset without indices, with the remedy.
-        calls: Whether a user's function gets the items. Such a function may change them in place, so sources hand
-            out copies. True by default.
+        calls: Whether a user's function gets the items, which sources then copy. True by default.
         varies: Whether the result depends on the epoch or on the kind of the read. False by default.
         fingerprint: Function that returns a text that changes with the operation, where the label does not.
         bind: `bind(epoch_read)` returns the function of one item, where the operation treats each item alone.
@@ -127,11 +128,22 @@ class Dataset(Picklable):
     def __len__(self) -> int:
         size = self.size
         if size is None:
-            raise TypeError(f"{self!r} has no len(): {self._unsized()} does not say how many items it gives")
+            unsized = next(stage.labels[-1] for stage in self.stages if stage.size is None)
+            raise TypeError(f"{self!r} has no len(): {unsized} does not say how many items it gives")
         return size
 
     def __repr__(self) -> str:
         return f"pipe({', '.join(self.labels)})" if len(self.labels) > 1 else self.labels[0]
+
+    def _repr_html_(self) -> str:
+        """Return the operations and their numbers of items as HTML, for a notebook. Nothing is read."""
+        return html_table([("operation", "items"), *((each.labels[-1], count_text(each.size)) for each in self.stages)])
+
+    @property
+    def stages(self) -> tuple[Dataset, ...]:
+        """The dataset after its source and after each of its operations, in the order of the pipe."""
+        before = self.source.inputs[0].stages if self.source.chain else ()
+        return (*before, *(replace(self, operations=self.operations[:n]) for n in range(len(self.operations) + 1)))
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -145,11 +157,6 @@ class Dataset(Picklable):
         for operation in self.operations:
             size = None if size is None else operation.size(size)
         return size
-
-    def _unsized(self) -> str:
-        """Return the label of the first stage whose size is unknown."""
-        stages = [replace(self, operations=self.operations[:n]) for n in range(len(self.operations) + 1)]
-        return next(stage.labels[-1] for stage in stages if stage.size is None)
 
     @property
     def indexed(self) -> bool:

@@ -14,6 +14,7 @@ from ..across._errors import is_lost
 from ..across._world import ALONE
 from ..checkpointing._policy import Policy
 from ..core._frozen import FrozenDict, freeze_field
+from ..core._html import html_table
 from ..core._text import table
 from ..core._user_path import user_path
 from ..loop._options import Options, documented
@@ -68,11 +69,19 @@ class Sweep:
         return {"name": self.name, "trials": [_table_row(trial) for trial in self.trials]}
 
     def __str__(self) -> str:
+        return table(self._table(), left=0)
+
+    def _repr_html_(self) -> str:
+        """Return the table of the trials as HTML, for a notebook."""
+        return html_table(self._table(), left=0, caption=repr(self))
+
+    def _table(self) -> list[list[str]]:
+        """Return the cells of the table of the trials, with their heads."""
         rows = [_table_row(trial) for trial in self.trials]
         heads = list(rows[0]) if rows else []  # the first trial always has a report
         marks = ["best" if self.best and trial.settings is self.best.settings else "" for trial in self.trials]
         cells = [[*(_cell_text(row.get(head)) for head in heads), mark] for row, mark in zip(rows, marks, strict=True)]
-        return table([[*heads, ""], *cells], left=0)
+        return [[*heads, ""], *cells]
 
     def __repr__(self) -> str:
         return f"Sweep({self.name!r}, {len(self.trials)} trials)"

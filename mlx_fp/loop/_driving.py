@@ -33,6 +33,8 @@ def drive(loop: Loop, state: LoopState, ports: Ports) -> Generator[Event, None, 
             while True:
                 try:
                     last = next(moments)
+                    if ports.watch is not None:
+                        ports.watch(last)
                 except StopIteration as done:
                     state = done.value
                     break

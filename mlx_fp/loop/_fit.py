@@ -80,9 +80,10 @@ def fit(train: object, *, quiet: bool = False, **options: Unpack[Options]) -> Ca
             short,
             started as (loop, state, writer),
             graceful_stop(alone=planned.across.size == 1) as signals,
-            shown(loop.plan, state) as show,
+            shown(loop, state, writer) as show,
         ):
-            ports = Ports(writer, link_of(loop, state, signals.asked), undisturbed=signals.undisturbed)
+            link = link_of(loop, state, signals.asked)
+            ports = Ports(writer, link, undisturbed=signals.undisturbed, watch=show.watch)
             stream = drive(loop, state, ports)
             del state  # otherwise this frame keeps the first parameters alive
             state = _follow(stream, show)  # MLX_FP_TRACEBACK=full shows the frames of the library

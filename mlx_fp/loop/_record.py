@@ -32,7 +32,7 @@ from ._totals import Read, Sums, entries_of, queue_of
 
 __all__ = ["index", "record", "restore", "resume_state"]
 
-R = TypeVar("R")
+R = TypeVar("R", Row, Evaluation)
 
 _LOG = logging.getLogger("mlx_fp.loop")
 
@@ -189,8 +189,8 @@ def _plain_row(row: Row | Evaluation) -> dict[str, object]:
 
 def _rows(kind: type[R], rows: Iterable[Mapping[str, Any]]) -> tuple[R, ...]:
     """Return rows of a class from their fields by name."""
-    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]  # a TypeVar cannot say "dataclass"
-    return tuple(kind(**{name: row[name] for name in names}) for row in rows)
+    names = [field.name for field in fields(kind)]
+    return tuple(kind(**{name: row[name] for name in names if name in row}) for row in rows)
 
 
 def _hooks(loop: Loop, states: Mapping[str, Any]) -> tuple[HookState, ...]:

@@ -10,12 +10,16 @@ from typing import Any
 from toolz import merge
 
 from ..core._frozen import freeze_field
+from ..core._html import html_table, sparkline
 from ..core._text import table
 from ..core._types import Params, State
 from ._rows import Evaluation, Row, StepRow
 from ._setup import Setup
 
 __all__ = ["Report", "best_checkpoint", "params_of"]
+
+_POINTS = 240
+"""The number of points of the curve in a notebook, or a little more."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -89,11 +93,22 @@ class Report:
     def __str__(self) -> str:
         if not self.rows:
             return "no epochs"
-        names = merge(row.figures() for row in self.rows)  # an epoch that was cut short has no figures of validation
-        rows = table([["epoch", *names, "seconds"], *(_cells(row, names) for row in self.rows)], left=0)
+        rows = table(self._table(), left=0)
         last = self.rows[-1].named().items()
         tables = [f"{name}\n{_table_text(value)}" for name, value in last if isinstance(value, (list, dict))]
         return "\n\n".join([rows, *tables])
+
+    def _repr_html_(self) -> str:
+        """Return the table of the epochs and a curve of the loss as HTML, for a notebook."""
+        losses = self.losses or [row.loss for row in self.rows]
+        curve = sparkline(losses[:: max(len(losses) // _POINTS, 1)], title=f"loss, {len(losses)} values")
+        ended = "" if self.stop_reason is None else f"\nstopped: {self.stop_reason}"
+        return f"<div>{html_table(self._table(), caption=repr(self) + ended)}{curve}</div>"
+
+    def _table(self) -> list[list[str]]:
+        """Return the cells of the table of the epochs, with their heads."""
+        names = merge(row.figures() for row in self.rows)  # an epoch that was cut short has no figures of validation
+        return [["epoch", *names, "seconds"], *(_cells(row, names) for row in self.rows)]
 
     def __repr__(self) -> str:
         return f"Report({self.epochs_ran} epochs, {self.rows[-1].steps if self.rows else 0} steps)"
@@ -108,7 +123,7 @@ def best_checkpoint(evaluations: Sequence[Evaluation], best_step: int | None) ->
 def _cells(row: Row, names: Iterable[str]) -> list[str]:
     figures = row.figures()
     cells = (f"{figures[name]:.4f}" if name in figures else "" for name in names)
-    return [str(row.epoch), *cells, f"{row.seconds:.2f}"]
+    return [f"{row.epoch} (cut)" if row.cut else str(row.epoch), *cells, f"{row.seconds:.2f}"]
 
 
 def _table_text(value: dict[str, object] | list[Any]) -> str:

@@ -8,7 +8,10 @@ from typing import Any
 
 from ..core._frozen import freeze_field
 
-__all__ = ["Evaluation", "Row", "StepRow", "scalars"]
+__all__ = ["ADDED", "Evaluation", "Row", "StepRow", "scalars"]
+
+ADDED = frozenset({"cut"})
+"""The fields of rows that checkpoints of older versions lack. Their defaults stand for them."""
 
 Plain = dict[str, object]
 """Plain values by name, as JSON has them."""
@@ -42,6 +45,8 @@ class Row:
     """The file of the state after the epoch; None where there is none, or no longer."""
     timed: int | None = None
     """The number of examples that `seconds` timed: fewer than all where another process began the epoch. None: all."""
+    cut: bool = False
+    """Whether the epoch was cut short: the run ended before all of it was read, or before its validation."""
 
     def __post_init__(self) -> None:
         freeze_field(self, "metrics", "val_metrics")

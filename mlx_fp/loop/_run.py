@@ -83,7 +83,7 @@ def _run_epoch(loop: Loop, state: LoopState, ports: Ports) -> Moments:
     complete = all_read and evaluated
     if not complete and not pauses:
         state = yield from save_partial_epoch(loop, state, ports)
-    row = _with_verdict(row_of(state, state.epoch, seconds, timed, train, Means()), state)
+    row = _with_verdict(replace(row_of(state, state.epoch, seconds, timed, train, Means()), cut=not complete), state)
     with located(epoch=row.epoch, stage="after_epoch"):
         state = with_signal(replace(state, rows=(*state.rows, row)), ports)
         yield Moment(state, state.moving)

@@ -42,6 +42,7 @@ from ._monitor import resolve_monitor
 from ._nonfinite import nonfinite_leaves
 from ._plan import SYNC, Plan
 from ._process_link import ProcessLink
+from ._progress_line import resume_text
 from ._record import resume_state
 from ._series import Series
 from ._state import Lineage, Loop, LoopState, Moving, Origin
@@ -153,6 +154,7 @@ def _restore_or_begin(loop: Loop, state: LoopState, writer: Writer | None) -> tu
         writer.resume_from(checkpoint.path, state.held)
     file = kind if checkpoint.path is None else str(checkpoint.path)
     origin = Origin(state.epoch, file, checkpoint.metadata["epoch"], kind, differences(loop, checkpoint))
+    _LOG.info("%s", resume_text(origin, state.steps, state.epoch))
     return replace(loop, origin=origin), state
 
 

@@ -189,6 +189,8 @@ class Ports:
     """A context that delays a second signal."""
     logged: list[StepRow] = field(default_factory=list)
     """The rows of logged steps. The run appends to this list."""
+    watch: Callable[[Moment], None] | None = None
+    """A function that sees each moment of the run, for a display of its progress."""
     encoder: Encoder = field(default_factory=Encoder)
     """The encoder of rows for checkpoints. It encodes each row once."""
 

@@ -7,13 +7,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..checkpointing._policy import Policy
+from ..compile import rng
 from ..core._frozen import freeze_field
+from ..core._html import html_table
 from ..core._pickling import Picklable
 from ..core._signature import name_of
+from ..core._types import Batch, Params
+from ..data import collate, source
 from ..nn._layer import Layer, shapes
+from ..nn._observing import Call, observed_calls
 from ..optim import Optimizer
+from ..step._bound_model import BoundModel, call_loss
 from ..step._protocol import Step
 from ..task._task import Task
+from ..tree._flattening import as_arrays
 from ..tree._paths import flat
 from ._hook import Hook, RunHooks
 from ._monitor import Monitor
@@ -46,10 +53,30 @@ class Trainer(Picklable):
     def __post_init__(self) -> None:
         freeze_field(self, "options", "settings")
 
+    def observed(self, params: Params, batch: Batch) -> list[Call]:
+        """Return the calls of the parts of the model when the loss takes a batch. Nothing is computed.
+
+        Args:
+            params: The parameters of the model.
+            batch: A batch as the data give it, before the collate of the task.
+        """
+        task, data = self.task, source([batch])
+        (collated,) = data if task.collate is None else collate(task.collate)(data)
+        forward = BoundModel(self.model, params, False, None)
+        return observed_calls(lambda: rng.run(0, lambda: call_loss(task.loss, forward, as_arrays(collated))))
+
     def __repr__(self) -> str:
-        first, *parts = repr(self.model).splitlines()
+        lines = {name: text.replace("\n", "\n  ") for name, text in self._described().items()}
+        return "\n".join(["trainer", *(f"  {name}: {text}" for name, text in lines.items())])
+
+    def _repr_html_(self) -> str:
+        """Return the same as HTML, for a notebook."""
+        return html_table([["trainer", ""], *self._described().items()], left=2)
+
+    def _described(self) -> dict[str, str]:
+        """Return the text of each field that is shown."""
         lines = {
-            "model": "\n".join([first, *(f"  {part}" for part in parts)]),
+            "model": repr(self.model),
             "task": repr(self.task),
             "optimizer": repr(self.optimizer),
             "frozen": _shown_paths(frozen_paths(self.model)),
@@ -60,8 +87,7 @@ class Trainer(Picklable):
             "options": ", ".join(self.options),
         }
         always = {"frozen", "hooks"}
-        shown = {name: text or "none" for name, text in lines.items() if text or name in always}
-        return "\n".join(["trainer", *(f"  {name}: {text}" for name, text in shown.items())])
+        return {name: text or "none" for name, text in lines.items() if text or name in always}
 
 
 def checked_trainer(target: object, taker: str) -> Trainer:

@@ -207,7 +207,7 @@ def _has_work(loop: Loop, state: LoopState, moving: Moving, ports: Ports, taken:
     if writer is None:
         return False
     step = state.epoch_start_step + moving.sums.updates
-    return writer.is_writing or requests.save or requests.interrupted or writer.policy.due_at(step, taken)
+    return writer.has_unread or requests.save or requests.interrupted or writer.policy.due_at(step, taken)
 
 
 def _passes_multiple(step: int, taken: int, every: int) -> bool:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from ..compile import rng
+from ..core._html import html_table
 from ..core._mlx import mx
 from ..core._pickling import Picklable
 from ..core._types import Array, Params
+from ..tree._paths import flat
 from ..tree._select import Select, by_part, everything, nothing, under_prefix
 from ._call import LayerCall, Result
 from ._depth import refuse_too_deep
+from ._tree_path import joined
 
 __all__ = [
     "Apply",
@@ -88,6 +91,16 @@ class Layer(Picklable):
 
     def __repr__(self) -> str:
         return _drawn(self)
+
+    def _repr_html_(self) -> str:
+        """Return the parts and their numbers of parameters as HTML, for a notebook. Nothing is computed."""
+        params, rows = shapes(self), [("layer", "parameters", "trainable")]
+        trains, leaves = self.trainable(params), flat(params)
+        for indent, text, place in _lines(self):
+            inside = {path: leaf for path, leaf in leaves.items() if not place or f"{path}.".startswith(f"{place}.")}
+            trained = sum(leaf.size for path, leaf in inside.items() if trains(path, leaf))
+            rows.append((indent + text, f"{sum(leaf.size for leaf in inside.values()):,}", f"{trained:,}"))
+        return html_table(rows)
 
 
 Change: TypeAlias = Callable[[str, Layer], Layer]
@@ -235,7 +248,13 @@ def shapes(target: Layer) -> Params:
     return target.init(rng.key(0))
 
 
-def _drawn(target: Layer, place: str = "", indent: str = "") -> str:
+def _lines(target: Layer, key: str = "", place: str = "", indent: str = "") -> Iterator[tuple[str, str, str]]:
+    """Yield the indentation, the text and the path of a layer and of its parts, in order."""
+    yield indent, f"{key}: " * bool(key) + (target.label or target.name), place
+    for path, part in target.parts:
+        yield from _lines(part, path, joined(place, path), indent + "  ")
+
+
+def _drawn(target: Layer) -> str:
     """Return the lines of a repr: a layer, and its parts below it, indented."""
-    head = f"{indent}{place}{target.label or target.name}"
-    return "\n".join([head, *(_drawn(part, f"{path}: ", indent + "  ") for path, part in target.parts)])
+    return "\n".join(f"{indent}{text}" for indent, text, _ in _lines(target))

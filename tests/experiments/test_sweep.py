@@ -348,3 +348,10 @@ def test_nothing_is_written_of_a_sweep_that_is_refused(tmp_path):
     with pytest.raises(KeyError):
         sweep({"seed": [1], "optimizer.rate": [1]}, kept_in(tmp_path / "runs"))
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_notebook_shows_the_table_of_the_trials():
+    result = sweep({"optimizer.learning_rate": [0.001, 0.1]}, made(), epochs=1)
+    page = result._repr_html_()
+    assert page.count("<tr") == 3
+    assert all(word in page for word in ("optimizer.learning_rate", "best", "2 trials"))

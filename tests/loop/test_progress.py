@@ -63,9 +63,10 @@ def counts(text):
 
 
 def test_a_pipe_gets_a_line_per_epoch():
-    lines = run(quiet=False).splitlines()
+    first, *lines = [line for line in run(quiet=False).splitlines() if not re.fullmatch(r"compiled \d+ kernels", line)]
+    assert first == "compiling"
     assert [line.split("  ")[0] for line in lines] == ["epoch 0 of 2", "epoch 1 of 2"]
-    assert all("val_accuracy" in line and "examples/s" in line for line in lines)
+    assert all("val_accuracy" in line and "rows/s" in line for line in lines)
 
 
 def test_quiet_is_quiet():
@@ -85,8 +86,8 @@ def test_a_terminal_gets_a_bar_with_counts_and_loss():
 
 def test_a_stream_of_unknown_length_has_a_count_without_a_total():
     text = on_terminal(SCRIPT + "fp.fit(data.stream(lambda: iter(batches)))(model)")
-    assert (counts(text)[0], counts(text)[-1]) == ("0", "6")
-    assert all(count.isdigit() for count in counts(text))
+    assert (counts(text)[0], counts(text)[-1]) == ("0", "6/6")
+    assert all(count.isdigit() for count in counts(text)[:-1])
 
 
 def test_a_run_resumed_within_an_epoch_has_a_bar_from_there(tmp_path):
@@ -101,8 +102,33 @@ fp.fit(batches, epochs=2, resume="latest")(pause(model))
         cwd=tmp_path,
     )
     shown = counts(text)
-    assert (shown[0], shown[-1]) == ("4/6", "6/6")
+    assert shown[0] == "4/6"
+    assert "resumed from ep-4.safetensors: goes on after step 4, in epoch 0" in frames(text)
+    assert {"6/6", "0/6"} <= set(shown)
     assert [line.split("  ")[0] for line in frames(text) if "accuracy" in line] == ["epoch 0 of 2", "epoch 1 of 2"]
+
+
+def test_a_terminal_says_what_the_run_does_now(tmp_path):
+    text = on_terminal(
+        SCRIPT
+        + """
+import time
+from mlx_fp.checkpointing import _writer
+write = _writer.prepare_save
+_writer.prepare_save = lambda *args, **options: time.sleep(0.3) or write(*args, **options)
+slow = fp.on("after_step", lambda event: time.sleep(0.06))
+slow_validation = fp.on("after_validation_batch", lambda event: time.sleep(0.3))
+model = fp.checkpoints("ep-{epoch}")(slow_validation(slow(model)))
+fp.fit(batches * 3, validation=batches[:1])(model)
+""",
+        cwd=tmp_path,
+    )
+    lines = frames(text)
+    assert any(line.endswith(" 0/18 starting") for line in lines)
+    assert any(re.search(r" 1/18 compiling(, \d+ kernels?)?$", line) for line in lines)
+    assert any(re.search(r"loss \d\.\d{4}  [\d,]+ rows/s  .*B  0:00:0\d left$", line) for line in lines)
+    assert any(line.endswith("validating") and " 18/18 " in line for line in lines)
+    assert any(line.endswith("saving") and "val_loss" in line for line in lines)
 
 
 @pytest.mark.parametrize("event", ["before_epoch", "after_step", "after_epoch", "after_fit"])

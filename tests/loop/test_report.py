@@ -91,3 +91,27 @@ def test_an_epoch_that_was_cut_has_no_figures_of_validation():
 def test_without_validation_there_are_no_columns_for_it():
     bare = Row(0, 1, 1, 1, 0.5, {}, None, {}, 0, 1.0)
     assert str(report(bare)).splitlines()[0].split() == ["epoch", "loss", "seconds"]
+
+
+def test_an_epoch_that_was_cut_is_marked_in_the_table_and_in_plain_values():
+    cut = Row(1, 1, 1, 1, 0.5, {"accuracy": 0.75}, None, {}, 0, 1.0, cut=True)
+    shown = report(row(), cut)
+    assert [line.split()[:2] for line in str(shown).splitlines()[1:]] == [["0", "0.5000"], ["1", "(cut)"]]
+    assert [plain["cut"] for plain in json.loads(shown.to_json())["rows"]] == [False, True]
+    assert "<td" in shown._repr_html_()
+    assert "1 (cut)</td>" in shown._repr_html_()
+
+
+def test_a_notebook_shows_the_epochs_and_a_curve_of_the_loss():
+    page = replace(report(row(), row(1)), losses=(1.0, 0.5, 0.25), stop_reason="<SIGINT>")._repr_html_()
+    assert page.count("<tr") == 3
+    assert page.count("<polyline") == 1
+    assert "stopped: &lt;SIGINT&gt;" in page
+    assert "<script" not in page
+    assert "<svg" not in replace(report(row()), losses=())._repr_html_()
+    assert report()._repr_html_().count("<tr") == 1
+
+
+def test_the_curve_of_many_losses_is_thinned():
+    page = replace(report(row()), losses=tuple(1 / (i + 1) for i in range(100_000)))._repr_html_()
+    assert len(page) < 10_000

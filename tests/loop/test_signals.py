@@ -97,8 +97,8 @@ def test_a_signal_that_ends_the_reader_of_the_output_too_loses_nothing(tmp_path,
     arguments = [sys.executable, "-c", SCRIPT, str(tmp_path), str(int(number)), event, quiet]
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     with subprocess.Popen(arguments, **pipes) as run:
-        for _ in range(6):
-            run.stdout.readline()
+        for line in iter(run.stdout.readline, b"step 5\n"):
+            assert line, "the output has ended"
         run.stdout.close()
         run.stderr.close()
         run.stdin.write(b"\n")

@@ -199,3 +199,13 @@ def test_a_freeze_that_matches_nothing_names_the_nearest():
 def test_a_verb_says_that_it_takes_a_trainer(name, verb):
     with pytest.raises(TypeError, match=rf"{name} takes a trainer; got Layer: fp.trainer\(model, task\) makes one"):
         verb(nn.linear(4, 2))
+
+
+def test_a_notebook_shows_the_fields_of_a_trainer():
+    model = nn.sequential(nn.fn(lambda x: x, "<b>"), nn.linear(4, 2))
+    target = fp.with_options(epochs=3)(fp.trainer(model, fp.classification()))
+    page = target._repr_html_()
+    assert "&lt;b&gt;" in page
+    assert "<b>" not in page
+    assert all(f">{name}</td>" in page for name in ("model", "task", "optimizer", "frozen", "hooks", "options"))
+    assert repr(target).splitlines()[:3] == ["trainer", "  model: sequential", "    layers.0: <b>"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import FrozenInstanceError, dataclass
 from typing import Any
 
@@ -257,3 +258,15 @@ def test_a_predictor_takes_keywords_and_many_arrays():
     masked = nn.predictor(params)(attention)(x, x, x, mask=mask)
     assert mx.allclose(masked, attention.apply(params, x, x, x, mx.array(mask))[0])
     assert not mx.allclose(masked, nn.predictor(params)(attention)(x, x, x))
+
+
+def test_a_notebook_shows_the_parameters_of_each_part():
+    page = nn.freeze("head")(MODEL)._repr_html_()
+    cells = [re.sub("<[^>]*>", "", cell) for cell in re.findall(r"<td[^>]*>.*?</td>", page)]
+    assert cells[:3] == ["sequential", str(40 + 32 + 18), str(40 + 16)]
+    assert cells[-3:] == ["  head: Linear(input_dims=8, output_dims=2)", "18", "0"]
+    assert "&lt;b&gt;" in nn.fn(abs, "<b>")._repr_html_()
+
+
+def test_a_notebook_shows_a_large_layer_without_computing_it():
+    assert "100,010,000" in nn.linear(10_000, 10_000)._repr_html_()

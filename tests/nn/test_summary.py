@@ -68,11 +68,11 @@ def test_the_rows_of_a_table():
     model = nn.freeze("head")(nn.sequential(nn.linear(40, 80), nn.relu, head=nn.linear(80, 2)))
     lines = [line.split() for line in str(nn.summary(model)).splitlines()]
     assert lines == [
-        ["path", "layer", "arrays", "count", "trainable"],
-        ["layers.0", "Linear", "weight", "80×40", "bias", "80", "3,280", "3,280"],
-        ["layers.1", "ReLU", "0", "0"],
-        ["head", "Linear", "weight", "2×80", "bias", "2", "162", "0"],
-        ["total", "3,442", "3,280"],
+        ["path", "layer", "arrays", "dtype", "count", "trainable", "bytes"],
+        ["layers.0", "Linear", "weight", "80×40", "bias", "80", "float32", "3,280", "3,280", "13.1", "KB"],
+        ["layers.1", "ReLU", "0", "0", "0", "B"],
+        ["head", "Linear", "weight", "2×80", "bias", "2", "float32", "162", "0", "648", "B"],
+        ["total", "3,442", "3,280", "13.8", "KB"],
     ]
     widths = {len(line) for line in str(nn.summary(model)).splitlines()}
     assert len(widths) == 1
@@ -80,7 +80,7 @@ def test_the_rows_of_a_table():
 
 def test_the_root_and_a_scalar_have_names_in_a_table():
     lines = str(nn.summary(nn.define(lambda m, x: x, scale=nn.param(())))).splitlines()
-    assert lines[1].split() == [".", "define", "scale", "()", "1", "1"]
+    assert lines[1].split() == [".", "define", "scale", "()", "float32", "1", "1", "4", "B"]
 
 
 def test_a_row_for_each_part_in_order():
@@ -153,3 +153,59 @@ def test_parameters_are_described_with_their_model():
 def test_what_is_no_model_is_an_error_with_the_remedy(target, words):
     with pytest.raises(TypeError, match=re.escape(words)):
         nn.summary(target)
+
+
+# for a batch
+
+
+def test_each_layer_has_the_shape_of_its_output():
+    model = nn.sequential(nn.linear(4, 8), nn.relu, nn.share(2, nn.linear(8, 8)), head=nn.linear(8, 2))
+    found = nn.summary(model, batch=mx.zeros((32, 4)))
+    assert {row.path: row.output for row in found.rows} == {
+        "layers.0": ((32, 8),),
+        "layers.1": ((32, 8),),
+        "layers.2": ((32, 8),),
+        "head": ((32, 2),),
+    }
+    assert str(found).splitlines()[0].split()[3:] == ["dtype", "output", "count", "trainable", "bytes"]
+    assert "32×8" in str(found)
+    assert found.to_dict()["rows"][-1]["output"] == [[32, 2]]
+
+
+def test_several_outputs_several_inputs_and_modules_inside_modules():
+    lstm = nn.summary(nn.lstm(4, 3), batch=mx.zeros((2, 5, 4)))
+    assert lstm.rows[0].output == ((2, 5, 3), (2, 5, 3))
+    x = mx.zeros((2, 5, 8))
+    rows = {row.path: row for row in nn.summary(nn.transformer(8, 2, 1, 1, 16), batch=(x, x, None, None, None)).rows}
+    assert rows["encoder.layers.0.linear1"].output == ((2, 5, 16),)
+    named = nn.fn(lambda a, b: a + b, "sum")
+    assert nn.summary(named, batch={"a": mx.zeros(3), "b": mx.zeros(3)}).rows[0].output == ((3,),)
+
+
+def test_a_trainer_takes_a_batch_as_its_data_give_it():
+    trainer = fp.trainer(nn.sequential(body=nn.linear(4, 8), head=nn.linear(8, 2)), fp.classification())
+    pair = (mx.zeros((16, 4)), mx.zeros((16,), mx.int32))
+    for batch in (pair, {"input": pair[0], "label": pair[1]}):
+        assert [row.output for row in fp.summary(trainer, batch=batch).rows] == [((16, 8),), ((16, 2),)]
+
+
+def test_outputs_are_not_computed():
+    row = nn.summary(nn.linear(4, 1_000_000), batch=mx.zeros((1_000_000, 4))).rows[0]
+    assert row.output == ((1_000_000, 1_000_000),)
+
+
+def test_bytes_and_dtypes_are_those_of_the_parameters():
+    model = nn.linear(4, 2)
+    params = {name: leaf.astype(mx.bfloat16) for name, leaf in nn.init(0)(model).items()}
+    found = nn.summary(model, params)
+    assert (found.nbytes, found.rows[0].nbytes, dict(found.rows[0].dtypes)) == (
+        20,
+        20,
+        {"weight": "bfloat16", "bias": "bfloat16"},
+    )
+
+
+def test_a_notebook_shows_the_table_with_its_names_escaped():
+    found = nn.summary(nn.sequential(body=nn.fn(lambda x: x, "<b>")))
+    assert "&lt;b&gt;" in found._repr_html_()
+    assert "<b>" not in found._repr_html_()

@@ -1,0 +1,62 @@
+"""Progress as a bar on a terminal, drawn by rich. Notes are lines above it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Self
+
+from ._progress_line import Line, Note
+from ._report import Report
+
+__all__ = ["Terminal"]
+
+_PER_SECOND = 10
+"""How often a thread of rich draws the line."""
+
+
+class Terminal:
+    """Draw the line of the present moment at the bottom of a terminal. It goes away at the end of the run."""
+
+    logged = False
+
+    def __init__(self, read: Callable[[], Line]) -> None:
+        from rich.live import Live
+
+        self.live = Live(get_renderable=lambda: _drawn(read()), refresh_per_second=_PER_SECOND, transient=True)
+
+    def __enter__(self) -> Self:
+        self.live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.live.stop()
+
+    def note(self, note: Note) -> None:
+        """Print a line above the bar."""
+        from rich.text import Text
+
+        self.live.console.print(Text(str(note)))
+
+    def refresh(self) -> None:
+        """Draw the line now."""
+        self.live.refresh()
+
+    def finish(self, report: Report) -> None:
+        """Draw nothing more: the notes say how the run ended."""
+
+
+def _drawn(line: Line) -> Any:
+    """Return a row of rich: name, bar, count, figures. Figures that find no room are cut."""
+    from rich.progress_bar import ProgressBar
+    from rich.table import Column, Table
+    from rich.text import Text
+
+    fixed = [Column(no_wrap=True) for _ in range(3)]
+    row = Table.grid(*fixed, Column(no_wrap=True, overflow="ellipsis"), padding=(0, 1))
+    bar = ProgressBar(total=line.total or None, completed=line.done, width=_WIDTH)
+    row.add_row(Text(line.name), bar, Text(line.counted, "progress.download"), Text("  ".join(line.figures)))
+    return row
+
+
+_WIDTH = 24
+"""Characters of the bar."""
