@@ -1,7 +1,9 @@
-"""Make pages of the site from files outside docs/: README and its neighbours, and the programs of examples/."""
+"""Make pages of the site from files outside docs/: README and its neighbours, the programs of examples/, and tables of MLX's names."""
 
 import ast
+import inspect
 import re
+from importlib import import_module
 from pathlib import Path
 
 from mkdocs.structure.files import File
@@ -15,6 +17,15 @@ PAGES = {
 }
 
 
+def on_config(config):
+    """Load each name that is loaded at its first use, so that the reference finds it."""
+    for module in ("mlx_fp", "mlx_fp.cpu", "mlx_fp.lm"):
+        found = import_module(module)
+        for name in found.__all__:
+            getattr(found, name)
+    return config
+
+
 def on_files(files, config):
     """Add the pages to those of docs/."""
     for page, name in PAGES.items():
@@ -23,9 +34,34 @@ def on_files(files, config):
     return files
 
 
-def on_page_markdown(markdown, **_):
-    """Let a link to a program go to its place on the page of the examples."""
-    return re.sub(r"\]\((?:\.\./)*examples/(\w+)\.py\)", r"](examples.md#\1)", markdown)
+def on_page_markdown(markdown, page, **_):
+    """Let a link to a program go to its place on the page of the examples, and make the tables of the reference."""
+    up = "../" * page.file.src_uri.count("/")
+    markdown = re.sub(r"\]\((?:\.\./)*examples/(\w+)\.py\)", rf"]({up}examples.md#\1)", markdown)
+    markdown = re.sub(r"<!-- table: (\S+) as (\S+) -->", lambda found: table(*found.groups()), markdown)
+    return re.sub(r"^::: mlx_fp\.(\S+)$", entry, markdown, flags=re.MULTILINE)
+
+
+def entry(found):
+    """Return an entry of the reference with the name by which users call it."""
+    shown = f"mlx_fp.{found[1]}" if found[1].startswith("core.") else f"fp.{found[1]}"
+    label = found[1].removeprefix("core.")
+    return f'{found[0]}\n    options:\n      heading: "{shown}"\n      toc_label: "{label}"\n'
+
+
+def table(module, shown):
+    """Return a table of the names of a module: the call, and the first line of the docstring."""
+    rows = ["| call | |", "|---|---|"]
+    found = import_module(f"mlx_fp.{module}")
+    for name in found.__all__:
+        value = getattr(found, name)
+        parameters = inspect.signature(value).parameters.values()
+        options = ", ".join(str(p.replace(annotation=p.empty)) for p in parameters)
+        first, *rest = inspect.getdoc(value).strip().splitlines()
+        link = re.search(r"See (https://\S+)\.$", "\n".join(rest), re.MULTILINE)
+        call = f"`{shown}.{name}({options})`"
+        rows.append(f"| {f'[{call}]({link[1]})' if link else call} | {first} |".replace("\\", "\\\\"))
+    return "\n".join(rows)
 
 
 def moved(text):

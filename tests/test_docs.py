@@ -61,7 +61,9 @@ FILES = {"language_models.md": a_language_model_and_rows}
 """Functions that make the files that the snippets of a page read."""
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page not in CPU_PAGES], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page not in CPU_PAGES], ids=lambda p: str(p.relative_to(ROOT))
+)
 def test_every_snippet_of_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     FILES.get(page.name, lambda folder: None)(tmp_path)
