@@ -10,7 +10,7 @@ import sys
 import pytest
 from helpers import CPU_PAGES, PAGES, ROOT, child_env, run_snippets
 
-PROSE = {"blas.md", "CHANGELOG.md", "CONTRIBUTING.md"}
+PROSE = {"ARCHITECTURE.md", "blas.md", "CHANGELOG.md", "CONTRIBUTING.md"}
 """Pages without snippets."""
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
