@@ -1,4 +1,4 @@
-"""Make pages of the site from files outside docs/: README and its neighbours, the programs of examples/, and tables of MLX's names."""
+"""Make pages of the site from files outside docs/: README and its neighbours, the programs, tables of MLX's names."""
 
 import ast
 import inspect

@@ -57,7 +57,7 @@ def a_language_model_and_rows(folder):
     jsonl(folder / "train.jsonl", [{"prompt": "w3", "completion": completion} for completion in completions])
 
 
-FILES = {name: a_language_model_and_rows for name in ("language_models.md", "mlx_lm.md")}
+FILES = dict.fromkeys(("language_models.md", "mlx_lm.md"), a_language_model_and_rows)
 """Functions that make the files that the snippets of a page read."""
 
 
