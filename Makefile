@@ -4,7 +4,7 @@ PYTHON ?= python3
 BACKEND ?= cpu
 BIN = .venv/bin
 
-.PHONY: demo page test lint bench bench-all bench-check bench-baseline bench-profile bench-peers clean
+.PHONY: demo page test lint docs bench bench-all bench-check bench-baseline bench-profile bench-peers clean
 
 demo: .venv/.examples
 	$(BIN)/python examples/digits.py
@@ -20,6 +20,10 @@ lint: .venv/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The site, in site/. A warning is an error.
+docs: .venv/.docs
+	$(BIN)/mkdocs build --strict --quiet
 
 # The suite: models by frameworks, of which `make bench-peers` installs those that are missing; ARGS="--cases gpt".
 SUITE = PYTHONPATH=bench $(BIN)/python -m suite $(ARGS)
@@ -53,4 +57,4 @@ bench-peers: .venv/.bench-peers
 	touch $@
 
 clean:
-	rm -rf .venv runs .pytest_cache .mypy_cache .ruff_cache .benchmarks
+	rm -rf .venv runs site .pytest_cache .mypy_cache .ruff_cache .benchmarks

@@ -29,13 +29,22 @@ from mlx_fp.loop._report import Report
 from mlx_fp.loop._setup import Setup
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted(ROOT.glob("*.md")) + sorted((ROOT / "docs").glob("*.md"))
-CPU_PAGES = [page for page in PAGES if "fp.cpu." in page.read_text(encoding="utf-8") and page.parent.name == "docs"]
+REFERENCE = ROOT / "docs" / "reference"
+"""The pages that list public names, without snippets."""
+PAGES = [
+    *sorted(ROOT.glob("*.md")),
+    *(page for page in sorted((ROOT / "docs").rglob("*.md")) if page.parent != REFERENCE),
+    *(ROOT / "docs").glob("llms.txt"),
+]
+CPU_PAGES = [page for page in PAGES if "fp.cpu." in page.read_text(encoding="utf-8") and page.parent != ROOT]
 """The pages about Linux CPUs, whose snippets need `mlx_fp/cpu`."""
 
 
 def run_snippets(page):
-    """Run the Python snippets of a page in order, in one namespace; return how many there are."""
+    """Run the Python snippets of a page in order, in one namespace; return how many there are.
+
+    A fence of `py` is of another library, and does not run.
+    """
     blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.S | re.M)
     scope = {"__name__": page.stem}
     for block in blocks:

@@ -10,7 +10,7 @@ import sys
 import pytest
 from helpers import CPU_PAGES, PAGES, ROOT, child_env, run_snippets
 
-PROSE = {"blas.md", "CHANGELOG.md", "CONTRIBUTING.md"}
+PROSE = {"ARCHITECTURE.md", "blas.md", "CHANGELOG.md", "CONTRIBUTING.md"}
 """Pages without snippets."""
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -57,11 +57,13 @@ def a_language_model_and_rows(folder):
     jsonl(folder / "train.jsonl", [{"prompt": "w3", "completion": completion} for completion in completions])
 
 
-FILES = {"language_models.md": a_language_model_and_rows}
+FILES = dict.fromkeys(("language_models.md", "mlx_lm.md"), a_language_model_and_rows)
 """Functions that make the files that the snippets of a page read."""
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page not in CPU_PAGES], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page not in CPU_PAGES], ids=lambda p: str(p.relative_to(ROOT))
+)
 def test_every_snippet_of_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     FILES.get(page.name, lambda folder: None)(tmp_path)
