@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from ..core._entropy import class_entropy
 from ..core._errors import unknown
 from ..core._mlx import mx
 from ..core._options import check_options, number
@@ -142,10 +143,9 @@ def _retrieval(similarities: Array, mask: Array | None) -> tuple[Mean, Mean]:
     counts = mx.ones((rows,), mx.bool_) if mask is None else mask != 0
     if counts.shape != (rows,):
         raise ValueError(f"a mask of pairs has a place for each row, ({rows},); it is {counts.shape}")
-    partner = mx.diagonal(similarities)
     losses, hits = mx.zeros((rows,)), mx.zeros((rows,))
     for direction in (similarities, similarities.T):
         candidates = mx.where(counts[None, :], direction, _EXCLUDED)
-        losses = losses + (mx.logsumexp(candidates, axis=-1) - partner) / 2
+        losses = losses + class_entropy(candidates, mx.arange(rows)) / 2
         hits = hits + (mx.argmax(candidates, axis=-1) == mx.arange(rows)) / 2
     return mean(losses, where=counts), mean(hits, where=counts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..core._entropy import log_softmax
 from ..core._mlx import mx
 from ..core._options import check_options, number
 from ..core._types import Array, Batch, Forward, Tree
@@ -114,10 +115,6 @@ def _divergence(student: Array, teacher: Array, temperature: float) -> Array:
     """
     if student.shape != teacher.shape:
         raise ValueError(f"the logits of the student are {student.shape}, those of the teacher {teacher.shape}")
-    log_q, log_p = (_log_softmax(logits.astype(mx.float32) / temperature) for logits in (student, teacher))
+    log_q, log_p = (log_softmax(logits.astype(mx.float32) / temperature) for logits in (student, teacher))
     p = mx.exp(log_p)
     return temperature**2 * mx.where(p > 0, p * (log_p - log_q), 0.0).sum(axis=-1)
-
-
-def _log_softmax(logits: Array) -> Array:
-    return logits - mx.logsumexp(logits, axis=-1, keepdims=True)

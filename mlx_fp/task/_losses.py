@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from ..core._entropy import log_softmax
 from ..core._mlx import mx
 from ..core._types import Array, Forward, Tree
 from ..nn import losses
@@ -123,5 +124,4 @@ def _soft_entropy(logits: Array, probabilities: Array, class_weights: Array | No
     """Return the cross entropy of each label that is a vector of probabilities."""
     if class_weights is None:
         return losses.sound_cross_entropy(logits, probabilities)
-    negative_log = mx.logsumexp(logits, axis=-1, keepdims=True) - logits
-    return (class_weights * probabilities * negative_log).sum(axis=-1)
+    return -(class_weights * probabilities * log_softmax(logits)).sum(axis=-1)

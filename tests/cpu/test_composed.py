@@ -26,7 +26,7 @@ def engaged(monkeypatch):
 
 @pytest.mark.parametrize("x", [X, LARGE, X[None, :, :1]])
 @pytest.mark.parametrize("axis", [-1, 0])
-@pytest.mark.parametrize("name", ["softmax", "logsumexp"])
+@pytest.mark.parametrize("name", ["softmax"])
 def test_values_and_derivatives_are_those_of_mlx(name, axis, x):
     ours, theirs = getattr(plain, name), getattr(mx, name)
     assert_close(ours(x, axis), theirs(x, axis))
@@ -81,7 +81,7 @@ def test_what_is_not_common_is_computed_by_mlx(given):
 
 def test_it_is_computed_where_the_backend_is_in_use_and_by_mlx_elsewhere(monkeypatch):
     used = []
-    monkeypatch.setattr(plain, "logsumexp", lambda x, axis, of=plain.logsumexp: used.append(1) or of(x, axis))
+    monkeypatch.setattr(plain, "class_entropy", lambda *given, of=plain.class_entropy: used.append(1) or of(*given))
     labels = mx.array([0, 1, 2, 3, 4])
     theirs = mlx_nn.losses.cross_entropy(X, labels)
     assert nn.losses.cross_entropy(X, labels).tolist() == theirs.tolist()
