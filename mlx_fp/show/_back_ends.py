@@ -34,6 +34,7 @@ BACK_ENDS: Mapping[str, BackEnd] = {
     "mlflow": BackEnd("._mlflow", "MLflow", "mlflow"),
     "swanlab": BackEnd("._swanlab", "SwanLab", "swanlab", has_init=True),
 }
+"""The trackers by name."""
 
 _OURS = ("config", "id", "resume")
 """The options of `init` that a tracker gives. `track(settings=…)` adds to the config."""
