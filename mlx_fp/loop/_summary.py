@@ -123,5 +123,5 @@ def _layers(model: Layer, params: Params) -> dict[str, object] | None:
     """Return the layers of a model as plain values; None for parameters that are not those of the model alone."""
     try:
         return summary(model, params).to_dict()
-    except (TypeError, ValueError, KeyError, IndexError):
+    except (TypeError, ValueError, AttributeError, KeyError, IndexError):
         return None
