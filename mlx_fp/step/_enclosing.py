@@ -66,7 +66,9 @@ def check_order(verbs: Sequence[Verb], processes: int) -> None:
 def check_accumulation(verbs: Sequence[Verb]) -> None:
     """Raise ValueError where the verbs of a step do not allow updates on several batches."""
     if private := _private(verbs):
-        raise ValueError(f"accumulate joins several passes, and each pass of {private!r} adds noise: use larger batches")
+        raise ValueError(
+            f"accumulate joins several passes, and each pass of {private!r} adds noise: use larger batches"
+        )
 
 
 def _private(verbs: Sequence[Verb]) -> NamedVerb | None:

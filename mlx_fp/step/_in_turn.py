@@ -173,7 +173,9 @@ def _checked_steps(members: Mapping[str, object]) -> dict[str, TrainStep]:
     steps = {name: member for name, member in members.items() if isinstance(member, TrainStep)}
     for name, member in members.items():
         if name not in steps and (not callable(member) or hasattr(member, "init")):
-            raise TypeError(f"{name} of in_turn is a step of train_step, or a function params -> params; got {member!r}")
+            raise TypeError(
+                f"{name} of in_turn is a step of train_step, or a function params -> params; got {member!r}"
+            )
     if not steps:
         raise TypeError("in_turn takes one step of train_step or more, by name: in_turn(d=train_step(…), …)")
     (first, of_first), *others = ((name, _shapes_of(step)) for name, step in steps.items())

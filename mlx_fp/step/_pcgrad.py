@@ -47,9 +47,7 @@ def pcgrad(*losses: str) -> Verb:
             grads = _without_conflicts([widened(each.grads) for each in passes])
             first = passes[0]
             logs, weights = _of_the_step(first.logs), _of_the_step(first.weights)
-            return first._replace(
-                grads=grads, opt_state=without_objective(first.opt_state), logs=logs, weights=weights
-            )
+            return first._replace(grads=grads, opt_state=without_objective(first.opt_state), logs=logs, weights=weights)
 
         return run
 

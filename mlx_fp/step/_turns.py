@@ -87,7 +87,11 @@ class Turns:
         examples = example_count(batch)
         losses = [logs[f"{name}_loss"] for name in self.computations]
         opt_state = {**opt_state, "key": key, "optimizer": {"step": count, "groups": groups}, "metrics": memory}
-        return params, opt_state, ({"loss": sum(losses[1:], losses[0]), **logs}, {"loss": examples, **weights}, examples)
+        return (
+            params,
+            opt_state,
+            ({"loss": sum(losses[1:], losses[0]), **logs}, {"loss": examples, **weights}, examples),
+        )
 
     def _check_state(self, opt_state: State) -> None:
         """Refuse a state of another step."""
@@ -96,7 +100,9 @@ class Turns:
         groups = optimizer.get("groups") if isinstance(optimizer, dict) else None
         if not isinstance(groups, (list, tuple)) or len(groups) != len(members) or "step" not in optimizer:
             has = f"{len(groups)} groups" if isinstance(groups, (list, tuple)) else "no groups"
-            raise ValueError(f"in_turn takes the opt_state of its own init, with a group for each of {members}; got {has}")
+            raise ValueError(
+                f"in_turn takes the opt_state of its own init, with a group for each of {members}; got {has}"
+            )
 
 
 def first_state(groups: list[State]) -> State:
