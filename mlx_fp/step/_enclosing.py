@@ -13,7 +13,7 @@ __all__ = ["NamedVerb", "check_accumulation", "check_order"]
 _CUTS = "the rows of a private pass are computed one by one, so there is no batch to cut: leave {inner} out"
 _NOISE_PER_PART = "each part would get the noise of a whole batch: leave {outer} out"
 _NOISE_TWICE = "{outer} uses gradients several times, each time with the same noise: put {inner} last"
-_TWICE = "the second one changes nothing that makes sense: leave one out"
+_TWICE = "one of them is enough: leave the other out"
 
 _REASONS = {
     ("in_parts", "private"): _CUTS,
@@ -50,10 +50,11 @@ def check_order(verbs: Sequence[Verb], processes: int) -> None:
 
     A verb of the user may stand anywhere.
 
-    >>> one, other = (NamedVerb(name, f"{name}(…)", lambda backward: backward) for name in ("private", "in_parts"))
-    >>> check_order([one, other], 1)
+    >>> one, other = (NamedVerb(name, f"{name}(…)", lambda backward: backward) for name in ("private", "sam"))
+    >>> check_order([other, one], 1)
+    >>> check_order([other, other], 1)
     Traceback (most recent call last):
-    ValueError: in_parts(…) encloses private(…), and each part would get the noise of a whole batch: leave in_parts(…) out
+    ValueError: sam(…) encloses sam(…), and one of them is enough: leave the other out
     """
     named = [verb for verb in verbs if isinstance(verb, NamedVerb)]
     for inner, outer in combinations(named, 2):
@@ -66,9 +67,7 @@ def check_order(verbs: Sequence[Verb], processes: int) -> None:
 def check_accumulation(verbs: Sequence[Verb]) -> None:
     """Raise ValueError where the verbs of a step do not allow updates on several batches."""
     if private := _private(verbs):
-        raise ValueError(
-            f"accumulate joins several passes, and each pass of {private!r} adds noise: use larger batches"
-        )
+        raise ValueError(f"accumulate joins several passes, and {private!r} adds noise to each: use larger batches")
 
 
 def _private(verbs: Sequence[Verb]) -> NamedVerb | None:

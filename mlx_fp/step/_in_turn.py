@@ -146,7 +146,9 @@ def in_turn(
     check_options(compile, None)
     steps = _checked_steps(members)
     _check_every(every, members)
-    computations = {name: getattr(member, "computation", member) for name, member in members.items()}
+    computations = {
+        name: member.computation if isinstance(member, TrainStep) else member for name, member in members.items()
+    }
     metrics = _folds.checked([metric for step in steps.values() for metric in step.metrics])
     params = shapes(next(iter(steps.values())).computation.model)
     trained = frozenset[str]().union(*(_paths_of(name, member, params) for name, member in computations.items()))

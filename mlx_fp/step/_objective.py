@@ -45,4 +45,5 @@ def objective_of(opt_state: State, logs: State, weights: State) -> tuple[State, 
         raise ValueError(
             f"pcgrad takes {unknown('figure of the loss', name, figures)}: the loss returns (loss, {{name: figure}})"
         )
-    return tuple({**values, "loss": values[name], TOTAL: values["loss"]} for values in (logs, weights))
+    logs, weights = ({**values, "loss": values[name], TOTAL: values["loss"]} for values in (logs, weights))
+    return logs, weights

@@ -12,7 +12,7 @@ from ..optim._optimizer import Optimizer
 from ..tree._paths import divided, flat, merge
 from ..tree._select import Select
 from ._carried import Logged
-from ._checks import check_state, layout
+from ._checks import Layout, check_state, layout
 from ._computation import Computation
 from ._rows import example_count
 
@@ -30,7 +30,7 @@ class Turns:
 
     members: Mapping[str, Computation | Change]
     every: Mapping[str, int]
-    """The number of steps from one turn of a member to its next turn. Members without a number have a turn each step."""
+    """The number of steps from one turn of a member to its next turn. Default: 1."""
     trained: frozenset[str]
     """The paths of the parameters that a member trains or changes."""
 
@@ -82,16 +82,11 @@ class Turns:
             groups.append(_chosen(has_turn, after["optimizer"], before["optimizer"]))
             memory |= _chosen(has_turn, after["metrics"], own)
             logs |= {f"{name}_{log}": value for log, value in logged[0].items()}
-            counts = {log: _counted(has_turn, weight) for log, weight in logged[1].items()}
-            weights |= {f"{name}_{log}": weight for log, weight in counts.items()}
-        examples = example_count(batch)
-        losses = [logs[f"{name}_loss"] for name in self.computations]
+            weights |= {f"{name}_{log}": _counted(has_turn, weight) for log, weight in logged[1].items()}
+        losses, examples = [logs[f"{name}_loss"] for name in self.computations], example_count(batch)
+        logs, weights = {"loss": sum(losses[1:], losses[0]), **logs}, {"loss": examples, **weights}
         opt_state = {**opt_state, "key": key, "optimizer": {"step": count, "groups": groups}, "metrics": memory}
-        return (
-            params,
-            opt_state,
-            ({"loss": sum(losses[1:], losses[0]), **logs}, {"loss": examples, **weights}, examples),
-        )
+        return params, opt_state, (logs, weights, examples)
 
     def _check_state(self, opt_state: State) -> None:
         """Refuse a state of another step."""
@@ -126,8 +121,8 @@ def changed_paths(name: str, change: Change, params: Params) -> set[str]:
 
 def _changed(change: Change, params: Params) -> Params:
     """Call a function of the parameters; return its result in the containers and dtypes of the parameters."""
-    after = change(params)
-    kept = layout(after) if isinstance(after, (dict, list, tuple)) else frozenset()
+    after: Tree = change(params)
+    kept: Layout = layout(after) if isinstance(after, (dict, list, tuple)) else frozenset()
     if kept != layout(params):
         differing = sorted(path for path, _ in kept ^ layout(params))[:4]
         raise ValueError(f"it returns all parameters, with the same paths and shapes; these differ: {differing}")

@@ -3,7 +3,7 @@
 import mlx.core as mx
 import numpy as np
 import pytest
-from helpers import assert_close, assert_same_bits, assert_same_run, changed, random_batch
+from helpers import assert_close, assert_same_bits, changed, random_batch
 from mlx.utils import tree_map
 
 import mlx_fp as fp

@@ -24,7 +24,8 @@ def by_hand(params, clip, noise, key, model=MODEL, x=X, y=Y):
     for i in range(len(x)):
         g = mx.grad(value)(params, x[i : i + 1], y[i : i + 1])
         length = mx.sqrt(sum((leaf**2).sum() for _, leaf in tree_flatten(g))).item()
-        total = tree_map(lambda t, d, s=min(1.0, clip / length): t + s * d, total, g)
+        share = min(1.0, clip / length)
+        total = tree_map(lambda t, d, s=share: t + s * d, total, g)
     keys = iter(mx.random.split(mx.random.split(key, 3)[2], len(tree_flatten(params))))
     return tree_map(lambda t: (t + noise * clip * mx.random.normal(t.shape, key=next(keys))) / len(x), total)
 
@@ -110,7 +111,7 @@ def test_sharpness_of_each_row_has_one_trace():
         ([passes.private(1, 1)], {"streams": 2}, r"leave abreast\(2\) out"),
         ([passes.private(1, 1), passes.sam(0.1)], {}, r"same noise: put private\(1, 1\) last"),
         ([passes.private(1, 1), passes.pcgrad("a", "b")], {}, "put private"),
-        ([passes.private(1, 1)] * 2, {}, "leave one out"),
+        ([passes.private(1, 1)] * 2, {}, "leave the other out"),
         ([passes.sam(0.1), passes.in_parts(2), passes.sam(0.1)], {}, r"sam\(0.1\) encloses sam\(0.1\)"),
         ([passes.private(1, 1)], {"across": fp.World(0, 2, None)}, "across=2"),
     ],
@@ -126,7 +127,7 @@ def test_what_has_no_private_gradients_is_refused():
     with pytest.raises(ValueError, match="private takes the gradient of each row.*this batch has"):
         taken(passes.private(1, 1), loss=lambda m, x, y: fp.mean(m(x)), batch=(X, Y[:3]))
     step = fp.train_step(MODEL, cross_entropy, optim.sgd(0.1), through=[passes.private(1, 1)])
-    with pytest.raises(ValueError, match="each pass of private.*use larger batches"):
+    with pytest.raises(ValueError, match="private.* adds noise to each: use larger batches"):
         step.accumulate(*step.init(0), [(X, Y), (X, Y)])
     with pytest.raises(ValueError, match="clip of private"):
         passes.private(0, 1)
