@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
+
 from ..core._mlx import mx, utils
 from ..core._options import check_options, number
 from ..core._types import Array, Batch, Params, State, Tree
@@ -16,6 +19,9 @@ __all__ = ["private"]
 _TINY = 1e-12
 """Added to the norm of a gradient, which may be 0."""
 
+RowResult = tuple[Tree, State, State]
+"""The clipped gradients of a row, its logs and their weights."""
+
 
 def private(clip: float, noise: float) -> Verb:
     """Clip the gradient of each row, and add Gaussian noise to the sum of the gradients.
@@ -26,8 +32,8 @@ def private(clip: float, noise: float) -> Verb:
     example of the package `dp-accounting`, computes it from `noise`.
 
     The gradients of all rows are computed together, by `mx.vmap`, and are in memory together. MLX has no `vmap` of some
-    operations, for example of the gradients of two convolutions in turn; then the first step raises its error. Logs and
-    metrics are not private: do not publish them.
+    operations, for example of the gradients of two convolutions in turn. Then one row is computed after another, with a
+    RuntimeWarning. Logs and metrics are not private: do not publish them.
 
     Args:
         clip: The maximum L2 norm of the gradient of a row, over all parameters that train; above 0.
@@ -52,12 +58,12 @@ def private(clip: float, noise: float) -> Verb:
             key, rows_key, noise_key = mx.random.split(opt_state["key"], 3)
             whole = backward(params, {**opt_state, "key": key}, batch)  # its gradients are not used: not computed
 
-            def one(index: Array, row_key: Array) -> tuple[Tree, State, State]:
+            def one(index: Array, row_key: Array) -> RowResult:
                 done = backward(params, {**opt_state, "key": row_key}, row_at(batch, index))
                 grads = widened(done.grads)
                 return _clipped(grads, clip), done.logs, utils.tree_map(mx.array, done.weights)
 
-            clipped, logs, weights = mx.vmap(one)(mx.arange(rows)[:, None], mx.random.split(rows_key, rows))
+            clipped, logs, weights = _for_each_row(one, mx.arange(rows)[:, None], mx.random.split(rows_key, rows))
             grads = _noisy_mean(clipped, rows, noise * clip, noise_key)
             totals = {name: weight.sum() for name, weight in weights.items()}
             means = {name: _mean(log, weights[name]) if name in weights else log.mean() for name, log in logs.items()}
@@ -66,6 +72,25 @@ def private(clip: float, noise: float) -> Verb:
         return run
 
     return NamedVerb("private", f"private({clip}, {noise})", verb)
+
+
+def _for_each_row(one: Callable[[Array, Array], RowResult], indices: Array, keys: Array) -> RowResult:
+    """Call a function for each row; return its results, stacked."""
+    try:
+        stacked: RowResult = mx.vmap(one)(indices, keys)
+        return stacked
+    except ValueError as error:
+        if "[Primitive::vmap]" not in str(error):
+            raise
+        reason = str(error)
+    warnings.warn(
+        f"private computes {len(indices)} rows one after another, because MLX cannot compute them together: {reason}",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+    results = [one(indices[i], keys[i]) for i in range(len(indices))]
+    stacked = utils.tree_map(lambda *rows: mx.stack(rows), *results)
+    return stacked
 
 
 def _clipped(grads: Tree, clip: float) -> Tree:

@@ -55,6 +55,14 @@ def test_a_convolution_is_that_by_hand():
     assert_close(moved, by_hand(params, 0.2, 1.0, state["key"], model, x))
 
 
+def test_rows_are_computed_in_turn_where_mlx_has_no_vmap():
+    parts = [nn.conv2d(2, 4, 3), nn.relu, nn.conv2d(4, 3, 3), nn.fn(lambda x: x.mean((1, 2))), nn.linear(3, 2)]
+    model, x = nn.sequential(*parts), mx.random.normal((6, 6, 6, 2), key=mx.random.key(3))
+    with pytest.warns(RuntimeWarning, match="private computes 6 rows one after another, .* for AsStrided"):
+        params, state, moved, *_ = taken(passes.private(0.2, 1.0), model=model, batch=(x, Y))
+    assert_close(moved, by_hand(params, 0.2, 1.0, state["key"], model, x))
+
+
 def test_without_clipping_and_noise_a_step_is_the_plain_one():
     _, _, private, state, logs = taken(passes.private(1e6, 0), metrics=[metrics.accuracy()])
     _, _, plain, other, same = taken(metrics=[metrics.accuracy()])
