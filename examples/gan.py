@@ -61,9 +61,8 @@ def main() -> tuple[int, float]:
     averages = optim.averaged(report.opt_state)(report.params)
     sample = pipe(generator, nn.predictor(averages["gen"]))(mx.random.normal((2000, NOISE), key=mx.random.key(1)))
     distances = mx.linalg.norm(sample[:, None] - MIXTURE, axis=-1)
-    near = distances.min(axis=1) < 4 * SPREAD
-    nearest = distances.argmin(axis=1)
-    counts = [int((near & (nearest == i)).sum().item()) for i in range(CENTRES)]
+    near = distances < 4 * SPREAD
+    counts = [int(near[:, i].sum()) for i in range(CENTRES)]
     for row in report.rows[::10]:
         print(f"epoch {row.epoch:2}  d_loss {row.metrics['d_loss']:.3f}  g_loss {row.metrics['g_loss']:.3f}")
     print(f"of 2000 points, {sum(counts)} are near a centre: {counts}")

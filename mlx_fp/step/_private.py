@@ -89,7 +89,7 @@ def _for_each_row(one: Callable[[Array, Array], RowResult], indices: Array, keys
         stacklevel=2,
     )
     results = [one(indices[i], keys[i]) for i in range(len(indices))]
-    stacked = utils.tree_map(lambda *rows: mx.stack(rows), *results)
+    stacked = utils.tree_map(lambda *rows: mx.stack(list(rows)), *results)
     return stacked
 
 
