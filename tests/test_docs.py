@@ -36,6 +36,8 @@ PROMISES = {
     "contrastive": lambda accuracies: accuracies[0] < accuracies[1] and accuracies[1] > 0.25,
     "dpo": lambda ended: ended[0] > 0.9 and ended[1] > 0.3 and ended[2] > 0.9,
     "lora": lambda ended: ended[0] < 3 and "41 42 43" in ended[1],
+    "gan": lambda ended: ended[0] == 8 and ended[1] > 0.6,
+    "dqn": lambda ended: ended[0] == 8 and ended[1] > 0.8,
     "across": lambda figures: figures["accuracy"] > 0.85,
     "tensor_parallel": lambda apart: apart < 1e-6,
     "hugging_face": lambda report: report.rows[-1].val_accuracy > 0.9,

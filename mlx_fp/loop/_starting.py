@@ -22,7 +22,7 @@ from ..core._frozen import FrozenDict
 from ..core._types import Params, State
 from ..core.backend import device_backend
 from ..data._fingerprint import fingerprint
-from ..optim import averaged, skip_nonfinite
+from ..optim import Optimizer, averaged, skip_nonfinite
 from ..optim._rates import learning_rates
 from ..optim._sharded import shard_sizes, without_shards
 from ..step._carried import Carried
@@ -167,6 +167,7 @@ def _new_run(trainer: Trainer, hooks: tuple[Hook, ...], plan: Plan) -> tuple[Loo
     evaluate = eval_step(trainer.model, task.loss, metrics=task.metrics, **common)
     step = make_step(trainer, plan)
     params, opt_state = first_state(step, plan)
+    trainer = _with_optimizer_of(step, trainer, plan)
     if plan.averaged:
         _check_averages(opt_state)
     listeners = _listeners(hooks)
@@ -207,6 +208,19 @@ def make_step(trainer: Trainer, plan: Plan) -> FullStep:
         changed["measure"] = True
     make, task = trainer.step or train_step, trainer.task
     return full_step(make(trainer.model, task.loss, trainer.optimizer, metrics=task.metrics, **changed))
+
+
+def _with_optimizer_of(step: FullStep, trainer: Trainer, plan: Plan) -> Trainer:
+    """Return the trainer of a run with the optimisers of its step, if the step has its own."""
+    optimizer = getattr(step, "optimizer", None)
+    if not isinstance(optimizer, Optimizer):
+        return trainer
+    if plan.nonfinite == "skip" and "skip_nonfinite" not in optimizer.name:
+        raise ValueError(
+            f'nonfinite="skip" wraps the optimiser of the trainer, and {step!r} has others: wrap the optimiser of each '
+            "member in optim.skip_nonfinite()"
+        )
+    return replace(trainer, optimizer=optimizer)
 
 
 def first_state(step: FullStep, plan: Plan) -> tuple[Params, State]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from ..core._errors import is_count
 from ..core._mlx import mx
 from ..core._signature import name_of
-from ..core._types import Params, State
+from ..core._types import Params, State, Tree
 from ..nn._layer import Layer
 from ..tree._paths import flat
 
@@ -35,7 +35,7 @@ def check_state(opt_state: object) -> None:
         raise TypeError(f"a step takes the opt_state of its own init, with key, optimizer and metrics; this {has}")
 
 
-def layout(state: State) -> Layout:
+def layout(state: Tree) -> Layout:
     """Return the paths and shapes of a state.
 
     >>> sorted(layout({"step": mx.array(0), "memory": {"w": mx.zeros((2,))}}))

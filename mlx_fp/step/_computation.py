@@ -23,7 +23,9 @@ from ._across import Exchange
 from ._bound_model import BoundModel, call_loss, last_output
 from ._carried import Logged
 from ._checks import Layout, check_layout, check_memory, check_state, layout
+from ._enclosing import check_accumulation
 from ._in_backward import Updates
+from ._objective import objective_of
 from ._rows import example_count
 from .passes import Backward, Pass, Verb, joined
 
@@ -87,6 +89,7 @@ class Computation:
             paths = frozenset(flat(trainable))
             forward = BoundModel(self.model, merge(observing(trainable), rest), True, self.dtype, paths)
             (logs, weights), key = rng.run(opt_state["key"], lambda: call_loss(self.loss, forward, batch))
+            logs, weights = objective_of(opt_state, logs, weights)
             results.append((logs, weights, key, forward))
             loss: Array = logs["loss"]
             return loss
@@ -100,6 +103,12 @@ class Computation:
         memory = fold_output(self.metrics, opt_state["metrics"], forward, batch)
         state = {**opt_state, "key": key, "metrics": memory}
         return Pass(grads, self.split(forward.params)[1], state, {**logs, "loss": value}, weights)
+
+    def check_accumulation(self) -> None:
+        """Raise ValueError where no update on several batches is possible."""
+        if self.in_backward:
+            raise ValueError('update="in_backward" updates on the gradients of one batch; accumulate takes several')
+        check_accumulation(self.through)
 
     def whole_pass(self, params: Params, opt_state: State, batch: Batch) -> Pass:
         """Compute the pass of the step, with all its verbs."""

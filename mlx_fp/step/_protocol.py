@@ -119,12 +119,13 @@ class _Simple:
 
 def check_uses(step: FullStep, *, accumulates: bool, halves: bool, sends: bool) -> None:
     """Raise TypeError where a run needs a method that the step lacks."""
-    if isinstance(step, _Simple) and accumulates:
-        raise TypeError(f"accumulate needs a step with `accumulated`, and {step.step!r} has none")
-    if isinstance(step, _Simple) and halves:
-        raise TypeError(f"hooks of after_backward need a step with `gradients` and `update`; {step.step!r} has none")
-    if isinstance(step, _Simple) and sends:
-        raise TypeError(f"several processes need a step with `send`, and {step.step!r} has none")
+    shown = step.step if isinstance(step, _Simple) else step
+    if accumulates and not hasattr(step, "accumulated"):
+        raise TypeError(f"accumulate needs a step with `accumulated`, and {shown!r} has none")
+    if halves and not (hasattr(step, "gradients") and hasattr(step, "update")):
+        raise TypeError(f"hooks of after_backward need a step with `gradients` and `update`; {shown!r} has none")
+    if sends and not hasattr(step, "send"):
+        raise TypeError(f"several processes need a step with `send`, and {shown!r} has none")
 
 
 def full_step(step: object) -> FullStep:

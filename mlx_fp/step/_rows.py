@@ -10,7 +10,17 @@ from ..core._mlx import mx, utils
 from ..core._types import Array, Batch, Tree
 from ..tree._paths import flat, leaves
 
-__all__ = ["cut_out", "cut_rows", "describe_rows", "example_count", "resize_rows", "row_count", "split_key"]
+__all__ = [
+    "counted_rows",
+    "cut_out",
+    "cut_rows",
+    "describe_rows",
+    "example_count",
+    "resize_rows",
+    "row_at",
+    "row_count",
+    "split_key",
+]
 
 
 def row_count(batch: Batch) -> int | None:
@@ -59,6 +69,28 @@ def describe_rows(batch: Batch) -> str:
     return ", ".join(shapes) or "no array with rows"
 
 
+def counted_rows(batch: Batch, purpose: str) -> int:
+    """Return the number of rows of a batch. `purpose` says in the message of an error who needs rows, and why.
+
+    Raises:
+        ValueError: The arrays differ in their number of rows, or none has rows.
+    """
+    rows = row_count(batch)
+    if rows is None or not _lengths(batch):
+        shapes = describe_rows(batch)
+        raise ValueError(f"{purpose}, the first axis that its arrays share; this batch has {shapes}")
+    return rows
+
+
+def row_at(batch: Batch, index: Array) -> Batch:
+    """Return the batch of one row; `index` has the shape `(1,)`.
+
+    >>> row_at({"x": mx.arange(5), "n": 7}, mx.array([2]))
+    {'x': array([2], dtype=int32), 'n': 7}
+    """
+    return utils.tree_map(lambda leaf: leaf[index] if _has_rows(leaf) else leaf, batch)
+
+
 def cut_rows(batch: Batch, count: int, option: str) -> list[Batch]:
     """Cut a batch into at most `count` slices of two rows or more. An error names `option`.
 
@@ -70,12 +102,7 @@ def cut_rows(batch: Batch, count: int, option: str) -> list[Batch]:
     >>> cut_rows({"x": mx.arange(5), "n": 7}, 4, "parts")
     [{'x': array([0, 1], dtype=int32), 'n': 7}, {'x': array([2, 3, 4], dtype=int32), 'n': 7}]
     """
-    rows = row_count(batch)
-    if rows is None or not _lengths(batch):
-        raise ValueError(
-            f"{option}={count} cuts a batch by rows, the first axis that its arrays share; this batch has "
-            f"{describe_rows(batch)}"
-        )
+    rows = counted_rows(batch, f"{option}={count} cuts a batch by rows")
     count = max(1, min(count, rows // 2))
     bounds = [rows * i // count for i in range(count + 1)]
     return [batch] if count == 1 else [_slice(batch, start, end) for start, end in pairwise(bounds)]
@@ -90,12 +117,7 @@ def cut_out(batch: Batch, rows: slice) -> tuple[Batch, int]:
     >>> cut_out({"x": mx.arange(5), "n": 7}, slice(1, None, 2))
     ({'x': array([1, 3], dtype=int32), 'n': 7}, 5)
     """
-    count = row_count(batch)
-    if count is None or not _lengths(batch):
-        raise ValueError(
-            f"across divides each batch by rows, the first axis that its arrays share; this batch has "
-            f"{describe_rows(batch)}"
-        )
+    count = counted_rows(batch, "across divides each batch by rows")
     return utils.tree_map(lambda leaf: leaf[rows] if _has_rows(leaf) else leaf, batch), count
 
 

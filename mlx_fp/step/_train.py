@@ -24,6 +24,7 @@ from ._across import across as across_processes
 from ._carried import Carrier
 from ._checks import check_options, check_parts
 from ._computation import Computation, split_trainable
+from ._enclosing import check_order
 from ._in_backward import check_update
 from ._train_step import TrainStep
 from .passes import Verb, abreast, in_parts
@@ -82,7 +83,8 @@ def train_step(
     Raises:
         TypeError: For a model that is no Layer, a loss that is no function, and options of a wrong type.
         ValueError: For options out of range, and for two metrics of one name. For `update="in_backward"` with `parts`,
-            `streams`, `through`, `across` or an optimiser that needs all gradients at once, such as `clip_norm`.
+            `streams`, `through`, `across` or an optimiser that needs all gradients at once, such as `clip_norm`. For
+            verbs of `fp.passes` in an order that makes no sense.
         KeyError: Where `trainable` matches no parameter, unless it is a `select(spec, strict=False)`.
 
     >>> from mlx_fp import nn, optim
@@ -105,6 +107,7 @@ def train_step(
     trained, _ = split_trainable(model, chosen, shapes(model))
     parameter_bytes = sum(leaf.nbytes for leaf in leaves(trained)) if compile is not False else 0
     verbs = [verb(count) for verb, count in ((abreast, streams), (in_parts, parts)) if count > 1]
+    check_order([*verbs, *through], across.size)
     exchange = Exchange(across, folds, lambda params: ~model.trainable.leaves(params))
     work = Computation(
         model,

@@ -103,8 +103,7 @@ class TrainStep:
         check_state(opt_state)
         if len(batches) == 1:
             return self._step(params, opt_state, batches[0])
-        if self.computation.in_backward:
-            raise ValueError('update="in_backward" updates on the gradients of one batch; accumulate takes several')
+        self.computation.check_accumulation()
         return self._accumulation.update(params, opt_state, batches)
 
     def carry(self, params: Params, opt_state: State) -> Carried:
@@ -203,6 +202,7 @@ class TrainStep:
         """Compute the first half of an update on several batches."""
         if len(batches) == 1:
             return self.gradients(params, opt_state, batches[0])
+        self.computation.check_accumulation()
         return self._accumulation.gradients(params, opt_state, batches)
 
     def update(self, params: Params, opt_state: State, grads: Tree, rest: Params) -> tuple[Params, State]:
