@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from .experiments._run import run as run
     from .experiments._sweep import Sweep as Sweep
     from .experiments._sweep import sweep as sweep
+    from .exporting._export import export as export
+    from .exporting._imported import imported as imported
     from .loop._batch_size import fit_batch_size as fit_batch_size
     from .loop._directive import Replace as Replace
     from .loop._directive import Save as Save
@@ -121,6 +123,8 @@ _NAMES = {  # public functions and classes: module -> names
     ".experiments._experiment": ("Experiment", "experiment", "override", "settings"),
     ".experiments._run": ("run",),
     ".experiments._sweep": ("Sweep", "sweep"),
+    ".exporting._export": ("export",),
+    ".exporting._imported": ("imported",),
     ".loop._batch_size": ("fit_batch_size",),
     ".loop._directive": ("Replace", "Save", "Stop", "Validate"),
     ".loop._emitting": ("emit",),

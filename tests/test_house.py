@@ -22,7 +22,7 @@ FLOORS = (
     ("data", "nn", "optim", "store"),
     ("task",),
     ("step",),
-    ("checkpointing",),
+    ("checkpointing", "exporting"),
     ("loop",),
     ("experiments", "lm"),
     ("show", "testing"),
@@ -209,7 +209,7 @@ def test_no_function_is_long():
 
 def public_modules():
     """The modules that a user may import: no part of their names begins with an underscore."""
-    inside = {"core", "tree", "compile", "across", "task", "step", "checkpointing", "loop", "experiments", "store"}
+    inside = {"core", "tree", "compile", "across", "task", "step", "checkpointing", "exporting", "loop", "experiments", "store"}
     names = [module_of(path) for path in files() if not path.stem.startswith("_") or path.name == "__init__.py"]
     return [name for name in names if folder(name) not in inside or "." in name.partition(".")[2]]
 
