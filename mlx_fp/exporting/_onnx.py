@@ -15,7 +15,7 @@ from ._layout import array_paths
 from ._onnx_graph import Builder, Operation, Rows, Shape, Unsupported, value_info
 from ._onnx_operations import OPERATIONS, SHAPED
 from ._parts import part_with
-from ._traced import Arguments, Flat, arguments_of, flat_function, require_function
+from ._traced import Flat, arguments_of, flat_function, input_paths, require_function
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -85,8 +85,9 @@ def _model(function: Flat, graph: Graph, other: Graph, arrays: Sequence[Array]) 
     """Return the ONNX model of a function from its graphs at two batch sizes."""
     from onnx import helper
 
+    pairs = _pairs(graph, other)
     _check_constants(graph, other)
-    inputs, outputs = _input_names(function.arguments), array_paths(function.results[0], "output")
+    inputs, outputs = input_paths(function.arguments), array_paths(function.results[0], "output")
     names = {value.name: name for value, name in zip(graph.inputs, inputs, strict=True)}
     builder = Builder()
     batched = [i for i, value in enumerate(graph.inputs) if value.shape != other.inputs[i].shape]
@@ -94,7 +95,7 @@ def _model(function: Flat, graph: Graph, other: Graph, arrays: Sequence[Array]) 
         builder.start_batch(inputs[batched[0]])
     for name, array in graph.constants:
         builder.array(array, name)
-    for node, twin in _pairs(graph, other):
+    for node, twin in pairs:
         _add(builder, function, arrays, _operation(node, twin, names))
     for value, name in zip(graph.outputs, outputs, strict=True):
         builder.op("Identity", [names.get(value.name, value.name)], [name])
@@ -124,15 +125,10 @@ def _add(builder: Builder, function: Flat, arrays: Sequence[Array], operation: O
         ) from None
 
 
-def _input_names(arguments: Arguments) -> list[str]:
-    args, kwargs = arguments
-    named = {"input" if len(args) == 1 else f"input_{i}": tree for i, tree in enumerate(args)} | dict(kwargs)
-    return [path for name, tree in named.items() for path in array_paths(tree, name)]
-
-
 def _pairs(graph: Graph, other: Graph) -> list[tuple[Node, Node]]:
     """Return the nodes of two graphs side by side."""
-    if [node.primitive for node in graph.nodes] != [node.primitive for node in other.nodes]:
+    one, two = ([len(each.constants), *(node.primitive for node in each.nodes)] for each in (graph, other))
+    if one != two:
         raise ValueError("the batch size decides which operations the function has: ONNX needs the same for all sizes")
     return list(zip(graph.nodes, other.nodes, strict=True))
 
@@ -152,7 +148,7 @@ def _operation(node: Node, twin: Node, names: dict[str, str]) -> Operation:
 
 def _fixed_arguments(node: Node) -> tuple[object, ...]:
     """Return the arguments that are the same for every batch size."""
-    if node.primitive == "Slice":
+    if node.primitive in ("Slice", "Arange"):
         return node.arguments[::2]  # the start and the step
     if node.primitive == "AsStrided":
         return node.arguments[1:]

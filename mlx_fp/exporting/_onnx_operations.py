@@ -81,6 +81,13 @@ def _not_equal(b: Builder, o: Operation) -> None:
     b.op("Not", [b.op("Equal", o.inputs)], o.outputs)
 
 
+def _bitwise(b: Builder, o: Operation) -> None:
+    name = {0: "And", 1: "Or", 2: "Xor"}.get(o.arguments[0])
+    if name is None or o.node.outputs[0].dtype != mx.bool_:
+        raise Unsupported("of integers")
+    b.op(name, o.inputs, o.outputs)
+
+
 def _floor_divide(b: Builder, o: Operation) -> None:
     if not mx.issubdtype(o.node.outputs[0].dtype, mx.floating):
         raise Unsupported("of integers")
@@ -139,7 +146,13 @@ def _concatenate(b: Builder, o: Operation) -> None:
 def _arange(b: Builder, o: Operation) -> None:
     start, stop, step = o.arguments
     value = o.node.outputs[0]
-    b.array(mx.arange(start, stop, step, dtype=value.dtype), value.name)
+    if isinstance(o.shapes[0][0], int):
+        b.array(mx.arange(start, stop, step, dtype=value.dtype), value.name)
+        return
+    count = b.op("Squeeze", [b.shape(o.shapes[0]), b.integers([0])])
+    numbers = b.op("Cast", [b.op("Range", [b.integers(0), count, b.integers(1)])], to=element_type(value.dtype))
+    steps = b.op("Mul", [numbers, b.scalar(step, value.dtype)])
+    b.op("Add", [steps, b.scalar(start, value.dtype)], o.outputs)
 
 
 def _scan(b: Builder, o: Operation) -> None:
@@ -196,6 +209,7 @@ OPERATIONS: Mapping[str, Callable[[Builder, Operation], object]] = MappingProxyT
         "Expm1": _expm1,
         "LogAddExp": _logaddexp,
         "NotEqual": _not_equal,
+        "BitwiseBinary": _bitwise,
         "FloorDivide": _floor_divide,
         "Remainder": _remainder,
         "AddMM": _addmm,

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 
 from ..compile import rng
 from ..core._exporting import exporting
+from ..core._mlx import mx
 from ..core._signature import name_of
 from ..core._types import Array, Tree
 from ..nn._layer import Layer
 from ..tree._flattening import Flattening, as_arrays, builder, flattening, list_arrays
-from ._layout import nodes
+from ._layout import array_paths, nodes
 
-__all__ = ["Arguments", "Flat", "arguments_of", "differences", "flat_function", "require_function"]
+__all__ = ["Arguments", "Flat", "arguments_of", "differences", "flat_function", "input_paths", "require_function"]
 
 Arguments = tuple[tuple[Tree, ...], Mapping[str, Tree]]
 """`(args, kwargs)` of a call."""
@@ -82,6 +83,17 @@ def _observed(fn: Callable[[], Tree]) -> tuple[Tree, bool]:
 def flat_function(fn: Callable[..., Tree], arguments: Arguments) -> Flat:
     """Make a function of arrays of a function of trees; `arguments` are those of one call."""
     return Flat(fn, flattening(*arguments, names=("arguments", "keywords")), arguments)
+
+
+def input_paths(arguments: Arguments) -> list[str]:
+    """Name each array among the arguments of a call, in tree order.
+
+    >>> input_paths(arguments_of({"x": mx.array(0)})), input_paths(((mx.array(0), [mx.array(0)]), {}))
+    (['x'], ['input_0', 'input_1.0'])
+    """
+    args, kwargs = arguments
+    named = {"input" if len(args) == 1 else f"input_{i}": tree for i, tree in enumerate(args)} | dict(kwargs)
+    return [path for name, tree in named.items() for path in array_paths(tree, name)]
 
 
 def differences(expected: Arguments, given: Arguments) -> str:
