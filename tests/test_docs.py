@@ -57,12 +57,17 @@ def a_language_model_and_rows(folder):
     jsonl(folder / "train.jsonl", [{"prompt": "w3", "completion": completion} for completion in completions])
 
 
+NEEDS = {"export.md": "onnx"}
+"""The packages beside those of the library that the snippets of a page import."""
+
 FILES = {"language_models.md": a_language_model_and_rows}
 """Functions that make the files that the snippets of a page read."""
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page not in CPU_PAGES], ids=lambda p: p.name)
 def test_every_snippet_of_a_page_runs(page, tmp_path, monkeypatch):
+    if page.name in NEEDS:
+        pytest.importorskip(NEEDS[page.name])
     monkeypatch.chdir(tmp_path)
     FILES.get(page.name, lambda folder: None)(tmp_path)
     assert run_snippets(page) or page.name in PROSE, f"{page.name} shows no code"

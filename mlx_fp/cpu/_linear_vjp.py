@@ -40,9 +40,8 @@ class Linear(mlx_nn.Linear):
 
     def __call__(self, x: Array) -> Array:
         """Map `(…, in) -> (…, out)`."""
-        if "bias" in self:
-            return _dense_bias(x, self["weight"], self["bias"])
-        return _dense(x, self["weight"])
+        product: Array = _dense_bias(x, self["weight"], self["bias"]) if "bias" in self else _dense(x, self["weight"])
+        return product
 
 
 def _rows(x: Array) -> Array:

@@ -13,6 +13,7 @@ from ..core._mlx import mx
 from ..core._types import Array, Params, Tree
 from ..step._evaluate import EvalStep
 from ..step._protocol import Step
+from ..store._environment import environment
 from ..tree._flattening import as_arrays
 from ._graph import graph_of
 from ._layout import Contents, array_paths, as_layout, kinds_of
@@ -79,8 +80,8 @@ def export(
     if not _is_step(target):
         mx.eval(function(*arrays[0]))  # a lazy array outside the function would be written as its computation
     graph_of(function, arrays[0])
-    metadata = _contents(function, arrays, _STEP if _is_step(target) else None)
-    return write_whole(path, partial(_write, function, arrays, str(metadata)))
+    metadata = _file_contents(function, arrays, _STEP if _is_step(target) else None)
+    return write_whole(path, partial(_write_traces, function, arrays, str(metadata)))
 
 
 def _is_step(target: object) -> bool:
@@ -98,7 +99,7 @@ def _cases(target: Any, example: Tree, start: int | Array | Params) -> list[Argu
     return [((params, opt_state, as_arrays(batch)), {}) for batch in examples]
 
 
-def _contents(
+def _file_contents(
     function: Flat, arrays: Sequence[Sequence[Array]], names: tuple[Sequence[str], Sequence[str]] | None
 ) -> Contents:
     """Describe the file of a function that has been traced."""
@@ -107,7 +108,7 @@ def _contents(
     arguments = [*zip(inputs, args, strict=True), *kwargs.items()]
     results = zip(outputs, result if names else (result,), strict=True)
     return Contents(
-        mx.__version__,
+        environment()["mlx"] or "",
         as_layout([args, dict(kwargs)]),
         as_layout(result),
         [path for name, tree in arguments for path in array_paths(tree, name)],
@@ -116,7 +117,7 @@ def _contents(
     )
 
 
-def _write(function: Flat, arrays: Sequence[Sequence[Array]], metadata: str, path: Path) -> None:
+def _write_traces(function: Flat, arrays: Sequence[Sequence[Array]], metadata: str, path: Path) -> None:
     """Write a trace for each example, and read the file once: MLX does not report a write that failed."""
     with mx.exporter(str(path), function, metadata=metadata) as add_trace:
         for each in arrays:

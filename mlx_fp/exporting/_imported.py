@@ -6,13 +6,15 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..core._errors import CheckpointError
 from ..core._mlx import mx
 from ..core._types import Array, Tree
 from ..core._user_path import user_path
+from ..store._environment import environment
 from ..tree._flattening import Flattening, as_arrays, builder, flattening
-from ._layout import Contents, as_tree, contents, kinds_of
+from ._layout import Contents, as_tree, kinds_of, parse_contents
 from ._traced import Arguments, differences
 
 __all__ = ["imported"]
@@ -46,13 +48,15 @@ def imported(path: str | os.PathLike[str], *, compile: bool = True) -> Callable[
     if not source.is_file():
         raise FileNotFoundError(f"there is no file {source}")
     try:
-        run, metadata = mx.import_function(str(source), return_metadata=True)
+        read: Any = mx.import_function(str(source), return_metadata=True)
     except (RuntimeError, ValueError) as error:
-        raise CheckpointError(f"{source} is no function that MLX {mx.__version__} can read: {error}") from error
-    found = contents(metadata or "")
+        raise CheckpointError(f"{source} is no function that MLX {environment()['mlx']} can read: {error}") from error
+    run, metadata = read
+    found = parse_contents(metadata or "")
     if found is None:
         raise CheckpointError(f"{source} has no layout of trees: read it with mx.import_function, or export it again")
     args, kwargs = as_tree(found.arguments)
+
     def call(inputs: list[Array]) -> list[Array]:
         return list(run(*inputs))
 

@@ -11,7 +11,7 @@ from ..core._mlx import mx
 from ..core._text import dtype_name
 from ..core._types import Array, Tree
 
-__all__ = ["Contents", "Kinds", "array_paths", "as_layout", "as_tree", "contents", "kinds_of", "nodes"]
+__all__ = ["Contents", "Kinds", "array_paths", "as_layout", "as_tree", "kinds_of", "nodes", "parse_contents"]
 
 _FORMAT = "mlx_fp function 1"
 """The value of `format` in the metadata of a file."""
@@ -43,7 +43,7 @@ class Contents:
         return json.dumps({"format": _FORMAT, **asdict(self)})
 
 
-def contents(metadata: str) -> Contents | None:
+def parse_contents(metadata: str) -> Contents | None:
     """Read the metadata of a file; None where they are not of this format."""
     try:
         found = json.loads(metadata)
@@ -96,9 +96,10 @@ def nodes(tree: Tree, path: str) -> dict[str, str]:
         return {path: _ARRAY}
     if not isinstance(tree, (dict, list, tuple)):
         return {path: repr(tree)}
-    is_dict = isinstance(tree, dict)
-    described = {path: f"{type(tree).__name__} of {', '.join(sorted(map(str, tree))) if is_dict else len(tree)}"}
-    for key, child in tree.items() if is_dict else enumerate(tree):
+    children = list(tree.items() if isinstance(tree, dict) else enumerate(tree))
+    size = ", ".join(sorted(map(str, tree))) if isinstance(tree, dict) else len(tree)
+    described = {path: f"{type(tree).__name__} of {size}"}
+    for key, child in children:
         described |= nodes(child, f"{path}.{key}")
     return described
 

@@ -12,13 +12,13 @@ from ..core._mlx import mx
 from ..core._types import Array, Tree
 from ._graph import Graph, Node, Value, graph_of
 from ._layout import array_paths
-from ._onnx_graph import Builder, Operation, Rows, Shape, Unsupported, value_info
+from ._onnx_graph import BatchLength, Builder, Operation, Shape, Unsupported, value_info
 from ._onnx_operations import OPERATIONS, SHAPED
 from ._parts import part_with
 from ._traced import Flat, arguments_of, flat_function, input_paths, require_function
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
+    from onnx import ModelProto, ValueInfoProto
 
 __all__ = ["to_onnx"]
 
@@ -96,7 +96,7 @@ def _model(function: Flat, graph: Graph, other: Graph, arrays: Sequence[Array]) 
     for name, array in graph.constants:
         builder.array(array, name)
     for node, twin in pairs:
-        _add(builder, function, arrays, _operation(node, twin, names))
+        _add_operation(builder, function, arrays, _operation(node, twin, names))
     for value, name in zip(graph.outputs, outputs, strict=True):
         builder.op("Identity", [names.get(value.name, value.name)], [name])
     described = helper.make_graph(
@@ -110,7 +110,7 @@ def _model(function: Flat, graph: Graph, other: Graph, arrays: Sequence[Array]) 
     return helper.make_model(described, opset_imports=[opset], ir_version=_IR_VERSION, producer_name="mlx_fp")
 
 
-def _add(builder: Builder, function: Flat, arrays: Sequence[Array], operation: Operation) -> None:
+def _add_operation(builder: Builder, function: Flat, arrays: Sequence[Array], operation: Operation) -> None:
     """Add the nodes of an operation; NotImplementedError names the layer where there are none."""
     primitive = operation.node.primitive
     try:
@@ -163,7 +163,7 @@ def _shape(one: Value, two: Value, node: Node | None = None) -> Shape:
     return tuple(_length(a, b, where) for a, b in zip(one.shape, two.shape, strict=True))
 
 
-def _length(one: int, two: int, where: str) -> int | Rows:
+def _length(one: int, two: int, where: str) -> int | BatchLength:
     if one == two:
         return one
     factor = one // _SIZES[0]
@@ -172,10 +172,10 @@ def _length(one: int, two: int, where: str) -> int | Rows:
             f"a length{where} is {one} for {_SIZES[0]} rows and {two} for {_SIZES[1]}: in ONNX it has to be a multiple "
             "of the batch size"
         )
-    return Rows(factor)
+    return BatchLength(factor)
 
 
-def _described(values: Sequence[Value], others: Sequence[Value], names: Sequence[str]) -> list[object]:
+def _described(values: Sequence[Value], others: Sequence[Value], names: Sequence[str]) -> list[ValueInfoProto]:
     rows = zip(values, others, names, strict=True)
     return [value_info(name, one.dtype, _shape(one, two)) for one, two, name in rows]
 

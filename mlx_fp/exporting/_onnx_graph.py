@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from onnx import NodeProto, TensorProto, ValueInfoProto
 
-__all__ = ["Builder", "Operation", "Rows", "Shape", "Unsupported", "element_type", "value_info"]
+__all__ = ["BatchLength", "Builder", "Operation", "Shape", "Unsupported", "element_type", "value_info"]
 
 _TYPES = {
     "float32": "FLOAT",
@@ -34,13 +34,13 @@ _TYPES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class BatchLength:
     """A length that is a multiple of the batch size."""
 
     factor: int
 
 
-Shape = tuple["int | Rows", ...]
+Shape = tuple["int | BatchLength", ...]
 """A shape for every batch size."""
 
 
@@ -95,7 +95,7 @@ class Builder:
         self._count += 1
         return f"onnx_{self._count}"
 
-    def op(self, kind: str, inputs: Sequence[str], outputs: Sequence[str] = (), **attributes: object) -> str:
+    def op(self, kind: str, inputs: Sequence[str], outputs: Sequence[str] = (), **attributes: Any) -> str:
         """Add a node, and return the name of its first output."""
         from onnx import helper
 
@@ -141,12 +141,12 @@ class Builder:
 
     def shape(self, shape: Shape) -> str:
         """Add a shape as int64, which may follow the batch size."""
-        if not any(isinstance(length, Rows) for length in shape):
+        if not any(isinstance(length, BatchLength) for length in shape):
             return self.integers([length for length in shape if isinstance(length, int)])
         return self.op("Concat", [self._length(length) for length in shape], axis=0)
 
-    def _length(self, length: int | Rows) -> str:
-        if not isinstance(length, Rows):
+    def _length(self, length: int | BatchLength) -> str:
+        if not isinstance(length, BatchLength):
             return self.integers([length])
         return self._batch if length.factor == 1 else self.op("Mul", [self._batch, self.integers([length.factor])])
 
@@ -159,5 +159,5 @@ def value_info(name: str, dtype: mx.Dtype, shape: Shape) -> ValueInfoProto:
     """Describe an input or an output of the graph."""
     from onnx import helper
 
-    lengths = [("batch" if each.factor == 1 else None) if isinstance(each, Rows) else each for each in shape]
+    lengths = [("batch" if each.factor == 1 else None) if isinstance(each, BatchLength) else each for each in shape]
     return helper.make_tensor_value_info(name, element_type(dtype), lengths)

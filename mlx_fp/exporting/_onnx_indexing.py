@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..core._mlx import mx
-from ._onnx_graph import Builder, Operation, Rows, Unsupported, element_type
+from ._onnx_graph import BatchLength, Builder, Operation, Unsupported, element_type
 
 __all__ = ["add_gather", "add_gather_axis", "add_slice", "add_split", "add_strided"]
 
@@ -25,7 +25,7 @@ def add_slice(b: Builder, o: Operation) -> None:
         raise Unsupported("with a negative step")
     lengths = o.node.inputs[0].shape
     for axis, each in enumerate(o.input_shapes[0]):
-        if isinstance(each, Rows) and end[axis] != lengths[axis] and isinstance(o.shapes[0][axis], Rows):
+        if isinstance(each, BatchLength) and end[axis] != lengths[axis] and isinstance(o.shapes[0][axis], BatchLength):
             raise Unsupported("with an end that follows the batch size")
     ends = [_END if stop == length else stop for stop, length in zip(end, lengths, strict=True)]
     axes = list(range(len(lengths)))
@@ -60,13 +60,12 @@ def add_strided(b: Builder, o: Operation) -> None:
     import numpy as np
 
     shape, strides, offset = o.arguments
-    rows, value = o.shapes[0][0] if o.shapes[0] else 1, o.node.inputs[0]
-    inner = shape[1:] if rows == Rows(1) else shape
-    size = int(np.prod(value.shape))
-    per_row = size // shape[0] if rows == Rows(1) else size
-    if offset or (rows == Rows(1) and strides[0] != per_row) or any(isinstance(each, Rows) for each in o.shapes[0][1:]):
+    is_batched = bool(shape) and o.shapes[0][0] == BatchLength(1)
+    size, inner = int(np.prod(o.node.inputs[0].shape)), shape[1:] if is_batched else shape
+    row_size = size // shape[0] if is_batched else size
+    reaches_over = any(isinstance(length, BatchLength) for length in o.shapes[0][is_batched:])
+    if offset or reaches_over or (is_batched and strides[0] != row_size):
         raise Unsupported("with windows that reach over several rows")
-    grids = np.indices(inner)
-    steps = np.array(strides[-len(inner) :]).reshape(-1, *[1] * len(inner))
-    flat = b.reshaped(o.inputs[0], (rows, per_row) if rows == Rows(1) else (per_row,))
-    b.op("Gather", [flat, b.integers((grids * steps).sum(axis=0))], o.outputs, axis=1 if rows == Rows(1) else 0)
+    steps = np.array(strides[is_batched:]).reshape(-1, *[1] * len(inner))
+    rows = b.reshaped(o.inputs[0], (BatchLength(1), row_size) if is_batched else (row_size,))
+    b.op("Gather", [rows, b.integers((np.indices(inner) * steps).sum(axis=0))], o.outputs, axis=int(is_batched))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Any
 
 from ..core._mlx import mx
 from ._onnx_graph import Builder, Operation, Unsupported, element_type
@@ -12,18 +13,34 @@ from ._onnx_indexing import add_gather, add_gather_axis, add_slice, add_split, a
 
 __all__ = ["OPERATIONS", "SHAPED"]
 
-SHAPED = frozenset({"Broadcast", "Reshape", "Flatten", "Unflatten", "ExpandDims", "Squeeze", "Slice", "AsStrided", "Gather"})
+SHAPED = frozenset(
+    {"Broadcast", "Reshape", "Flatten", "Unflatten", "ExpandDims", "Squeeze", "Slice", "AsStrided", "Gather"}
+)
 """The operations whose arguments may follow the batch size."""
 
 _SAME = {
-    **{name: name for name in ("Abs", "Ceil", "Cos", "Cosh", "Equal", "Erf", "Exp", "Floor", "Greater", "Less", "Round")},
-    **{name: name for name in ("Sigmoid", "Sign", "Sin", "Sinh", "Tan", "Tanh")},
+    **{
+        name: name
+        for name in ("Abs", "Ceil", "Cos", "Cosh", "Equal", "Erf", "Exp", "Floor", "Greater", "Less", "Round")
+    },
+    **{name: name for name in ("Round", "Sigmoid", "Sign", "Sin", "Sinh", "Tan", "Tanh")},
     **{f"Arc{name.title()}": f"A{name}" for name in ("cos", "cosh", "sin", "sinh", "tan", "tanh")},
-    **{"Add": "Add", "Subtract": "Sub", "Multiply": "Mul", "Divide": "Div", "Negative": "Neg", "Power": "Pow"},
-    **{"Maximum": "Max", "Minimum": "Min", "Matmul": "MatMul", "Select": "Where"},
-    **{"GreaterEqual": "GreaterOrEqual", "LessEqual": "LessOrEqual"},
-    **{"LogicalAnd": "And", "LogicalOr": "Or", "LogicalNot": "Not"},
-    **{name: "Identity" for name in ("StopGradient", "Copy", "Contiguous", "Full")},
+    "Add": "Add",
+    "Subtract": "Sub",
+    "Multiply": "Mul",
+    "Divide": "Div",
+    "Negative": "Neg",
+    "Power": "Pow",
+    "Maximum": "Max",
+    "Minimum": "Min",
+    "Matmul": "MatMul",
+    "Select": "Where",
+    "GreaterEqual": "GreaterOrEqual",
+    "LessEqual": "LessOrEqual",
+    "LogicalAnd": "And",
+    "LogicalOr": "Or",
+    "LogicalNot": "Not",
+    **dict.fromkeys(("StopGradient", "Copy", "Contiguous", "Full"), "Identity"),
 }
 """The operations that are one node with the same inputs: `{MLX: ONNX}`."""
 
@@ -112,7 +129,7 @@ def _transpose(b: Builder, o: Operation) -> None:
     b.op("Transpose", o.inputs, o.outputs, perm=list(o.arguments[0]))
 
 
-def _cast(b: Builder, o: Operation) -> None:
+def _change_type(b: Builder, o: Operation) -> None:
     b.op("Cast", o.inputs, o.outputs, to=element_type(o.node.outputs[0].dtype))
 
 
@@ -159,9 +176,7 @@ def _scan(b: Builder, o: Operation) -> None:
     kind, axis, reverse, inclusive = o.arguments
     if kind != 2:
         raise Unsupported("of another kind than a sum")
-    b.op(
-        "CumSum", [o.inputs[0], b.integers(int(axis))], o.outputs, reverse=int(reverse), exclusive=int(not inclusive)
-    )
+    b.op("CumSum", [o.inputs[0], b.integers(int(axis))], o.outputs, reverse=int(reverse), exclusive=int(not inclusive))
 
 
 def _pad(b: Builder, o: Operation) -> None:
@@ -182,7 +197,12 @@ def _convolution(b: Builder, o: Operation) -> None:
     x = b.op("Transpose", [o.inputs[0]], perm=[0, dims + 1, *space])
     if not flip and all(each == 1 for each in input_dilation):
         weight = b.op("Transpose", [o.inputs[1]], perm=[0, dims + 1, *space])
-        options = {"strides": list(strides), "pads": [*low, *high], "dilations": list(dilation), "group": int(groups)}
+        options: dict[str, Any] = {
+            "strides": list(strides),
+            "pads": [*low, *high],
+            "dilations": list(dilation),
+            "group": int(groups),
+        }
         y = b.op("Conv", [x, weight], **options)
     elif flip and groups == 1 and all(each == 1 for each in strides):
         weight = b.op("Transpose", [o.inputs[1]], perm=[dims + 1, 0, *space])
@@ -200,7 +220,7 @@ def _convolution(b: Builder, o: Operation) -> None:
 OPERATIONS: Mapping[str, Callable[[Builder, Operation], object]] = MappingProxyType(
     {
         **{name: _same(name) for name in _SAME},
-        **{name: _reshape for name in ("Reshape", "Flatten", "Unflatten", "ExpandDims", "Squeeze")},
+        **dict.fromkeys(("Reshape", "Flatten", "Unflatten", "ExpandDims", "Squeeze"), _reshape),
         "Broadcast": _broadcast,
         "Square": _square,
         "Sqrt": _sqrt,
@@ -214,7 +234,7 @@ OPERATIONS: Mapping[str, Callable[[Builder, Operation], object]] = MappingProxyT
         "Remainder": _remainder,
         "AddMM": _addmm,
         "Transpose": _transpose,
-        "AsType": _cast,
+        "AsType": _change_type,
         "Reduce": _reduce,
         "ArgReduce": _arg_reduce,
         "Softmax": _softmax,

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from ..compile import rng
 from ..core._exporting import exporting
-from ..core._mlx import mx
 from ..core._signature import name_of
 from ..core._types import Array, Tree
 from ..nn._layer import Layer

@@ -148,7 +148,7 @@ def total_loss(options: Head, hidden: Array, classes: Array, factors: Array, hea
 def _losses(options: Head, hidden: Array, classes: Array, head: HeadArrays) -> Array:
     """Compute the loss of each row, chunk by chunk. MLX's derivative of a frozen head is zero, as the custom one."""
     if options.frozen:
-        head = HeadArrays(*(None if array is None else mx.stop_gradient(array) for array in head))
+        head = HeadArrays(**{name: mx.stop_gradient(a) for name, a in head._asdict().items() if a is not None})
     done: list[Array] = []
     for part in _chunks(hidden.shape[0], options.chunk):
         rows = _after(hidden[part], done[-1:], _chunk_bytes(options, head))

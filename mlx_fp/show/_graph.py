@@ -62,10 +62,12 @@ def _svg(text: str) -> str | None:
     if program is None:
         return None
     try:
-        done = subprocess.run([program, "-Tsvg"], input=text, capture_output=True, text=True, timeout=_SECONDS, check=True)
+        done = subprocess.run(
+            [program, "-Tsvg"], input=text.encode(), capture_output=True, timeout=_SECONDS, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout
+    return done.stdout.decode()
 
 
 def _dot(traced: Graph, inputs: Sequence[str], outputs: Sequence[str]) -> str:

@@ -93,7 +93,8 @@ def test_a_head_in_chunks_is_exported_with_the_derivative_of_mlx(reduction, froz
         options = {"bias": head["bias"], "chunk": 3, "reduction": reduction, "frozen": frozen}
         return nn.losses.linear_cross_entropy(model.enc(x), head["weight"], y, **options).mean()
 
-    step = fp.train_step(nn.sequential(enc=nn.linear(3, 8), head=nn.linear(8, 2)), loss, optim.adamw(1e-2), compile=False)
+    model = nn.sequential(enc=nn.linear(3, 8), head=nn.linear(8, 2))
+    step = fp.train_step(model, loss, optim.adamw(1e-2), compile=False)
     file = fp.export(tmp_path / "step", step, labelled())
     assert_same_steps(step, file, [labelled()])
     if frozen:
@@ -167,7 +168,7 @@ def test_a_file_of_a_lazy_closure_holds_its_values(tmp_path):
 
 def test_plain_mlx_reads_a_file(tmp_path):
     step = fp.train_step(nn.linear(3, 2), cross_entropy, optim.sgd(0.1))
-    params, opt_state = step.init(0)
+    params, _ = step.init(0)
     file = fp.export(tmp_path / "step.mlxfn", step, {"x": labelled()[0], "y": labelled()[1]})
     fp.save(tmp_path / "start.safetensors")(params)
     code = """
