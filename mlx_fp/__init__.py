@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from .experiments._run import run as run
     from .experiments._sweep import Sweep as Sweep
     from .experiments._sweep import sweep as sweep
+    from .exporting._export import export as export
+    from .exporting._imported import imported as imported
+    from .exporting._onnx import to_onnx as to_onnx
     from .loop._batch_size import fit_batch_size as fit_batch_size
     from .loop._directive import Replace as Replace
     from .loop._directive import Save as Save
@@ -123,6 +126,9 @@ _NAMES = {  # public functions and classes: module -> names
     ".experiments._experiment": ("Experiment", "experiment", "override", "settings"),
     ".experiments._run": ("run",),
     ".experiments._sweep": ("Sweep", "sweep"),
+    ".exporting._export": ("export",),
+    ".exporting._imported": ("imported",),
+    ".exporting._onnx": ("to_onnx",),
     ".loop._batch_size": ("fit_batch_size",),
     ".loop._directive": ("Replace", "Save", "Stop", "Validate"),
     ".loop._emitting": ("emit",),

@@ -59,6 +59,9 @@ def a_language_model_and_rows(folder):
     jsonl(folder / "train.jsonl", [{"prompt": "w3", "completion": completion} for completion in completions])
 
 
+NEEDS = {"export.md": "onnx"}
+"""The packages beside those of the library that the snippets of a page import."""
+
 FILES = dict.fromkeys(("language_models.md", "mlx_lm.md"), a_language_model_and_rows)
 """Functions that make the files that the snippets of a page read."""
 
@@ -67,6 +70,8 @@ FILES = dict.fromkeys(("language_models.md", "mlx_lm.md"), a_language_model_and_
     "page", [page for page in PAGES if page not in CPU_PAGES], ids=lambda p: str(p.relative_to(ROOT))
 )
 def test_every_snippet_of_a_page_runs(page, tmp_path, monkeypatch):
+    if page.name in NEEDS:
+        pytest.importorskip(NEEDS[page.name])
     monkeypatch.chdir(tmp_path)
     FILES.get(page.name, lambda folder: None)(tmp_path)
     assert run_snippets(page) or page.name in PROSE, f"{page.name} shows no code"

@@ -11,6 +11,7 @@ from traceback import extract_tb
 from typing import Any
 
 from ..core._errors import unknown
+from ..core._exporting import is_exporting
 from ..core._mlx import mx
 from ..core._types import Array, Tree
 from ..tree._flattening import Flattening, as_arrays, builder, describe_nodes, flattening, list_arrays
@@ -118,7 +119,7 @@ class Compiled:
 
     def __call__(self, *args: Tree) -> Tree:
         """Run the function on trees of arrays and constants."""
-        if self._options is None:
+        if self._options is None or is_exporting():  # a compiled function would hold the trace of a custom function
             return self._fn(*map(copy_arrays, self._arrays(args)))
         variant = self._last
         inputs = None if variant is None else variant.flattening.flatten(*args)

@@ -13,6 +13,7 @@ from contextvars import ContextVar, copy_context
 from functools import partial
 from typing import Any, TypeVar
 
+from ..core._exporting import custom_function
 from ..core._mlx import mx, utils
 from ..core._types import Array, Tree
 from ..core.backend import in_use
@@ -83,8 +84,7 @@ def observed(observe: Callable[[Array], Array], leaf: Tree) -> Tree:
     """Return the same array; `observe` gets its gradient, if one is computed, and returns the gradient that goes on."""
     if not _is_floating(leaf):
         return leaf
-    identity: Any = mx.custom_function(lambda arrays: list(arrays))
-    identity.vjp(lambda primals, cotangents, outputs: [observe(cotangents[0])])
+    identity = custom_function(lambda arrays: list(arrays), lambda _, cotangents, outputs: [observe(cotangents[0])])
     return identity([leaf])[0]
 
 
@@ -122,9 +122,7 @@ def _call(fn: Callable[..., T], arguments: tuple[Tree, ...]) -> T:
         floats, others_later, key = later[: len(floats)], later[len(floats) : -1], mx.stop_gradient(later[-1])
         return mx.vjp(lambda *floats: again(list(floats), others_later, key), floats, cotangents)[1]
 
-    block: Any = mx.custom_function(first)
-    block.vjp(derivative)
-    outputs = block(floats)
+    outputs = custom_function(first, derivative)(floats)
     value, after = _filled(results[0], outputs)
     if results[0][1] is not start:
         rng.move_to(mx.stop_gradient(after))

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Protocol, TypeAlias, TypeVar
 
+from ._exporting import is_exporting
 from ._fork import check_process
 from ._mlx import cpu, on_cpu, utils
 from ._types import Array, Params, State, Tree
@@ -145,9 +146,9 @@ def on_device(fn: Callable[..., T]) -> Callable[..., T]:
 
 
 def device_backend() -> Backend:
-    """Return the backend of the default device of MLX now."""
+    """Return the backend of the default device of MLX now; for a function that is exported, `PLAIN`."""
     check_process()
-    if cpu is None or not on_cpu():
+    if cpu is None or is_exporting() or not on_cpu():
         return PLAIN
     backend: Backend = cpu.backend()
     return backend

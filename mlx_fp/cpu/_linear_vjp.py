@@ -6,45 +6,33 @@ its slow, strided path. Here the gradient is computed as `(out, in)` directly: t
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
-from typing import Any
-
+from ..core._exporting import custom_function
 from ..core._mlx import mlx_nn, mx
 from ..core._types import Array
 
 __all__ = ["Linear"]
 
 
-@cache
-def _dense() -> Callable[[Array, Array], Array]:
-    """Return the function `x @ weight.T`: `(…, in), (out, in) -> (…, out)`."""
-    product: Any = mx.custom_function(lambda x, weight: x @ weight.T)
-
-    @product.vjp  # type: ignore[untyped-decorator]  # MLX's decorator has no types
-    def backward(primals: tuple[Array, Array], ct: Array, _: Array) -> tuple[Array, Array]:
-        x, weight = primals
-        return (ct @ weight).astype(x.dtype), (_rows(ct).T @ _rows(x)).astype(weight.dtype)
-
-    return product  # type: ignore[no-any-return]  # MLX's custom functions have no types
+def _dense_backward(primals: tuple[Array, Array], ct: Array, _: Array) -> tuple[Array, Array]:
+    x, weight = primals
+    return (ct @ weight).astype(x.dtype), (_rows(ct).T @ _rows(x)).astype(weight.dtype)
 
 
-@cache
-def _dense_bias() -> Callable[[Array, Array, Array], Array]:
-    """Return the function `x @ weight.T + bias`: `(…, in), (out, in), (out,) -> (…, out)`."""
-    product: Any = mx.custom_function(lambda x, weight, bias: mx.addmm(bias, x, weight.T))
+def _dense_bias_backward(primals: tuple[Array, Array, Array], ct: Array, _: Array) -> tuple[Array, Array, Array]:
+    x, weight, bias = primals
+    rows = _rows(ct)
+    return (
+        (ct @ weight).astype(x.dtype),
+        (rows.T @ _rows(x)).astype(weight.dtype),
+        rows.sum(axis=0).astype(bias.dtype),
+    )
 
-    @product.vjp  # type: ignore[untyped-decorator]  # MLX's decorator has no types
-    def backward(primals: tuple[Array, Array, Array], ct: Array, _: Array) -> tuple[Array, Array, Array]:
-        x, weight, bias = primals
-        rows = _rows(ct)
-        return (
-            (ct @ weight).astype(x.dtype),
-            (rows.T @ _rows(x)).astype(weight.dtype),
-            rows.sum(axis=0).astype(bias.dtype),
-        )
 
-    return product  # type: ignore[no-any-return]  # MLX's custom functions have no types
+_dense = custom_function(lambda x, weight: x @ weight.T, _dense_backward)
+"""The function `x @ weight.T`: `(…, in), (out, in) -> (…, out)`."""
+
+_dense_bias = custom_function(lambda x, weight, bias: mx.addmm(bias, x, weight.T), _dense_bias_backward)
+"""The function `x @ weight.T + bias`: `(…, in), (out, in), (out,) -> (…, out)`."""
 
 
 class Linear(mlx_nn.Linear):
@@ -52,9 +40,8 @@ class Linear(mlx_nn.Linear):
 
     def __call__(self, x: Array) -> Array:
         """Map `(…, in) -> (…, out)`."""
-        if "bias" in self:
-            return _dense_bias()(x, self["weight"], self["bias"])
-        return _dense()(x, self["weight"])
+        product: Array = _dense_bias(x, self["weight"], self["bias"]) if "bias" in self else _dense(x, self["weight"])
+        return product
 
 
 def _rows(x: Array) -> Array:

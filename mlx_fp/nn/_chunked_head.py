@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from ..core._exporting import custom_function
 from ..core._mlx import mx
 from ..core._types import Array
 from ..core.backend import in_use
@@ -105,12 +106,7 @@ def row_losses(options: Head, hidden: Array, classes: Array, head: HeadArrays) -
     """
 
     def forward(hidden: Array, classes: Array, *arrays: Array) -> Array:
-        done: list[Array] = []
-        for part in _chunks(hidden.shape[0], options.chunk):
-            rows = _after(hidden[part], done[-1:], _chunk_bytes(options, rebuild(arrays)))
-            value, *_ = options.losses(options.scores(rows, rebuild(arrays)), classes[part])
-            done.append(value)
-        return mx.concatenate(done)
+        return _losses(options, hidden, classes, rebuild(arrays))
 
     def backward(primals: tuple[Array, ...], factors: Array, _: Array) -> tuple[Array, ...]:
         hidden, classes, *arrays = primals
@@ -141,9 +137,24 @@ def total_loss(options: Head, hidden: Array, classes: Array, factors: Array, hea
         of_hidden, *of_arrays = (gradient * factor.astype(gradient.dtype) for gradient in gradients)
         return of_hidden, mx.zeros_like(primals[1]), values * factor, *of_arrays
 
+    def plain(hidden: Array, classes: Array, factors: Array, *arrays: Array) -> tuple[Array, ...]:
+        return ((_losses(options, hidden, classes, rebuild(arrays)) * factors).sum(),)
+
     present, rebuild = _listed(head)
-    function = _with_derivative("linear_cross_entropy", forward, backward)
+    function = _with_derivative("linear_cross_entropy", forward, backward, plain)
     return function(hidden, classes, factors, *present)[0]  # type: ignore[no-any-return]  # MLX's have no types
+
+
+def _losses(options: Head, hidden: Array, classes: Array, head: HeadArrays) -> Array:
+    """Compute the loss of each row, chunk by chunk. MLX's derivative of a frozen head is zero, as the custom one."""
+    if options.frozen:
+        head = HeadArrays(**{name: mx.stop_gradient(a) for name, a in head._asdict().items() if a is not None})
+    done: list[Array] = []
+    for part in _chunks(hidden.shape[0], options.chunk):
+        rows = _after(hidden[part], done[-1:], _chunk_bytes(options, head))
+        value, *_ = options.losses(options.scores(rows, head), classes[part])
+        done.append(value)
+    return mx.concatenate(done)
 
 
 class _Gradients(NamedTuple):
@@ -219,7 +230,12 @@ def _after(array: Array, before: list[Array], chunk_bytes: int) -> Array:
     return mx.depends([array], in_use().throttled(before, chunk_bytes))[0] if before else array
 
 
-def _with_derivative(name: str, forward: Callable[..., Any], backward: Callable[..., tuple[Array, ...]]) -> Any:
+def _with_derivative(
+    name: str,
+    forward: Callable[..., Any],
+    backward: Callable[..., tuple[Array, ...]],
+    plain: Callable[..., Any] | None = None,
+) -> Any:
     """Return a function with a first derivative; a second derivative and `vmap` raise NotImplementedError."""
 
     def first_derivative(primals: Any, cotangents: Any, outputs: Any) -> tuple[Array, ...]:
@@ -228,10 +244,7 @@ def _with_derivative(name: str, forward: Callable[..., Any], backward: Callable[
     def refuse_vmap(*_: object) -> None:
         raise NotImplementedError(f"{name} takes rows, and mx.vmap does not apply to it: merge the axes of the rows")
 
-    function = mx.custom_function(forward)
-    function.vjp(first_derivative)
-    function.vmap(refuse_vmap)
-    return function
+    return custom_function(forward, first_derivative, refuse_vmap, plain)
 
 
 def _refuse_derivative(name: str) -> Any:
@@ -242,6 +255,4 @@ def _refuse_derivative(name: str) -> Any:
             f"{name} has a first derivative only; for a second derivative, use cross_entropy on the logits"
         )
 
-    identity = mx.custom_function(lambda array: array)
-    identity.vjp(refuse)
-    return identity
+    return custom_function(lambda array: array, refuse)

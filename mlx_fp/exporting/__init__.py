@@ -1,0 +1,1 @@
+"""Functions as files: MLX's own format, ONNX, and their graphs."""
