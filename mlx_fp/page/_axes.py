@@ -51,7 +51,7 @@ def axis(values: Iterable[float], *, whole: bool = False, about: int = 6) -> Axi
     listed = list(values) or [0.0, 1.0]
     low, high = min(listed), max(listed)
     if whole:
-        low, high = 0.0 if 0 <= low <= 0.2 * high else low, max(high, low + 1)
+        low, high = 0.0 if 0 <= low <= 0.2 * high else low, max(high, low + max(1.0, abs(low) * 1e-6))
         return Axis(low, high, False, _ticks(low, high, max(_round_step((high - low) / about), 1.0), inside=True))
     if low > _LEAST and log10(high) - log10(low) > _DECADES:
         return _logarithmic(low, high)
