@@ -11,6 +11,9 @@ __all__ = ["Axis", "axis"]
 _DECADES = 2.0
 """The decades beyond which positive values get a logarithmic scale."""
 
+_LEAST = 1e-290
+"""Values and distances below this are no more than zero, because their quotients overflow."""
+
 _MOST_TICKS = 10
 
 
@@ -48,11 +51,11 @@ def axis(values: Iterable[float], *, whole: bool = False, about: int = 6) -> Axi
     listed = list(values) or [0.0, 1.0]
     low, high = min(listed), max(listed)
     if whole:
-        low, high = 0.0 if 0 <= low <= 0.2 * high else low, max(high, low + 1)
+        low, high = 0.0 if 0 <= low <= 0.2 * high else low, max(high, low + max(1.0, abs(low) * 1e-6))
         return Axis(low, high, False, _ticks(low, high, max(_round_step((high - low) / about), 1.0), inside=True))
-    if low > 0 and log10(high) - log10(low) > _DECADES:
+    if low > _LEAST and log10(high) - log10(low) > _DECADES:
         return _logarithmic(low, high)
-    if high - low <= 1e-9 * max(abs(low), abs(high)) or high - low < 1e-290:
+    if high - low <= 1e-9 * max(abs(low), abs(high)) or high - low < _LEAST:
         room = abs(low) / 2 or 1.0
         low, high = low - room, high + room
     step = _round_step((high - low) / about)

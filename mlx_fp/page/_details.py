@@ -49,11 +49,11 @@ def epochs_table(run: Run) -> str:
     cut = len(rows) - 1 if is_cut(run) else None
     columns = [
         number_column("epoch", _column(listed, "epoch")),
+        Column("", [" ".join(_tags(index in best, index == cut)) for index in shown]),
         number_column("steps", _column(listed, "steps")),
         *_figure_columns(listed),
         number_column("seconds", _column(listed, "seconds"), 2),
         number_column("examples/s", [_rounded(value) for value in _column(listed, "examples_per_second")]),
-        Column("", [" ".join(_tags(index in best, index == cut)) for index in shown]),
     ]
     marked = {place: "marked" for place, index in enumerate(shown) if index in best}
     return table("Epochs count from 0.", _filled(columns), marked=marked, left_out=len(rows) - len(shown))

@@ -66,7 +66,7 @@ caption{caption-side:top;text-align:start;color:var(--soft);font-size:13px;paddi
 th,td{padding:5px 14px;text-align:start;vertical-align:top;border-top:1px solid var(--grid);font-weight:400}
 thead th{position:sticky;top:0;background:var(--card);border-top:0;border-bottom:1px solid var(--rule);
 color:var(--soft);font-size:13px;vertical-align:bottom}
-thead span{display:inline-block;width:max-content;max-width:15em;overflow-wrap:break-word}
+thead span{display:inline-block;width:max-content;max-width:15em;white-space:normal;overflow-wrap:anywhere}
 td{white-space:nowrap}
 .n{text-align:right;white-space:nowrap}
 tbody th{white-space:nowrap}

@@ -1,7 +1,7 @@
 """Axes have round ticks with labels that differ, for any finite values."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mlx_fp.page._axes import axis
@@ -11,6 +11,9 @@ pytestmark = pytest.mark.without_mlx
 
 
 @given(st.lists(FINITE, max_size=20))
+@example([1.0, 5e-324])
+@example([5e-324, 0.0])
+@example([-1e150, 1e150])
 def test_every_value_has_a_place_on_its_axis(values):
     made = axis(values)
     assert made.ticks
