@@ -83,16 +83,19 @@ class RunFolder:
                 raise FileExistsError(errno.EEXIST, f"the folder has a run already: {remedy}", os.fspath(self.path))
 
 
-def policy_in(folder: Path, policy: Policy | None) -> Policy:
-    """Return the policy of a run with a folder: the given policy with its files in this folder, and with a bundle.
+def policy_in(folder: Path | None, policy: Policy | None) -> Policy | None:
+    """Return the policy of a run in a folder: the given policy with its files in this folder, and with a bundle.
 
-    Without a policy the last two states and the best one stay. A path function raises ValueError.
+    Without a policy the last two states and the best one stay. Without a folder the policy stays as it is. A path
+    function raises ValueError.
 
     >>> policy_in(Path("a"), Policy("runs/{monitor_name}/ep-{epoch}")).path
     'a/{monitor_name}/ep-{epoch}'
     >>> policy_in(Path("a"), None).path
     'a/step-{step}'
     """
+    if folder is None:
+        return policy
     literal = os.fspath(folder).replace("{", "{{").replace("}", "}}")  # a brace in the name of the folder is no field
     if policy is None:
         return Policy(str(Path(literal, "step-{step}")), best=True, keep_last=2, bundle=True)

@@ -9,9 +9,17 @@ from ..core._types import Params, State
 from ..store._checkpoint import Metadata
 from ._policy import Policy
 from ._retention import File, in_order, indexed, of_lineage, superfluous
+from ._run_folder import RunFolder
 from ._writer import RunPosition, Writer, Written
 
-__all__ = ["SilentWriter"]
+__all__ = ["SilentWriter", "writer_of"]
+
+
+def writer_of(policy: Policy | None, folder: Path | None, rank: int) -> Writer | None:
+    """Return the writer of the files of a run; None for a run without files. Only the process of rank 0 writes."""
+    if policy is None:
+        return None
+    return SilentWriter(policy) if rank else Writer(policy, None if folder is None else RunFolder(folder))
 
 
 class SilentWriter(Writer):

@@ -28,7 +28,7 @@ def loaded_experiment(target: str) -> Iterator[Experiment]:
     """
     path, name = _path_and_name(target)
     with _imported(path) as module:
-        yield _chosen(_experiments(module), path, name)
+        yield _chosen_experiment(_experiments(module), path, name)
 
 
 def _path_and_name(target: str) -> tuple[Path, str]:
@@ -80,7 +80,7 @@ def _experiments(module: ModuleType) -> dict[str, Experiment]:
     return found
 
 
-def _chosen(found: dict[str, Experiment], path: Path, name: str) -> Experiment:
+def _chosen_experiment(found: dict[str, Experiment], path: Path, name: str) -> Experiment:
     if not found:
         raise UsageError(f"{str(path)!r} defines no experiment: assign fp.experiment(…) to a variable of the module")
     if name:

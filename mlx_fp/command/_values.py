@@ -39,7 +39,7 @@ def changes_of(target: Experiment, words: Sequence[str], files: Sequence[Path]) 
     """
     known = settings(target)
     changes = {path: value for file in files for path, value in _of_file(file, known).items()}
-    return changes | {path: _value(path, text, known[path]) for path, text in _pairs(words, known)}
+    return changes | {path: _value(path, text, known[path]) for path, text in _path_value_pairs(words, known)}
 
 
 def grid_of(target: Experiment, words: Sequence[str]) -> dict[str, list[object]]:
@@ -54,7 +54,7 @@ def grid_of(target: Experiment, words: Sequence[str]) -> dict[str, list[object]]
     """
     known = settings(target)
     grid: dict[str, list[object]] = {}
-    for path, text in _pairs(words, known):
+    for path, text in _path_value_pairs(words, known):
         if path in grid:
             raise UsageError(f"{path} comes twice: give its values in one word, {path}=a,b")
         grid[path] = [_value(path, part, known[path]) for part in _comma_parts(text)]
@@ -63,7 +63,7 @@ def grid_of(target: Experiment, words: Sequence[str]) -> dict[str, list[object]]
     return grid
 
 
-def _pairs(words: Sequence[str], known: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+def _path_value_pairs(words: Sequence[str], known: Mapping[str, object]) -> Iterator[tuple[str, str]]:
     for word in words:
         path, equals, text = word.partition("=")
         if not equals:

@@ -100,7 +100,7 @@ class _Imported:
             return None
         number = min(range(len(apart)), key=lambda n: len(apart[n]))
         case = self.contents.cases[number]
-        texts = [f"{self.contents.inputs[i]} is {_kind(given[i])}, not {_kind(case[i])}" for i in apart[number][:3]]
+        texts = [f"{self.contents.inputs[i]} is {_form(given[i])}, not {_form(case[i])}" for i in apart[number][:3]]
         return (
             f"{self.path} has a trace for each of {len(apart)} examples, and none for these shapes. Against example "
             f"{number}, {'; '.join(texts)}: pad the batch, or export the function again with an example more"
@@ -110,6 +110,6 @@ class _Imported:
         return f"imported({str(self.path)!r})"
 
 
-def _kind(kind: tuple[str, Sequence[int]]) -> str:
+def _form(kind: tuple[str, Sequence[int]]) -> str:
     dtype, shape = kind
     return f"{dtype}{tuple(shape)}"

@@ -49,7 +49,7 @@ class Notebook:
     def __enter__(self) -> Self:
         from IPython.display import HTML, display
 
-        self.handles.append(display(HTML(_page(self.read(), self.notes)), display_id=True))
+        self.handles.append(display(HTML(_notebook_page(self.read(), self.notes)), display_id=True))
         self.thread.start()
         return self
 
@@ -59,7 +59,7 @@ class Notebook:
             self._stop()
             kind = error[0]
             end = [Note(f"ended by {kind.__name__}")] if isinstance(kind, type) else []
-            self._update(_page(None, [*self.notes, *end]))
+            self._update(_notebook_page(None, [*self.notes, *end]))
 
     def note(self, note: Note) -> None:
         """Add a row to the table of notes."""
@@ -76,7 +76,7 @@ class Notebook:
     def _follow(self) -> None:
         begin_thread()
         while not self.ended.wait(_SECONDS):
-            self._update(_page(self.read(), self.notes))
+            self._update(_notebook_page(self.read(), self.notes))
 
     def _stop(self) -> None:
         self.ended.set()
@@ -89,7 +89,7 @@ class Notebook:
             handle.update(HTML(page))
 
 
-def _page(line: Line | None, notes: Sequence[Note]) -> str:
+def _notebook_page(line: Line | None, notes: Sequence[Note]) -> str:
     """Return the HTML of a moment: the table of the newest notes, and below it a bar and the figures of the line."""
     notes = notes[-_NOTES:]
     names = list(dict.fromkeys(name for note in notes for name in note.figures))

@@ -12,11 +12,10 @@ from pathlib import Path
 from ..across._agreement import check_facts, check_replicas
 from ..across._errors import together
 from ..across._world import ALONE
-from ..checkpointing._policy import Policy
 from ..checkpointing._resume import resolved
 from ..checkpointing._retention import is_newest, new_run
-from ..checkpointing._run_folder import RunFolder, policy_in
-from ..checkpointing._silent import SilentWriter
+from ..checkpointing._run_folder import policy_in
+from ..checkpointing._silent import writer_of
 from ..checkpointing._writer import Writer
 from ..core._frozen import FrozenDict
 from ..core._types import Params, State
@@ -63,8 +62,8 @@ def start_run(trainer: Trainer, plan: Plan) -> Iterator[tuple[Loop, LoopState, W
 
     The writer locks the folder of the files before the newest file is looked for.
     """
-    world, trainer = plan.across, _in_folder(trainer, plan.out)
-    writer = None if trainer.policy is None else _writer(trainer.policy, plan)
+    world, trainer = plan.across, replace(trainer, policy=policy_in(plan.out, trainer.policy))
+    writer = writer_of(trainer.policy, plan.out, world.rank)
     with ExitStack() as opened:
         hooks = sorted(opened.enter_context(opened_hooks(trainer.hooks)), key=lambda hook: hook.priority)
         new = [together(world, lambda: _new_run(trainer, tuple(hooks), plan.collated_for(trainer.task)))]
@@ -74,20 +73,6 @@ def start_run(trainer: Trainer, plan: Plan) -> Iterator[tuple[Loop, LoopState, W
         if world.size > 1:
             _check_agreement(*new[0])
         yield (*new.pop(), writer)  # this frame must not keep the parameters
-
-
-def _in_folder(trainer: Trainer, folder: Path | None) -> Trainer:
-    """Return the trainer with its checkpoints in the folder of the run, if the run has one."""
-    if folder is None:
-        return trainer
-    return replace(trainer, policy=policy_in(folder, trainer.policy))
-
-
-def _writer(policy: Policy, plan: Plan) -> Writer:
-    """Return the writer of the files of a run; only the first process writes."""
-    if plan.across.rank:
-        return SilentWriter(policy)
-    return Writer(policy, None if plan.out is None else RunFolder(plan.out))
 
 
 def link_of(loop: Loop, state: LoopState, signal: Callable[[], str | None] = lambda: None) -> Link:

@@ -127,8 +127,8 @@ def summary(target: object, params: Params | None = None, *, batch: object = Non
         check_given(model, params)
     tree = shapes(model) if params is None else params
     trains = model.trainable(tree)
-    outputs = {} if batch is None else _outputs(target, model, as_arrays(tree), batch)
-    rows = tuple(replace(row, output=outputs.get(row.path, ())) for row in _rows(model, tree, "", trains))
+    outputs = {} if batch is None else _out_shapes(target, model, as_arrays(tree), batch)
+    rows = tuple(replace(row, output=outputs.get(row.path, ())) for row in _summary_rows(model, tree, "", trains))
     totals = (sum(values) for values in ((row.trainable for row in rows), (row.nbytes for row in rows)))
     return Summary(rows, size(tree), *totals)
 
@@ -140,7 +140,7 @@ class Observable(Protocol):
         """Return the calls of the parts of the model on a batch."""
 
 
-def _outputs(target: object, model: Layer, params: Params, batch: object) -> dict[str, tuple[tuple[int, ...], ...]]:
+def _out_shapes(target: object, model: Layer, params: Params, batch: object) -> dict[str, tuple[tuple[int, ...], ...]]:
     """Return the shapes of the first outputs of each part, by path. The arrays stay lazy."""
     if hasattr(target, "observed"):
         calls = cast(Observable, target).observed(params, batch)
@@ -186,7 +186,7 @@ def _model_of(target: object) -> Layer:
     return model if isinstance(model, Layer) else require_layer(target, "summary")
 
 
-def _rows(target: Layer, params: Params, path: str, trains: Select) -> Iterator[Row]:
+def _summary_rows(target: Layer, params: Params, path: str, trains: Select) -> Iterator[Row]:
     parts = dict(target.parts)
     of_parts = {key.partition(".")[0] for key in parts}
     arrays = {key: value for key, value in params.items() if key not in of_parts} if parts else params
@@ -195,7 +195,7 @@ def _rows(target: Layer, params: Params, path: str, trains: Select) -> Iterator[
         module = run.template if isinstance(run, ModuleCall) else None
         yield from _rows_of_arrays(target.name, module, arrays, path, trains)
     for key, part in parts.items():
-        yield from _rows(part, at_path(params, key), f"{path}.{key}" if path else key, trains)
+        yield from _summary_rows(part, at_path(params, key), f"{path}.{key}" if path else key, trains)
 
 
 def _rows_of_arrays(name: str, module: object, params: Params, path: str, trains: Select) -> Iterator[Row]:

@@ -139,7 +139,7 @@ def model_table(model: Mapping[str, Any]) -> str:
     columns = [
         Column("path", [safe(row.get("path") or ".") for row in listed] + ["total"]),
         Column("layer", [safe(row.get("name", "")) for row in listed] + [""]),
-        Column("arrays", [safe(_shapes(row.get("shapes") or {})) for row in listed] + [""], "wide"),
+        Column("arrays", [safe(_shapes_text(row.get("shapes") or {})) for row in listed] + [""], "wide"),
         number_column("elements", [as_number(row.get("count")) for row in listed] + [as_number(model.get("count"))]),
         number_column(
             "trainable", [as_number(row.get("trainable")) for row in listed] + [as_number(model.get("trainable"))]
@@ -150,7 +150,7 @@ def model_table(model: Mapping[str, Any]) -> str:
     )
 
 
-def _shapes(shapes: Mapping[str, Any]) -> str:
+def _shapes_text(shapes: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {'×'.join(map(str, shape)) or '()'}" for name, shape in shapes.items())
 
 

@@ -63,7 +63,7 @@ def overlay(runs: Sequence[Run]) -> str:
     for rank, run, of_run in reversed(found):  # the best run is drawn last, above the others
         for panel in of_run:
             lines = drawn.setdefault(panel.title, [])
-            lines += [_drawn(line, run.name, rank, len(runs)) for line in run_lines(panel.lines, len(runs))]
+            lines += [_drawn_line(line, run.name, rank, len(runs)) for line in run_lines(panel.lines, len(runs))]
     parts = []
     for number, name in enumerate(sorted(drawn, key=[panel.title for *_, of_run in found for panel in of_run].index)):
         most = min(max(_MOST_POINTS // len(drawn[name]), 40), 500)
@@ -84,7 +84,7 @@ def run_lines(lines: Sequence[Line], runs: int) -> list[Line]:
     return means if any(len(line.steps) > 2 for line in means) else list(lines)
 
 
-def _drawn(line: Line, run: str, rank: int, runs: int) -> Drawn:
+def _drawn_line(line: Line, run: str, rank: int, runs: int) -> Drawn:
     look = "thin" if line.kind == "step" else "dashed" if line.kind == "train" and runs <= _FEW else ""
     return Drawn(line, f"{run}, {line.name}", f"c{min(rank, COLOURS)}", look, values=rank < COLOURS)
 

@@ -127,7 +127,7 @@ def _step_lines(run: Run) -> list[tuple[str, Line]]:
     if rows:
         names = dict.fromkeys(name for row in rows for name in row)
         renamed = {name: _SPEEDS.get(name, name) for name in names if name not in ("step", "epoch")}
-        return [(renamed[name], line) for name, line in _lines("each step", "step", "step", rows, renamed)]
+        return [(renamed[name], line) for name, line in _panel_lines("each step", "step", "step", rows, renamed)]
     losses, of_epochs = run.report.get("losses") or (), run.listed("rows")
     if not of_epochs or len(losses) != of_epochs[-1].get("steps"):
         return []
@@ -141,8 +141,8 @@ def _row_lines(run: Run) -> list[tuple[str, Line]]:
     """Return the lines of the epochs, and their throughput."""
     rows = run.listed("rows")
     names = dict.fromkeys(name for row in rows for name in row if name not in _OF_ROWS and not name.startswith("val_"))
-    speed = _lines("each epoch", "train", "steps", rows, ["examples_per_second"])
-    return _lines("train", "train", "steps", rows, names) + [("rows per second", line) for _, line in speed]
+    speed = _panel_lines("each epoch", "train", "steps", rows, ["examples_per_second"])
+    return _panel_lines("train", "train", "steps", rows, names) + [("rows per second", line) for _, line in speed]
 
 
 def _evaluation_lines(run: Run) -> list[tuple[str, Line]]:
@@ -152,11 +152,11 @@ def _evaluation_lines(run: Run) -> list[tuple[str, Line]]:
         rows, step = run.listed("rows"), "steps"
     names = dict.fromkeys(name for row in rows for name in row if name.startswith("val_"))
     named = {name: read_name(name, _sets(run)) for name in names}
-    lines = _lines("", "validation", step, rows, named)
+    lines = _panel_lines("", "validation", step, rows, named)
     return [(named[name][0], replace(line, name=named[name][1])) for name, line in lines]
 
 
-def _lines(
+def _panel_lines(
     title: str, kind: str, place: str, rows: Sequence[Mapping[str, Any]], names: Iterable[str]
 ) -> list[tuple[str, Line]]:
     """Return the line of each figure of some rows. Figures that are no numbers leave gaps."""

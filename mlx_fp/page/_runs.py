@@ -58,7 +58,7 @@ def runs_of(bundles: Sequence[Mapping[str, Any]]) -> list[Run]:
     """
     if not bundles:
         raise ValueError("a page needs one run or more; got none")
-    runs = [_run(bundle) for bundle in bundles]
+    runs = [_run_of(bundle) for bundle in bundles]
     if len(runs) == 1:
         return runs
     folders = [PurePath(str(bundle.get("folder") or "")).name for bundle in bundles]
@@ -92,7 +92,7 @@ def ranked(runs: Sequence[Run]) -> list[Run]:
     return sorted(runs, key=key)
 
 
-def _run(bundle: Mapping[str, Any]) -> Run:
+def _run_of(bundle: Mapping[str, Any]) -> Run:
     report = bundle["report"] if isinstance(bundle.get("report"), Mapping) else bundle
     setup: Mapping[str, Any] = report.get("setup") or {}
     told = {name: setup[name] for name in ("optimizer", "train") if setup.get(name) is not None}

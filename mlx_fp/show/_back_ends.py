@@ -58,7 +58,7 @@ def back_end(name: str, options: Mapping[str, Any]) -> Callable[[], Tracker]:
     module, kind, package, has_init = BACK_ENDS[name]
     imported = None if package is None else _import_package(name, package)
     make = getattr(import_module(module, __package__), kind)
-    names = [*_names(make), *(_names(getattr(imported, "init")) if has_init else ())]  # noqa: B009
+    names = [*_option_names(make), *(_option_names(getattr(imported, "init")) if has_init else ())]  # noqa: B009
     for option in options:
         if option not in names:
             raise TypeError(unknown(f"option of track({name!r})", option, dict.fromkeys(names)))
@@ -75,7 +75,7 @@ def _import_package(name: str, package: str) -> ModuleType:
         raise ImportError(f"track({name!r}) needs {package}: pip install 'mlx-fp[{name}]'") from error
 
 
-def _names(function: Callable[..., object]) -> list[str]:
+def _option_names(function: Callable[..., object]) -> list[str]:
     """Return the names of the options of a function, without those that a tracker gives."""
     parameters = inspect.signature(function).parameters
     return [name for name, each in parameters.items() if each.kind is not each.VAR_KEYWORD and name not in _OURS]

@@ -45,7 +45,7 @@ class CsvTracker:
         before = None if run.id is None else Path(run.id)
         default = before if before is not None and before.exists() else run.place / "figures.csv"
         self._path = default if self._given is None else self._given
-        rows = [] if run.id is None else [row for row in _read(self._path) if int(row["step"]) <= run.step]
+        rows = [] if run.id is None else [row for row in _rows_of(self._path) if int(row["step"]) <= run.step]
         self._write(["step", *(name for name in (rows[0] if rows else {}) if name != "step")], rows)
         self._about = {"run": run.name, "settings": dict(run.settings), "artifacts": [], "stop_reason": None}
         self._describe()
@@ -54,9 +54,9 @@ class CsvTracker:
     def log(self, step: int, figures: Mapping[str, float]) -> None:
         """Append a row."""
         if not figures.keys() <= self._known:
-            self._write([*self._columns, *(name for name in figures if name not in self._known)], _read(self._path))
+            self._write([*self._columns, *(name for name in figures if name not in self._known)], _rows_of(self._path))
         assert self._file is not None
-        self._file.write(_line([step, *(figures.get(name, "") for name in self._columns[1:])]))
+        self._file.write(_csv_line([step, *(figures.get(name, "") for name in self._columns[1:])]))
 
     def artifact(self, path: str) -> None:
         """Add a path to the list of files."""
@@ -74,7 +74,7 @@ class CsvTracker:
 
     def _write(self, columns: list[str], rows: Iterable[Cells]) -> None:
         """Write the file with these columns and rows, and open it for more rows."""
-        lines = [_line(columns), *(_line([row.get(name, "") for name in columns]) for row in rows)]
+        lines = [_csv_line(columns), *(_csv_line([row.get(name, "") for name in columns]) for row in rows)]
         if self._file is not None:
             self._file.close()
         write_whole(self._path, "".join(lines).encode())
@@ -86,13 +86,13 @@ class CsvTracker:
         write_whole(self._path.with_suffix(".json"), json.dumps(self._about, indent=2).encode())
 
 
-def _line(cells: Iterable[object]) -> str:
+def _csv_line(cells: Iterable[object]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerow(cells)
     return text.getvalue()
 
 
-def _read(path: Path) -> list[dict[str, str]]:
+def _rows_of(path: Path) -> list[dict[str, str]]:
     """Return the complete rows of a file; none where there is no file."""
     if not path.exists():
         return []

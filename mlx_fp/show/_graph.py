@@ -92,17 +92,17 @@ def _ellipses(traced: Graph, inputs: Sequence[str]) -> Iterator[str]:
         yield f"i{i} [shape=ellipse, style=bold, label={_quoted(name)}]"
     for i, (_, array) in enumerate(traced.constants):
         if array.size > 1:
-            yield f"c{i} [shape=ellipse, label={_quoted(_kind(array))}]"
+            yield f"c{i} [shape=ellipse, label={_quoted(_graph_kind(array))}]"
 
 
 def _arrows(shown: dict[str, str], values: Sequence[Value], target: str) -> Iterator[str]:
     """Yield an arrow for each array that has a source in the picture."""
     for value in values:
         if value.name in shown:
-            yield f"{shown[value.name]} -> {target} [label={_quoted(_kind(value))}]"
+            yield f"{shown[value.name]} -> {target} [label={_quoted(_graph_kind(value))}]"
 
 
-def _kind(value: Value | Array) -> str:
+def _graph_kind(value: Value | Array) -> str:
     return f"{dtype_name(value.dtype)} {'×'.join(map(str, value.shape)) or 'scalar'}"
 
 

@@ -68,7 +68,9 @@ class MLflow:
         from mlflow.entities import Metric
 
         now = time.time()
-        self._waiting += [Metric(_key(name), float(value), int(now * 1000), step) for name, value in figures.items()]
+        self._waiting += [
+            Metric(_metric_key(name), float(value), int(now * 1000), step) for name, value in figures.items()
+        ]
         if len(self._waiting) >= _MOST_WAITING or now - self._sent >= _WAIT_SECONDS:
             self._send()
 
@@ -96,15 +98,15 @@ class MLflow:
     def _log_params(self, settings: Mapping[str, object]) -> None:
         from mlflow.entities import Param
 
-        params = (Param(_key(name), str(value)[:_LONGEST]) for name, value in settings.items())
+        params = (Param(_metric_key(name), str(value)[:_LONGEST]) for name, value in settings.items())
         for some in chunked(params, _MOST_PARAMS):
             self._client.log_batch(self._id, params=some)
 
 
-def _key(name: str) -> str:
+def _metric_key(name: str) -> str:
     """Return a name with the characters that MLflow takes.
 
-    >>> _key("top-5 (val)")
+    >>> _metric_key("top-5 (val)")
     'top-5 _val_'
     """
     return re.sub(r"[^\w\-. /:]", "_", name)

@@ -82,7 +82,7 @@ class StepsFile:
             return
         size = os.fstat(self._file).st_size
         try:
-            _write(self._file, "".join([_line(row()) for row in self._rows]).encode())
+            _write_all(self._file, "".join([_row_line(row()) for row in self._rows]).encode())
         except BaseException as error:
             with suppress(OSError):
                 os.ftruncate(self._file, size)
@@ -151,22 +151,22 @@ def _whole_lines(path: Path) -> list[bytes]:
         return file.read().split(b"\n")[:-1]
 
 
-def _write(file: int, content: bytes) -> None:
+def _write_all(file: int, content: bytes) -> None:
     """Write all bytes, because the system may write a part of them."""
     while content:
         content = content[os.write(file, content) :]
 
 
-def _line(row: Mapping[str, object]) -> str:
+def _row_line(row: Mapping[str, object]) -> str:
     """Return the line of a row. This takes half the time of `json.dumps`.
 
-    >>> _line({"step": 3, "loss": 0.5, "grad_norm": float("inf"), "tokens_per_second": None})
+    >>> _row_line({"step": 3, "loss": 0.5, "grad_norm": float("inf"), "tokens_per_second": None})
     '{"step":3,"loss":0.5,"grad_norm":"inf","tokens_per_second":null}\\n'
     """
-    return "{" + ",".join([f"{_name(name)}:{_value(value)}" for name, value in row.items()]) + "}\n"
+    return "{" + ",".join([f"{_name(name)}:{_json_value(value)}" for name, value in row.items()]) + "}\n"
 
 
-def _value(value: object) -> str:
+def _json_value(value: object) -> str:
     """Return a value in JSON. A number that is not finite is the text nan, inf or -inf."""
     if type(value) is float:
         return repr(value) if value - value == 0 else f'"{value}"'
