@@ -77,6 +77,7 @@ class Turns:
                     continue
                 own = {metric.name: memory[metric.name] for metric in member.metrics}
                 before = {"key": key, "optimizer": next(waiting), "metrics": own}
+                params = _after(logs, params)
                 new_params, after, logged = member.step(params, before, batch)
             params, key = _chosen(has_turn, new_params, params), after["key"]
             groups.append(_chosen(has_turn, after["optimizer"], before["optimizer"]))
@@ -140,6 +141,20 @@ def _chosen(has_turn: Array | None, after: Tree, before: Tree) -> Tree:
     if has_turn is None:
         return after
     return tree_map(lambda new, old: new if new is old else mx.where(has_turn, new, old), after, before)
+
+
+def _after(logs: State, params: Params) -> Params:
+    """Return the parameters such that MLX reads them after the logs of the members before.
+
+    So the activations of one member at a time are in memory, and `mx.compile` merges no operations of two members: for
+    some losses the merged function is an IndexError of MLX 0.32.
+    """
+    if not logs:
+        return params
+    arrays = flat(params)
+    later = dict(zip(arrays, mx.depends(list(arrays.values()), list(logs.values())), strict=True))
+    ordered: Params = utils.tree_map_with_path(lambda path, leaf: later[path], params, path="")
+    return ordered
 
 
 def _counted(has_turn: Array | None, weight: Array | int) -> Array | int:

@@ -3,7 +3,7 @@
 import mlx.core as mx
 import numpy as np
 import pytest
-from helpers import assert_close, assert_same_bits, changed, random_batch
+from helpers import PLAIN, assert_close, assert_same_bits, changed, random_batch
 from mlx.utils import tree_map
 
 import mlx_fp as fp
@@ -173,6 +173,11 @@ def source():
     return pipe(data.arrays(x=x, y=mx.concatenate([y for _, y in BATCHES])), data.shuffle(seed=1), data.batch(8))
 
 
+def assert_same(one, other):
+    compare = assert_close if PLAIN else assert_same_bits
+    compare((one.params, one.opt_state), (other.params, other.opt_state))
+
+
 def test_a_run_with_hooks_is_resumed_to_the_same_bits(tmp_path):
     losses = []
     seen = fp.on("after_step", lambda event: losses.append(sorted(event.logs)))
@@ -182,8 +187,8 @@ def test_a_run_with_hooks_is_resumed_to_the_same_bits(tmp_path):
     resumed = pipe(trainer(), fp.checkpoints(path), fp.fit(source(), epochs=3, quiet=True, resume="latest"))
     assert losses[0] == ["d_loss", "d_real", "g_loss", "loss"]
     assert len(losses) == 15
-    assert_same_bits((whole.params, whole.opt_state), (resumed.params, resumed.opt_state))
-    assert whole.rows[-1].metrics["g_loss"] == resumed.rows[-1].metrics["g_loss"]
+    assert_same(whole, resumed)
+    assert whole.rows[-1].metrics["g_loss"] == pytest.approx(resumed.rows[-1].metrics["g_loss"], rel=1e-5)
     assert whole.setup.optimizer.startswith("in_turn(d: clip_norm")
     assert resumed.resumed_from_epoch is not None
 
@@ -199,7 +204,7 @@ def test_a_run_has_the_bits_of_a_loop_of_ones_own_and_an_interrupted_one_goes_on
     path = str(tmp_path / "step-{step}")
     pipe(trainer(), fp.checkpoints(path, every_steps=3), fp.fit(source(), steps=6, quiet=True))
     resumed = pipe(trainer(), fp.fit(source(), epochs=2, quiet=True, resume=str(tmp_path / "step-3.safetensors")))
-    assert_same_bits((report.params, report.opt_state), (resumed.params, resumed.opt_state))
+    assert_same(report, resumed)
 
 
 def test_a_run_says_what_such_a_step_cannot_do():
@@ -267,4 +272,4 @@ def test_parts_of_native_modules_are_callable_in_a_loss_and_keep_their_buffers()
     once = fp.train_step(model, lambda m, x, y: m.generator(x).mean(), optim.sgd(0.1), trainable="generator")
     through = fp.train_step(model, lambda m, x, y: m(x).mean(), optim.sgd(0.1), trainable="generator")
     buffers = [step(before, step.init(before)[1], (X, Y))[0]["generator"]["layers"][1] for step in (once, through)]
-    assert_same_bits(*({name: each[name] for name in ("running_mean", "running_var")} for each in buffers))
+    assert_close(*({name: each[name] for name in ("running_mean", "running_var")} for each in buffers))
