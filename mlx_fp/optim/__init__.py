@@ -9,6 +9,7 @@ from ._mlx_optimizers import *  # noqa: F403
 from ._mlx_optimizers import __all__ as _optimizers
 from ._optimizer import Optimizer, lift
 from ._precision import master, state_dtype, stochastic_rounding
+from ._quantized import quantized
 from ._scaled import projected, scaled
 from ._schedules import one_cycle, warmup_cosine, wsd
 from ._sharded import sharded
@@ -27,6 +28,7 @@ __all__ = [
     "master",
     "one_cycle",
     "projected",
+    "quantized",
     "reading",
     "scale_rates",
     "scaled",
