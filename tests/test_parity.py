@@ -102,6 +102,7 @@ ONLY_HERE = {
         "stochastic_rounding": "a verb",
         "one_cycle": "a schedule with its warm-up",
         "projected": "a verb",
+        "quantized": "a verb",
         "warmup_cosine": "a schedule with its warm-up",
         "wsd": "a schedule with its warm-up",
     },

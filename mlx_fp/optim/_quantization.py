@@ -46,7 +46,8 @@ def encode(x: Array, key: Array) -> tuple[Array, Array]:
     (mlx.core.uint8, [-1.0], True)
     """
     groups = _grouped(x)
-    largest, negative = mx.abs(groups).max(axis=1, keepdims=True), groups.min(axis=1, keepdims=True) < 0
+    highest, lowest = groups.max(axis=1, keepdims=True), groups.min(axis=1, keepdims=True)
+    largest, negative = mx.maximum(highest, -lowest), lowest < 0
     most, zero, least = _lattice(negative)
     target = mx.abs(groups) * (_fourth_power(most) / mx.maximum(largest, _SMALLEST))
     lower = mx.sqrt(mx.sqrt(target)).astype(mx.int32).astype(mx.float32)
@@ -54,8 +55,7 @@ def encode(x: Array, key: Array) -> tuple[Array, Array]:
     rises = target - _fourth_power(lower) > noise * (_fourth_power(lower + 1) - _fourth_power(lower))
     sign = mx.sign(groups)
     steps = mx.minimum(mx.maximum(lower + rises, least * sign), most)
-    codes = (zero + sign * steps).astype(mx.uint8).reshape(-1)[: x.size].reshape(x.shape)
-    return codes, (largest * mx.where(negative, -1.0, 1.0)).reshape(-1)
+    return _ungrouped((zero + sign * steps).astype(mx.uint8), x), (largest * mx.where(negative, -1.0, 1.0)).reshape(-1)
 
 
 def decode(codes: Array, scales: Array) -> Array:
@@ -67,13 +67,19 @@ def decode(codes: Array, scales: Array) -> Array:
     scales = scales[:, None]
     most, zero, _ = _lattice(scales < 0)
     steps = (_grouped(codes).astype(mx.float32) - zero) / most
-    numbers = mx.abs(scales) * steps * mx.abs(steps) * mx.square(steps)
-    return numbers.reshape(-1)[: codes.size].reshape(codes.shape)
+    return _ungrouped(mx.abs(scales) * steps * mx.abs(steps) * mx.square(steps), codes)
 
 
 def _grouped(x: Array) -> Array:
     """Return an array as `(groups, 64)`, filled up with zeros."""
-    return mx.pad(x.reshape(-1), (0, -x.size % GROUP)).reshape(-1, GROUP)
+    flat = x.reshape(-1)
+    return (mx.pad(flat, (0, -x.size % GROUP)) if x.size % GROUP else flat).reshape(-1, GROUP)
+
+
+def _ungrouped(groups: Array, like: Array) -> Array:
+    """Return groups in the shape of another array."""
+    flat = groups.reshape(-1)
+    return (flat[: like.size] if like.size % GROUP else flat).reshape(like.shape)
 
 
 def _lattice(negative: Array) -> tuple[Array, Array, Array]:

