@@ -157,8 +157,9 @@ def _with_memories(state: State, change: Callable[[Tree], Tree]) -> State:
 
 def _is_large(leaf: object, param: Array) -> bool:
     """Tell whether memory is a floating array in the shape of a large parameter."""
-    is_array = isinstance(leaf, mx.array) and mx.issubdtype(leaf.dtype, mx.floating)
-    return is_array and leaf.shape == param.shape and leaf.size >= _SMALLEST_SIZE
+    if not isinstance(leaf, mx.array) or not mx.issubdtype(leaf.dtype, mx.floating):
+        return False
+    return leaf.shape == param.shape and leaf.size >= _SMALLEST_SIZE
 
 
 def _check(inner: Optimizer, state: State) -> None:
