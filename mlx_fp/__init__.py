@@ -68,7 +68,9 @@ if TYPE_CHECKING:
     from .nn import freeze as freeze
     from .nn import unfreeze as unfreeze
     from .step import passes as passes
+    from .nn._intermediates import intermediates as intermediates
     from .step._dtypes import dtypes as dtypes
+    from .step._find_nonfinite import find_nonfinite as find_nonfinite
     from .step._evaluate import EvalStep as EvalStep
     from .step._evaluate import eval_step as eval_step
     from .step._protocol import Step as Step
@@ -147,7 +149,9 @@ _NAMES = {  # public functions and classes: module -> names
     ),
     ".loop._watching": ("checkpoints", "monitor"),
     ".nn": ("freeze", "unfreeze"),
+    ".nn._intermediates": ("intermediates",),
     ".step._dtypes": ("dtypes",),
+    ".step._find_nonfinite": ("find_nonfinite",),
     ".step._evaluate": ("EvalStep", "eval_step"),
     ".step._protocol": ("Step",),
     ".step._train": ("train_step",),
