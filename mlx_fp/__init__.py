@@ -67,12 +67,12 @@ if TYPE_CHECKING:
     from .loop._watching import monitor as monitor
     from .nn import freeze as freeze
     from .nn import unfreeze as unfreeze
-    from .step import passes as passes
     from .nn._intermediates import intermediates as intermediates
+    from .step import passes as passes
     from .step._dtypes import dtypes as dtypes
-    from .step._find_nonfinite import find_nonfinite as find_nonfinite
     from .step._evaluate import EvalStep as EvalStep
     from .step._evaluate import eval_step as eval_step
+    from .step._find_nonfinite import find_nonfinite as find_nonfinite
     from .step._protocol import Step as Step
     from .step._train import train_step as train_step
     from .store._bundle import bundle as bundle

@@ -40,9 +40,7 @@ def intermediates(spec: object = None) -> Callable[[Layer], Callable[..., dict[s
 
     def of_model(model: Layer) -> Callable[..., dict[str, Tree]]:
         def run(params: Params, *inputs: Tree, **by_name: Tree) -> dict[str, Tree]:
-            calls = observed_calls(
-                lambda: rng.run(0, lambda: run_observed(model, "", params, inputs, by_name, False))
-            )
+            calls = observed_calls(lambda: rng.run(0, lambda: run_observed(model, "", params, inputs, by_name, False)))
             must_match(chosen, [(call.path, call.outputs) for call in calls], "part of the model")
             outputs: dict[str, Tree] = {}
             counts: dict[str, int] = {}

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..compile import rng
 from ..compile._recomputed import observed
-from ..core._mlx import mx, utils
+from ..core._mlx import utils
 from ..core._types import Array, Batch, Params, State, Tree
 from ..nn._observing import Call, observed_calls
 from ..tree._paths import flat
@@ -67,6 +67,7 @@ def find_nonfinite(step: TrainStep, params: Params, opt_state: State, batch: Bat
     Raises:
         TypeError: The step is not from `train_step`.
 
+    >>> import mlx.core as mx
     >>> from mlx_fp import nn, optim, train_step
     >>> model = nn.sequential(body=nn.linear(2, 2), root=nn.fn(mx.sqrt))
     >>> step = train_step(model, lambda model, x: model(x).mean(), optim.sgd(0.1))

@@ -32,8 +32,8 @@ def _line(array: Array) -> str:
     start, finite = f"{dtype_name(array.dtype)} {array.shape}", mx.isfinite(array)
     wide = array.astype(mx.float32)
     if not finite.all().item():
-        nan = int(mx.isnan(array).sum().item())
-        return f"{start}: {nan} NaN, {int((~finite).sum().item()) - nan} infinite"
+        nan, infinite = mx.isnan(array), ~finite & ~mx.isnan(array)
+        return f"{start}: {nan.sum().item()} NaN, {infinite.sum().item()} infinite"
     if not array.size:
         return f"{start}: empty"
     return f"{start}: from {wide.min().item():g} to {wide.max().item():g}, mean {wide.mean().item():g}"
