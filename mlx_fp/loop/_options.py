@@ -134,7 +134,7 @@ OPTIONS: Mapping[str, Option] = FrozenDict(
     debug=Option(
         False,
         "Whether to check the loss and the update after each step. Where one is not finite, the step is computed again "
-        "from the state before it, and the error names the first layer and operation, as `find_nonfinite` does. This is "
+        "from the state before it, and the error names the first layer and operation, as `find_nonfinite` does. It is "
         "slower, and needs memory for a second state.",
         FLAG,
     ),

@@ -11,7 +11,7 @@ import math
 from ..core._mlx import mx
 from ..core._types import Array
 
-__all__ = ["GROUP", "decode", "encode"]
+__all__ = ["GROUP", "from_codes", "to_codes"]
 
 GROUP = 64
 """The number of consecutive elements that have one scale."""
@@ -26,7 +26,7 @@ _SMALLEST = 1e-28
 """The smallest scale that divides."""
 
 
-def encode(x: Array, key: Array) -> tuple[Array, Array]:
+def to_codes(x: Array, key: Array) -> tuple[Array, Array]:
     """Round float32 numbers to 8 bits: `(codes, scales)`.
 
     The scale of a group is the largest magnitude in it; a negative scale marks a group with negative numbers. In a
@@ -41,8 +41,8 @@ def encode(x: Array, key: Array) -> tuple[Array, Array]:
         The codes, uint8 in the shape of `x`, and the scales, float32 `(groups,)`.
 
     >>> x = mx.array([0.5, -1.0, 0.0, 0.25])
-    >>> codes, scales = encode(x, mx.random.key(0))
-    >>> codes.dtype, scales.tolist(), mx.abs(decode(codes, scales) - x).max().item() < 0.02
+    >>> codes, scales = to_codes(x, mx.random.key(0))
+    >>> codes.dtype, scales.tolist(), mx.abs(from_codes(codes, scales) - x).max().item() < 0.02
     (mlx.core.uint8, [-1.0], True)
     """
     groups = _grouped(x)
@@ -58,10 +58,10 @@ def encode(x: Array, key: Array) -> tuple[Array, Array]:
     return _ungrouped((zero + sign * steps).astype(mx.uint8), x), (largest * mx.where(negative, -1.0, 1.0)).reshape(-1)
 
 
-def decode(codes: Array, scales: Array) -> Array:
-    """Return the float32 numbers of codes and scales, as `encode` makes them.
+def from_codes(codes: Array, scales: Array) -> Array:
+    """Return the float32 numbers of codes and scales, as `to_codes` makes them.
 
-    >>> decode(mx.array([255, 0], mx.uint8), mx.array([2.0])).tolist()
+    >>> from_codes(mx.array([255, 0], mx.uint8), mx.array([2.0])).tolist()
     [2.0, 0.0]
     """
     scales = scales[:, None]

@@ -12,7 +12,7 @@ from ..core.backend import in_use
 from ..tree._paths import divided, flat, leaves
 from ..tree._select import Select
 from ._optimizer import Optimizer
-from ._quantization import decode, encode
+from ._quantization import from_codes, to_codes
 from ._state import map_stages, stages, state_of
 from ._wrap import wrapped
 
@@ -65,7 +65,7 @@ def quantized(*, bits: int = 8, seed: int | Array = 0) -> Verb:
     def wrap(inner: Optimizer) -> Optimizer:
         def init(params: Params) -> State:
             key, state = rng.key(seed), inner.init(params)
-            _check(inner, state)
+            _check_memory(inner, state)
             return {"key": key, "inner": _encoded(state, params, key)}
 
         def update(grads: Tree, state: State, params: Params) -> tuple[Params, State]:
@@ -74,7 +74,7 @@ def quantized(*, bits: int = 8, seed: int | Array = 0) -> Verb:
             chosen = list(_parts(params)) if inner.by_leaf else [Select(lambda path, leaf: True, "all")]
             for part in chosen:
                 trees = [divided(part)(tree)[0] for tree in (grads, params)]
-                trees = _after(done, [*trees, state_of(state["inner"], part)])
+                trees = _read_after(done, [*trees, state_of(state["inner"], part)])
                 new, new_state = in_use().update(inner.update, trees[0], _decoded(trees[2], trees[1]), trees[1])
                 new_state = _encoded(new_state, new, own_key)
                 done = in_use().throttled(leaves([new, new_state]), _float_bytes(new))
@@ -105,7 +105,7 @@ def _float_bytes(params: Params) -> int:
     return sum(3 * leaf.size * mx.float32.size for leaf in leaves(params))
 
 
-def _after(done: list[Array], trees: list[Tree]) -> list[Tree]:
+def _read_after(done: list[Array], trees: list[Tree]) -> list[Tree]:
     """Return the same trees; their arrays are read after the arrays that are done."""
     arrays = leaves(trees)
     if not done or not arrays:
@@ -129,7 +129,7 @@ def _encoded(state: State, params: Params, key: Array) -> State:
             encoded[name] = leaf
             if _is_large(leaf, param):
                 (ready,) = mx.depends([leaf.astype(mx.float32)], done[-1:])
-                encoded[name], encoded[name + _SCALES] = encode(ready, own_key)
+                encoded[name], encoded[name + _SCALES] = to_codes(ready, own_key)
                 done.append(encoded[name + _SCALES])
                 own_key = own_key[::-1]
         return encoded
@@ -142,7 +142,7 @@ def _decoded(state: State, params: Params) -> State:
 
     def decode_leaf(param: Array, memory: Tree) -> Tree:
         return {
-            name: decode(leaf, memory[name + _SCALES]) if name + _SCALES in memory else leaf
+            name: from_codes(leaf, memory[name + _SCALES]) if name + _SCALES in memory else leaf
             for name, leaf in memory.items()
             if name.removesuffix(_SCALES) == name or name.removesuffix(_SCALES) not in memory
         }
@@ -162,7 +162,7 @@ def _is_large(leaf: object, param: Array) -> bool:
     return leaf.shape == param.shape and leaf.size >= _SMALLEST_SIZE
 
 
-def _check(inner: Optimizer, state: State) -> None:
+def _check_memory(inner: Optimizer, state: State) -> None:
     """Refuse an optimiser without memory, and one whose memory is divided among processes."""
     if any("sharded" in stage for _, stage in stages(state)):
         raise ValueError(f"quantized: {inner!r} divides its memory among processes, and a group may not be divided")

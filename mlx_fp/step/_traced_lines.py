@@ -48,25 +48,26 @@ class TracedLines:
     def _called(self, frame: FrameType, event: str, value: Any) -> Any:
         if self.first or frame.f_globals.get("__name__", "").partition(".")[0] == _OWN:
             return None
-        known, line = _arrays(frame), frame.f_lineno
+        known, line = _local_arrays(frame), frame.f_lineno
 
         def traced(frame: FrameType, event: str, value: Any) -> Any:
             nonlocal line, known
-            now = _arrays(frame)
+            now = _local_arrays(frame)
             fresh = [array for key, array in now.items() if key not in known]
             fresh += [value] if event == "return" and isinstance(value, mx.array) and id(value) not in known else []
             if not self.first and any(map(self._holds, fresh)):
-                self.first = _text(frame, line)
+                self.first = _line_text(frame, line)
             known, line = now, frame.f_lineno
             return traced
 
         return traced
 
 
-def _arrays(frame: FrameType) -> dict[int, Any]:
+def _local_arrays(frame: FrameType) -> dict[int, Any]:
     return {id(value): value for value in frame.f_locals.values() if isinstance(value, mx.array)}
 
 
-def _text(frame: FrameType, line: int) -> str:
+def _line_text(frame: FrameType, line: int) -> str:
     path = frame.f_code.co_filename
-    return f"{linecache.getline(path, line).strip()} ({Path(path).name}:{line})"
+    code = linecache.getline(path, line).strip() or f"in {frame.f_code.co_name}"
+    return f"{code} ({Path(path).name}:{line})"

@@ -8,7 +8,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_fp.optim._quantization import decode, encode
+from mlx_fp.optim._quantization import from_codes, to_codes
 
 
 def numbers(size=1000, seed=0):
@@ -16,7 +16,7 @@ def numbers(size=1000, seed=0):
 
 
 def rounded(x, seed=1):
-    return decode(*encode(x, mx.random.key(seed)))
+    return from_codes(*to_codes(x, mx.random.key(seed)))
 
 
 @pytest.mark.parametrize(
@@ -48,15 +48,15 @@ def test_no_positive_number_of_a_group_of_squares_becomes_zero():
 @pytest.mark.parametrize("size", [1, 63, 64, 65, 640])
 def test_any_size_keeps_its_shape_and_groups_have_scales_of_their_own(size):
     x = mx.concatenate([mx.full((64,), 1000.0), numbers(size)]).reshape(1, -1)
-    codes, scales = encode(x, mx.random.key(0))
+    codes, scales = to_codes(x, mx.random.key(0))
     assert (codes.shape, codes.dtype, scales.shape) == (x.shape, mx.uint8, (1 + math.ceil(size / 64),))
-    assert mx.abs(decode(codes, scales) - x)[0, 64:].max().item() < 0.1
+    assert mx.abs(from_codes(codes, scales) - x)[0, 64:].max().item() < 0.1
 
 
 def test_zeros_stay_zeros_and_what_is_not_finite_stays_visible():
     assert rounded(mx.zeros((100,))).tolist() == [0.0] * 100
     for value in (math.inf, math.nan):
-        _, scales = encode(mx.array([1.0, value]), mx.random.key(0))
+        _, scales = to_codes(mx.array([1.0, value]), mx.random.key(0))
         assert not mx.isfinite(scales).item()
 
 

@@ -13,7 +13,7 @@ from toolz import pipe
 import mlx_fp as fp
 from mlx_fp import data, nn, optim
 from mlx_fp.core.backend import on_device
-from mlx_fp.optim._quantization import decode
+from mlx_fp.optim._quantization import from_codes
 
 BLIND = optim.Optimizer(lambda params: {}, lambda grads, state, params: (params, state), "blind")
 PARAMS = {"w": mx.random.normal((80, 64), key=mx.random.key(0)), "b": [mx.ones((64,)), {}]}
@@ -30,7 +30,7 @@ def run(opt, count, params=PARAMS):
 
 def moments(state, name):
     memory = state["inner"]["memory"]["w"]
-    return decode(memory[name], memory[f"{name}_scales"])
+    return from_codes(memory[name], memory[f"{name}_scales"])
 
 
 def test_moments_and_parameters_follow_those_of_float32():
