@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .across._world import World as World
     from .across._world import world as world
     from .compile import rng as rng
+    from .core._memory_limits import memory_limits as memory_limits
     from .core._pipe import pipe as pipe
     from .core._registry import Registry as Registry
     from .experiments._experiment import Experiment as Experiment
@@ -119,6 +120,7 @@ _MODULES = {  # public modules: name -> module
 _NAMES = {  # public functions and classes: module -> names
     ".across._world": ("World", "world"),
     ".core._pipe": ("pipe",),
+    ".core._memory_limits": ("memory_limits",),
     ".core._registry": ("Registry",),
     ".experiments._experiment": ("Experiment", "experiment", "override", "settings"),
     ".experiments._run": ("run",),
