@@ -53,9 +53,9 @@ def to_codes(x: Array, key: Array) -> tuple[Array, Array]:
     lower = mx.sqrt(mx.sqrt(target)).astype(mx.int32).astype(mx.float32)
     noise = (_noise(groups.shape, key).astype(mx.float32) + 0.5) / 256
     rises = target - _fourth_power(lower) > noise * (_fourth_power(lower + 1) - _fourth_power(lower))
-    sign = mx.sign(groups)
-    steps = mx.minimum(mx.maximum(lower + rises, least * sign), most)
-    return _ungrouped((zero + sign * steps).astype(mx.uint8), x), (largest * mx.where(negative, -1.0, 1.0)).reshape(-1)
+    steps = lower + rises
+    steps = mx.sign(groups) * (steps + least * (steps < 1))  # mx.minimum and mx.maximum are several times slower here
+    return _ungrouped((zero + steps).astype(mx.uint8), x), (largest * mx.where(negative, -1.0, 1.0)).reshape(-1)
 
 
 def from_codes(codes: Array, scales: Array) -> Array:
