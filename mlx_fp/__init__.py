@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .across._world import World as World
     from .across._world import world as world
     from .compile import rng as rng
+    from .core._memory_limits import memory_limits as memory_limits
     from .core._pipe import pipe as pipe
     from .core._registry import Registry as Registry
     from .experiments._experiment import Experiment as Experiment
@@ -71,10 +72,12 @@ if TYPE_CHECKING:
     from .nn import freeze as freeze
     from .nn import summary as summary
     from .nn import unfreeze as unfreeze
+    from .nn._intermediates import intermediates as intermediates
     from .step import passes as passes
     from .step._dtypes import dtypes as dtypes
     from .step._evaluate import EvalStep as EvalStep
     from .step._evaluate import eval_step as eval_step
+    from .step._find_nonfinite import find_nonfinite as find_nonfinite
     from .step._in_turn import in_turn as in_turn
     from .step._protocol import Step as Step
     from .step._train import train_step as train_step
@@ -122,6 +125,7 @@ _MODULES = {  # public modules: name -> module
 _NAMES = {  # public functions and classes: module -> names
     ".across._world": ("World", "world"),
     ".core._pipe": ("pipe",),
+    ".core._memory_limits": ("memory_limits",),
     ".core._registry": ("Registry",),
     ".experiments._experiment": ("Experiment", "experiment", "override", "settings"),
     ".experiments._run": ("run",),
@@ -155,8 +159,10 @@ _NAMES = {  # public functions and classes: module -> names
     ),
     ".loop._watching": ("checkpoints", "monitor"),
     ".nn": ("freeze", "summary", "unfreeze"),
+    ".nn._intermediates": ("intermediates",),
     ".step._dtypes": ("dtypes",),
     ".step._evaluate": ("EvalStep", "eval_step"),
+    ".step._find_nonfinite": ("find_nonfinite",),
     ".step._in_turn": ("in_turn",),
     ".step._protocol": ("Step",),
     ".step._train": ("train_step",),

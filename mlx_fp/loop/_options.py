@@ -43,6 +43,7 @@ class Options(TypedDict, total=False):
     sync: str
     steps_per_call: int
     nonfinite: str
+    debug: bool
     resume: Any
     across: World
     out: str | os.PathLike[str] | None
@@ -136,6 +137,13 @@ OPTIONS: Mapping[str, Option] = FrozenDict(
         'Treatment of a loss that is NaN or infinite, up to two steps late: "raise" a FloatingPointError, "stop" with '
         'a report, "skip" the step, or "keep" on. The loss of a batch in which nothing counts is not treated.',
         choices=("raise", "skip", "stop", "keep"),
+    ),
+    debug=Option(
+        False,
+        "Whether to check the loss and the update after each step. Where one is not finite, the step is computed again "
+        "from the state before it, and the error names the first layer and operation, as `find_nonfinite` does. It is "
+        "slower, and needs memory for a second state.",
+        FLAG,
     ),
     resume=Option(
         None,

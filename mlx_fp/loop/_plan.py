@@ -20,6 +20,7 @@ from ..data import Dataset, Splits, as_dataset, collate
 from ..nn._given import check_tree
 from ..step._checks import check_options as check_step_options
 from ..task._task import Task
+from ._debugging import check_debug
 from ._event_table import event_name
 from ._options import OPTIONS
 from ._report import params_of
@@ -60,6 +61,7 @@ class Plan:
     sync: str
     steps_per_call: int
     nonfinite: str
+    debug: bool
     resume: Any
     across: World
     out: Path | None
@@ -115,6 +117,7 @@ def checked_options(options: Mapping[str, object], *, beside: Iterable[str] = ()
         if (choices := OPTIONS[name].choices) and value not in choices:
             raise ValueError(unknown(name, str(value), choices))
     _check_exclusive(checked)
+    check_debug(checked)
     if checked.get("across", ALONE).size > 1 and checked.get("validation_reduce", "mean") != "mean":
         raise ValueError("validation_reduce is the mean across processes: no process knows the loss of a whole batch")
     for name in ("reduce", "validation_reduce"):

@@ -8,6 +8,7 @@ from ..core._types import Batch
 from ..data._share import Share
 from ..step._carried import Carried, Logged
 from ..step._rows import example_count
+from ._debugging import explain
 from ._dispatching import fold_event
 from ._event import AfterBackward
 from ._state import Loop, LoopState, Moment, Moving, Ports
@@ -39,8 +40,11 @@ def advance(loop: Loop, moving: Moving, group: Group, ports: Ports) -> Stepped:
         params, opt_state, logged = loop.step.accumulated(before.params, before.opt_state, parts)
         logs = ports.link.received((logged,), group)
         return _count_steps(moving, Carried((params, opt_state)), logs, len(group)), logs
+    good = moving.train.shared() if loop.plan.debug else None
     train, logs = loop.step.advance(moving.train, parts)
     logs = ports.link.received(logs, group)
+    if good is not None:
+        explain(loop.step, good, parts[0], logs[0], loop.step.trainable(train.params))
     return _count_steps(moving, train, logs), logs
 
 
@@ -104,7 +108,7 @@ def _step_in_halves(
 ) -> Generator[Moment, None, Stepped]:
     """Take a step in two halves, gradients and update, with the hooks on the gradients between them."""
     params, opt_state = moving.train.params, moving.train.opt_state
-    several = loop.plan.accumulate > 1
+    several, good = loop.plan.accumulate > 1, moving.train.shared() if loop.plan.debug else None
     parts = ports.link.parts(group, moving.requests)
     half = (
         loop.step.accumulated_gradients(params, opt_state, parts)
@@ -113,6 +117,8 @@ def _step_in_halves(
     )
     grads, rest, opt_state, logs, weights = half
     logged = ports.link.received(((logs, weights, sum(map(example_count, group))),), group)
+    if good is not None:
+        explain(loop.step, good, parts[0], logged[0], grads)
     moving = moving._replace(train=loop.carry(params, opt_state))
     set_stage("after_backward")
     moving, event = fold_event(loop, moving, ports, "after_backward", *place, logged[0][0]["loss"], grads)

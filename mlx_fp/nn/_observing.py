@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar, copy_context
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from ..core._mlx import mlx_nn
 from ..core._types import Params, Tree
@@ -29,11 +29,19 @@ class Call(NamedTuple):
     """Whether the part is `nn.wide`, or is inside such a part."""
 
 
-class Watch:
-    """The calls that were observed so far, in the order in which they began, and the place of the current one."""
+Passing: TypeAlias = Callable[[int, str, Any], Any]
+"""`passing(number, kind, tree)`: return the tree that goes on, for the "inputs" or "outputs" of a call."""
 
-    def __init__(self) -> None:
+
+class Watch:
+    """The calls that were observed so far, in the order in which they began, and the place of the current one.
+
+    `passing` gets the inputs and outputs of each call, with the number of the call, and returns those that go on.
+    """
+
+    def __init__(self, passing: Passing = lambda number, kind, tree: tree) -> None:
         self._calls: list[Call | None] = []
+        self._passing = passing
         self._path, self._wide = "", False
 
     @property
@@ -41,16 +49,18 @@ class Watch:
         """The calls that have returned."""
         return [call for call in self._calls if call is not None]
 
-    def run(self, path: str, name: str, params: Params, inputs: Tree, wide: bool, fn: Callable[[], Result]) -> Result:
+    def run(
+        self, path: str, name: str, params: Params, inputs: Any, wide: bool, fn: Callable[[Inputs, Keywords], Result]
+    ) -> Result:
         """Observe one call of the part at a path. `fn` runs the part."""
         outer, index = (self._path, self._wide), len(self._calls)
         self._path = path
         self._wide = self._wide or wide
         self._calls.append(None)
         try:
-            result = fn()
-            self._calls[index] = Call(self._path, name, params, inputs, result[0], self._wide)
-            return result
+            outputs, after = fn(*self._passing(index, "inputs", inputs))
+            self._calls[index] = Call(self._path, name, params, inputs, outputs, self._wide)
+            return self._passing(index, "outputs", outputs), after
         finally:
             self._path, self._wide = outer
 
@@ -70,11 +80,11 @@ class Watch:
         """Return a subclass of a class of modules whose calls are observed."""
 
         def call(module: Any, *xs: object, **kw: object) -> object:
-            def forward() -> Result:
+            def forward(xs: Inputs, kw: Keywords) -> Result:
                 return kind.__call__(module, *xs, **kw), {}
 
             if not module._watched_path:  # the outermost module, whose call is observed already
-                return forward()[0]
+                return forward(xs, kw)[0]
             return self.run(module._watched_path, kind.__name__, module.parameters(), (xs, kw), False, forward)[0]
 
         return type(kind.__name__, (kind,), {"__call__": call})
@@ -88,15 +98,15 @@ def watch() -> Watch | None:
     return _watching.get()
 
 
-def observed_calls(fn: Callable[[], object]) -> list[Call]:
-    """Call a function, and return the calls of parts of models within.
+def observed_calls(fn: Callable[[], object], passing: Passing | None = None) -> list[Call]:
+    """Call a function, and return the calls of parts of models within; `passing` as for `Watch`.
 
     >>> from mlx_fp import nn
     >>> calls = observed_calls(lambda: run_observed(nn.fn(abs), "body.0", {}, (-3,), {}, False))
     >>> [(call.path, call.name, call.inputs, call.outputs) for call in calls]
     [('body.0', 'abs', ((-3,), {}), 3)]
     """
-    observer = Watch()
+    observer = Watch() if passing is None else Watch(passing)
 
     def run() -> None:
         _watching.set(observer)
@@ -112,6 +122,8 @@ def run_observed(part: Layer, path: str, params: Params, xs: Inputs, kw: Keyword
     if observer is None:
         return part.apply.run(params, xs, kw, train)
     is_wide = part.wide is everything
-    return observer.run(
-        observer.below(path), part.name, params, (xs, kw), is_wide, lambda: part.apply.run(params, xs, kw, train)
-    )
+
+    def forward(xs: Inputs, kw: Keywords) -> Result:
+        return part.apply.run(params, xs, kw, train)
+
+    return observer.run(observer.below(path), part.name, params, (xs, kw), is_wide, forward)

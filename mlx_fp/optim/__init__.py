@@ -3,11 +3,14 @@
 from typing import NoReturn
 
 from ..core import _mlx as _door  # noqa: F401  its error names the extra to install where MLX is missing
+from ._averaging import lookahead, schedule_free
 from ._groups import groups
 from ._mlx_optimizers import *  # noqa: F403
 from ._mlx_optimizers import __all__ as _optimizers
 from ._optimizer import Optimizer, lift
 from ._precision import master, state_dtype, stochastic_rounding
+from ._quantized import quantized
+from ._scaled import projected, scaled
 from ._schedules import one_cycle, warmup_cosine, wsd
 from ._sharded import sharded
 from ._state import averaged, reading, scale_rates
@@ -21,10 +24,15 @@ __all__ = [
     "ema",
     "groups",
     "lift",
+    "lookahead",
     "master",
     "one_cycle",
+    "projected",
+    "quantized",
     "reading",
     "scale_rates",
+    "scaled",
+    "schedule_free",
     "sharded",
     "skip_nonfinite",
     "state_dtype",

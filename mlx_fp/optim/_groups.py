@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
-
 from ..core._types import Params, State, Tree
 from ..core.backend import in_use
-from ..tree._paths import divided, flat, leaves, merge, paths
+from ..tree._paths import merge
 from ..tree._select import Select, select
-from ..tree._strict import must_match
+from ._by_rule import RuleList
 from ._optimizer import Optimizer
 
 __all__ = ["groups"]
-
-_HINT = "a text is a whole path or its beginning, re.compile('bias$') matches anywhere, and the first match wins"
 
 
 def groups(*rules: tuple[object, Optimizer]) -> Optimizer:
@@ -41,18 +37,14 @@ def groups(*rules: tuple[object, Optimizer]) -> Optimizer:
     pairs = [_rule(i, rule) for i, rule in enumerate(rules)]
     if not pairs:
         raise ValueError("groups needs at least one (spec, optimizer)")
+    rule_list = RuleList("groups", [spec for spec, _ in pairs], "optimizer")
 
     def init(params: Params) -> State:
-        for spec, _ in pairs:
-            must_match(spec, flat(params).items(), f"parameter that trains: {_HINT}")
-        parts = _split_by_rule(pairs, params)
-        for (spec, _), part in zip(pairs, parts, strict=True):
-            if spec.strict and not leaves(part):
-                warnings.warn(f"{spec!r} of groups gets no parameter: {_HINT}", RuntimeWarning, stacklevel=3)
-        return {"groups": [opt.init(part) for (_, opt), part in zip(pairs, parts, strict=True)]}
+        rule_list.check(params)
+        return {"groups": [opt.init(part) for (_, opt), part in zip(pairs, rule_list.split(params), strict=True)]}
 
     def update(grads: Tree, state: State, params: Params) -> tuple[Params, State]:
-        split = _split_by_rule(pairs, grads), state["groups"], _split_by_rule(pairs, params)
+        split = rule_list.split(grads), state["groups"], rule_list.split(params)
         results = [in_use().update(opt.update, g, s, p) for (_, opt), g, s, p in zip(pairs, *split, strict=True)]
         return merge(*(p for p, _ in results)), {"groups": [group_state for _, group_state in results]}
 
@@ -70,16 +62,3 @@ def _rule(index: int, rule: object) -> tuple[Select, Optimizer]:
     if not isinstance(rule, tuple) or len(rule) != 2 or not isinstance(rule[1], Optimizer):
         raise TypeError(f"rule {index} of groups must be (spec, optimizer); got {rule!r}")
     return select(rule[0]), rule[1]
-
-
-def _split_by_rule(rules: list[tuple[Select, Optimizer]], tree: Tree) -> list[Tree]:
-    """Split a tree into one part for each rule; the first match wins."""
-    parts = []
-    for spec, _ in rules:
-        part, tree = divided(spec)(tree)
-        parts.append(part)
-    unmatched = paths()(tree)
-    if unmatched:
-        specs = ", ".join(repr(spec) for spec, _ in rules)
-        raise ValueError(f"no rule of groups({specs}) matches {', '.join(unmatched)}; end with (everything, optimizer)")
-    return parts

@@ -8,7 +8,8 @@ from typing import Any
 from ..core._mlx import mx, utils
 from ..core._options import check_options, number
 from ..core._types import Array, Params, State, Tree
-from ..tree._paths import flat, leaves
+from ..tree._paths import divided, flat, leaves
+from ..tree._select import Select
 from ._rules import RATE
 
 __all__ = [
@@ -21,10 +22,14 @@ __all__ = [
     "skip_count",
     "skips",
     "stages",
+    "state_of",
 ]
 
 _INSIDE = {"inner", "memory", "optimizer", "groups"}
 """Names in a state that hold other states or the memory of parameters."""
+
+_OF_PARAMETERS = {"average", "base", "memory", "slow"}
+"""Names in a state whose values have the paths of the parameters."""
 
 tree_map_with_path = utils.tree_map_with_path
 
@@ -168,6 +173,24 @@ def map_stages(fn: Callable[[State], State], state: State) -> State:
     if "groups" in changed:
         changed["groups"] = [map_stages(fn, group) for group in changed["groups"]]
     return changed
+
+
+def state_of(state: State, chosen: Select) -> State:
+    """Return the state of an optimiser for the chosen parameters only.
+
+    >>> from mlx_fp.tree._select import under
+    >>> state_of({"step": 3, "memory": {"a": {"m": 1}, "b": {"m": 2}}}, under("b"))
+    {'step': 3, 'memory': {'a': {'m': {}}, 'b': {'m': 2}}}
+    """
+    part, chosen_or_inside = dict(state), Select(lambda path, _: chosen(path) or chosen(path.rpartition(".")[0]), "")
+    for name, value in state.items():
+        if name in _OF_PARAMETERS:
+            part[name] = divided(chosen_or_inside)(value)[0]
+        elif name == "inner":
+            part[name] = state_of(value, chosen)
+        elif name == "groups":
+            part[name] = [state_of(group, chosen) for group in value]
+    return part
 
 
 def _states_with(opt_state: State, name: str) -> list[State]:

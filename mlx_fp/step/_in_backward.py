@@ -15,6 +15,7 @@ from ..core._mlx import utils
 from ..core._types import Array, Params, State, Tree
 from ..core.backend import in_use
 from ..optim._optimizer import Optimizer
+from ..optim._state import state_of
 from ..tree._paths import divided, flat, leaves
 from ..tree._select import Select
 
@@ -22,9 +23,6 @@ __all__ = ["Updates", "check_update"]
 
 _UPDATES = ("at_end", "in_backward")
 """The values of the option `update` of a step."""
-
-_OF_PARAMETERS = {"memory", "average"}
-"""Names in the state of an optimiser whose values have the paths of the parameters."""
 
 tree_map_with_path = utils.tree_map_with_path
 
@@ -80,20 +78,7 @@ class Updates:
         if not flat(params):
             return []
         grads = utils.tree_map(lambda p, g: g.astype(p.dtype), params, grads)
-        after, state = in_use().update(self._optimizer.update, grads, _state_of(self._state, chosen), params)
+        after, state = in_use().update(self._optimizer.update, grads, state_of(self._state, chosen), params)
         self._params |= flat(after)
         self._states |= flat(state)
         return [*leaves(after), *leaves(state)]
-
-
-def _state_of(state: State, chosen: Select) -> State:
-    """Return the state of an optimiser for the chosen parameters."""
-    part, chosen_or_inside = dict(state), Select(lambda path, _: chosen(path) or chosen(path.rpartition(".")[0]), "")
-    for name, value in state.items():
-        if name in _OF_PARAMETERS:
-            part[name] = divided(chosen_or_inside)(value)[0]
-        elif name == "inner":
-            part[name] = _state_of(value, chosen)
-        elif name == "groups":
-            part[name] = [_state_of(group, chosen) for group in value]
-    return part
