@@ -1,7 +1,7 @@
 """Classify handwritten digits: real images, a residual convolutional net, one compiled step.
 
 The data are the 1,797 scanned digits of the UCI repository (8 × 8 pixels, values 0 to 16) that scikit-learn carries.
-It writes `report.json` and `curves.png` into `runs/digits`, or into the folder that the command line names.
+It writes `report.json`, `curves.png` and the page `report.html` into `runs/digits`, or into the folder that the command line names.
 """
 
 import sys
@@ -68,11 +68,12 @@ def main(folder: str = "runs/digits") -> fp.Report:
     out.mkdir(parents=True, exist_ok=True)
     (out / "report.json").write_text(report.to_json())
     picture = show.curves(report, out / "curves.png", title="UCI digits")
+    page = show.html(report, out / "report.html", title="UCI digits")
 
     predict = pipe(model, nn.predictor(report.params))  # a plain function of arrays, which you can call anywhere
     guesses = mx.argmax(predict(held_images[:10]), axis=-1)
     print(f"\nheld out: {held_labels[:10].tolist()}\npredicted: {guesses.tolist()}")
-    print(f"held-out accuracy {report.rows[-1].val_accuracy:.4f}; wrote {out / 'report.json'} and {picture}")
+    print(f"held-out accuracy {report.rows[-1].val_accuracy:.4f}; wrote {out / 'report.json'}, {picture} and {page}")
     return report
 
 

@@ -112,5 +112,6 @@ def test_digits_reaches_097_and_writes_report_and_picture(tmp_path):
     assert report["rows"][-1]["val_accuracy"] >= 0.97
     assert len(report["rows"]) == report["epochs_target"]
     assert (tmp_path / "digits" / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert "UCI digits" in (tmp_path / "digits" / "report.html").read_text(encoding="utf-8")
     assert "predicted:" in done.stdout
     assert "epoch 0 of 20" in done.stdout  # plain lines where there is no terminal

@@ -102,8 +102,8 @@ def _model(function: Flat, graph: Graph, other: Graph, arrays: Sequence[Array]) 
     described = helper.make_graph(
         builder.nodes,
         "mlx_fp",
-        _described(graph.inputs, other.inputs, inputs),
-        _described(graph.outputs, other.outputs, outputs),
+        _value_infos(graph.inputs, other.inputs, inputs),
+        _value_infos(graph.outputs, other.outputs, outputs),
         builder.constants,
     )
     opset = helper.make_opsetid("", _OPSET)
@@ -175,7 +175,7 @@ def _length(one: int, two: int, where: str) -> int | BatchLength:
     return BatchLength(factor)
 
 
-def _described(values: Sequence[Value], others: Sequence[Value], names: Sequence[str]) -> list[ValueInfoProto]:
+def _value_infos(values: Sequence[Value], others: Sequence[Value], names: Sequence[str]) -> list[ValueInfoProto]:
     rows = zip(values, others, names, strict=True)
     return [value_info(name, one.dtype, _shape(one, two)) for one, two, name in rows]
 

@@ -44,7 +44,7 @@ def in_parts(count: int) -> Verb:
             first, *others = cut_rows(batch, count, "parts")
             done = backward(params, opt_state, first)
             for part in others:
-                done = joined(done, backward(params, done.opt_state, _after(leaves(done.grads), part)))
+                done = joined(done, backward(params, done.opt_state, _computed_after(leaves(done.grads), part)))
             return done
 
         return run
@@ -94,7 +94,7 @@ def abreast(count: int) -> Verb:
     return NamedVerb("abreast", f"abreast({count})", verb)
 
 
-def _after(computed: list[Array], batch: Batch) -> Batch:
+def _computed_after(computed: list[Array], batch: Batch) -> Batch:
     """Return a batch whose arrays are read after other arrays have been computed."""
     return utils.tree_map(lambda leaf: mx.depends([leaf], computed)[0] if isinstance(leaf, mx.array) else leaf, batch)
 

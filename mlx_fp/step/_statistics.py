@@ -25,10 +25,10 @@ def statistics(tree: Tree) -> tuple[str, ...]:
     >>> statistics([mx.array([1.0, 2.0]), mx.array([mx.nan, mx.inf])])
     ('float32 (2,): from 1 to 2, mean 1.5', 'float32 (2,): 1 NaN, 1 infinite')
     """
-    return tuple(map(_described, _floats(tree)))
+    return tuple(map(_array_text, _floats(tree)))
 
 
-def _described(array: Array) -> str:
+def _array_text(array: Array) -> str:
     start, finite = f"{dtype_name(array.dtype)} {array.shape}", mx.isfinite(array)
     wide = array.astype(mx.float32)
     if not finite.all().item():
