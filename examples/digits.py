@@ -1,7 +1,8 @@
 """Classify handwritten digits: real images, a residual convolutional net, one compiled step.
 
 The data are the 1,797 scanned digits of the UCI repository (8 × 8 pixels, values 0 to 16) that scikit-learn carries.
-It writes `report.json`, `curves.png` and the page `report.html` into `runs/digits`, or into the folder that the command line names.
+It writes `report.json`, `curves.png` and the page `report.html` into `runs/digits`, or into the folder that the
+command line names.
 """
 
 import sys
