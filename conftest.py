@@ -22,7 +22,10 @@ hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_c
 hypothesis.settings.load_profile("untimed")
 
 
-def pytest_configure():
+def pytest_configure(config):
+    if hasattr(config, "cache"):  # processes of tests need not compile 400 files each
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        os.environ.setdefault("PYTHONPYCACHEPREFIX", str(config.cache.mkdir("bytecode")))
     if mx is None and os.environ.get("MLX_FP_REQUIRE_MLX") == "1":
         pytest.exit(f"MLX_FP_REQUIRE_MLX=1, and {WITHOUT} ({missing})", returncode=1)
 
