@@ -4,7 +4,7 @@ PYTHON ?= python3
 BACKEND ?= cpu
 BIN = .venv/bin
 
-.PHONY: demo page test lint docs bench bench-all bench-check bench-baseline bench-profile bench-peers clean
+.PHONY: demo page test lint docs bench bench-all bench-check bench-baseline bench-profile bench-peers clean FORCE
 
 demo: .venv/.examples
 	$(BIN)/python examples/digits.py
@@ -45,14 +45,21 @@ bench-all: .venv/.bench
 
 bench-peers: .venv/.bench-peers
 
-.venv/bin/python:
-	$(PYTHON) -m venv .venv
+# The version of Python in .venv. A Python that is too old is an error, and a .venv of another version is made anew.
+OLD = "mlx_fp needs Python 3.11 or later, and $(PYTHON) is %d.%d: make PYTHON=python3.12" % sys.version_info[:2]
 
-.venv/.lint: pyproject.toml | .venv/bin/python
+.venv/.python: FORCE
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and $(OLD))'
+	@version="$$($(PYTHON) -V)"; [ "$$(cat $@ 2>&1)" = "$$version" ] && [ -x $(BIN)/python ] || \
+		{ rm -rf .venv; $(PYTHON) -m venv .venv && echo "$$version" > $@; }
+
+FORCE:
+
+.venv/.lint: pyproject.toml .venv/.python
 	$(BIN)/python -m pip install --quiet --editable '.[$(BACKEND),lint,test]'
 	touch $@
 
-.venv/.%: pyproject.toml | .venv/bin/python
+.venv/.%: pyproject.toml .venv/.python
 	$(BIN)/python -m pip install --quiet --editable '.[$(BACKEND),$*]'
 	touch $@
 
