@@ -7,7 +7,9 @@ MLX to rounding.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from math import prod
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -75,103 +77,104 @@ def _sequence(cell: Cell, x: Array, weights: _Weights, states: Sequence[Array | 
     *lead, length, width = x.shape
     rows, hidden = prod(lead), weights.hidden.shape[-1]
     by_time = mx.moveaxis(x, -2, 0).reshape(length * rows, width)
-    zeros = mx.zeros((rows, hidden), x.dtype)
-    carry = [zeros if state is None else state.reshape(rows, hidden) for state in states]
-    present = [array for array in weights if array is not None]
-    outputs = _steps(cell, len(carry), length, weights)(by_time, *carry, *present)[: len(carry)]
+    carry = [mx.zeros((rows, hidden), x.dtype) if s is None else s.reshape(rows, hidden) for s in states]
+    steps = _Steps(cell, length, len(carry), tuple(array is not None for array in weights))
+    outputs = steps(by_time, *carry, *(array for array in weights if array is not None))
     return [mx.contiguous(mx.moveaxis(y.reshape(length, *lead, hidden), 0, -2)) for y in outputs]
 
 
-def _steps(cell: Cell, carried: int, length: int, weights: _Weights) -> Callable[..., list[Array]]:
-    """Return the function `(x, *carry, *weights) -> [*carries, *saved]` of rows `(length * n, ·)` of all steps.
+@dataclass(frozen=True, slots=True)
+class _Steps:
+    """The steps of a cell as a function `(x, *carry, *weights) -> carries`, on rows `(length * n, ·)`.
 
-    `carries` are the carries of all steps, one after another, and `saved` is for the derivative.
+    The rows of one step follow those of the step before it. `carries` has an array for each part of the carry.
     """
-    is_present = [array is not None for array in weights]
 
-    def split(arrays: Sequence[Array]) -> tuple[Array, Arrays, _Weights]:
-        x, present = arrays[0], iter(arrays[1 + carried :])
-        return x, tuple(arrays[1 : 1 + carried]), _Weights(*(next(present) if there else None for there in is_present))
+    cell: Cell
+    length: int
+    carried: int
+    """The number of arrays in a carry."""
+    present: tuple[bool, ...]
+    """Which of the `_Weights` there are."""
 
-    def forward(*arrays: Array) -> list[Array]:
-        x, carry, given = split(arrays)
-        weight = given.hidden.T
-        gates = x @ given.x.T if given.bias is None else mx.addmm(given.bias, x, given.x.T)
-        carries, saved = [], []
-        for each in mx.split(gates, length):
-            carry, kept = cell.step(each, carry, weight, given.hidden_bias)
-            carries.append(carry)
-            saved += kept
-        together = [mx.concatenate(list(parts)) for parts in zip(*carries, strict=True)]
-        return [*together, *(part for carry in carries for part in carry), *saved]
+    def __call__(self, *arrays: Array) -> list[Array]:
+        forward: Any = mx.custom_function(self.forward)
+        forward.vjp(self.backward)
+        carries: list[Array] = forward(*arrays)[: self.carried]
+        return carries
 
-    def plain(*arrays: Array) -> list[Array]:
-        return forward(*arrays)[:carried]
+    def forward(self, *arrays: Array) -> list[Array]:
+        """Return `[*carries, *carry of each step, *saved of each step]`; the derivative reads the latter two."""
+        x, carry, weights = self._divided(arrays)
+        weight = weights.hidden.T
+        gates = x @ weights.x.T if weights.bias is None else mx.addmm(weights.bias, x, weights.x.T)
+        each_carry, each_saved = [], []
+        for each in mx.split(gates, self.length):
+            carry, saved = self.cell.step(each, carry, weight, weights.hidden_bias)
+            each_carry.append(carry)
+            each_saved.append(saved)
+        carries = [mx.concatenate(list(parts)) for parts in zip(*each_carry, strict=True)]
+        return [*carries, *chain.from_iterable(each_carry), *chain.from_iterable(each_saved)]
 
-    def derivative(*arrays: Array) -> list[Array]:
-        (x, before, given), outputs = split(arrays), arrays[count + carried :]
-        found = _backward(cell, length, before, given, arrays[count : count + carried], outputs)
-        return _gradients(x, before[0], outputs[0], given, found)
+    def backward(self, primals: Sequence[Array], cotangents: Sequence[Array], outputs: Sequence[Array]) -> Any:
+        """Return the gradients of the arguments. MLX differentiates the plain steps for a second derivative."""
+        inputs = (*primals, *cotangents[: self.carried])
 
-    def second_derivative(primals: Sequence[Array], cotangents: Sequence[Array], _: object) -> list[Array]:
-        inputs, outputs = list(primals[: count + carried]), primals[count + carried :]
-        found = mx.vjp(lambda *a: mx.vjp(plain, list(a[:count]), list(a[count:]))[1], inputs, list(cotangents))[1]
-        return [*found, *(mx.zeros_like(each) for each in outputs)]
+        def gradients(*arrays: Array) -> list[Array]:
+            return self._gradients(arrays[: len(primals)], arrays[len(primals) : len(inputs)], arrays[len(inputs) :])
 
-    def backward(primals: Sequence[Array], cotangents: Sequence[Array], outputs: Sequence[Array]) -> Any:
-        return once(*primals, *cotangents[:carried], *outputs)
+        def plain_gradients(*arrays: Array) -> list[Array]:
+            return mx.vjp(self._plain, list(arrays[: len(primals)]), list(arrays[len(primals) :]))[1]
 
-    count = 1 + carried + sum(is_present)
-    once: Any = mx.custom_function(derivative)
-    once.vjp(second_derivative)
-    steps: Any = mx.custom_function(forward)
-    steps.vjp(backward)
-    return steps  # type: ignore[no-any-return]  # MLX's custom functions have no types
+        def second(arrays: Sequence[Array], cotangents: Sequence[Array], _: object) -> list[Array]:
+            found = mx.vjp(plain_gradients, list(arrays[: len(inputs)]), list(cotangents))[1]
+            return [*found, *map(mx.zeros_like, arrays[len(inputs) :])]
 
+        once: Any = mx.custom_function(gradients)
+        once.vjp(second)
+        return once(*inputs, *outputs)
 
-class _Found(NamedTuple):
-    """The gradients of the gates of all steps as rows, and the gradient of the first carry."""
+    def _plain(self, *arrays: Array) -> list[Array]:
+        return self.forward(*arrays)[: self.carried]
 
-    gates: Array
-    """The gradient of the product of the hidden state."""
-    last: Array | None
-    """The gradient of the last third of the product of the input, in a GRU."""
-    carry: Arrays
-
-
-def _backward(
-    cell: Cell, length: int, first: Arrays, weights: _Weights, cotangents: Sequence[Array], outputs: Sequence[Array]
-) -> _Found:
-    """Run the steps backward."""
-    carried = len(first)
-    carries = [first, *_groups(outputs[carried : carried + carried * length], length)]
-    saved = _groups(outputs[carried + carried * length :], length)
-    received = list(zip(*(mx.split(each, length) for each in cotangents), strict=True))
-    gates, gradient = [], received[-1]
-    for t in reversed(range(length)):
-        if t < length - 1:
+    def _gradients(self, primals: Arrays, cotangents: Arrays, outputs: Arrays) -> list[Array]:
+        """Run the steps backward; return the gradients of `primals`, with one product for each weight."""
+        x, first, weights = self._divided(primals)
+        between = self.carried * (1 + self.length)
+        carries = [first, *_groups(outputs[self.carried : between], self.length)]
+        saved = _groups(outputs[between:], self.length)
+        received = list(zip(*(mx.split(each, self.length) for each in cotangents), strict=True))
+        each_gates, gradient = [], tuple(mx.zeros_like(each) for each in first)
+        for t in reversed(range(self.length)):
             gradient = tuple(a + b for a, b in zip(gradient, received[t], strict=True))
-        found, gradient = cell.back(gradient, saved[t], carries[t + 1], carries[t], weights.hidden)
-        gates.append(found)
-    together = [mx.concatenate(list(parts)[::-1]) for parts in zip(*gates, strict=True)]
-    return _Found(together[0], together[1] if len(together) > 1 else None, gradient)
+            gates, gradient = self.cell.back(gradient, saved[t], carries[t + 1], carries[t], weights.hidden)
+            each_gates.append(gates)
+        gates = tuple(mx.concatenate(list(parts)[::-1]) for parts in zip(*each_gates, strict=True))
+        before = mx.concatenate([first[0], outputs[0][: -len(first[0])]])
+        return _of_arguments(x, before, weights, gates, gradient)
+
+    def _divided(self, arrays: Sequence[Array]) -> tuple[Array, Arrays, _Weights]:
+        """Divide the arguments into the input, the first carry, and the weights."""
+        carry, weights = arrays[1 : 1 + self.carried], iter(arrays[1 + self.carried :])
+        return arrays[0], tuple(carry), _Weights(*(next(weights) if there else None for there in self.present))
 
 
-def _groups(arrays: Sequence[Array], count: int) -> list[Arrays]:
-    size = len(arrays) // count
-    return [tuple(arrays[i * size : (i + 1) * size]) for i in range(count)]
+def _of_arguments(x: Array, before: Array, weights: _Weights, gates: Arrays, carry: Arrays) -> list[Array]:
+    """Return the gradients of `(x, *carry, *weights)` from those of the gates of all steps, see `Cell.back`.
 
-
-def _gradients(x: Array, first: Array, hidden: Array, weights: _Weights, found: _Found) -> list[Array]:
-    """Return the gradients of `(x, *carry, *weights)`: one product for each weight."""
-    rows, width = first.shape
-    before = mx.concatenate([first, hidden[:-rows]])
-    of_x = found.gates
-    if found.last is not None:
-        of_x = mx.concatenate([found.gates[:, :-width], found.last], axis=-1)
-    gradients = [of_x @ weights.x, *found.carry, of_x.T @ x, found.gates.T @ before]
+    `before` has the hidden state before each step, and `carry` the gradient of the first carry.
+    """
+    of_hidden, width = gates[0], before.shape[-1]
+    of_x = of_hidden if len(gates) == 1 else mx.concatenate([of_hidden[:, :-width], gates[1]], axis=-1)
+    gradients = [of_x @ weights.x, *carry, of_x.T @ x, of_hidden.T @ before]
     if weights.bias is not None:
         gradients.append(of_x.sum(axis=0))
     if weights.hidden_bias is not None:
-        gradients.append(found.gates[:, -width:].sum(axis=0))
+        gradients.append(of_hidden[:, -width:].sum(axis=0))
     return gradients
+
+
+def _groups(arrays: Arrays, count: int) -> list[Arrays]:
+    """Divide arrays into `count` tuples of one length."""
+    size = len(arrays) // count
+    return [arrays[i * size : (i + 1) * size] for i in range(count)]

@@ -24,9 +24,9 @@ class Cell(NamedTuple):
     """`step(x, carry, weight, bias) -> (carry, saved)`. `x` is the product of the input, `weight` is the transposed
     weight of the hidden state, `bias` is added to its last third in a GRU."""
     back: Callable[[Arrays, Arrays, Arrays, Arrays, Array], tuple[Arrays, Arrays]]
-    """`back(gradient, saved, carry, before, weight) -> (gates, gradient)`. The given gradient is that of the carry after
-    the step, the returned one is that of the carry before it, `before`. `weight` is the weight of the hidden state.
-    `gates` are the gradient of its product, and in a GRU also that of the last third of `x`."""
+    """`back(gradient, saved, carry, before, weight) -> (gates, gradient)`. The given gradient is that of the carry
+    after the step, the returned one is that of the carry before it, `before`. `weight` is the weight of the hidden
+    state. `gates` are the gradient of its product, and in a GRU also that of the last third of `x`."""
 
 
 def _elman(activation: Callable[[Array], Array], slope: Callable[[Array], Array]) -> Cell:
@@ -44,7 +44,7 @@ def _elman(activation: Callable[[Array], Array], slope: Callable[[Array], Array]
 
 def _lstm_step(x: Array, carry: Arrays, weight: Array, bias: Array | None) -> tuple[Arrays, Arrays]:
     hidden, cell = carry
-    i, f, g, o = mx.split(mx.addmm(x, hidden, weight), 4, axis=-1)
+    i, f, g, o = mx.split(x + hidden @ weight, 4, axis=-1)
     i, f, g, o = mx.sigmoid(i), mx.sigmoid(f), mx.tanh(g), mx.sigmoid(o)
     cell = f * cell + i * g
     squashed = mx.tanh(cell)
