@@ -20,10 +20,13 @@ class Terminal:
     logged = False
 
     def __init__(self, read: Callable[[], Line]) -> None:
+        from rich import get_console
         from rich.live import Live
 
+        console = get_console()
         self.live = Live(
-            get_renderable=lambda: _drawn(read(), self.live.console.width),
+            console=console,
+            get_renderable=lambda: _drawn(read(), console.width),
             refresh_per_second=_PER_SECOND,
             transient=True,
         )
