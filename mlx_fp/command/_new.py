@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from argparse import Namespace
 
 from ..core._files import write_whole
@@ -101,5 +102,6 @@ def write_project(arguments: Namespace) -> int:
         raise UsageError(f"{str(file)!r} exists already: give another folder")
     name = folder.resolve().name or "spirals"
     write_whole(file, _TEXT.replace("NAME", json.dumps(name, ensure_ascii=False), 1).encode())
-    print(f"{file} is written\n  mlx-fp check {file}\n  mlx-fp run {file}")
+    word = shlex.quote(str(file))
+    print(f"{file} is written\n  mlx-fp check {word}\n  mlx-fp run {word}")
     return 0

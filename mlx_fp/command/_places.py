@@ -13,6 +13,8 @@ from ..across._errors import from_first
 from ..across._world import World
 from ..core._errors import nearest
 from ..core._user_path import user_path
+from ..store._checkpoint_path import SUFFIXES
+from ._bundles import read_run
 from ._usage import UsageError, missing_path
 
 __all__ = ["resume_source", "run_folder"]
@@ -33,8 +35,16 @@ def run_folder(name: str, out: Path | None, resume: str | None, world: World) ->
         world: The processes of the run.
     """
     if out is not None:
-        return user_path(out)
+        return _usable_folder(user_path(out))
     return Path(from_first(world, partial(_chosen_folder, ROOT / _file_name(name), resume)))
+
+
+def _usable_folder(path: Path) -> Path:
+    """Return a path at which a folder is or can be made. A file there or above it is a `UsageError`."""
+    nearest_path = next(each for each in (path, *path.parents) if each.exists())
+    if not nearest_path.is_dir():
+        raise UsageError(f"--out {path}: {str(nearest_path)!r} is a file, and a folder is expected")
+    return path
 
 
 def resume_source(resume: str | None) -> str | None:
@@ -50,7 +60,10 @@ def resume_source(resume: str | None) -> str | None:
     if resume is None or resume in _RESUMES:
         return resume
     path = user_path(resume)
-    if any(path.with_name(path.name + suffix).is_file() for suffix in ("", ".safetensors", ".npz")):
+    if path.is_file() and path.suffix not in SUFFIXES:
+        read_run(path)  # a file that is no checkpoint must be a bundle
+        return resume
+    if any(path.with_name(path.name + suffix).is_file() for suffix in ("", *SUFFIXES)):
         return resume
     if similar := nearest(resume, _RESUMES, n=1):
         raise UsageError(f"there is no checkpoint {resume!r}: did you mean {similar[0]!r}?")

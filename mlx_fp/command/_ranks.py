@@ -67,9 +67,13 @@ def _status_of_all(processes: Sequence[Process]) -> int:
 
 
 def _failure(processes: Sequence[Process]) -> int:
-    """Return the status of a process that has failed, 0 where none has. One that was killed made the others fail."""
-    statuses = sorted(process.returncode for process in processes if process.returncode)
-    return next((128 - status if status < 0 else status for status in statuses), 0)
+    """Return the status of a process that has failed, 0 where none has.
+
+    A process that was killed made the others fail. One that another made fail has status 1, the least.
+    """
+    statuses = [process.returncode for process in processes if process.returncode]
+    least = min(statuses, default=0)
+    return 128 - least if least < 0 else max(statuses, default=0)
 
 
 def _end(process: Process) -> None:

@@ -7,6 +7,7 @@ from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..across._errors import PeerError
 from ..across._world import world
 from ..core._errors import CheckpointError
 from ..experiments._run import run
@@ -48,6 +49,9 @@ def run_experiment(arguments: Namespace) -> int:
             if resume is None:
                 raise
             raise UsageError(f"--resume {resume}: {error_text(error)}") from error
+        except PeerError as error:  # the other process shows its own error, with its traceback
+            print(f"mlx-fp: process {across.rank} ends: {error_text(error)}", file=sys.stderr)
+            return 1
 
 
 def _words(arguments: Namespace) -> Iterator[str]:

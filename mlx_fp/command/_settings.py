@@ -68,5 +68,5 @@ def _type_text(parameter: Parameter) -> str:
     if annotation is parameter.empty:
         return "" if default is parameter.empty or default is None else type(default).__name__
     parts = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
-    text = " | ".join(formatannotation(part) for part in parts)
+    text = " | ".join(part if isinstance(part, str) else formatannotation(part) for part in parts)
     return re.sub(r"\b(?:\w+\.)+", "", text).replace("NoneType", "None")

@@ -36,7 +36,7 @@ def differences(loop: Loop, checkpoint: Checkpoint) -> tuple[str, ...]:
     here = {
         **environment(),
         "the data": repr(loop.plan.train),
-        "the hooks": ", ".join(hooks),
+        "the hooks": ", ".join(metadata["hooks"] if hooks == metadata["hooks"] else keys),
         "the optimiser": loop.trainer.optimizer.name,
     }
     there = {
@@ -48,7 +48,9 @@ def differences(loop: Loop, checkpoint: Checkpoint) -> tuple[str, ...]:
     both = {
         name: (there[name], now) for name, now in here.items() if name in there
     }  # files of older versions have fewer names
-    changes = [f"{name} was {before}, is {now}" for name, (before, now) in both.items() if before != now]
+    changes = [
+        f"{name} was {before or 'none'}, is {now or 'none'}" for name, (before, now) in both.items() if before != now
+    ]
     return (*changes, *_changed_rates(loop.rates, metadata["rates"]))
 
 

@@ -20,9 +20,16 @@ class Terminal:
     logged = False
 
     def __init__(self, read: Callable[[], Line]) -> None:
+        from rich import get_console
         from rich.live import Live
 
-        self.live = Live(get_renderable=lambda: _drawn(read()), refresh_per_second=_PER_SECOND, transient=True)
+        console = get_console()
+        self.live = Live(
+            console=console,
+            get_renderable=lambda: _drawn(read(), console.width),
+            refresh_per_second=_PER_SECOND,
+            transient=True,
+        )
 
     def __enter__(self) -> Self:
         self.live.start()
@@ -45,17 +52,21 @@ class Terminal:
         """Draw nothing more: the notes say how the run ended."""
 
 
-def _drawn(line: Line) -> Any:
-    """Return a row of rich: name, bar, count, figures. Figures that find no room are cut."""
+def _drawn(line: Line, width: int) -> Any:
+    """Return a row of rich: name, bar, count, figures. Figures that find no room are below the row."""
+    from rich.cells import cell_len
+    from rich.console import Group
     from rich.progress_bar import ProgressBar
-    from rich.table import Column, Table
+    from rich.table import Table
     from rich.text import Text
 
-    fixed = [Column(no_wrap=True) for _ in range(3)]
-    row = Table.grid(*fixed, Column(no_wrap=True, overflow="ellipsis"), padding=(0, 1))
+    figures = "  ".join(line.figures)
     bar = ProgressBar(total=line.total or None, completed=line.done, width=_WIDTH)
-    row.add_row(Text(line.name), bar, Text(line.counted, "progress.download"), Text("  ".join(line.figures)))
-    return row
+    cells = [Text(line.name), bar, Text(line.counted, "progress.download")]
+    fits = cell_len(line.name) + _WIDTH + cell_len(line.counted) + cell_len(figures) + 2 * len(cells) <= width
+    row = Table.grid(padding=(0, 1))
+    row.add_row(*cells, *([Text(figures)] if fits else []))
+    return row if fits else Group(row, Text(figures))
 
 
 _WIDTH = 24

@@ -20,6 +20,7 @@ from ._layer import Layer, Trainable, layer
 from ._module import NO_SUBSTITUTES, clone, constants, get_arrays, parameters, set_arrays
 from ._observing import watch
 from ._recomputing import buffers_of_marked, recompute_marked
+from ._recurrent import RECURRENT
 
 __all__ = ["ModuleCall", "emptied", "layer_of_module", "trainable_of", "wide_leaves"]
 
@@ -46,7 +47,8 @@ class ModuleCall:
 
     def __call__(self, params: Params, xs: Inputs, kw: Keywords, train: bool, /) -> Result:
         """Run the module, or another method of it, with `params`."""
-        module = self.bound(params, train, {**self.guards, **(in_use().substitutes if train else NO_SUBSTITUTES)})
+        substitutes = {**RECURRENT, **in_use().substitutes} if train else NO_SUBSTITUTES
+        module = self.bound(params, train, {**self.guards, **substitutes})
         recompute_marked(module, self.recomputed)
         return getattr(tapped(module), self.method)(*xs, **kw), get_arrays(module, params)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+import shlex
 import shutil
 import subprocess
 
@@ -37,7 +38,8 @@ def test_a_new_project_is_a_program(capsys):
 
 
 def test_the_name_of_the_folder_is_the_name_of_the_experiment(tmp_path):
-    called("new", 'it\'s "new"')
+    ended = called("new", 'it\'s "new"')
+    assert shlex.split(ended.lines[1]) == ["mlx-fp", "check", 'it\'s "new"/train.py']
     names = runpy.run_path(str(tmp_path / 'it\'s "new"' / "train.py"))
     assert names["experiment"].name == 'it\'s "new"'
 

@@ -36,8 +36,9 @@ def test_each_process_knows_its_rank_and_the_addresses_of_all(tmp_path):
         ("sys.exit(4 if rank == 1 else 0)", 4),
         ("os.kill(os.getpid(), 9) if rank == 2 else sys.exit(1)", 137),
         ("sys.exit(143)", 143),
+        ("sys.exit(2 if rank == 0 else 1)", 2),
     ],
-    ids=["error", "killed", "signal"],
+    ids=["error", "killed", "signal", "refused"],
 )
 def test_the_status_is_that_of_a_process_that_failed(code, status):
     assert ranks(code) == status

@@ -138,6 +138,7 @@ def test_resume_takes_a_file_too(tmp_path):
         ("latset", "there is no checkpoint 'latset': did you mean 'latest'?"),
         ("first/step-9.safetensors", "there is no checkpoint 'first/step-9.safetensors': did you mean 'first/step-8"),
         ("first", "'first' is a folder: resume it with --out first --resume latest"),
+        ("first/steps.jsonl", "first/steps.jsonl is no run bundle: "),
     ],
 )
 def test_a_wrong_source_is_one_line(source, text):
@@ -160,6 +161,11 @@ def test_a_folder_with_a_run_is_refused(tmp_path):
         "the folder 'here' has a run already: --resume latest --out here continues it"
     )
     assert (tmp_path / "here" / "bundle.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("out", ["train.py", "train.py/deep/one"])
+def test_a_file_in_the_place_of_the_folder_is_one_line(out):
+    assert refused("run", "train.py", "--out", out) == f"--out {out}: 'train.py' is a file, and a folder is expected"
 
 
 def test_an_error_in_training_keeps_its_traceback_and_the_bundle_has_the_settings(tmp_path):
@@ -218,7 +224,15 @@ def test_an_error_in_one_process_is_the_status_of_all(tmp_path):
     write_acting(tmp_path, "assert os.environ['MLX_RANK'] == '0', 'a bad row'")
     status, _, errors = _ended(tmp_path, "run", "acts.py", "--ranks", 2, "-q", "epochs=50")
     assert status == 1
-    assert "PeerError: process 1 has failed: AssertionError: a bad row" in errors
+    assert "process 0 ends: process 1 has failed: AssertionError: a bad row" in errors
+    assert errors.count("Traceback") == 1
+
+
+def test_several_processes_refuse_a_folder_with_a_run_as_one_does(tmp_path):
+    called("run", "train.py", "-q", "--out", "here")
+    status, _, errors = _ended(tmp_path, "run", "train.py", "--ranks", 2, "-q", "--out", "here")
+    assert (status, errors.count("Traceback")) == (2, 0)
+    assert "mlx-fp: the folder 'here' has a run already: " in errors
 
 
 def test_a_wrong_word_is_printed_by_the_first_process_alone(monkeypatch):

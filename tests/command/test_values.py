@@ -126,6 +126,7 @@ def test_a_wrong_grid_is_one_line(words, text):
 
 def test_settings_are_a_table_of_paths_values_and_types():
     ended = called("settings", "train.py", "model.width=8")
+    assert ended.row("early_stop.patience") == ["early_stop.patience", "50", "int"]
     assert ended.status == 0
     assert ended.lines[0].split() == ["setting", "value", "type"]
     assert ended.row("epochs") == ["epochs", "2", "int"]
