@@ -40,7 +40,7 @@ def check_experiment(arguments: Namespace) -> int:
         print(_facts(changed, trainer, plan))
         collated = plan.collated_for(trainer.task)
         batch = first_batch(collated.train)
-        print(f"\n{_batch_table(batch)}\n\n{summary(trainer)}\n")
+        print(f"\n{_batch_table(batch)}\n\n{summary(trainer, batch=first_batch(plan.train))}\n")
         print(_figures_of_batch(trainer, collated, batch))
         print(f"\n{memory(plan.train)(trainer)}")
     return 0
