@@ -116,7 +116,7 @@ def note_moment(progress: Progress, moment: Moment, *, seconds: float, memory: i
         activity=activity,
         loss=_loss(sums, logs, progress.loss),
         learning_rate=rate,
-        rate=_rate(progress, sums, now),
+        rate=_rows_rate(progress, sums, now),
         memory=memory,
         first=first,
         newest=now,
@@ -167,7 +167,7 @@ def _number(value: Array | None, default: float | None) -> float | None:
     return default if value is None else float(value.item())  # type: ignore[arg-type]  # MLX: item() is of any scalar
 
 
-def _rate(progress: Progress, sums: Sums, now: Clock) -> float | None:
+def _rows_rate(progress: Progress, sums: Sums, now: Clock) -> float | None:
     """Return rows, or tokens, per second. A mean in which newer times count more."""
     before, rate = progress.newest, progress.rate
     if progress.activity or before is None or now.rows <= before.rows or now.seconds <= before.seconds:

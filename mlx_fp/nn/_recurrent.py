@@ -14,6 +14,7 @@ from math import prod
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from ..core._exporting import custom_function, is_exporting
 from ..core._mlx import mlx_nn, mx
 from ..core._types import Array
 from ._recurrent_cells import GRU_CELL, LSTM_CELL, RELU_CELL, TANH_CELL, Arrays, Cell
@@ -35,7 +36,7 @@ class _RNN(mlx_nn.RNN):
     def __call__(self, x: Array, hidden: Array | None = None) -> Array:
         cell, weights = _CELLS.get(self.nonlinearity), _Weights(self.Wxh, self.Whh, self.bias)
         if cell is None or not _is_plain(x, weights, (hidden,)):
-            return super().__call__(x, hidden)  # type: ignore[no-any-return]  # MLX's layers have no types
+            return super().__call__(x, hidden)  # type: ignore[no-any-return, no-untyped-call]  # MLX's layers have no types
         return _sequence(cell, x, weights, (hidden,))[0]
 
 
@@ -43,7 +44,7 @@ class _LSTM(mlx_nn.LSTM):
     def __call__(self, x: Array, hidden: Array | None = None, cell: Array | None = None) -> tuple[Array, Array]:
         weights, states = _Weights(self.Wx, self.Wh, self.bias), (hidden, cell)
         if not _is_plain(x, weights, states):
-            return super().__call__(x, hidden, cell)  # type: ignore[no-any-return]  # MLX's layers have no types
+            return super().__call__(x, hidden, cell)  # type: ignore[no-any-return, no-untyped-call]  # MLX's layers have no types
         all_hidden, all_cell = _sequence(LSTM_CELL, x, weights, states)
         return all_hidden, all_cell
 
@@ -52,7 +53,7 @@ class _GRU(mlx_nn.GRU):
     def __call__(self, x: Array, hidden: Array | None = None) -> Array:
         weights = _Weights(self.Wx, self.Wh, self.b, self.bhn)
         if not _is_plain(x, weights, (hidden,)):
-            return super().__call__(x, hidden)  # type: ignore[no-any-return]  # MLX's layers have no types
+            return super().__call__(x, hidden)  # type: ignore[no-any-return, no-untyped-call]  # MLX's layers have no types
         return _sequence(GRU_CELL, x, weights, (hidden,))[0]
 
 
@@ -64,7 +65,12 @@ _CELLS: Mapping[object, Cell] = MappingProxyType({mlx_nn.tanh: TANH_CELL, mx.tan
 
 
 def _is_plain(x: Array, weights: _Weights, states: Sequence[Array | None]) -> bool:
-    """Tell whether all arrays have one dtype, and the shapes that the documentation of MLX has."""
+    """Tell whether all arrays have one dtype, and the shapes that the documentation of MLX has.
+
+    A function for a file is computed by MLX's own layers, because MLX cannot write a custom function to a file.
+    """
+    if is_exporting():
+        return False
     given = [array for array in (*weights, *states) if array is not None]
     if x.ndim < 2 or not x.size or x.shape[-1] != weights.x.shape[-1] or any(a.dtype != x.dtype for a in given):
         return False
@@ -98,9 +104,7 @@ class _Steps:
     """Which of the `_Weights` there are."""
 
     def __call__(self, *arrays: Array) -> list[Array]:
-        forward: Any = mx.custom_function(self.forward)
-        forward.vjp(self.backward)
-        carries: list[Array] = forward(*arrays)[: self.carried]
+        carries: list[Array] = custom_function(self.forward, self.backward)(*arrays)[: self.carried]
         return carries
 
     def forward(self, *arrays: Array) -> list[Array]:
@@ -130,9 +134,7 @@ class _Steps:
             found = mx.vjp(plain_gradients, list(arrays[: len(inputs)]), list(cotangents))[1]
             return [*found, *map(mx.zeros_like, arrays[len(inputs) :])]
 
-        once: Any = mx.custom_function(gradients)
-        once.vjp(second)
-        return once(*inputs, *outputs)
+        return custom_function(gradients, second)(*inputs, *outputs)
 
     def _plain(self, *arrays: Array) -> list[Array]:
         return self.forward(*arrays)[: self.carried]
@@ -156,7 +158,8 @@ class _Steps:
     def _divided(self, arrays: Sequence[Array]) -> tuple[Array, Arrays, _Weights]:
         """Divide the arguments into the input, the first carry, and the weights."""
         carry, weights = arrays[1 : 1 + self.carried], iter(arrays[1 + self.carried :])
-        return arrays[0], tuple(carry), _Weights(*(next(weights) if there else None for there in self.present))
+        given: list[Any] = [next(weights) if there else None for there in self.present]
+        return arrays[0], tuple(carry), _Weights(*given)
 
 
 def _of_arguments(x: Array, before: Array, weights: _Weights, gates: Arrays, carry: Arrays) -> list[Array]:

@@ -55,12 +55,12 @@ def _lstm_back(gradient: Arrays, saved: Arrays, carry: Arrays, before: Arrays, w
     i, f, g, o, squashed = saved
     of_hidden, of_cell = gradient
     of_cell = of_cell + of_hidden * o * (1 - squashed * squashed)
-    parts = (
+    parts = [
         of_cell * g * i * (1 - i),
         of_cell * before[1] * f * (1 - f),
         of_cell * i * (1 - g * g),
         of_hidden * squashed * o * (1 - o),
-    )
+    ]
     gates = mx.concatenate(parts, axis=-1)
     return (gates,), (gates @ weight, of_cell * f)
 
@@ -86,6 +86,10 @@ def _gru_back(gradient: Arrays, saved: Arrays, carry: Arrays, before: Arrays, we
 
 
 TANH_CELL = _elman(mx.tanh, lambda y: 1 - y * y)
+"""The cell of an RNN with tanh."""
 RELU_CELL = _elman(lambda x: mx.maximum(x, 0), lambda y: (y > 0).astype(y.dtype))
+"""The cell of an RNN with ReLU."""
 LSTM_CELL = Cell(_lstm_step, _lstm_back)
+"""The cell of an LSTM."""
 GRU_CELL = Cell(_gru_step, _gru_back)
+"""The cell of a GRU."""
