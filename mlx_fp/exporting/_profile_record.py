@@ -13,17 +13,20 @@ from ..core._files import write_whole
 from ..core._html import html_table
 from ..core._text import count_text, table
 
-__all__ = ["OTHERS", "Call", "Profile", "Row", "rows_of"]
+__all__ = ["OTHERS", "OUTSIDE", "Call", "Profile", "Row", "rows_of"]
 
 OTHERS = "others"
 """The name of the row of the operations that cannot be computed alone."""
 
-_HEAD = ("operation", "calls", "ms", "share")
+OUTSIDE = "loss, gradients, update"
+"""The part of the operations that are not in the forward pass of the model."""
+
+_HEAD = ("calls", "ms", "share")
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The time of all calls of an operation."""
+    """The time of all calls of an operation, or of all operations of a part."""
 
     name: str
     calls: int
@@ -37,6 +40,7 @@ class Call:
     """One operation of a step, with the shapes of its arrays as text."""
 
     name: str
+    part: str
     milliseconds: float
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
@@ -47,6 +51,7 @@ class Profile:
     """The times of the operations of a step. `str()` is a table. `profile` makes it.
 
     - `rows` has a row for each operation of MLX, with `name`, `calls`, `milliseconds` and `share`; the largest first.
+    - `parts` has such a row for the forward pass of each innermost part of the model, and one for all other operations.
     - `calls` has the operations in the order of their computation.
     - `milliseconds` is the sum of the times of all operations.
     - `plain` is the time of the uncompiled step in milliseconds, and `compiled` that of the compiled one.
@@ -55,6 +60,7 @@ class Profile:
     """
 
     rows: tuple[Row, ...]
+    parts: tuple[Row, ...]
     calls: tuple[Call, ...]
     plain: float
     compiled: float
@@ -69,7 +75,8 @@ class Profile:
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a trace in the format of Chrome, whole or not at all, and return its path.
 
-        `chrome://tracing` and https://ui.perfetto.dev show the file. Each operation begins at the end of the one before.
+        `chrome://tracing` and https://ui.perfetto.dev show the file. Each operation begins at the end of the previous
+        one.
 
         Args:
             path: The file, for example `trace.json`. A leading `~` is the home folder of the user.
@@ -81,6 +88,7 @@ class Profile:
         """Return plain values: the rows, and the times of the whole step."""
         return {
             "rows": [asdict(row) for row in self.rows],
+            "parts": [asdict(row) for row in self.parts],
             "milliseconds": self.milliseconds,
             "plain": self.plain,
             "compiled": self.compiled,
@@ -89,14 +97,13 @@ class Profile:
         }
 
     def __str__(self) -> str:
-        return "\n".join([table(self._lines()), "", *self._notes()])
+        return "\n".join(
+            [table(_lines("operation", self.rows)), "", table(_lines("part", self.parts)), "", *self._notes()]
+        )
 
     def _repr_html_(self) -> str:
-        return html_table(self._lines(), caption=" ".join(self._notes()))
-
-    def _lines(self) -> list[tuple[str, str, str, str]]:
-        total = Row("sum", sum(row.calls for row in self.rows), self.milliseconds, 1.0)
-        return [_HEAD, *map(_line, (*self.rows, total))]
+        operations = html_table(_lines("operation", self.rows), caption=" ".join(self._notes()))
+        return operations + html_table(_lines("part", self.parts))
 
     def _notes(self) -> list[str]:
         notes = [
@@ -122,6 +129,11 @@ def rows_of(times: Iterable[tuple[str, int, float]]) -> tuple[Row, ...]:
     return tuple(sorted(rows, key=lambda row: (-row.milliseconds, row.name)))
 
 
+def _lines(name: str, rows: Sequence[Row]) -> list[tuple[str, str, str, str]]:
+    total = Row("sum", sum(row.calls for row in rows), sum(row.milliseconds for row in rows), 1.0)
+    return [(name, *_HEAD), *map(_line, (*rows, total))]
+
+
 def _line(row: Row) -> tuple[str, str, str, str]:
     return row.name, count_text(row.calls), f"{row.milliseconds:.3f}", f"{row.share:.1%}"
 
@@ -137,7 +149,7 @@ def _events(calls: Sequence[Call]) -> list[dict[str, Any]]:
     events, start = [], 0.0
     for call in calls:
         duration = 1e3 * call.milliseconds
-        arrays = {"inputs": list(call.inputs), "outputs": list(call.outputs)}
+        arrays = {"part": call.part, "inputs": list(call.inputs), "outputs": list(call.outputs)}
         place = {"ph": "X", "pid": 0, "tid": 0, "ts": start, "dur": duration}
         events.append({"name": call.name, "cat": "operation", **place, "args": arrays})
         start += duration

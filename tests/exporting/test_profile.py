@@ -13,7 +13,7 @@ import mlx_fp as fp
 from mlx_fp import nn, optim
 from mlx_fp.exporting import _replay
 from mlx_fp.exporting._graph import graph_of
-from mlx_fp.exporting._profile_record import OTHERS
+from mlx_fp.exporting._profile_record import OTHERS, OUTSIDE
 from mlx_fp.exporting._replay import replayed
 from mlx_fp.exporting._traced import flat_function
 
@@ -63,6 +63,7 @@ def test_shares_sum_to_one_and_nothing_is_left_out(make):
     step, params, opt_state, batch = make()
     found = fp.profile(step, params, opt_state, batch, repeats=1)
     assert sum(row.share for row in found.rows) == pytest.approx(1)
+    assert sum(row.share for row in found.parts) == pytest.approx(1)
     assert sum(row.milliseconds for row in found.rows) == pytest.approx(found.milliseconds)
     assert [row.milliseconds for row in found.rows] == sorted((row.milliseconds for row in found.rows), reverse=True)
     assert sum(row.calls for row in found.rows) == len(found.calls)
@@ -88,6 +89,25 @@ def test_products_have_the_largest_share_of_a_wide_mlp():
     found = fp.profile(*case(model, mx.ones((512, 512)), optim.sgd(0.1), mx.zeros((512,), mx.int32)), repeats=3)
     assert found.rows[0].name in ("Matmul", "AddMM")
     assert {call.name for call in found.calls} >= {"Matmul", "AddMM", "Reduce"}
+
+
+def test_operations_of_the_forward_pass_have_their_innermost_part():
+    found = fp.profile(*transformer(), repeats=1)
+    parts = {row.name: {call.name for call in found.calls if call.part == row.name} for row in found.parts}
+    assert "Gather" in parts["layers.0 (Embedding)"]
+    assert "Softmax" in parts["layers.1.layer.attention (MultiHeadAttention)"]
+    assert parts["layers.1.layer.attention.query_proj (Linear)"] == {"Transpose", "Flatten", "Matmul", "Unflatten"}
+    assert {"Scatter", "Sqrt"} <= parts[OUTSIDE]
+
+
+def test_a_model_that_is_vmapped_is_measured_without_parts():
+    def mapped(model, x, y):
+        return nn.losses.cross_entropy(mx.vmap(model)(x), y, reduction="mean")
+
+    step = fp.train_step(nn.linear(8, 2), mapped, optim.sgd(0.1))
+    found = fp.profile(step, *step.init(0), (mx.ones((16, 8)), LABELS), repeats=1)
+    assert sum(row.share for row in found.rows) == pytest.approx(1)
+    assert found.others == ()
 
 
 def test_an_operation_that_cannot_be_computed_alone_is_among_the_others(monkeypatch):
