@@ -15,7 +15,7 @@ from ._graph import Value
 from ._graph_parts import graph_with_parts
 from ._profile_record import OTHERS, OUTSIDE, Call, Profile, rows_of
 from ._replay import Timed, replayed, seconds_of
-from ._traced import Flat, flat_function
+from ._traced import Arguments, Flat, flat_function
 
 __all__ = ["profile"]
 
@@ -59,7 +59,7 @@ def profile(step: Step, params: Params, opt_state: State, batch: Batch, *, repea
     if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 1:
         raise ValueError(f"repeats is an int of 1 or more; got {repeats!r}")
     batch = as_arrays(batch)
-    arguments = (params, opt_state, batch), {}
+    arguments: Arguments = (params, opt_state, batch), {}
     function = flat_function(step, arguments)
     arrays = function.arrays(arguments, "the call")
     compiled = 1e3 * seconds_of(lambda _: mx.eval(step(params, opt_state, batch)), repeats)
