@@ -53,7 +53,7 @@ def graph_with_parts(fn: Callable[..., Sequence[Array]], arrays: Sequence[Array]
     except (RuntimeError, ValueError):
         plain = graph_of(fn, arrays)
         return plain, ("",) * len(plain.nodes)
-    parts = _parts(graph, boundaries, own)
+    parts = _part_by_node(graph, boundaries, own)
     kept = sorted(_ancestors(graph, _sources(graph), graph.outputs[:own], ()))
     nodes = tuple(graph.nodes[number] for number in kept)
     return replace(graph, outputs=graph.outputs[:own], nodes=nodes), tuple(parts.get(number, "") for number in kept)
@@ -77,7 +77,7 @@ def _is_within(call: Call, outer: Call) -> bool:
     return call.path.startswith(f"{outer.path}.") if outer.path else bool(call.path)
 
 
-def _parts(graph: Graph, boundaries: Sequence[_Boundary], start: int) -> dict[int, str]:
+def _part_by_node(graph: Graph, boundaries: Sequence[_Boundary], start: int) -> dict[int, str]:
     """Return the part of each operation, by its number. The first call that computes an operation has it."""
     parts, sources = dict[int, str](), _sources(graph)
     for boundary in boundaries:

@@ -13,7 +13,7 @@ from ..step._protocol import Step
 from ..tree._flattening import as_arrays
 from ._graph import Value
 from ._graph_parts import graph_with_parts
-from ._profile_record import OTHERS, OUTSIDE, Call, Profile, rows_of
+from ._profile_record import OTHERS, OUTSIDE, Profile, TimedCall, rows_of
 from ._replay import Timed, replayed, seconds_of
 from ._traced import Arguments, Flat, flat_function
 
@@ -69,16 +69,16 @@ def profile(step: Step, params: Params, opt_state: State, batch: Batch, *, repea
 
 def _profile(function: Flat, arrays: Sequence[Array], plain: float, compiled: float, repeats: int) -> Profile:
     """Measure the operations of a function, and join them with the times of the whole."""
-    calls, others = list[Call](), list[str]()
+    calls, others = list[TimedCall](), list[str]()
     graph, parts = graph_with_parts(function, arrays)
     for timed, part in zip(replayed(graph, arrays, repeats), parts, strict=True):
         if timed.seconds is None:
             others.append(timed.node.primitive)
         else:
-            calls.append(_call(timed, timed.seconds, part or OUTSIDE))
+            calls.append(_timed_call(timed, timed.seconds, part or OUTSIDE))
     if others:
         rest = max(0.0, plain - sum(call.milliseconds for call in calls))
-        calls.append(Call(OTHERS, OTHERS, rest, (), ()))
+        calls.append(TimedCall(OTHERS, OTHERS, rest, (), ()))
     counts = {OTHERS: len(others)}
     rows, by_part = (
         rows_of((name(call), counts.get(call.name, 1), call.milliseconds) for call in calls) for name in (_NAME, _PART)
@@ -86,9 +86,9 @@ def _profile(function: Flat, arrays: Sequence[Array], plain: float, compiled: fl
     return Profile(rows, by_part, tuple(calls), plain, compiled, tuple(dict.fromkeys(others)), str(mx.default_device()))
 
 
-def _call(timed: Timed, seconds: float, part: str) -> Call:
+def _timed_call(timed: Timed, seconds: float, part: str) -> TimedCall:
     inputs, outputs = map(_kinds, (timed.node.inputs, timed.node.outputs))
-    return Call(timed.node.primitive, part, 1e3 * seconds, inputs, outputs)
+    return TimedCall(timed.node.primitive, part, 1e3 * seconds, inputs, outputs)
 
 
 def _kinds(values: Sequence[Value]) -> tuple[str, ...]:

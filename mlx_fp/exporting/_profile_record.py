@@ -13,7 +13,7 @@ from ..core._files import write_whole
 from ..core._html import html_table
 from ..core._text import count_text, table
 
-__all__ = ["OTHERS", "OUTSIDE", "Call", "Profile", "Row", "rows_of"]
+__all__ = ["OTHERS", "OUTSIDE", "Profile", "TimeShare", "TimedCall", "rows_of"]
 
 OTHERS = "others"
 """The name of the row of the operations that cannot be computed alone."""
@@ -25,7 +25,7 @@ _HEAD = ("calls", "ms", "share")
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TimeShare:
     """The time of all calls of an operation, or of all operations of a part."""
 
     name: str
@@ -36,7 +36,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class TimedCall:
     """One operation of a step, with the shapes of its arrays as text."""
 
     name: str
@@ -59,9 +59,9 @@ class Profile:
     - `device` is the device of MLX.
     """
 
-    rows: tuple[Row, ...]
-    parts: tuple[Row, ...]
-    calls: tuple[Call, ...]
+    rows: tuple[TimeShare, ...]
+    parts: tuple[TimeShare, ...]
+    calls: tuple[TimedCall, ...]
     plain: float
     compiled: float
     others: tuple[str, ...]
@@ -81,7 +81,7 @@ class Profile:
         Args:
             path: The file, for example `trace.json`. A leading `~` is the home folder of the user.
         """
-        trace = {"traceEvents": [*_names(self.device), *_events(self.calls)], "displayTimeUnit": "ms"}
+        trace = {"traceEvents": [*_name_events(self.device), *_events(self.calls)], "displayTimeUnit": "ms"}
         return write_whole(path, json.dumps(trace).encode())
 
     def to_dict(self) -> dict[str, Any]:
@@ -98,12 +98,12 @@ class Profile:
 
     def __str__(self) -> str:
         return "\n".join(
-            [table(_lines("operation", self.rows)), "", table(_lines("part", self.parts)), "", *self._notes()]
+            [table(_with_sum("operation", self.rows)), "", table(_with_sum("part", self.parts)), "", *self._notes()]
         )
 
     def _repr_html_(self) -> str:
-        operations = html_table(_lines("operation", self.rows), caption=" ".join(self._notes()))
-        return operations + html_table(_lines("part", self.parts))
+        operations = html_table(_with_sum("operation", self.rows), caption=" ".join(self._notes()))
+        return operations + html_table(_with_sum("part", self.parts))
 
     def _notes(self) -> list[str]:
         notes = [
@@ -114,7 +114,7 @@ class Profile:
         return [*notes, others] if self.others else notes
 
 
-def rows_of(times: Iterable[tuple[str, int, float]]) -> tuple[Row, ...]:
+def rows_of(times: Iterable[tuple[str, int, float]]) -> tuple[TimeShare, ...]:
     """Add up `(name, calls, milliseconds)` by name, and return the rows with their shares, the largest first.
 
     >>> [(row.name, row.calls, row.share) for row in rows_of([("Add", 1, 1.0), ("Exp", 1, 6.0), ("Add", 1, 1.0)])]
@@ -125,26 +125,26 @@ def rows_of(times: Iterable[tuple[str, int, float]]) -> tuple[Row, ...]:
         before = sums.get(name, (0, 0.0))
         sums[name] = before[0] + calls, before[1] + milliseconds
     total = sum(milliseconds for _, milliseconds in sums.values()) or 1.0
-    rows = [Row(name, calls, value, value / total) for name, (calls, value) in sums.items()]
+    rows = [TimeShare(name, calls, value, value / total) for name, (calls, value) in sums.items()]
     return tuple(sorted(rows, key=lambda row: (-row.milliseconds, row.name)))
 
 
-def _lines(name: str, rows: Sequence[Row]) -> list[tuple[str, str, str, str]]:
-    total = Row("sum", sum(row.calls for row in rows), sum(row.milliseconds for row in rows), 1.0)
+def _with_sum(name: str, rows: Sequence[TimeShare]) -> list[tuple[str, str, str, str]]:
+    total = TimeShare("sum", sum(row.calls for row in rows), sum(row.milliseconds for row in rows), 1.0)
     return [(name, *_HEAD), *map(_line, (*rows, total))]
 
 
-def _line(row: Row) -> tuple[str, str, str, str]:
+def _line(row: TimeShare) -> tuple[str, str, str, str]:
     return row.name, count_text(row.calls), f"{row.milliseconds:.3f}", f"{row.share:.1%}"
 
 
-def _names(device: str) -> list[dict[str, Any]]:
+def _name_events(device: str) -> list[dict[str, Any]]:
     """Return the events that name the process and the thread of a trace."""
     texts = {"process_name": "mlx_fp", "thread_name": device}
     return [{"name": key, "ph": "M", "pid": 0, "tid": 0, "args": {"name": text}} for key, text in texts.items()]
 
 
-def _events(calls: Sequence[Call]) -> list[dict[str, Any]]:
+def _events(calls: Sequence[TimedCall]) -> list[dict[str, Any]]:
     """Return an event for each operation, in microseconds."""
     events, start = [], 0.0
     for call in calls:

@@ -53,7 +53,7 @@ def _named(name: str) -> Any:
     return attrgetter(name)(functions)
 
 
-def _same(name: str) -> Replay:
+def _same_inputs(name: str) -> Replay:
     return lambda node, xs: _named(_SAME[name])(*xs)
 
 
@@ -66,7 +66,7 @@ def _reshape(node: Node, xs: Sequence[Array]) -> Any:
     return functions.reshape(xs[0], node.outputs[0].shape)
 
 
-def _broadcast(node: Node, xs: Sequence[Array]) -> Any:
+def _broadcast_to(node: Node, xs: Sequence[Array]) -> Any:
     return functions.broadcast_to(xs[0], node.outputs[0].shape)
 
 
@@ -95,7 +95,7 @@ def _convolution(node: Node, xs: Sequence[Array]) -> Any:
     return functions.conv_general(*xs, strides, (list(low), list(high)), dilation, input_dilation, groups, flip)
 
 
-def _pad(node: Node, xs: Sequence[Array]) -> Any:
+def _pad_sides(node: Node, xs: Sequence[Array]) -> Any:
     axes, low, high = node.arguments
     sides = dict(zip(axes, zip(low, high, strict=True), strict=True))
     return functions.pad(xs[0], [sides.get(axis, (0, 0)) for axis in range(xs[0].ndim)], constant_values=xs[1])
@@ -177,7 +177,7 @@ def _quantization(node: Node) -> dict[str, Any]:
 
 REPLAYS: Mapping[str, Replay] = MappingProxyType(
     {
-        **{name: _same(name) for name in _SAME},
+        **{name: _same_inputs(name) for name in _SAME},
         **dict.fromkeys(("Reshape", "Flatten", "Unflatten", "ExpandDims", "Squeeze"), _reshape),
         **dict.fromkeys(
             ("Broadcast", "BroadcastAxes"), lambda node, xs: functions.broadcast_to(xs[0], node.outputs[0].shape)
@@ -202,7 +202,7 @@ REPLAYS: Mapping[str, Replay] = MappingProxyType(
         "GatherAxis": lambda node, xs: functions.take_along_axis(*xs, axis=node.arguments[0]),
         "Log": lambda node, xs: _named(_LOGARITHMS[node.arguments[0]])(*xs),
         "LogSumExp": lambda node, xs: functions.logsumexp(xs[0], axis=-1, keepdims=True),
-        "Pad": _pad,
+        "Pad": _pad_sides,
         "QuantizedMatmul": _quantized_matmul,
         "RandomBits": _random_bits,
         "Reduce": _reduce,
