@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .exporting._export import export as export
     from .exporting._imported import imported as imported
     from .exporting._onnx import to_onnx as to_onnx
+    from .exporting._profile import profile as profile
     from .loop._batch_size import fit_batch_size as fit_batch_size
     from .loop._directive import Replace as Replace
     from .loop._directive import Save as Save
@@ -133,6 +134,7 @@ _NAMES = {  # public functions and classes: module -> names
     ".exporting._export": ("export",),
     ".exporting._imported": ("imported",),
     ".exporting._onnx": ("to_onnx",),
+    ".exporting._profile": ("profile",),
     ".loop._batch_size": ("fit_batch_size",),
     ".loop._directive": ("Replace", "Save", "Stop", "Validate"),
     ".loop._emitting": ("emit",),
