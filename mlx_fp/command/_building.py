@@ -18,7 +18,7 @@ from ._usage import UsageError, error_text
 
 __all__ = ["built", "first_batch", "length_of", "planned"]
 
-_REFUSALS = (TypeError, ValueError, KeyError, OSError)
+_REFUSALS = (TypeError, ValueError, LookupError, AttributeError, OSError)
 """The errors of a part that refuses a value."""
 
 

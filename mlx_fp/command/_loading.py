@@ -9,6 +9,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
+from ..core._absent import REMEDY
 from ..core._user_path import user_path
 from ..experiments._experiment import Experiment
 from ._usage import UsageError, missing_path, unknown_word
@@ -64,11 +65,23 @@ def _imported(path: Path) -> Iterator[ModuleType]:
     sys.path.insert(0, folder)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        with _noted_without_mlx():
+            spec.loader.exec_module(module)
         yield module
     finally:
         sys.modules.pop(name, None)
         sys.path.remove(folder)
+
+
+@contextmanager
+def _noted_without_mlx() -> Iterator[None]:
+    """Add the extra to install to the error of a file that imports MLX where MLX is not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is not None and error.name.partition(".")[0] == "mlx":
+            error.add_note(REMEDY)
+        raise
 
 
 def _experiments(module: ModuleType) -> dict[str, Experiment]:

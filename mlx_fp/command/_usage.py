@@ -68,4 +68,13 @@ def error_text(error: Exception) -> str:
     'no such name'
     """
     message = error.args[0] if isinstance(error, KeyError) and error.args else error
-    return "; ".join(" ".join(str(part).split()) for part in (message, *getattr(error, "__notes__", ())))
+    parts = (message, *_similar_attribute(error), *getattr(error, "__notes__", ()))
+    return "; ".join(" ".join(str(part).split()) for part in parts)
+
+
+def _similar_attribute(error: Exception) -> list[str]:
+    """Return a question for the nearest name where an object lacks an attribute. Python asks it in tracebacks only."""
+    if not isinstance(error, AttributeError) or error.name is None or error.obj is None:
+        return []
+    names = [name for name in dir(error.obj) if not name.startswith("_")]
+    return [f"did you mean {similar!r}?" for similar in nearest(error.name, names, n=1)]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
-__all__ = ["Absent", "AbsentModule"]
+__all__ = ["REMEDY", "Absent", "AbsentModule"]
 
-_REMEDY = (
+REMEDY = (
     "this part of mlx_fp needs MLX: pip install 'mlx-fp[cpu]' on a Linux CPU, 'mlx-fp[cuda12]' or "
     "'mlx-fp[cuda13]' with an NVIDIA GPU, 'mlx-fp' on macOS"
 )
+"""The packages to install where MLX is missing."""
 
 
 class Absent:
@@ -52,7 +53,7 @@ class Absent:
 
     def _refuse(self, *args: object, **kwargs: object) -> NoReturn:
         """Raise ImportError, because every use needs MLX."""
-        raise ImportError(f"{self._name} is not there; {_REMEDY}") from self._cause
+        raise ImportError(f"{self._name} is not there; {REMEDY}") from self._cause
 
     __call__ = __bool__ = __int__ = __iter__ = __len__ = __getitem__ = __contains__ = _refuse
     __eq__ = __ne__ = __lt__ = __neg__ = __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _refuse
@@ -64,4 +65,4 @@ class AbsentModule:
 
     def __new__(cls, *args: object, **kwargs: object) -> NoReturn:
         """Raise ImportError with the remedy."""
-        raise ImportError(f"{cls.__name__} is made of a class of MLX; {_REMEDY}")
+        raise ImportError(f"{cls.__name__} is made of a class of MLX; {REMEDY}")

@@ -17,15 +17,15 @@ from ._matrix import figures_of_row, shown_row
 from ._overview import overlay, ranking
 from ._panels import Panel, best_point, panels, steps_axis
 from ._runs import Run, ranked, runs_of
-from ._style import STYLE
+from ._style import COLOURS, STYLE
 from ._svg import Best, Drawn, chart
 from ._verdict import facts, verdict
 from ._words import as_number, safe
 
 __all__ = ["page"]
 
-_LOOKS = {"step": ("c0", "faint"), "train": ("c0", ""), "validation": ("c1", "")}
-"""The colour and the stroke of each kind of line."""
+_LOOKS = {"step": "faint", "train": "", "validation": ""}
+"""The stroke of each kind of line."""
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 """A browser refuses every script and every request."""
@@ -101,9 +101,9 @@ def _charts(run: Run) -> str:
         means = max((len(line.steps) for line in panel.lines if line.kind == "train"), default=0)
         drawn = []
         for line in panel.lines:
-            colour, look = _LOOKS[line.kind]
+            colour = f"c{1 + line.number % (COLOURS - 1)}" if line.kind == "validation" else "c0"
             alone = line.kind == "step" and means < 3
-            drawn.append(Drawn(line, line.name, colour, "thin" if alone else look))
+            drawn.append(Drawn(line, line.name, colour, "thin" if alone else _LOOKS[line.kind]))
         mark = _mark(panel, best)
         svg = chart(panel.title, drawn, key=f"chart-{number}", across=across, zero=panel.zero, best=mark)
         keys = "".join(_legend_key(each) for each in drawn) if len(drawn) > 1 else ""

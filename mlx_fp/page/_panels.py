@@ -57,6 +57,8 @@ class Line:
     values: tuple[float | None, ...]
     epochs: tuple[int | None, ...]
     """The epoch of each point."""
+    number: int = 0
+    """The number of the validation set of the line, in the order of the sets. It gives the colour."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +154,10 @@ def _evaluation_lines(run: Run) -> list[tuple[str, Line]]:
         rows, step = run.listed("rows"), "steps"
     names = dict.fromkeys(name for row in rows for name in row if name.startswith("val_"))
     named = {name: read_name(name, _sets(run)) for name in names}
+    numbers = {title: number for number, title in enumerate(dict.fromkeys(title for _, title in named.values()))}
     lines = _panel_lines("", "validation", step, rows, named)
-    return [(named[name][0], replace(line, name=named[name][1])) for name, line in lines]
+    placed = [(*named[name], line) for name, line in lines]
+    return [(panel, replace(line, name=title, number=numbers[title])) for panel, title, line in placed]
 
 
 def _panel_lines(

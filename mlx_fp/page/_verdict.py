@@ -65,7 +65,7 @@ def facts(run: Run) -> str:
     """Return the key figures as a list of terms."""
     report, rows = run.report, run.listed("rows")
     last = rows[-1] if rows else {}
-    found = [_best_fact(report), ("last loss", _figure(last.get("loss")), _last_validation(last))]
+    found = [_best_fact(report), ("last loss", _figure(last.get("loss")), _last_validation(last)) if last else None]
     found.append(("steps", count_text(_steps(report)), f"in {_epochs(len(rows))}"))
     seconds = sum(as_number(row.get("seconds")) or 0.0 for row in rows)
     found.append(("training time", duration(seconds), "without validation"))

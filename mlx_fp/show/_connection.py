@@ -58,6 +58,14 @@ class _Connection:
             except Exception as error:
                 self._warn(error, f"lacks figures of step {step}, and perhaps others")
 
+    def flush(self) -> None:
+        """Let a tracker that collects figures write them: a run that is killed goes on after its last checkpoint."""
+        if (flush := getattr(self._tracker, "flush", None)) is not None:
+            try:
+                flush()
+            except Exception as error:
+                self._warn(error, "may lack figures")
+
     def artifact(self, path: str) -> None:
         """Give a file to the tracker."""
         if self._tracker is not None:
@@ -101,7 +109,9 @@ def _hooks(
         connection.log(event.row.steps, _epoch_figures(event.row))
 
     def checkpoint(event: AfterCheckpoint) -> None:
-        connection.artifact(event.path)
+        connection.flush()
+        if "checkpoints" in artifacts:
+            connection.artifact(event.path)
 
     def finish(event: AfterFit) -> None:
         policy = event.report.policy or {}
@@ -109,13 +119,12 @@ def _hooks(
             connection.artifact(str(policy["bundle"]))
         connection.finish(event.report.stop_reason if event.error is None else event.error)
 
-    saved = [hook("after_checkpoint", checkpoint, name=name)] if "checkpoints" in artifacts else []
     return (
         fold("before_fit", None, start, name=name),
         hook("after_log", step, name=name),
         hook("after_validation", evaluation, name=name),
         hook("after_epoch", epoch, name=name),
-        *saved,
+        hook("after_checkpoint", checkpoint, name=name),
         hook("after_fit", finish, name=name),
     )
 

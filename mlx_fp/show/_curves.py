@@ -25,7 +25,6 @@ __all__ = ["curves"]
 
 _MOST_POINTS = 2_000
 _COLOURED_RUNS = 10
-_COLOURS = {"step": "C0", "train": "C0", "validation": "C1"}
 
 
 @overload
@@ -134,7 +133,8 @@ def _points(line: Line, over_steps: bool) -> tuple[list[float], list[float]]:
 def _look(line: Line, panel: Panel) -> dict[str, Any]:
     faint = line.kind == "step" and len(panel.lines) > 1
     width, alpha = (0.8, 0.4) if faint else (1.6, 1.0)
-    return {"color": _COLOURS[line.kind], "linewidth": width, "alpha": alpha, "label": label(line.name)}
+    colour = _colour(1 + line.number) if line.kind == "validation" else _colour(0)
+    return {"color": colour, "linewidth": width, "alpha": alpha, "label": label(line.name)}
 
 
 def _look_among_runs(line: Line, panel: Panel, rank: int) -> dict[str, Any]:

@@ -27,7 +27,7 @@ class TensorBoard:
         Args:
             folder: The folder of the event files of the run. None: `tensorboard/TIME` in the folder of the checkpoints,
                 or else in a folder of the run.
-            flush_secs: The seconds between two writes of the file.
+            flush_secs: The seconds between two writes of the file. Each checkpoint of the run is followed by one, too.
         """
         self._given = None if folder is None else user_path(folder)
         self._flush_secs = flush_secs
@@ -62,6 +62,10 @@ class TensorBoard:
         self._step = step
         values = [self._summary.Value(tag=name, simple_value=value) for name, value in figures.items()]
         self._writer.file_writer.add_summary(self._summary(value=values), step)
+
+    def flush(self) -> None:
+        """Write the events that wait."""
+        self._writer.flush()
 
     def artifact(self, path: str) -> None:
         """Write a path as a text. TensorBoard keeps no files."""

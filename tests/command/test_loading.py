@@ -73,6 +73,13 @@ def test_a_wrong_file_is_one_line_with_the_nearest_right_one(tmp_path, target, t
     assert refused("run", target).startswith(text)
 
 
+def test_a_file_without_mlx_is_told_what_to_install(tmp_path):
+    write_experiment(tmp_path, "absent.py", text="raise ModuleNotFoundError(\"No module named 'mlx'\", name='mlx')\n")
+    with pytest.raises(ModuleNotFoundError) as caught:
+        called("settings", "absent.py")
+    assert "pip install 'mlx-fp[cpu]' on a Linux CPU" in caught.value.__notes__[0]
+
+
 def test_an_error_of_the_file_keeps_its_traceback(tmp_path):
     write_experiment(tmp_path, "broken.py", more="1 / 0\n")
     with pytest.raises(ZeroDivisionError):

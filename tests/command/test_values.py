@@ -64,6 +64,11 @@ def test_a_value_is_a_python_literal_or_else_text(sums, word, value):
         ("early_stop.patience=-3", "the experiment cannot be built with early_stop.patience=-3: "),
         ("with_options.log_every=0", "the experiment cannot be built with with_options.log_every=0: log_every of"),
         ("model.dropout=2", "the experiment cannot be built with model.dropout=2: "),
+        (
+            "model.activation=gelo",
+            "the experiment cannot be built with model.activation='gelo': module 'mlx_fp.nn' has no attribute 'gelo'; "
+            "did you mean 'gelu'?",
+        ),
     ],
 )
 def test_a_wrong_setting_is_one_line_with_the_nearest_right_one(word, text):

@@ -142,6 +142,23 @@ def test_a_page_without_runs_is_an_error():
         page([])
 
 
+@pytest.mark.without_mlx
+def test_each_validation_set_has_a_colour_of_its_own():
+    bundle = run_of()
+    for each in bundle["report"]["evaluations"]:
+        each |= {"val_easy_loss": 0.5, "val_hard_loss": 0.9}
+    bundle["report"]["setup"]["validation"] = {"easy": "data", "hard": "data"}
+    keys = dict(re.findall(r'<path class="line (c\d) [^>]*></svg><bdi>validation (\w+)<', page([bundle])))
+    assert sorted(keys.values()) == ["easy", "hard"]
+
+
+@pytest.mark.without_mlx
+def test_a_run_without_epochs_has_no_last_loss():
+    bundle = run_of()
+    bundle["report"] |= {"rows": [], "evaluations": [], "steps": []}
+    assert "last loss" not in page([bundle])
+
+
 def colours(text):
     found = dict(re.findall(r"--(\w+):#([0-9a-f]+)", text))
     return {name: value if len(value) == 6 else "".join(c * 2 for c in value) for name, value in found.items()}

@@ -75,3 +75,11 @@ def test_each_run_has_a_folder_and_a_resumed_run_goes_on_in_its_own(tmp_path):
     assert [step for step, tag, _ in scalars(folder) if tag == "epoch_loss"] == [4, 8, 8, 12]
     fit(target)
     assert len(list((tmp_path / "tensorboard").iterdir())) == 2
+
+
+def test_a_run_that_is_killed_after_a_checkpoint_keeps_the_figures_before_it(tmp_path):
+    found = []
+    look = fp.on("after_checkpoint", lambda event: found.append([step for step, *_ in scalars(tmp_path / "tb")][-1]))
+    target = tracked("tensorboard", fp.checkpoints(tmp_path / "{epoch}"), folder=tmp_path / "tb")
+    fit(look(target))
+    assert found == [4, 8]
