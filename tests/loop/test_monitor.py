@@ -27,6 +27,7 @@ ROW_FIELDS = [
     "epoch_loss",
     "val_loss",
     "validation_batches",
+    "cut",
     "monitor_value",
     "improved",
     "stale",
