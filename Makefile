@@ -4,7 +4,7 @@ PYTHON ?= python3
 BACKEND ?= cpu
 BIN = .venv/bin
 
-.PHONY: demo page test lint docs bench bench-all bench-check bench-baseline bench-profile bench-peers clean FORCE
+.PHONY: demo page test test-slow lint docs bench bench-all bench-check bench-baseline bench-profile bench-peers clean FORCE
 
 demo: .venv/.examples
 	$(BIN)/python examples/digits.py
@@ -15,6 +15,10 @@ page: .venv/.test
 
 test: .venv/.test
 	$(BIN)/python -m pytest
+
+# The tests that take long: kills at each write, signals at each line of the loop, flipped bits.
+test-slow: .venv/.test
+	$(BIN)/python -m pytest -m slow
 
 lint: .venv/.lint
 	$(BIN)/ruff check .

@@ -31,6 +31,8 @@ from mlx_fp.core._errors import CheckpointError
 from mlx_fp.store import _safetensors as safetensors
 from mlx_fp.store._checkpoint import peek
 
+pytestmark = pytest.mark.slow
+
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX files")
 SUFFIXES = (".safetensors", ".npz")
 CALLS = ("open", "mkdir", "rmdir", "chmod", "fsync", "link", "replace", "unlink")

@@ -61,6 +61,7 @@ def is_whole(path):
         return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".safetensors", ".npz"])
 @pytest.mark.parametrize("step", [0, 1, 4])
 def test_whatever_bit_of_a_header_is_flipped_the_true_best_and_the_newest_stay(tmp_path, kept_on_disk, suffix, step):

@@ -443,6 +443,7 @@ fp.save({folder!r} + "/../end", opt_state=report.opt_state)(report.params)
 """
 
 
+@pytest.mark.slow
 def test_kill_9_at_random_instants_loses_nothing_and_ends_with_the_same_bits(alone, tmp_path):
     import random
     import time

@@ -44,6 +44,7 @@ def model_of(name, **options):
     return nn.lift(module.Model, args)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_packed_sequences_train_a_model_as_the_sequences_one_by_one(name):
     architecture, options = MODELS[name]

@@ -23,6 +23,8 @@ import mlx_fp as fp
 from mlx_fp import data, nn, optim
 from mlx_fp.loop._signals import Signals
 
+pytestmark = pytest.mark.slow
+
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX processes")
 EPOCHS = 6
 
