@@ -43,7 +43,7 @@ def _usable_folder(path: Path) -> Path:
     """Return a path at which a folder is or can be made. A file there or above it is a `UsageError`."""
     nearest_path = next(each for each in (path, *path.parents) if each.exists())
     if not nearest_path.is_dir():
-        raise UsageError(f"--out {path}: {str(nearest_path)!r} is a file, and a folder is expected")
+        raise UsageError(f"a run writes into a folder {str(path)!r}, and {str(nearest_path)!r} is a file")
     return path
 
 
@@ -80,8 +80,18 @@ def _chosen_folder(root: Path, resume: str | None) -> str:
             return str(folders[-1])
         print(f"mlx-fp: {root} has no run to resume from: a new run begins", file=sys.stderr)
     time = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    _usable_folder(root)
     names = chain([time], (f"{time}_{number}" for number in count(2)))
-    return str(next(root / name for name in names if not (root / name).exists()))
+    return str(next(root / name for name in names if _is_made(root / name)))
+
+
+def _is_made(folder: Path) -> bool:
+    """Make a folder, and tell whether it is new: another run may begin in the same second."""
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        return False
+    return True
 
 
 def _file_name(name: str) -> str:

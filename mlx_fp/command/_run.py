@@ -45,6 +45,10 @@ def run_experiment(arguments: Namespace) -> int:
                 raise
             remedy = f"--resume latest --out {out} continues it, and another --out begins a new one"
             raise UsageError(f"the folder {str(out)!r} has a run already: {remedy}") from error
+        except BlockingIOError as error:
+            if error.filename is None or Path(error.filename) != out:
+                raise
+            raise UsageError(error_text(error)) from error
         except CheckpointError as error:
             if resume is None:
                 raise

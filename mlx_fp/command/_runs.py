@@ -13,7 +13,7 @@ from ..checkpointing._run_folder import STEPS
 from ..core._text import table
 from ..core._user_path import user_path
 from ..store._steps_file import read_steps
-from ._bundles import read_run, run_figures, run_files, run_settings
+from ._bundles import Run, read_run, run_figures, run_files, run_settings
 from ._usage import UsageError, as_usage, missing_path
 
 __all__ = ["compare_runs", "list_runs"]
@@ -64,10 +64,21 @@ def _results(file: Path) -> tuple[str, ...]:
             steps = read_steps(file)
         return ("none so far", "", "", "", str(steps[-1].get("step", "")) if steps else "", "")
     run = read_run(file)
-    report = run.report
+    report, later = run.report, _later_step(run)
     best = "" if report["best_value"] is None else f"{report['monitor_name']} {_cell(report['best_value'])}"
-    length = (str(len(report["rows"])), str(run.steps), f"{run.seconds:.1f}")
-    return (_shortened(run.end), best, _cell(report["best_step"]), *length)
+    length = (str(len(report["rows"])), str(later or run.steps), f"{run.seconds:.1f}")
+    return ("none so far" if later else _shortened(run.end), best, _cell(report["best_step"]), *length)
+
+
+def _later_step(run: Run) -> int:
+    """Return the last logged step of a run that was resumed after its bundle, and has not ended yet; 0 for others."""
+    file = run.path.parent / STEPS
+    if not file.is_file() or file.stat().st_mtime_ns <= run.path.stat().st_mtime_ns:
+        return 0
+    with as_usage(ValueError, OSError):
+        steps = read_steps(file)
+    last = int(steps[-1]["step"]) if steps else 0
+    return last if last > run.steps else 0
 
 
 def compare_runs(arguments: Namespace) -> int:

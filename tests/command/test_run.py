@@ -6,6 +6,7 @@ import json
 import signal
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import mlx.core as mx
 import pytest
@@ -13,7 +14,10 @@ from commands import called, refused, started, write_experiment
 from helpers import visible
 
 import mlx_fp as fp
+from mlx_fp.across._world import World
 from mlx_fp.command._main import main
+from mlx_fp.command._places import run_folder
+from mlx_fp.store._folder_lock import Lock
 
 ON_STEP = """
 import os, signal
@@ -163,9 +167,24 @@ def test_a_folder_with_a_run_is_refused(tmp_path):
     assert (tmp_path / "here" / "bundle.json").read_bytes() == before
 
 
+def test_a_folder_that_another_run_writes_is_one_line(tmp_path):
+    lock = Lock(tmp_path / "here")
+    lock.take()
+    text = refused("run", "train.py", "-q", "--out", "here", "--resume", "latest")
+    lock.give_back()
+    assert "another run writes here" in text
+    assert "'here'" in text
+
+
+def test_two_runs_of_one_second_have_folders_of_their_own():
+    with ThreadPoolExecutor(8) as threads:
+        folders = list(threads.map(lambda _: run_folder("sums", None, None, World()), range(16)))
+    assert len(set(folders)) == 16
+
+
 @pytest.mark.parametrize("out", ["train.py", "train.py/deep/one"])
 def test_a_file_in_the_place_of_the_folder_is_one_line(out):
-    assert refused("run", "train.py", "--out", out) == f"--out {out}: 'train.py' is a file, and a folder is expected"
+    assert refused("run", "train.py", "--out", out) == f"a run writes into a folder '{out}', and 'train.py' is a file"
 
 
 def test_an_error_in_training_keeps_its_traceback_and_the_bundle_has_the_settings(tmp_path):

@@ -52,6 +52,17 @@ def test_a_run_without_a_bundle_yet_is_listed_with_its_last_step(tmp_path):
     assert "none so far" in line
 
 
+def test_a_resumed_run_without_its_new_bundle_is_listed_with_its_last_step(tmp_path):
+    train("runs/a")
+    before = (tmp_path / "runs" / "a" / "bundle.json").read_bytes()
+    train("runs/a", "epochs=4", "--resume", "latest")
+    assert "complete" in called("runs").lines[1]
+    (tmp_path / "runs" / "a" / "bundle.json").write_bytes(before)
+    os.utime("runs/a/bundle.json", (0, 0))
+    line = called("runs").lines[1]
+    assert ("none so far" in line, line.split()[-2]) == (True, "16")
+
+
 def test_a_damaged_bundle_is_named_and_the_others_are_listed(tmp_path):
     train("runs/a")
     (tmp_path / "runs" / "b").mkdir()
