@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from .step._dtypes import dtypes as dtypes
     from .step._evaluate import EvalStep as EvalStep
     from .step._evaluate import eval_step as eval_step
+    from .step._members import members as members
     from .step._protocol import Step as Step
     from .step._train import train_step as train_step
     from .store._bundle import bundle as bundle
@@ -150,6 +151,7 @@ _NAMES = {  # public functions and classes: module -> names
     ".nn": ("freeze", "summary", "unfreeze"),
     ".step._dtypes": ("dtypes",),
     ".step._evaluate": ("EvalStep", "eval_step"),
+    ".step._members": ("members",),
     ".step._protocol": ("Step",),
     ".step._train": ("train_step",),
     ".store._bundle": ("bundle", "read_bundle", "save_bundle"),
