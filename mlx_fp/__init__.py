@@ -26,10 +26,14 @@ if TYPE_CHECKING:
     from .compile import rng as rng
     from .core._pipe import pipe as pipe
     from .core._registry import Registry as Registry
+    from .experiments._cases import choices as choices
+    from .experiments._cases import log_uniform as log_uniform
+    from .experiments._cases import uniform as uniform
     from .experiments._experiment import Experiment as Experiment
     from .experiments._experiment import experiment as experiment
     from .experiments._experiment import override as override
     from .experiments._experiment import settings as settings
+    from .experiments._k_fold import k_fold as k_fold
     from .experiments._run import run as run
     from .experiments._sweep import Sweep as Sweep
     from .experiments._sweep import sweep as sweep
@@ -120,7 +124,9 @@ _NAMES = {  # public functions and classes: module -> names
     ".across._world": ("World", "world"),
     ".core._pipe": ("pipe",),
     ".core._registry": ("Registry",),
+    ".experiments._cases": ("choices", "log_uniform", "uniform"),
     ".experiments._experiment": ("Experiment", "experiment", "override", "settings"),
+    ".experiments._k_fold": ("k_fold",),
     ".experiments._run": ("run",),
     ".experiments._sweep": ("Sweep", "sweep"),
     ".loop._batch_size": ("fit_batch_size",),
