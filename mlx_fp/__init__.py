@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .experiments._cases import choices as choices
     from .experiments._cases import log_uniform as log_uniform
     from .experiments._cases import uniform as uniform
+    from .experiments._ensemble import ensemble as ensemble
     from .experiments._experiment import Experiment as Experiment
     from .experiments._experiment import experiment as experiment
     from .experiments._experiment import override as override
@@ -125,6 +126,7 @@ _NAMES = {  # public functions and classes: module -> names
     ".core._pipe": ("pipe",),
     ".core._registry": ("Registry",),
     ".experiments._cases": ("choices", "log_uniform", "uniform"),
+    ".experiments._ensemble": ("ensemble",),
     ".experiments._experiment": ("Experiment", "experiment", "override", "settings"),
     ".experiments._k_fold": ("k_fold",),
     ".experiments._run": ("run",),

@@ -118,14 +118,14 @@ def _sorted(trials: Sequence[Trial], sort: str | None) -> list[Trial]:
     if sort is None:
         return list(trials)
     if sort == "best":
-        return sorted(trials, key=_place)
+        return sorted(trials, key=_order_of)
     paths = dict.fromkeys(path for trial in trials for path in trial.settings)
     if sort not in paths:
         raise KeyError(unknown("path to sort by", sort, ["best", *paths]))
     return sorted(trials, key=lambda trial: _setting_key(trial.settings.get(sort)))
 
 
-def _place(trial: Trial) -> tuple[bool, float]:
+def _order_of(trial: Trial) -> tuple[bool, float]:
     report = trial.report
     if report is None or report.best_value is None:
         return (True, 0.0)

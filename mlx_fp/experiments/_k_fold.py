@@ -123,7 +123,7 @@ def k_fold(count: int, *, quiet: bool = False, **options: Unpack[Options]) -> Ca
             name = f"fold-{number}"
             if not quiet:
                 print(f"fold {number}/{count}", flush=True)
-            own = with_policy(target, partial(_inside, name))
+            own = with_policy(target, partial(_policy_in, name))
             out = options.get("out")
             folder = {} if out is None else {"out": user_path(out) / name}
             fold = Splits(rest, held, splits.test)
@@ -133,5 +133,5 @@ def k_fold(count: int, *, quiet: bool = False, **options: Unpack[Options]) -> Ca
     return train
 
 
-def _inside(name: str, policy: Policy) -> Policy:
+def _policy_in(name: str, policy: Policy) -> Policy:
     return policy.inside(name)

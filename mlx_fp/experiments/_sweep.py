@@ -5,23 +5,18 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
 from typing import Unpack, cast
 
 from ..across._errors import is_lost
-from ..across._world import ALONE
-from ..checkpointing._policy import Policy
-from ..core._user_path import user_path
 from ..loop._options import Options, documented
 from ..loop._plan import plan
-from ..loop._report import Report
 from ..loop._signals import SIGNALS
 from ._cases import Grid, cases_of, check_grid
 from ._experiment import Experiment, override
-from ._folders import Folders, identity
 from ._found import Sweep, Trial, is_better
-from ._run import run
+from ._together import check_together
+from ._trials import in_turn
+from ._trials import together as trials_together
 from ._with_policy import with_policy
 
 __all__ = ["Sweep", "Trial", "sweep"]
@@ -32,7 +27,7 @@ _INTERRUPTS = {number.name for number in SIGNALS}
 
 @documented
 def sweep(
-    grid: Grid, *, samples: int | None = None, quiet: bool = False, **options: Unpack[Options]
+    grid: Grid, *, samples: int | None = None, together: bool = False, quiet: bool = False, **options: Unpack[Options]
 ) -> Callable[[Experiment], Sweep]:
     """Run an experiment for each combination of settings, for listed settings, or for random ones.
 
@@ -49,6 +44,9 @@ def sweep(
         samples: The number of trials of a random sweep. Each trial draws a value for each path, from a list,
             `choices(…)`, `uniform(low, high)` or `log_uniform(low, high)`, by the option `seed`, 0 by default. None,
             the default, runs every combination.
+        together: Whether the trials train as members of one compiled step, which is faster for small models; see
+            `members`. Their settings are then numbers of the optimiser and seeds. The reports are those of trials that
+            train in turn, to rounding. False by default.
         quiet: Whether to show no progress; False by default.
 
     Returns:
@@ -56,7 +54,8 @@ def sweep(
 
     Raises:
         TypeError: `grid` is neither a dict nor a list of dicts, or an option is unknown.
-        ValueError: `samples` is no count, or is missing where values are drawn.
+        ValueError: `samples` is no count, or is missing where values are drawn. With `together`: a setting or an option
+            that trials cannot share, or a model that MLX cannot compute for several members.
         KeyError: The experiment has no setting with a path of `grid`; the message has candidates.
 
     >>> from functools import partial
@@ -81,45 +80,32 @@ def sweep(
         for variant in variants:
             _ = with_policy(variant, lambda policy: policy.inside("trial")).trainer
             plan(variant.splits, (), {"epochs": variant.epochs, **run_options})
-        world = run_options.get("across", ALONE)
-        folders, silent = Folders(world), quiet or world.rank > 0
+        if together:
+            check_together(cases, run_options)
+        run_all = trials_together if together else in_turn
+        outcomes = run_all(cases, variants, quiet, run_options)
         trials: list[Trial] = []
         best: Trial | None = None
-        for number, (case, variant) in enumerate(zip(cases, variants, strict=True), 1):
-            if not silent:
-                print(f"trial {number}/{len(cases)}: {', '.join(f'{k}={v!r}' for k, v in case.items())}", flush=True)
+        for number, case in enumerate(cases, 1):
             try:
-                name = partial(folders.name, number=number, trial_identity=identity(variant, case))
-                report = _run_trial(variant, name, quiet, run_options)
+                outcome = next(outcomes)
             except KeyboardInterrupt:  # raised outside the run, for example while the trial was built
                 if not trials:
                     raise
                 break
-            except Exception as error:
-                if not trials or is_lost(error):
-                    raise
-                trials.append(_failed_trial(case, error, number))
-                continue
-            best = Trial(case, report) if best is None or is_better(report, best.report) else best
-            trials.append(Trial(case, replace(report, params={}, opt_state={})))
-            if report.stop_reason in _INTERRUPTS:
-                break
+            if isinstance(outcome, Exception):
+                if not trials or is_lost(outcome):
+                    raise outcome
+                trials.append(_failed_trial(case, outcome, number))
+            else:
+                best = Trial(case, outcome) if best is None or is_better(outcome, best.report) else best
+                trials.append(Trial(case, replace(outcome, params={}, opt_state={})))
+                if outcome.stop_reason in _INTERRUPTS and not together:
+                    break
+            del outcome  # otherwise this frame keeps the parameters of the trial, or its traceback
         return Sweep(target.name, tuple(trials), best)
 
     return run_trials
-
-
-def _run_trial(variant: Experiment, name: Callable[[Path], str], quiet: bool, options: Options) -> Report:
-    """Run a trial with its files in a folder of its own. `name(root)` returns the name of that folder in `root`."""
-    out = options.get("out")
-    if out is not None:
-        folder = user_path(out)
-        return run(quiet=quiet, **cast(Options, {**options, "out": folder / name(folder)}))(variant)
-
-    def in_folder(policy: Policy) -> Policy:
-        return policy.inside(name(policy.inside("trial").folder.parent))
-
-    return run(quiet=quiet, **options)(with_policy(variant, in_folder))
 
 
 def _seed_of(options: Options, samples: int | None) -> int:

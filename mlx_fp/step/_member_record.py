@@ -16,7 +16,7 @@ from ._carried import Logged
 from ._checks import check_state
 from ._train_step import TrainStep
 
-__all__ = ["SETTINGS", "Members", "Predictor", "Settings", "of_one"]
+__all__ = ["SETTINGS", "Members", "Predictor", "Settings", "of_one", "only", "take_one"]
 
 tree_map = utils.tree_map
 
@@ -43,6 +43,7 @@ class Members:
     settings: Settings
     batches: str
     _whole: Compiled
+    _each: Compiled
     _predict: Compiled
 
     def __post_init__(self) -> None:
@@ -61,7 +62,7 @@ class Members:
     @property
     def traces(self) -> int:
         """The number of traces of the step, one for each number of members and each shape of batches."""
-        return self._whole.traces
+        return self._whole.traces + self._each.traces
 
     def init(
         self, start: int | Array | Params | Sequence[int | Array | Params] = 0, *, seed: int | Sequence[int] = 0
@@ -106,14 +107,24 @@ class Members:
 
     def logged(self, params: Params, opt_state: State, batch: Batch) -> tuple[Params, State, Logged]:
         """Do as a call does, and return the logs with their weights and the number of examples."""
+        self._check(opt_state)
+        result: tuple[Params, State, Logged] = self._whole(params, opt_state, batch)
+        return result
+
+    def logged_each(self, params: Params, opt_state: State, batch: Batch) -> tuple[Params, State, tuple[Logged, ...]]:
+        """Take one step of all members, and return the logs of each member by itself."""
+        self._check(opt_state)
+        result: tuple[Params, State, tuple[Logged, ...]] = self._each(params, opt_state, batch)
+        return result
+
+    def _check(self, opt_state: State) -> None:
+        """Refuse a state of other members."""
         check_state(opt_state)
         if opt_state.get(SETTINGS, {}).keys() != self.settings.keys():
             given = ", ".join(opt_state.get(SETTINGS, {})) or "none"
             raise ValueError(
                 f"the members have the settings {', '.join(self.settings) or 'none'}; the state has {given}"
             )
-        result: tuple[Params, State, Logged] = self._whole(params, opt_state, batch)
-        return result
 
     def member(self, index: int) -> Callable[[Tree], Tree]:
         """Take one member out of stacked trees.
@@ -125,11 +136,7 @@ class Members:
             A function of a stacked tree: of parameters, a state or logs. It returns the tree of a step alone.
         """
 
-        def take(tree: Tree) -> Tree:
-            own = of_one(tree) if isinstance(tree, dict) else tree
-            return tree_map(lambda leaf: leaf[_checked(index, leaf.shape[0])], own)
-
-        return take
+        return take_one(index)
 
     def only(self, indices: Sequence[int]) -> Callable[[Tree], Tree]:
         """Keep some members of stacked trees, for example those that have not stopped.
@@ -143,10 +150,7 @@ class Members:
             A function of a stacked tree that returns a stacked tree.
         """
 
-        def keep(tree: Tree) -> Tree:
-            return tree_map(lambda leaf: leaf[mx.array([_checked(i, leaf.shape[0]) for i in indices])], tree)
-
-        return keep
+        return only(indices)
 
     def predict(self, params: Params) -> Predictor:
         """Return the mean prediction of all members, and its spread, as a function of the inputs.
@@ -168,6 +172,25 @@ class Members:
         return f"members({self.count})({self.steps[0]!r})"
 
 
+def take_one(index: int) -> Callable[[Tree], Tree]:
+    """Return a function that takes one member out of stacked trees."""
+
+    def take(tree: Tree) -> Tree:
+        own = of_one(tree) if isinstance(tree, dict) else tree
+        return tree_map(lambda leaf: leaf[_checked_index(index, leaf.shape[0])], own)
+
+    return take
+
+
+def only(indices: Sequence[int]) -> Callable[[Tree], Tree]:
+    """Return a function that keeps some members of stacked trees."""
+
+    def keep(tree: Tree) -> Tree:
+        return tree_map(lambda leaf: leaf[mx.array([_checked_index(i, leaf.shape[0]) for i in indices])], tree)
+
+    return keep
+
+
 def of_one(opt_state: State) -> State:
     """Return a state as a step alone has it, without the settings."""
     return {name: entry for name, entry in opt_state.items() if name != SETTINGS or "optimizer" not in opt_state}
@@ -184,7 +207,7 @@ def _for_each(name: str, value: object, count: int) -> list[Any]:
     return [value] * count
 
 
-def _checked(index: int, count: int) -> int:
+def _checked_index(index: int, count: int) -> int:
     """Return the index of a member; raise IndexError where there is none."""
     if not 0 <= index < count:
         raise IndexError(f"there are members 0 to {count - 1}; got {index!r}")

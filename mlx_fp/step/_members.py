@@ -20,7 +20,7 @@ from ._member_record import SETTINGS, Members, Settings, of_one
 from ._train_step import TrainStep
 from ._vmapped import for_members, vmapped
 
-__all__ = ["members"]
+__all__ = ["members", "members_of"]
 
 tree_map = utils.tree_map
 
@@ -73,9 +73,7 @@ def members(
 
     def stacked(make: TrainStep | Callable[..., TrainStep]) -> Members:
         steps = _steps(make, settings, count)
-        for step in {id(step): step for step in steps}.values():
-            check_computation(step.computation)
-        return _members(steps, make, settings, batches)
+        return members_of(steps, make, settings, batches)
 
     return stacked
 
@@ -94,10 +92,12 @@ def _steps(make: TrainStep | Callable[..., TrainStep], settings: Settings, count
     return steps
 
 
-def _members(
+def members_of(
     steps: tuple[TrainStep, ...], make: TrainStep | Callable[..., TrainStep], settings: Settings, batches: str
 ) -> Members:
-    """Compile the step of all members, and their prediction."""
+    """Compile the step of all members, and their prediction. Refuse a step that cannot be one of several members."""
+    for step in {id(step): step for step in steps}.values():
+        check_computation(step.computation)
     first = steps[0].computation
     model, title, compiles = first.model, f"members({len(steps)})({first.model.name})", steps[0]._whole.compiles
 
@@ -121,6 +121,12 @@ def _members(
             result = vmapped(one, *shared, batch)
         return cast(tuple[Params, State, Logged], result)
 
+    def each(params: Params, opt_state: State, batch: Batch) -> tuple[Params, State, tuple[Logged, ...]]:
+        params, opt_state, (logs, weights, examples) = whole(params, opt_state, batch)
+        count = list_arrays(params)[0].shape[0]
+        by_member = [tree_map(lambda leaf, i=i: _row(leaf, i), (logs, weights)) for i in range(count)]
+        return params, opt_state, tuple((logs, weights, examples) for logs, weights in by_member)
+
     def predict(params: Params, xs: tuple[Tree, ...], kw: dict[str, Tree]) -> tuple[Tree, Tree]:
         outputs = vmapped(lambda params: _output(model, first.dtype, params, xs, kw), params)
         return tree_map(lambda y: mx.mean(y, axis=0), outputs), tree_map(lambda y: mx.std(y, axis=0), outputs)
@@ -131,9 +137,14 @@ def _members(
 
         return compiled(for_members(named), *names, compile=compiles, title=title, numpy=names[1:])
 
+    names = ("params", "opt_state", "batch")
     return Members(
-        steps, settings, batches, build(whole, "params", "opt_state", "batch"), build(predict, "params", "xs", "kw")
+        steps, settings, batches, build(whole, *names), build(each, *names), build(predict, "params", "xs", "kw")
     )
+
+
+def _row(leaf: Tree, index: int) -> Tree:
+    return leaf[index] if isinstance(leaf, mx.array) else leaf
 
 
 def _output(model: Layer, dtype: mx.Dtype | None, params: Params, xs: tuple[Tree, ...], kw: dict[str, Tree]) -> Tree:
