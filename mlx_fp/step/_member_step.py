@@ -73,9 +73,10 @@ class Stack:
         place = self._parked[index][1]
         indices = sorted(i for i, (_, other) in self._parked.items() if other == place)
         trees = self._stacked(indices, [self._parked.pop(i)[0] for i in indices])
-        *after, logged = self._many.logged_each(*trees, batch)
+        params, opt_state, logged = self._many.logged_each(*trees, batch)
+        arrays = params, opt_state  # one object, by which the next step knows that they are stacked
         for row, (i, logs) in enumerate(zip(indices, logged, strict=True)):
-            self._results[i] = Carried(tuple(after), _Place(row)), logs
+            self._results[i] = Carried(arrays, _Place(row)), logs
 
     def _stacked(self, indices: Sequence[int], states: Sequence[Carried]) -> tuple[Params, State]:
         """Return the stacked trees of some members: those of the last step, or else new ones."""

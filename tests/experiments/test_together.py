@@ -12,6 +12,8 @@ from toolz import pipe
 
 import mlx_fp as fp
 from mlx_fp import data, nn, optim
+from mlx_fp.step import _member_step
+from mlx_fp.step._member_step import stacked
 
 X = mx.random.normal((48, 6), key=mx.random.key(0))
 Y = mx.argmax(X[:, :3] + 0.3 * mx.random.normal((48, 3), key=mx.random.key(1)), axis=1)
@@ -116,15 +118,21 @@ def test_a_compiled_sweep_has_a_trace_for_each_number_of_trials():
     assert_as_alone(together, alone)
 
 
+def test_the_members_are_stacked_once_an_epoch(monkeypatch):
+    calls = []
+    monkeypatch.setattr(_member_step, "stacked", lambda trees: calls.append(len(trees)) or stacked(trees))
+    sweep({"seed": [0, 1, 2]}, made(), together=True)
+    assert calls == [3, 3, 3]
+
+
 def test_the_files_are_those_of_trials_that_train_alone(tmp_path):
     grid = {"optimizer.learning_rate": [1e-2, 1e-1]}
     for name in ("together", "alone"):
         sweep(grid, made(), together=name == "together", out=tmp_path / name)
     files = [sorted(str(p.relative_to(tmp_path / n)) for p in (tmp_path / n).rglob("*")) for n in ("together", "alone")]
     assert files[0] == files[1]
-    mine, alone = (
-        fp.load(sorted((tmp_path / n / "trial-2").rglob("*.safetensors"))[-1]) for n in ("together", "alone")
-    )
+    trials = [sorted((tmp_path / name / "trial-2").rglob("*.safetensors"))[-1] for name in ("together", "alone")]
+    mine, alone = map(fp.load, trials)
     assert_close(mine.params, alone.params, rtol=1e-4)
     assert_close(mine.opt_state, alone.opt_state, rtol=1e-4)
     resumed = sweep(grid, made(epochs=4), together=True, out=tmp_path / "together", resume="latest")
