@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import cast
 
 from ..compile import rng
@@ -101,16 +102,7 @@ def members_of(
     first = steps[0].computation
     model, title, compiles = first.model, f"members({len(steps)})({first.model.name})", steps[0]._whole.compiles
 
-    def one(params: Params, opt_state: State, batch: Batch) -> tuple[Params, State, Logged]:
-        """Take the step of one member, whose settings are arrays without values."""
-        values = opt_state[SETTINGS]
-
-        def take_step() -> tuple[Params, State, Logged]:
-            step = make if isinstance(make, TrainStep) else make(**values)
-            return step.computation.step(params, of_one(opt_state), batch)
-
-        after_params, after, logged = unread(take_step)
-        return after_params, {**after, SETTINGS: values}, logged
+    one = _step_of_one(make)
 
     def whole(params: Params, opt_state: State, batch: Batch) -> tuple[Params, State, Logged]:
         shared = (params, opt_state)
@@ -122,10 +114,8 @@ def members_of(
         return cast(tuple[Params, State, Logged], result)
 
     def each(params: Params, opt_state: State, batch: Batch) -> tuple[Params, State, tuple[Logged, ...]]:
-        params, opt_state, (logs, weights, examples) = whole(params, opt_state, batch)
-        count = list_arrays(params)[0].shape[0]
-        by_member = [tree_map(lambda leaf, i=i: _row(leaf, i), (logs, weights)) for i in range(count)]
-        return params, opt_state, tuple((logs, weights, examples) for logs, weights in by_member)
+        params, opt_state, logged = whole(params, opt_state, batch)
+        return params, opt_state, _logs_of_each(logged, list_arrays(params)[0].shape[0])
 
     def predict(params: Params, xs: tuple[Tree, ...], kw: dict[str, Tree]) -> tuple[Tree, Tree]:
         outputs = vmapped(lambda params: _output(model, first.dtype, params, xs, kw), params)
@@ -143,8 +133,34 @@ def members_of(
     )
 
 
-def _row(leaf: Tree, index: int) -> Tree:
-    return leaf[index] if isinstance(leaf, mx.array) else leaf
+def _step_of_one(
+    make: TrainStep | Callable[..., TrainStep],
+) -> Callable[[Params, State, Batch], tuple[Params, State, Logged]]:
+    """Return the step of one member, whose settings are arrays of its state."""
+
+    def one(params: Params, opt_state: State, batch: Batch) -> tuple[Params, State, Logged]:
+        """Take the step of one member, whose settings are arrays without values."""
+        values = opt_state[SETTINGS]
+
+        def take_step() -> tuple[Params, State, Logged]:
+            step = make if isinstance(make, TrainStep) else make(**values)
+            return step.computation.step(params, of_one(opt_state), batch)
+
+        after_params, after, logged = unread(take_step)
+        return after_params, {**after, SETTINGS: values}, logged
+
+    return one
+
+
+def _logs_of_each(logged: Logged, count: int) -> tuple[Logged, ...]:
+    """Return the logs of each member of stacked logs."""
+    logs, weights, examples = logged
+
+    def row(leaf: Tree, index: int) -> Tree:
+        return leaf[index] if isinstance(leaf, mx.array) else leaf
+
+    trees = [tree_map(partial(row, index=i), (logs, weights)) for i in range(count)]
+    return tuple((*tree, examples) for tree in trees)
 
 
 def _output(model: Layer, dtype: mx.Dtype | None, params: Params, xs: tuple[Tree, ...], kw: dict[str, Tree]) -> Tree:
