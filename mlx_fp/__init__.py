@@ -27,10 +27,15 @@ if TYPE_CHECKING:
     from .core._memory_limits import memory_limits as memory_limits
     from .core._pipe import pipe as pipe
     from .core._registry import Registry as Registry
+    from .experiments._cases import choices as choices
+    from .experiments._cases import log_uniform as log_uniform
+    from .experiments._cases import uniform as uniform
+    from .experiments._ensemble import ensemble as ensemble
     from .experiments._experiment import Experiment as Experiment
     from .experiments._experiment import experiment as experiment
     from .experiments._experiment import override as override
     from .experiments._experiment import settings as settings
+    from .experiments._k_fold import k_fold as k_fold
     from .experiments._run import run as run
     from .experiments._sweep import Sweep as Sweep
     from .experiments._sweep import sweep as sweep
@@ -80,6 +85,7 @@ if TYPE_CHECKING:
     from .step._evaluate import eval_step as eval_step
     from .step._find_nonfinite import find_nonfinite as find_nonfinite
     from .step._in_turn import in_turn as in_turn
+    from .step._members import members as members
     from .step._protocol import Step as Step
     from .step._train import train_step as train_step
     from .store._bundle import bundle as bundle
@@ -128,7 +134,10 @@ _NAMES = {  # public functions and classes: module -> names
     ".core._pipe": ("pipe",),
     ".core._memory_limits": ("memory_limits",),
     ".core._registry": ("Registry",),
+    ".experiments._cases": ("choices", "log_uniform", "uniform"),
+    ".experiments._ensemble": ("ensemble",),
     ".experiments._experiment": ("Experiment", "experiment", "override", "settings"),
+    ".experiments._k_fold": ("k_fold",),
     ".experiments._run": ("run",),
     ".experiments._sweep": ("Sweep", "sweep"),
     ".exporting._export": ("export",),
@@ -166,6 +175,7 @@ _NAMES = {  # public functions and classes: module -> names
     ".step._evaluate": ("EvalStep", "eval_step"),
     ".step._find_nonfinite": ("find_nonfinite",),
     ".step._in_turn": ("in_turn",),
+    ".step._members": ("members",),
     ".step._protocol": ("Step",),
     ".step._train": ("train_step",),
     ".store._bundle": ("bundle", "read_bundle", "save_bundle"),

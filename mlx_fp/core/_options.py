@@ -4,11 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
+from typing import TypeVar
 
 from ._errors import is_count
 
-__all__ = ["FLAG", "FUNCTION", "Rule", "check_options", "count", "number", "optional", "pair"]
+__all__ = [
+    "FLAG",
+    "FUNCTION",
+    "Rule",
+    "check_options",
+    "count",
+    "is_unread",
+    "number",
+    "optional",
+    "pair",
+    "text_of",
+    "unread",
+]
+
+T = TypeVar("T")
+
+_unread: ContextVar[bool] = ContextVar("unread", default=False)
+"""Whether options may be arrays of a trace, which have no values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +96,35 @@ def check_options(taker: str, options: Mapping[str, object], rules: Mapping[str,
     """
     for name, value in options.items():
         rule = rules.get(name)
-        if rule is not None and not rule.holds(value):
+        if rule is not None and not is_unread(value) and not rule.holds(value):
             has_type = _as_float(value) is not None or isinstance(value, (bool, list, tuple))
             error = ValueError if has_type and not rule.of_type else TypeError
             raise error(f"{name} of {taker} is {rule.words}; got {value!r}")
+
+
+def unread(fn: Callable[[], T]) -> T:
+    """Call a function within which options may be arrays of a trace. Such options are not checked: they have no value.
+
+    >>> from ._mlx import mx
+    >>> unread(lambda: is_unread(mx.array(0.1))), unread(lambda: is_unread(0.1)), is_unread(mx.array(0.1))
+    (True, False, False)
+    """
+
+    def call() -> T:
+        _unread.set(True)
+        return fn()
+
+    return copy_context().run(call)
+
+
+def is_unread(value: object) -> bool:
+    """Tell whether an option is an array whose value cannot be read now."""
+    return _unread.get() and hasattr(value, "dtype")
+
+
+def text_of(value: float) -> str:
+    """Return the text of a number in the name of a wrapper. It is "array" where its value cannot be read now."""
+    return "array" if is_unread(value) else f"{value:g}"
 
 
 def _as_float(value: object) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ._options import is_unread
 from ._signature import name_of
 
 __all__ = ["as_plain", "check_plain"]
@@ -45,5 +46,5 @@ def as_plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [as_plain(item) for item in value]
     if hasattr(value, "tolist"):  # an array, for example a key as the seed
-        return value.tolist()
+        return "array" if is_unread(value) else value.tolist()
     return name_of(value) if callable(value) else str(value).removeprefix("mlx.core.")

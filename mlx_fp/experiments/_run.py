@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Unpack, cast
 
+from ..data import Splits
 from ..loop._fit import fit
 from ..loop._options import Options, documented
 from ..loop._report import Report
 from ._experiment import Experiment
 
-__all__ = ["run"]
+__all__ = ["options_of_run", "run", "run_on"]
 
 
 @documented
@@ -42,9 +43,19 @@ def run(*, quiet: bool = False, **options: Unpack[Options]) -> Callable[[Experim
             raise TypeError(
                 f"run takes an experiment; got {type(target).__name__}: fit(data)(trainer) trains a trainer"
             )
-        defaults: Options = {"seed": target.seed}
-        if not {"epochs", "steps"} & options.keys():
-            defaults |= {"steps": target.steps} if target.steps is not None else {"epochs": target.epochs}
-        return fit(target.splits, quiet=quiet, **cast(Options, {**defaults, **options}))(target.trainer)
+        return run_on(target, target.splits, quiet, options)
 
     return train
+
+
+def run_on(target: Experiment, splits: Splits, quiet: bool, options: Options) -> Report:
+    """Train an experiment on data, with its own seed and length where the options have none."""
+    return fit(splits, quiet=quiet, **options_of_run(target, options))(target.trainer)
+
+
+def options_of_run(target: Experiment, options: Options) -> Options:
+    """Return the options of a run of an experiment, with its seed and its length where `options` have none."""
+    defaults: Options = {"seed": target.seed}
+    if not {"epochs", "steps"} & options.keys():
+        defaults |= {"steps": target.steps} if target.steps is not None else {"epochs": target.epochs}
+    return cast(Options, {**defaults, **options})

@@ -11,7 +11,7 @@ from toolz import compose_left
 
 from ..core._mlx import mlx_optimizers, mx, utils
 from ..core._mlx_text import printed_call
-from ..core._options import check_options
+from ..core._options import check_options, is_unread
 from ..core._pickling import Picklable
 from ..core._signature import arguments, signature_of
 from ..core._types import Array, Params, State, Tree
@@ -88,7 +88,8 @@ def lift(target: object, *args: object, **kwargs: object) -> Optimizer:
     template._schedulers = {name: compose_left(schedule, _rate) for name, schedule in instance._schedulers.items()}
     hyper = {name: mx.array(value) for name, value in instance.state.items() if not isinstance(value, (dict, list))}
     hyper |= {name: _rate(hyper[name]) for name in ("learning_rate", *instance._schedulers) if name in hyper}
-    mx.eval(hyper)
+    if not any(map(is_unread, hyper.values())):
+        mx.eval(hyper)
     kind = type(instance).__name__.lower()
     rates = {name: hyper[name] for name in ("learning_rate",) if name in hyper}
     check_options(f"{kind}, at its first step,", rates, {"learning_rate": RATE})
@@ -106,7 +107,8 @@ def lift(target: object, *args: object, **kwargs: object) -> Optimizer:
         updated, memory = apply(worker, grads, state["memory"], params)
         return _with_dtypes(updated, params), _with_dtypes({**worker.state, "memory": memory}, state)
 
-    label = printed_call(kind, target, args, kwargs) if isinstance(target, type) else ""
+    has_values = not any(map(is_unread, (*args, *kwargs.values())))
+    label = printed_call(kind, target, args, kwargs) if isinstance(target, type) and has_values else ""
     by_leaf = type(instance).__module__ == mlx_optimizers.Optimizer.__module__
     return Optimizer(init, update, f"{kind}{changes}", label, by_leaf)
 
@@ -150,7 +152,8 @@ def _changes(target: Callable[..., object], options: Mapping[str, object]) -> st
     Checkpoints hold this text, so it must not change.
     """
     defaults = {p.name: p.default for p in signature_of(target) or () if p.default is not p.empty}
-    changed = [f"{name}={options[name]}" for name, default in defaults.items() if options.get(name, default) != default]
+    read = {name: value for name, value in options.items() if not is_unread(value)}
+    changed = [f"{name}={read[name]}" for name, default in defaults.items() if read.get(name, default) != default]
     return f"({', '.join(changed)})" if changed else ""
 
 

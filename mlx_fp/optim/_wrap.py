@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from ..core._errors import is_count
 from ..core._mlx import mlx_optimizers, mx, utils
+from ..core._options import is_unread, text_of
 from ..core._types import Array, Params, State, Tree
 from ..core.backend import Update, in_use
 from ._optimizer import Optimizer, require_optimizer
@@ -44,6 +45,7 @@ def clip_norm(max_norm: float) -> Verb:
     (-0.8, 5.0)
     """
     _check_positive("max_norm", max_norm)
+    clips = is_unread(max_norm) or not math.isinf(max_norm)
 
     def wrap(inner: Optimizer) -> Optimizer:
         def init(params: Params) -> State:
@@ -52,13 +54,13 @@ def clip_norm(max_norm: float) -> Verb:
         def update(grads: Tree, state: State, params: Params) -> tuple[Params, State]:
             (grouped,), ungroup = in_use().grouped(grads)
             wide = tree_map(lambda g: g.astype(_sum_dtype(g.dtype)), grouped)  # MLX sums bfloat16 squares in bfloat16
-            clipped, norm = mlx_optimizers.clip_grad_norm(wide, max_norm)
-            if not math.isinf(max_norm):
+            clipped, norm = _clipped(wide, max_norm)
+            if clips:
                 grads = ungroup(tree_map(lambda c, g: c.astype(g.dtype), clipped, grouped))
             params, inner_state = in_use().update(inner.update, grads, state["inner"], params)
             return params, {"grad_norm": norm.astype(mx.float32), "inner": inner_state}
 
-        return wrapped("clip_norm", f"{max_norm:g}", inner, init, update)
+        return wrapped("clip_norm", text_of(max_norm), inner, init, update)
 
     return wrap
 
@@ -91,7 +93,7 @@ def clip_value(limit: float) -> Verb:
             params, inner_state = in_use().update(inner.update, clipped, state["inner"], params)
             return params, {"inner": inner_state}
 
-        return wrapped("clip_value", f"{limit:g}", inner, init, update, by_leaf=True)
+        return wrapped("clip_value", text_of(limit), inner, init, update, by_leaf=True)
 
     return wrap
 
@@ -164,7 +166,7 @@ def ema(decay: float) -> Verb:
     >>> params["w"].item(), optim.averaged(state)(params)["w"].item()
     (4.0, 2.0)
     """
-    if not isinstance(decay, (int, float)) or not 0 <= decay < 1:
+    if not is_unread(decay) and (not isinstance(decay, (int, float)) or not 0 <= decay < 1):
         raise ValueError(f"decay is a number in [0, 1); got {decay!r}")
 
     def wrap(inner: Optimizer) -> Optimizer:
@@ -179,7 +181,7 @@ def ema(decay: float) -> Verb:
             )
             return params, {"average": average, "inner": inner_state}
 
-        return wrapped("ema", f"{decay:g}", inner, init, update, by_leaf=True)
+        return wrapped("ema", text_of(decay), inner, init, update, by_leaf=True)
 
     return wrap
 
@@ -202,6 +204,17 @@ def wrapped(
     return Optimizer(init, update, name, label, by_leaf and optimizer.by_leaf)
 
 
+def _clipped(grads: Tree, max_norm: float | Array) -> tuple[Tree, Array]:
+    """Return clipped gradients and their norm; MLX's function reads `max_norm`, which may be an array of a trace."""
+    clipped: tuple[Tree, Array]
+    if not is_unread(max_norm):
+        clipped = mlx_optimizers.clip_grad_norm(grads, max_norm)
+        return clipped
+    grads, norm = mlx_optimizers.clip_grad_norm(grads, math.inf)
+    scale = mx.minimum(max_norm / (norm + 1e-6), 1.0)
+    return tree_map(lambda g: g * scale, grads), norm
+
+
 def _where(condition: Array, yes: Tree, no: Tree) -> Tree:
     return in_use().elementwise(lambda a, b: mx.where(condition, a, b).astype(b.dtype), yes, no)
 
@@ -212,5 +225,7 @@ def _sum_dtype(dtype: mx.Dtype) -> mx.Dtype:
 
 
 def _check_positive(name: str, value: float) -> None:
+    if is_unread(value):
+        return
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
         raise ValueError(f"{name} is a number above 0; got {value!r}")
