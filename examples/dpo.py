@@ -45,7 +45,7 @@ def main() -> list[float]:
 
     def train(task: fp.Task) -> fp.Report:
         trainer = pipe(fp.trainer(adapted, task), fp.with_optimizer(optim.adamw(1e-2)))
-        run = fp.fit(pipe(train_pairs, *batches), validation=pipe(held_out, *batches), epochs=8, quiet=True)
+        run = fp.fit(pipe(train_pairs, *batches), validation=pipe(held_out, *batches), epochs=16, quiet=True)
         return pipe(trainer, run)
 
     report = train(lm.dpo(beta=0.1, reference=nn.without_adapters))

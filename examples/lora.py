@@ -73,7 +73,7 @@ def write_rows(path: Path, count: int = 2_000) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-def main(steps: int = 200) -> tuple[float | None, str]:
+def main(steps: int = 400) -> tuple[float | None, str]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         tiny_model(folder / "base")
