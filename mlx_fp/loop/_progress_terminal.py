@@ -62,7 +62,7 @@ def _drawn(line: Line, width: int) -> Any:
 
     figures = "  ".join(line.figures)
     bar = ProgressBar(total=line.total or None, completed=line.done, width=_WIDTH)
-    cells = [Text(line.name), bar, Text(line.counted, "progress.download")]
+    cells: list[Any] = [Text(line.name), bar, Text(line.counted, "progress.download")]
     fits = cell_len(line.name) + _WIDTH + cell_len(line.counted) + cell_len(figures) + 2 * len(cells) <= width
     row = Table.grid(padding=(0, 1))
     row.add_row(*cells, *([Text(figures)] if fits else []))
