@@ -36,7 +36,7 @@ def differences(loop: Loop, checkpoint: Checkpoint) -> tuple[str, ...]:
     here = {
         **environment(),
         "the data": repr(loop.plan.train),
-        "the hooks": ", ".join(metadata["hooks"] if hooks == metadata["hooks"] else keys),
+        "the hooks": ", ".join(hooks if hooks == list(metadata["hooks"]) else keys),
         "the optimiser": loop.trainer.optimizer.name,
     }
     there = {
