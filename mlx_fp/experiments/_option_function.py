@@ -52,8 +52,13 @@ def check_defaults(function: OptionFunction, section: str) -> None:
     Traceback (most recent call last):
     TypeError: the model '<lambda>' is a function of options; give width a default
     """
-    parameters = signature_of(function) or []
+    parameters, name = (
+        signature_of(function) or [],
+        name_of(function.func if isinstance(function, partial) else function),
+    )
+    if several := next((p for p in parameters if p.kind is p.VAR_POSITIONAL), None):
+        remedy = f"give the result of {name}(…), or a function of options that returns it"
+        raise TypeError(f"the {section} {name!r} takes *{several.name}, and options have names: {remedy}")
     missing = [p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
     if missing:
-        name, names = name_of(function), ", ".join(missing)
-        raise TypeError(f"the {section} {name!r} is a function of options; give {names} a default")
+        raise TypeError(f"the {section} {name!r} is a function of options; give {', '.join(missing)} a default")

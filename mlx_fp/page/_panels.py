@@ -154,9 +154,8 @@ def _evaluation_lines(run: Run) -> list[tuple[str, Line]]:
         rows, step = run.listed("rows"), "steps"
     names = dict.fromkeys(name for row in rows for name in row if name.startswith("val_"))
     named = {name: read_name(name, _sets(run)) for name in names}
-    numbers = {title: number for number, title in enumerate(dict.fromkeys(title for _, title in named.values()))}
-    lines = _panel_lines("", "validation", step, rows, named)
-    placed = [(*named[name], line) for name, line in lines]
+    placed = [(*named[name], line) for name, line in _panel_lines("", "validation", step, rows, named)]
+    numbers = {title: number for number, title in enumerate(dict.fromkeys(title for _, title, _ in placed))}
     return [(panel, replace(line, name=title, number=numbers[title])) for panel, title, line in placed]
 
 

@@ -532,6 +532,11 @@ def test_other_data_and_other_hooks_are_warned_of(tmp_path, caplog):
         resume=tmp_path / "ep-2",
     )
     assert "after_step count 1, after_epoch <lambda> 1" in caplog.text
+    caplog.clear()
+    fit(trainer(fp.early_stop(patience=9), fp.checkpoints(tmp_path / "stop-{epoch}")))
+    fit(trainer(fp.early_stop(patience=8)), resume=tmp_path / "stop-2")
+    assert "after_evaluation early_stop(9) 1, is after_evaluation early_stop(5) 1" in caplog.text
+    assert "after_evaluation early_stop(8) 1" in caplog.text
 
 
 def test_other_peoples_files_are_neither_counted_nor_deleted(alone, tmp_path):

@@ -95,3 +95,8 @@ def test_a_run_that_an_error_ended_has_its_settings(tmp_path):
     with pytest.raises(ZeroDivisionError):
         fp.run(quiet=True, out=tmp_path)(made(failing, seed=3))
     assert fp.read_bundle(tmp_path / "bundle.json")["settings"]["seed"] == 3
+
+
+def test_a_verb_of_arguments_without_names_is_no_function_of_options():
+    with pytest.raises(TypeError, match=r"'with_metrics' takes \*metrics, and options have names: give the result of"):
+        made(partial(fp.with_metrics, fp.metrics.perplexity))
