@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from dataclasses import replace
 from functools import partial
 
@@ -116,6 +118,48 @@ def test_a_compiled_sweep_has_a_trace_for_each_number_of_trials():
     grid = {"optimizer.learning_rate": [1e-3, 1e-1]}
     together, alone = (fp.sweep(grid, quiet=True, together=each)(target) for each in (True, False))
     assert_as_alone(together, alone)
+
+
+OPTIONS = {
+    "log_every": {"log_every": 3},
+    "keep_best": {"keep_best": True},
+    "skip": {"nonfinite": "skip"},
+    "steps": {"steps": 7},
+    "bfloat16": {"dtype": mx.bfloat16},
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_options_of_a_run_have_their_effect_together(name):
+    grid = {"optimizer.learning_rate": [1e-2, 1e-1]}
+    together, alone = (sweep(grid, made(), together=each, **OPTIONS[name]) for each in (True, False))
+    if name != "bfloat16":
+        assert_as_alone(together, alone)
+    for mine, other in zip(together.trials, alone.trials, strict=True):
+        assert mine.report.losses == pytest.approx(other.report.losses, rel=2e-2 if name == "bfloat16" else 1e-5)
+        assert [row.grad_norm for row in mine.report.steps] == pytest.approx(
+            [row.grad_norm for row in other.report.steps], rel=1e-4
+        )
+
+
+def test_an_interrupt_ends_all_trials_and_the_sweep_goes_on_from_there(tmp_path):
+    sent = []
+
+    def interrupt(event):
+        if event.step == 5 and not sent:
+            sent.append(event.step)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    grid, out = {"seed": [0, 1]}, tmp_path / "grid"
+    stopped = sweep(grid, made(fp.on("after_step", interrupt, name="watch")), together=True, out=out)
+    assert [trial.report.stop_reason for trial in stopped.trials] == ["SIGINT"] * 2
+    resumed = sweep(
+        grid, made(fp.on("after_step", lambda event: None, name="watch")), together=True, out=out, resume="latest"
+    )
+    alone = sweep(grid, made())
+    for mine, other in zip(resumed.trials, alone.trials, strict=True):
+        assert mine.report.rows[-1].steps == 12
+        assert_near(mine.report.rows[-1].loss, other.report.rows[-1].loss)
 
 
 def test_the_members_are_stacked_once_an_epoch(monkeypatch):
