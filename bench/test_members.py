@@ -42,7 +42,8 @@ def _labelled(*shape):
 
 CASES = {
     "tiny_mlp": (lambda: MLP(8, 8, 8, 8, 8), _labelled(32, 8), 20),
-    "transformer_32": (Encoder, _labelled(16, 16, 32), 2),
+    "transformer_32": (Encoder, _labelled(4, 16, 32), 2),
+    "transformer_32_large": (Encoder, _labelled(16, 16, 32), 2),
     "lstm_16": (Recurrent, _labelled(16, 16, 8), 2),
     "mlp_784_256_10": (lambda: MLP(784, 256, 10), _labelled(64, 784), 2),
 }

@@ -14,6 +14,7 @@ from ..loop._signals import SIGNALS
 from ._cases import Grid, cases_of, check_grid
 from ._experiment import Experiment, override
 from ._found import Sweep, Trial, is_better
+from ._run import options_of_run
 from ._together import check_together
 from ._trials import in_turn
 from ._trials import together as trials_together
@@ -79,7 +80,7 @@ def sweep(
         variants = [override(case)(target) for case in cases]
         for variant in variants:
             _ = with_policy(variant, lambda policy: policy.inside("trial")).trainer
-            plan(variant.splits, (), {"epochs": variant.epochs, **run_options})
+            plan(variant.splits, (), options_of_run(variant, run_options))
         if together:
             check_together(cases, run_options)
         run_all = trials_together if together else in_turn
