@@ -140,18 +140,27 @@ class _Steps:
     def _gradients(self, primals: Arrays, cotangents: Arrays, outputs: Arrays) -> list[Array]:
         """Run the steps backward; return the gradients of `primals`, with one product for each weight."""
         x, first, weights = self._divided(primals)
-        between = self.carried * (1 + self.length)
-        carries = [first, *_groups(outputs[self.carried : between], self.length)]
-        saved = _groups(outputs[between:], self.length)
+        rows = len(first[0])
+        before = tuple(mx.concatenate([a, rest[:-rows]]) for a, rest in zip(first, outputs, strict=False))
+        factors = self._factors(outputs, before)
         received = list(zip(*(mx.split(each, self.length) for each in cotangents), strict=True))
         each_gates, gradient = [], tuple(mx.zeros_like(each) for each in first)
         for t in reversed(range(self.length)):
             gradient = tuple(a + b for a, b in zip(gradient, received[t], strict=True))
-            gates, gradient = self.cell.back(gradient, saved[t], carries[t + 1], carries[t], weights.hidden)
+            gates, gradient = self.cell.back(gradient, factors[t], weights.hidden)
             each_gates.append(gates)
         gates = tuple(mx.concatenate(list(parts)[::-1]) for parts in zip(*each_gates, strict=True))
-        before = mx.concatenate([first[0], outputs[0][: -len(first[0])]])
-        return _of_arguments(x, before, weights, gates, gradient)
+        return _of_arguments(x, before[0], weights, gates, gradient)
+
+    def _factors(self, outputs: Arrays, before: Arrays) -> list[Arrays]:
+        """Return the factors of each step, see `Cell.factors`."""
+        between = self.carried * (1 + self.length)
+        if self.cell.factors is None:
+            return _groups(outputs[self.carried : between], self.length)
+        each_saved = _groups(outputs[between:], self.length)
+        saved = tuple(mx.concatenate(list(parts)) for parts in zip(*each_saved, strict=True))
+        factors = self.cell.factors(saved, outputs[: self.carried], before)
+        return list(zip(*(mx.split(each, self.length) for each in factors), strict=True))
 
     def _divided(self, arrays: Sequence[Array]) -> tuple[Array, Arrays, _Weights]:
         """Divide the arguments into the input, the first carry, and the weights."""
