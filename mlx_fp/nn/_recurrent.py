@@ -35,7 +35,7 @@ class _RNN(mlx_nn.RNN):
     def __call__(self, x: Array, hidden: Array | None = None) -> Array:
         cell, weights = _CELLS.get(self.nonlinearity), _Weights(self.Wxh, self.Whh, self.bias)
         if cell is None or not _is_plain(x, weights, (hidden,)):
-            return super().__call__(x, hidden)  # type: ignore[no-any-return]  # MLX's layers have no types
+            return super().__call__(x, hidden)  # type: ignore[no-any-return,no-untyped-call]  # MLX's have no types
         return _sequence(cell, x, weights, (hidden,))[0]
 
 
@@ -43,7 +43,7 @@ class _LSTM(mlx_nn.LSTM):
     def __call__(self, x: Array, hidden: Array | None = None, cell: Array | None = None) -> tuple[Array, Array]:
         weights, states = _Weights(self.Wx, self.Wh, self.bias), (hidden, cell)
         if not _is_plain(x, weights, states):
-            return super().__call__(x, hidden, cell)  # type: ignore[no-any-return]  # MLX's layers have no types
+            return super().__call__(x, hidden, cell)  # type: ignore[no-any-return,no-untyped-call]  # MLX's have no types
         all_hidden, all_cell = _sequence(LSTM_CELL, x, weights, states)
         return all_hidden, all_cell
 
@@ -52,7 +52,7 @@ class _GRU(mlx_nn.GRU):
     def __call__(self, x: Array, hidden: Array | None = None) -> Array:
         weights = _Weights(self.Wx, self.Wh, self.b, self.bhn)
         if not _is_plain(x, weights, (hidden,)):
-            return super().__call__(x, hidden)  # type: ignore[no-any-return]  # MLX's layers have no types
+            return super().__call__(x, hidden)  # type: ignore[no-any-return,no-untyped-call]  # MLX's have no types
         return _sequence(GRU_CELL, x, weights, (hidden,))[0]
 
 
@@ -142,7 +142,7 @@ class _Steps:
         x, first, weights = self._divided(primals)
         rows = len(first[0])
         before = tuple(mx.concatenate([a, rest[:-rows]]) for a, rest in zip(first, outputs, strict=False))
-        factors = self._factors(outputs, before)
+        factors = self._factors(outputs, before, weights.hidden_bias)
         received = list(zip(*(mx.split(each, self.length) for each in cotangents), strict=True))
         each_gates, gradient = [], tuple(mx.zeros_like(each) for each in first)
         for t in reversed(range(self.length)):
@@ -152,20 +152,21 @@ class _Steps:
         gates = tuple(mx.concatenate(list(parts)[::-1]) for parts in zip(*each_gates, strict=True))
         return _of_arguments(x, before[0], weights, gates, gradient)
 
-    def _factors(self, outputs: Arrays, before: Arrays) -> list[Arrays]:
+    def _factors(self, outputs: Arrays, before: Arrays, bias: Array | None) -> list[Arrays]:
         """Return the factors of each step, see `Cell.factors`."""
         between = self.carried * (1 + self.length)
         if self.cell.factors is None:
-            return _groups(outputs[self.carried : between], self.length)
-        each_saved = _groups(outputs[between:], self.length)
+            return _by_step(outputs[self.carried : between], self.length)
+        each_saved = _by_step(outputs[between:], self.length)
         saved = tuple(mx.concatenate(list(parts)) for parts in zip(*each_saved, strict=True))
-        factors = self.cell.factors(saved, outputs[: self.carried], before)
+        factors = self.cell.factors(saved, outputs[: self.carried], before, bias)
         return list(zip(*(mx.split(each, self.length) for each in factors), strict=True))
 
     def _divided(self, arrays: Sequence[Array]) -> tuple[Array, Arrays, _Weights]:
         """Divide the arguments into the input, the first carry, and the weights."""
-        carry, weights = arrays[1 : 1 + self.carried], iter(arrays[1 + self.carried :])
-        return arrays[0], tuple(carry), _Weights(*(next(weights) if there else None for there in self.present))
+        carry, rest = arrays[1 : 1 + self.carried], iter(arrays[1 + self.carried :])
+        given: list[Any] = [next(rest) if there else None for there in self.present]
+        return arrays[0], tuple(carry), _Weights(*given)
 
 
 def _of_arguments(x: Array, before: Array, weights: _Weights, gates: Arrays, carry: Arrays) -> list[Array]:
@@ -183,7 +184,7 @@ def _of_arguments(x: Array, before: Array, weights: _Weights, gates: Arrays, car
     return gradients
 
 
-def _groups(arrays: Arrays, count: int) -> list[Arrays]:
+def _by_step(arrays: Arrays, count: int) -> list[Arrays]:
     """Divide arrays into `count` tuples of one length."""
     size = len(arrays) // count
     return [arrays[i * size : (i + 1) * size] for i in range(count)]

@@ -23,9 +23,9 @@ class Cell(NamedTuple):
     step: Callable[[Array, Arrays, Array, Array | None], tuple[Arrays, Arrays]]
     """`step(x, carry, weight, bias) -> (carry, saved)`. `x` is the product of the input, `weight` is the transposed
     weight of the hidden state, `bias` is added to its last third in a GRU."""
-    factors: Callable[[Arrays, Arrays, Arrays], Arrays] | None
-    """`factors(saved, carry, before) -> factors`: the parts of the derivative that need no gradient, for the rows of
-    all steps at once. `before` is the carry before each step. With None, the factors of a step are its carry."""
+    factors: Callable[[Arrays, Arrays, Arrays, Array | None], Arrays] | None
+    """`factors(saved, carry, before, bias) -> factors`: the parts of the derivative that need no gradient, for the rows
+    of all steps at once. `before` is the carry before each step. With None, the factors of a step are its carry."""
     back: Callable[[Arrays, Arrays, Array], tuple[Arrays, Arrays]]
     """`back(gradient, factors, weight) -> (gates, gradient)`. The given gradient is that of the carry after the step,
     the returned one is that of the carry before it. `weight` is the weight of the hidden state. `gates` are the
@@ -53,7 +53,7 @@ def _lstm_step(x: Array, carry: Arrays, weight: Array, bias: Array | None) -> tu
     return (mx.sigmoid(o) * mx.tanh(cell), cell), (gates,)
 
 
-def _lstm_factors(saved: Arrays, carry: Arrays, before: Arrays) -> Arrays:
+def _lstm_factors(saved: Arrays, carry: Arrays, before: Arrays, bias: Array | None) -> Arrays:
     i, f, g, o = mx.split(saved[0], 4, axis=-1)
     i, f, g, o, squashed = mx.sigmoid(i), mx.sigmoid(f), mx.tanh(g), mx.sigmoid(o), mx.tanh(carry[1])
     of_cell = mx.concatenate([g * i * (1 - i), before[1] * f * (1 - f), i * (1 - g * g)], axis=-1)
@@ -70,17 +70,21 @@ def _lstm_back(gradient: Arrays, factors: Arrays, weight: Array) -> tuple[Arrays
 
 def _gru_step(x: Array, carry: Arrays, weight: Array, bias: Array | None) -> tuple[Arrays, Arrays]:
     (hidden,) = carry
+    projected = hidden @ weight
+    _, z, n, _ = _gru_gates(x, projected, bias)
+    return ((1 - z) * n + z * hidden,), (x, projected)
+
+
+def _gru_gates(x: Array, projected: Array, bias: Array | None) -> Arrays:
     x_r, x_z, x_n = mx.split(x, 3, axis=-1)
-    h_r, h_z, h_n = mx.split(hidden @ weight, 3, axis=-1)
+    h_r, h_z, h_n = mx.split(projected, 3, axis=-1)
     h_n = h_n if bias is None else h_n + bias
-    r, z, n = x_r + h_r, x_z + h_z, x_n + mx.sigmoid(x_r + h_r) * h_n
-    z_ = mx.sigmoid(z)
-    return ((1 - z_) * mx.tanh(n) + z_ * hidden,), (r, z, n, h_n)
+    r, z = mx.sigmoid(x_r + h_r), mx.sigmoid(x_z + h_z)
+    return r, z, mx.tanh(x_n + r * h_n), h_n
 
 
-def _gru_factors(saved: Arrays, carry: Arrays, before: Arrays) -> Arrays:
-    r, z, n, h_n = saved
-    r, z, n = mx.sigmoid(r), mx.sigmoid(z), mx.tanh(n)
+def _gru_factors(saved: Arrays, carry: Arrays, before: Arrays, bias: Array | None) -> Arrays:
+    r, z, n, h_n = _gru_gates(saved[0], saved[1], bias)
     of_n = (1 - z) * (1 - n * n)
     parts = [of_n * h_n * r * (1 - r), (before[0] - n) * z * (1 - z), of_n * r]
     return mx.concatenate(parts, axis=-1), of_n, z
@@ -99,6 +103,13 @@ def _times_each(gradient: Array, factors: Array) -> Array:
 
 
 TANH_CELL = _elman(mx.tanh, lambda y: 1 - y * y)
+"""The cell of `mlx.nn.RNN` with tanh."""
+
 RELU_CELL = _elman(lambda x: mx.maximum(x, 0), lambda y: (y > 0).astype(y.dtype))
+"""The cell of `mlx.nn.RNN` with relu."""
+
 LSTM_CELL = Cell(_lstm_step, _lstm_factors, _lstm_back)
+"""The cell of `mlx.nn.LSTM`."""
+
 GRU_CELL = Cell(_gru_step, _gru_factors, _gru_back)
+"""The cell of `mlx.nn.GRU`."""
