@@ -118,21 +118,22 @@ class _Steps:
 
     def backward(self, primals: Sequence[Array], cotangents: Sequence[Array], outputs: Sequence[Array]) -> Any:
         """Return the gradients of the arguments. MLX differentiates the plain steps for a second derivative."""
-        inputs = (*primals, *cotangents[: self.carried])
+        count, inputs = len(primals), (*primals, *cotangents[: self.carried])
+        found = self._gradients(inputs[:count], inputs[count:], tuple(outputs))
+        return [self._differentiable(i, count, mx.stop_gradient(each), inputs) for i, each in enumerate(found)]
 
-        def gradients(*arrays: Array) -> list[Array]:
-            return self._gradients(arrays[: len(primals)], arrays[len(primals) : len(inputs)], arrays[len(inputs) :])
+    def _differentiable(self, index: int, count: int, gradient: Array, inputs: Arrays) -> Array:
+        """Return a gradient, computed from `inputs`, whose derivative MLX computes through the plain steps."""
 
-        def plain_gradients(*arrays: Array) -> list[Array]:
-            return mx.vjp(self._plain, list(arrays[: len(primals)]), list(arrays[len(primals) :]))[1]
+        def plain(*arrays: Array) -> Array:
+            return mx.vjp(self._plain, list(arrays[:count]), list(arrays[count:]))[1][index]
 
-        def second(arrays: Sequence[Array], cotangents: Sequence[Array], _: object) -> list[Array]:
-            found = mx.vjp(plain_gradients, list(arrays[: len(inputs)]), list(cotangents))[1]
-            return [*found, *map(mx.zeros_like, arrays[len(inputs) :])]
+        def derivative(arrays: Sequence[Array], cotangent: Array, _: object) -> list[Array]:
+            return [mx.zeros_like(gradient), *mx.vjp(plain, list(arrays[1:]), [cotangent])[1]]
 
-        once: Any = mx.custom_function(gradients)
-        once.vjp(second)
-        return once(*inputs, *outputs)
+        identity: Any = mx.custom_function(lambda gradient, *_: gradient)
+        identity.vjp(derivative)
+        return identity(gradient, *inputs)  # type: ignore[no-any-return]  # MLX's custom functions have no types
 
     def _plain(self, *arrays: Array) -> list[Array]:
         return self.forward(*arrays)[: self.carried]
