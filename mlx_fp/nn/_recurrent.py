@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from math import prod
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -104,17 +103,15 @@ class _Steps:
         return carries
 
     def forward(self, *arrays: Array) -> list[Array]:
-        """Return `[*carries, *carry of each step, *saved of each step]`; the derivative reads the latter two."""
+        """Return `[*carries, *saved]`, each as rows of all steps; the derivative reads `saved`."""
         x, carry, weights = self._divided(arrays)
         weight = weights.hidden.T
         gates = x @ weights.x.T if weights.bias is None else mx.addmm(weights.bias, x, weights.x.T)
-        each_carry, each_saved = [], []
-        for each in mx.split(gates, self.length):
-            carry, saved = self.cell.step(each, carry, weight, weights.hidden_bias)
-            each_carry.append(carry)
-            each_saved.append(saved)
-        carries = [mx.concatenate(list(parts)) for parts in zip(*each_carry, strict=True)]
-        return [*carries, *chain.from_iterable(each_carry), *chain.from_iterable(each_saved)]
+        each = []
+        for gate in mx.split(gates, self.length):
+            carry, saved = self.cell.step(gate, carry, weight, weights.hidden_bias)
+            each.append((*carry, *saved))
+        return _joined(each)
 
     def backward(self, primals: Sequence[Array], cotangents: Sequence[Array], outputs: Sequence[Array]) -> Any:
         """Return the gradients of the arguments. MLX differentiates the plain steps for a second derivative."""
@@ -143,25 +140,20 @@ class _Steps:
         x, first, weights = self._divided(primals)
         rows = len(first[0])
         before = tuple(mx.concatenate([a, rest[:-rows]]) for a, rest in zip(first, outputs, strict=False))
-        factors = self._factors(outputs, before, weights.hidden_bias)
-        received = list(zip(*(mx.split(each, self.length) for each in cotangents), strict=True))
-        each_gates, gradient = [], tuple(mx.zeros_like(each) for each in first)
+        carries, saved = outputs[: self.carried], outputs[self.carried :]
+        factors = self._by_step(self.cell.factors(saved, carries, before, weights.hidden_bias))
+        received = self._by_step(cotangents)
+        each_gates: list[Arrays] = []
+        gradient = tuple(mx.zeros_like(each) for each in first)
         for t in reversed(range(self.length)):
             gradient = tuple(a + b for a, b in zip(gradient, received[t], strict=True))
             gates, gradient = self.cell.back(gradient, factors[t], weights.hidden)
             each_gates.append(gates)
-        gates = tuple(mx.concatenate(list(parts)[::-1]) for parts in zip(*each_gates, strict=True))
-        return _of_arguments(x, before[0], weights, gates, gradient)
+        return _of_arguments(x, before[0], weights, _joined(each_gates[::-1]), gradient)
 
-    def _factors(self, outputs: Arrays, before: Arrays, bias: Array | None) -> list[Arrays]:
-        """Return the factors of each step, see `Cell.factors`."""
-        between = self.carried * (1 + self.length)
-        if self.cell.factors is None:
-            return _by_step(outputs[self.carried : between], self.length)
-        each_saved = _by_step(outputs[between:], self.length)
-        saved = tuple(mx.concatenate(list(parts)) for parts in zip(*each_saved, strict=True))
-        factors = self.cell.factors(saved, outputs[: self.carried], before, bias)
-        return list(zip(*(mx.split(each, self.length) for each in factors), strict=True))
+    def _by_step(self, arrays: Arrays) -> list[Arrays]:
+        """Split the rows of all steps into those of each step."""
+        return list(zip(*(mx.split(each, self.length) for each in arrays), strict=True))
 
     def _divided(self, arrays: Sequence[Array]) -> tuple[Array, Arrays, _Weights]:
         """Divide the arguments into the input, the first carry, and the weights."""
@@ -170,7 +162,7 @@ class _Steps:
         return arrays[0], tuple(carry), _Weights(*given)
 
 
-def _of_arguments(x: Array, before: Array, weights: _Weights, gates: Arrays, carry: Arrays) -> list[Array]:
+def _of_arguments(x: Array, before: Array, weights: _Weights, gates: Sequence[Array], carry: Arrays) -> list[Array]:
     """Return the gradients of `(x, *carry, *weights)` from those of the gates of all steps, see `Cell.back`.
 
     `before` has the hidden state before each step, and `carry` the gradient of the first carry.
@@ -185,7 +177,6 @@ def _of_arguments(x: Array, before: Array, weights: _Weights, gates: Arrays, car
     return gradients
 
 
-def _by_step(arrays: Arrays, count: int) -> list[Arrays]:
-    """Divide arrays into `count` tuples of one length."""
-    size = len(arrays) // count
-    return [arrays[i * size : (i + 1) * size] for i in range(count)]
+def _joined(each: Sequence[Arrays]) -> list[Array]:
+    """Concatenate the rows of all steps."""
+    return [mx.concatenate(list(parts)) for parts in zip(*each, strict=True)]

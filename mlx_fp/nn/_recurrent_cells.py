@@ -23,9 +23,9 @@ class Cell(NamedTuple):
     step: Callable[[Array, Arrays, Array, Array | None], tuple[Arrays, Arrays]]
     """`step(x, carry, weight, bias) -> (carry, saved)`. `x` is the product of the input, `weight` is the transposed
     weight of the hidden state, `bias` is added to its last third in a GRU."""
-    factors: Callable[[Arrays, Arrays, Arrays, Array | None], Arrays] | None
+    factors: Callable[[Arrays, Arrays, Arrays, Array | None], Arrays]
     """`factors(saved, carry, before, bias) -> factors`: the parts of the derivative that need no gradient, for the rows
-    of all steps at once. `before` is the carry before each step. With None, the factors of a step are its carry."""
+    of all steps at once. `before` is the carry before each step."""
     back: Callable[[Arrays, Arrays, Array], tuple[Arrays, Arrays]]
     """`back(gradient, factors, weight) -> (gates, gradient)`. The given gradient is that of the carry after the step,
     the returned one is that of the carry before it. `weight` is the weight of the hidden state. `gates` are the
@@ -38,11 +38,14 @@ def _elman(activation: Callable[[Array], Array], slope: Callable[[Array], Array]
     def step(x: Array, carry: Arrays, weight: Array, bias: Array | None) -> tuple[Arrays, Arrays]:
         return (activation(x + carry[0] @ weight),), ()
 
+    def factors(saved: Arrays, carry: Arrays, before: Arrays, bias: Array | None) -> Arrays:
+        return (slope(carry[0]),)
+
     def back(gradient: Arrays, factors: Arrays, weight: Array) -> tuple[Arrays, Arrays]:
-        gates = gradient[0] * slope(factors[0])
+        gates = gradient[0] * factors[0]
         return (gates,), (gates @ weight,)
 
-    return Cell(step, None, back)
+    return Cell(step, factors, back)
 
 
 def _lstm_step(x: Array, carry: Arrays, weight: Array, bias: Array | None) -> tuple[Arrays, Arrays]:
