@@ -32,7 +32,8 @@ class _Weights(NamedTuple):
 
 class _RNN(mlx_nn.RNN):
     def __call__(self, x: Array, hidden: Array | None = None) -> Array:
-        cell, weights = _CELLS.get(self.nonlinearity), _Weights(self.Wxh, self.Whh, self.bias)
+        cell = next((cell for activation, cell in _CELLS if activation is self.nonlinearity), None)
+        weights = _Weights(self.Wxh, self.Whh, self.bias)
         if cell is None or not _is_plain(x, weights, (hidden,)):
             return super().__call__(x, hidden)  # type: ignore[no-any-return,no-untyped-call]  # MLX's have no types
         return _sequence(cell, x, weights, (hidden,))[0]
@@ -58,7 +59,7 @@ class _GRU(mlx_nn.GRU):
 RECURRENT: Mapping[type, type] = MappingProxyType({mlx_nn.RNN: _RNN, mlx_nn.LSTM: _LSTM, mlx_nn.GRU: _GRU})
 """The classes of mlx.nn that a layer replaces in training."""
 
-_CELLS: Mapping[object, Cell] = MappingProxyType({mlx_nn.tanh: TANH_CELL, mx.tanh: TANH_CELL, mlx_nn.relu: RELU_CELL})
+_CELLS = ((mlx_nn.tanh, TANH_CELL), (mx.tanh, TANH_CELL), (mlx_nn.relu, RELU_CELL))
 """The cells of an RNN by its activation. With another activation MLX computes the derivative."""
 
 
