@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from math import prod
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -34,9 +33,10 @@ class _Weights(NamedTuple):
 
 class _RNN(mlx_nn.RNN):
     def __call__(self, x: Array, hidden: Array | None = None) -> Array:
-        cell, weights = _CELLS.get(self.nonlinearity), _Weights(self.Wxh, self.Whh, self.bias)
+        cell = next((cell for activation, cell in _CELLS if activation is self.nonlinearity), None)
+        weights = _Weights(self.Wxh, self.Whh, self.bias)
         if cell is None or not _is_plain(x, weights, (hidden,)):
-            return super().__call__(x, hidden)  # type: ignore[no-any-return, no-untyped-call]  # MLX's layers have no types
+            return super().__call__(x, hidden)  # type: ignore[no-any-return,no-untyped-call]  # MLX's have no types
         return _sequence(cell, x, weights, (hidden,))[0]
 
 
@@ -44,7 +44,7 @@ class _LSTM(mlx_nn.LSTM):
     def __call__(self, x: Array, hidden: Array | None = None, cell: Array | None = None) -> tuple[Array, Array]:
         weights, states = _Weights(self.Wx, self.Wh, self.bias), (hidden, cell)
         if not _is_plain(x, weights, states):
-            return super().__call__(x, hidden, cell)  # type: ignore[no-any-return, no-untyped-call]  # MLX's layers have no types
+            return super().__call__(x, hidden, cell)  # type: ignore[no-any-return,no-untyped-call]  # MLX's have no types
         all_hidden, all_cell = _sequence(LSTM_CELL, x, weights, states)
         return all_hidden, all_cell
 
@@ -53,14 +53,14 @@ class _GRU(mlx_nn.GRU):
     def __call__(self, x: Array, hidden: Array | None = None) -> Array:
         weights = _Weights(self.Wx, self.Wh, self.b, self.bhn)
         if not _is_plain(x, weights, (hidden,)):
-            return super().__call__(x, hidden)  # type: ignore[no-any-return, no-untyped-call]  # MLX's layers have no types
+            return super().__call__(x, hidden)  # type: ignore[no-any-return,no-untyped-call]  # MLX's have no types
         return _sequence(GRU_CELL, x, weights, (hidden,))[0]
 
 
 RECURRENT: Mapping[type, type] = MappingProxyType({mlx_nn.RNN: _RNN, mlx_nn.LSTM: _LSTM, mlx_nn.GRU: _GRU})
 """The classes of mlx.nn that a layer replaces in training."""
 
-_CELLS: Mapping[object, Cell] = MappingProxyType({mlx_nn.tanh: TANH_CELL, mx.tanh: TANH_CELL, mlx_nn.relu: RELU_CELL})
+_CELLS = ((mlx_nn.tanh, TANH_CELL), (mx.tanh, TANH_CELL), (mlx_nn.relu, RELU_CELL))
 """The cells of an RNN by its activation. With another activation MLX computes the derivative."""
 
 
@@ -108,33 +108,33 @@ class _Steps:
         return carries
 
     def forward(self, *arrays: Array) -> list[Array]:
-        """Return `[*carries, *carry of each step, *saved of each step]`; the derivative reads the latter two."""
+        """Return `[*carries, *saved]`, each as rows of all steps; the derivative reads `saved`."""
         x, carry, weights = self._divided(arrays)
         weight = weights.hidden.T
         gates = x @ weights.x.T if weights.bias is None else mx.addmm(weights.bias, x, weights.x.T)
-        each_carry, each_saved = [], []
-        for each in mx.split(gates, self.length):
-            carry, saved = self.cell.step(each, carry, weight, weights.hidden_bias)
-            each_carry.append(carry)
-            each_saved.append(saved)
-        carries = [mx.concatenate(list(parts)) for parts in zip(*each_carry, strict=True)]
-        return [*carries, *chain.from_iterable(each_carry), *chain.from_iterable(each_saved)]
+        each = []
+        for gate in mx.split(gates, self.length):
+            carry, saved = self.cell.step(gate, carry, weight, weights.hidden_bias)
+            each.append((*carry, *saved))
+        return _joined(each)
 
     def backward(self, primals: Sequence[Array], cotangents: Sequence[Array], outputs: Sequence[Array]) -> Any:
         """Return the gradients of the arguments. MLX differentiates the plain steps for a second derivative."""
-        inputs = (*primals, *cotangents[: self.carried])
+        count, inputs = len(primals), (*primals, *cotangents[: self.carried])
+        found = self._gradients(inputs[:count], inputs[count:], tuple(outputs))
+        return [self._differentiable(i, count, mx.stop_gradient(each), inputs) for i, each in enumerate(found)]
 
-        def gradients(*arrays: Array) -> list[Array]:
-            return self._gradients(arrays[: len(primals)], arrays[len(primals) : len(inputs)], arrays[len(inputs) :])
+    def _differentiable(self, index: int, count: int, gradient: Array, inputs: Arrays) -> Array:
+        """Return a gradient, computed from `inputs`, whose derivative MLX computes through the plain steps."""
 
-        def plain_gradients(*arrays: Array) -> list[Array]:
-            return mx.vjp(self._plain, list(arrays[: len(primals)]), list(arrays[len(primals) :]))[1]
+        def plain(*arrays: Array) -> Array:
+            return mx.vjp(self._plain, list(arrays[:count]), list(arrays[count:]))[1][index]
 
-        def second(arrays: Sequence[Array], cotangents: Sequence[Array], _: object) -> list[Array]:
-            found = mx.vjp(plain_gradients, list(arrays[: len(inputs)]), list(cotangents))[1]
-            return [*found, *map(mx.zeros_like, arrays[len(inputs) :])]
+        def derivative(arrays: Sequence[Array], cotangent: Array, _: object) -> list[Array]:
+            return [mx.zeros_like(gradient), *mx.vjp(plain, list(arrays[1:]), [cotangent])[1]]
 
-        return custom_function(gradients, second)(*inputs, *outputs)
+        identical: Array = custom_function(lambda gradient, *_: gradient, derivative)(gradient, *inputs)
+        return identical
 
     def _plain(self, *arrays: Array) -> list[Array]:
         return self.forward(*arrays)[: self.carried]
@@ -142,27 +142,31 @@ class _Steps:
     def _gradients(self, primals: Arrays, cotangents: Arrays, outputs: Arrays) -> list[Array]:
         """Run the steps backward; return the gradients of `primals`, with one product for each weight."""
         x, first, weights = self._divided(primals)
-        between = self.carried * (1 + self.length)
-        carries = [first, *_groups(outputs[self.carried : between], self.length)]
-        saved = _groups(outputs[between:], self.length)
-        received = list(zip(*(mx.split(each, self.length) for each in cotangents), strict=True))
-        each_gates, gradient = [], tuple(mx.zeros_like(each) for each in first)
+        rows = len(first[0])
+        before = tuple(mx.concatenate([a, rest[:-rows]]) for a, rest in zip(first, outputs, strict=False))
+        carries, saved = outputs[: self.carried], outputs[self.carried :]
+        factors = self._by_step(self.cell.factors(saved, carries, before, weights.hidden_bias))
+        received = self._by_step(cotangents)
+        each_gates: list[Arrays] = []
+        gradient = tuple(mx.zeros_like(each) for each in first)
         for t in reversed(range(self.length)):
             gradient = tuple(a + b for a, b in zip(gradient, received[t], strict=True))
-            gates, gradient = self.cell.back(gradient, saved[t], carries[t + 1], carries[t], weights.hidden)
+            gates, gradient = self.cell.back(gradient, factors[t], weights.hidden)
             each_gates.append(gates)
-        gates = tuple(mx.concatenate(list(parts)[::-1]) for parts in zip(*each_gates, strict=True))
-        before = mx.concatenate([first[0], outputs[0][: -len(first[0])]])
-        return _of_arguments(x, before, weights, gates, gradient)
+        return _of_arguments(x, before[0], weights, _joined(each_gates[::-1]), gradient)
+
+    def _by_step(self, arrays: Arrays) -> list[Arrays]:
+        """Split the rows of all steps into those of each step."""
+        return list(zip(*(mx.split(each, self.length) for each in arrays), strict=True))
 
     def _divided(self, arrays: Sequence[Array]) -> tuple[Array, Arrays, _Weights]:
         """Divide the arguments into the input, the first carry, and the weights."""
-        carry, weights = arrays[1 : 1 + self.carried], iter(arrays[1 + self.carried :])
-        given: list[Any] = [next(weights) if there else None for there in self.present]
+        carry, rest = arrays[1 : 1 + self.carried], iter(arrays[1 + self.carried :])
+        given: list[Any] = [next(rest) if there else None for there in self.present]
         return arrays[0], tuple(carry), _Weights(*given)
 
 
-def _of_arguments(x: Array, before: Array, weights: _Weights, gates: Arrays, carry: Arrays) -> list[Array]:
+def _of_arguments(x: Array, before: Array, weights: _Weights, gates: Sequence[Array], carry: Arrays) -> list[Array]:
     """Return the gradients of `(x, *carry, *weights)` from those of the gates of all steps, see `Cell.back`.
 
     `before` has the hidden state before each step, and `carry` the gradient of the first carry.
@@ -177,7 +181,6 @@ def _of_arguments(x: Array, before: Array, weights: _Weights, gates: Arrays, car
     return gradients
 
 
-def _groups(arrays: Arrays, count: int) -> list[Arrays]:
-    """Divide arrays into `count` tuples of one length."""
-    size = len(arrays) // count
-    return [arrays[i * size : (i + 1) * size] for i in range(count)]
+def _joined(each: Sequence[Arrays]) -> list[Array]:
+    """Concatenate the rows of all steps."""
+    return [mx.concatenate(list(parts)) for parts in zip(*each, strict=True)]

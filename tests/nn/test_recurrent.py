@@ -72,7 +72,7 @@ def test_one_step_and_one_state_of_two(kind):
 
 
 def test_an_rnn_with_relu_and_an_rnn_with_another_activation():
-    for activation in (mlx_nn.relu, mx.tanh, mlx_nn.gelu, lambda x: x * 0.5):
+    for activation in (mlx_nn.relu, mx.tanh, mlx_nn.gelu, mlx_nn.Tanh(), lambda x: x * 0.5):
         theirs, ours = pair("rnn", nonlinearity=activation)
         x = drawn(1, 2, LENGTH, WIDTH)
         assert_close(gradients(ours, x, states("rnn", 2)), gradients(theirs, x, states("rnn", 2)), atol=1e-5)
