@@ -27,8 +27,6 @@ Park = Callable[[Carried, Hashable], None]
 def parked_run(trainer: Trainer, planned: Plan, signals: Signals, park: Park) -> Generator[Event, None, Report]:
     """Run as `fit` does, and yield before each step. Return the report."""
     with start_run(trainer, planned) as (loop, state, writer):
-        if loop.takes_halves:
-            raise ValueError("a hook listens to after_backward, and members that train together have no step in halves")
 
         def watch(moment: Moment) -> None:
             if moment.event is not None:

@@ -99,6 +99,9 @@ class MemberStep:
     step: TrainStep
     stack: Stack
 
+    def __repr__(self) -> str:
+        return f"the step of one of several members, {self.step!r},"
+
     @property
     def metrics(self) -> tuple[Metric, ...]:
         """The metrics that each step folds."""

@@ -29,12 +29,9 @@ def test_check_shows_data_model_figures_traces_and_memory(tmp_path):
     assert ended.row("length") == ["length", "2", "epochs"]
     assert ended.row("x") == ["x", "32×3", "float32"]
     assert ended.row("y") == ["y", "32", "float32"]
-    assert ended.row("layers.0") == [
-        "layers.0",
-        "Linear",
-        *["weight", "8×3", "bias", "8", "float32", "32", "32", "128", "B"],
-    ]
-    assert ended.row("total") == ["total", *["41", "41", "164", "B"]]
+    arrays = ["weight", "8×3", "bias", "8", "float32"]
+    assert ended.row("layers.0") == ["layers.0", "Linear", *arrays, "32×8", "32", "32", "128", "B"]
+    assert ended.row("total") == ["total", "41", "41", "164", "B"]
     assert ended.row("first") == ["first", "batch", "training", "validation"]
     assert all(float(cell) > 0 for cell in ended.row("loss")[1:])
     assert ended.row("traces") == ["traces", "1", "1"]
