@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import fields
 from math import nan
@@ -120,7 +121,12 @@ def _is_changed(name: str, value: object, steps: int | None) -> bool:
 
 
 def _layers(model: Layer, params: Params) -> dict[str, object] | None:
-    """Return the layers of a model as plain values; None for parameters that are not those of the model alone."""
+    """Return the layers of a model as plain values; None for parameters that are not those of the model alone.
+
+    None also while Python ends, which closes a stream of events that is open: MLX then computes no more.
+    """
+    if sys.is_finalizing():
+        return None
     try:
         return summary(model, params).to_dict()
     except (TypeError, ValueError, AttributeError, KeyError, IndexError):

@@ -4,6 +4,7 @@ import signal
 
 import mlx.core as mx
 import pytest
+from helpers import python_process
 from hypothesis import given
 from hypothesis import strategies as st
 from mlx.utils import tree_map
@@ -175,3 +176,15 @@ def test_the_first_final_word_stands_even_without_a_reason():
     states, _, asked = fp.emit(hooks, fp.hook_states(hooks), fp.event("before_epoch", {}, {}, epoch=0))
     assert [state.ended for state in states] == ["", None]
     assert asked == (fp.Stop(""), fp.Stop("second"))
+
+
+def test_a_stream_that_is_open_when_python_ends_is_closed_without_a_crash(tmp_path):
+    code = """
+import sys
+import mlx.core as mx, mlx_fp as fp
+from mlx_fp import nn
+trainer = fp.trainer(nn.linear(3, 1), lambda model, x: model(x).mean())
+stream = fp.events([mx.ones((2, 3))] * 9, only=("before_epoch",), epochs=9, out=sys.argv[1])(trainer)
+next(stream), next(stream)
+"""
+    python_process(code, tmp_path / "run")
