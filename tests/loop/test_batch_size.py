@@ -79,6 +79,7 @@ def test_the_peak_is_that_of_a_run_on_four_times_the_measured_rows(name, optimiz
     make, batches, rows = MODELS[name]
     target, batch = fp.trainer(make(), cross_entropy, optimizer=optimizer), batches(rows)
     mx.eval(batch)
+    target = fp.with_options(sync="step")(target)  # the peak of steps in flight depends on the load of the machine
     expected = pipe(target, fp.memory(batch)).peak
     assert expected == pytest.approx(peak_of_run(target, batch), rel=0.25)  # mostly within 0.02
 
