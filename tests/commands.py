@@ -89,3 +89,8 @@ def started(folder, *words, **options):
     command = [sys.executable, "-W", "ignore", "-m", "mlx_fp", *map(str, words)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(command, cwd=folder, env=child_env(), text=True, **{**pipes, **options})
+
+
+def train(out, *words):
+    """Run the experiment of `train.py` into a folder."""
+    assert called("run", "train.py", "-q", "--out", out, *words).status == 0

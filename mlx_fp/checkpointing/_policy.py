@@ -20,10 +20,13 @@ from ..core._user_path import user_path
 from ..store._checkpoint import Metadata
 from ..store._checkpoint_path import OTHER_SUFFIXES, suffixed
 
-__all__ = ["FIELDS", "Policy", "as_template"]
+__all__ = ["BUNDLE", "FIELDS", "Policy", "as_template"]
 
 PathFunction: TypeAlias = Callable[..., str | os.PathLike[str]]
 """A function of some of `FIELDS`, which returns the path of a checkpoint."""
+
+BUNDLE = "bundle.json"
+"""The name of the file of the run bundle."""
 
 FIELDS = ("epoch", "next_epoch", "step", "monitor", "monitor_name", "epoch_loss", "improved")
 """The fields of a path template."""
@@ -110,7 +113,7 @@ class Policy(Picklable):
     @property
     def bundle_path(self) -> Path | None:
         """The file of the run bundle. None without `bundle`."""
-        return self.folder / "bundle.json" if self.bundle else None
+        return self.folder / BUNDLE if self.bundle else None
 
     def of(self, metadata: Metadata) -> Path:
         """Return the file for a state with these metadata. A path outside the folder raises ValueError."""

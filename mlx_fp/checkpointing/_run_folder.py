@@ -14,17 +14,15 @@ from ..core._errors import named_error
 from ..core._files import write_whole
 from ..page._page import page
 from ..store._steps_file import StepsFile, read_steps
-from ._policy import Policy
+from ._policy import BUNDLE, Policy
 
-__all__ = ["PAGE", "STEPS", "RunFolder", "policy_in"]
+__all__ = ["PAGE", "STEPS", "RunFolder", "policy_in", "with_all_steps"]
 
 STEPS = "steps.jsonl"
 """The name of the file of the logged steps."""
 
 PAGE = "report.html"
 """The name of the file of the report page."""
-
-_BUNDLE = "bundle.json"
 
 _LOG = logging.getLogger("mlx_fp.loop")
 
@@ -65,8 +63,7 @@ class RunFolder:
         """
         self.steps.flush()
         try:
-            report = {**bundle["report"], "steps": read_steps(self.steps.path)}
-            write_whole(self.path / PAGE, page([{**bundle, "report": report}]).encode())
+            write_whole(self.path / PAGE, page([with_all_steps(bundle, self.path)]).encode())
         except Exception as error:  # a run must not lose its report because of its page
             _LOG.warning("the page of the run, %s, could not be written: %s", self.path / PAGE, named_error(error))
 
@@ -76,7 +73,7 @@ class RunFolder:
 
     def _refuse_earlier_run(self) -> None:
         """Raise FileExistsError where the folder has files of a run."""
-        for name in (_BUNDLE, STEPS):
+        for name in (BUNDLE, STEPS):
             file = self.path / name
             if file.exists() and file.stat().st_size:
                 remedy = 'resume="latest" continues that run; a new run needs another folder'
@@ -103,6 +100,11 @@ def policy_in(folder: Path | None, policy: Policy | None) -> Policy | None:
         raise ValueError(f"out={os.fspath(folder)!r} moves the checkpoints there: give a template, not a function")
     inner = Path(policy.path).parts[len(policy.folder.parts) :]
     return replace(policy, path=str(Path(literal, *inner)), bundle=True)
+
+
+def with_all_steps(bundle: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the bundle of a run with all logged steps of its folder. A report has those of its last start only."""
+    return {**bundle, "report": {**bundle["report"], "steps": read_steps(folder / STEPS)}}
 
 
 def _is_within(path: Path, folder: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 from ..core._types import Params, State
 from ..store._checkpoint import Metadata
@@ -67,7 +68,7 @@ class SilentWriter(Writer):
         self._lineage = [file for file in files if file not in gone]
         return tuple(str(file) for file, _ in gone)
 
-    def bundle(self, report: object) -> None:
+    def bundle(self, report: Any) -> None:
         """Write no bundle."""
 
     def _complete_latest(self) -> None:

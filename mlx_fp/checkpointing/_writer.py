@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from ..core._files import link_or_copy, remove_leftovers, write_whole
 from ..core._threads import begin_thread
@@ -180,7 +180,7 @@ class Writer:
         self._written[str(path)] = None
         return path, metadata, deleted
 
-    def bundle(self, report: object) -> None:
+    def bundle(self, report: Any) -> None:
         """Write the run bundle if the policy has one. It refers to the newest checkpoint, if that file exists."""
         path = self.policy.bundle_path
         if path is None:
@@ -189,9 +189,10 @@ class Writer:
         if self._writing is not None and wait([self._writing]) and self._writing.exception() is None:
             newest = self._writing.result()[0]
         exists = newest is not None and os.path.exists(newest)
-        save_bundle(path, checkpoint=newest if exists else None, user=self.policy.user)(report)
+        values = report.to_dict()
+        save_bundle(path, checkpoint=newest if exists else None, user=self.policy.user)(values)
         if self.folder is not None:
-            self.folder.write_page(bundle(report, user=self.policy.user))
+            self.folder.write_page(bundle(values, user=self.policy.user))
 
     def _remove_leftovers_once(self, folder: Path) -> None:
         """Delete the leftovers of killed writers in a folder, once for each folder."""

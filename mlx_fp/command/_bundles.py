@@ -6,15 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..checkpointing._policy import BUNDLE
 from ..checkpointing._run_folder import STEPS
 from ..core._user_path import user_path
 from ..store._bundle import read_bundle
 from ._usage import UsageError, as_usage, missing_path
 
-__all__ = ["FILE", "Run", "read_run", "run_figures", "run_files", "run_settings"]
-
-FILE = "bundle.json"
-"""The name of the bundle in the folder of a run."""
+__all__ = ["Run", "read_run", "run_figures", "run_files", "run_settings"]
 
 _NO_FIGURES = {
     *("epoch", "batches", "examples", "steps", "epoch_loss", "validation_batches", "seconds", "monitor_value"),
@@ -61,11 +59,11 @@ def read_run(path: Path) -> Run:
     given = user_path(path)
     if not given.exists():
         raise missing_path("run", given)
-    file = given / FILE if given.is_dir() else given
+    file = given / BUNDLE if given.is_dir() else given
     if not file.exists():
-        runs = [str(each.parent) for each in run_files(given) if each.name == FILE]
+        runs = [str(each.parent) for each in run_files(given) if each.name == BUNDLE]
         below = f"; the runs below it: {', '.join(runs[:5])}" if runs else ""
-        raise UsageError(f"{str(given)!r} is no folder of a run, which has a file {FILE}{below}")
+        raise UsageError(f"{str(given)!r} is no folder of a run, which has a file {BUNDLE}{below}")
     with as_usage(ValueError, OSError):
         bundle = read_bundle(file)
     return Run(file, bundle["report"], bundle)
@@ -73,8 +71,8 @@ def read_run(path: Path) -> Run:
 
 def run_files(folder: Path) -> list[Path]:
     """Return a file of each run in and below a folder, newest first: its bundle, or else its logged steps."""
-    files = [file for name in (FILE, STEPS) for file in folder.rglob(name) if file.is_file()]
-    files = [file for file in files if file.name == FILE or not (file.parent / FILE).is_file()]
+    files = [file for name in (BUNDLE, STEPS) for file in folder.rglob(name) if file.is_file()]
+    files = [file for file in files if file.name == BUNDLE or not (file.parent / BUNDLE).is_file()]
     return sorted(files, key=lambda file: file.stat().st_mtime_ns, reverse=True)
 
 

@@ -6,7 +6,7 @@ from argparse import Namespace
 from collections import Counter
 from collections.abc import Mapping
 
-from ..core._text import dtype_name, table
+from ..core._text import dtype_name, shape_text, table
 from ..core._types import Array, Batch
 from ..core.backend import device_backend
 from ..data import Dataset
@@ -80,7 +80,7 @@ def _shape_and_dtype(leaf: object) -> tuple[str, str]:
     """
     if not hasattr(leaf, "shape"):
         return "", type(leaf).__name__
-    return "×".join(map(str, leaf.shape)) or "()", dtype_name(getattr(leaf, "dtype", ""))
+    return shape_text(leaf.shape), dtype_name(getattr(leaf, "dtype", ""))
 
 
 def _figures_of_batch(trainer: Trainer, plan: Plan, batch: Batch) -> str:

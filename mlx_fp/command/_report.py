@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..checkpointing._run_folder import PAGE, STEPS
+from ..checkpointing._policy import BUNDLE
+from ..checkpointing._run_folder import PAGE, STEPS, with_all_steps
 from ..core._errors import named_error
 from ..core._user_path import user_path
 from ..show import html
-from ..store._steps_file import read_steps
-from ._bundles import FILE, Run, read_run, run_files
+from ._bundles import Run, read_run, run_files
 from ._usage import UsageError, as_usage
 
 __all__ = ["write_report", "write_sweep_page"]
@@ -47,15 +47,15 @@ def write_sweep_page(folder: Path) -> None:
 
 def _written(given: Path, page: Path) -> Path:
     """Write the page of a run, or else of the runs below a folder, the oldest first."""
-    files = [] if not given.is_dir() or (given / FILE).exists() else run_files(given)
-    complete = [file for file in reversed(files) if file.name == FILE]
+    files = [] if not given.is_dir() or (given / BUNDLE).exists() else run_files(given)
+    complete = [file for file in reversed(files) if file.name == BUNDLE]
     return html([_with_all_steps(read_run(file)) for file in complete or [given]], page)
 
 
 def _with_all_steps(run: Run) -> Mapping[str, Any]:
     """Return the bundle of a run with the logged steps of its folder: the bundle has those of its last start."""
-    file = run.path.parent / STEPS
-    if run.path.name != FILE or not file.is_file():
+    folder = run.path.parent
+    if run.path.name != BUNDLE or not (folder / STEPS).is_file():
         return run.bundle
     with as_usage(ValueError, OSError):
-        return {**run.bundle, "report": {**run.report, "steps": read_steps(file)}}
+        return with_all_steps(run.bundle, folder)

@@ -13,7 +13,7 @@ from ..core._container import read_header
 from ..core._errors import CheckpointError
 from ..core._regular import reading
 from ..core._tensors import DTYPES, WIDTHS
-from ..core._text import dtype_name, table
+from ..core._text import dtype_name, shape_text, table
 from ..core._user_path import user_path
 from ..store._checkpoint import load, peek
 from ..store._checkpoint_path import SUFFIXES, find_checkpoint
@@ -54,7 +54,7 @@ def show_checkpoint(arguments: Namespace) -> int:
         entries = list(_npz_entries(path) if path.suffix == ".npz" else _safetensors_entries(path))
         metadata = peek(path)
     entries.sort(key=lambda each: each.name.startswith(_OURS))  # the parameters come first
-    rows = [(each.name, _shape_text(each.shape), each.dtype, f"{each.nbytes:,}") for each in entries]
+    rows = [(each.name, shape_text(each.shape), each.dtype, f"{each.nbytes:,}") for each in entries]
     print(table([(str(path), "shape", "dtype", "bytes"), *rows], left=3))
     print(f"\n{_totals(entries)}")
     if metadata:
@@ -121,7 +121,3 @@ def _metadata_rows(metadata: Mapping[str, object]) -> Iterator[tuple[str, str]]:
     for name, value in metadata.items():
         text = repr(value)
         yield name, text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
-
-
-def _shape_text(shape: tuple[int, ...]) -> str:
-    return "×".join(map(str, shape)) or "()"

@@ -1,10 +1,10 @@
-"""Text for messages: tables, counts, and the names of dtypes."""
+"""Text for messages: tables, counts, shapes, and the names of dtypes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["count_text", "dtype_name", "table"]
+__all__ = ["count_text", "dtype_name", "shape_text", "table"]
 
 
 def table(rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
@@ -40,3 +40,12 @@ def count_text(count: int | None) -> str:
     ('1,200', '?')
     """
     return "?" if count is None else f"{count:,}"
+
+
+def shape_text(shape: Sequence[int]) -> str:
+    """Write a shape; "()" for that of a scalar.
+
+    >>> shape_text((2, 3)), shape_text(())
+    ('2×3', '()')
+    """
+    return "×".join(map(str, shape)) or "()"

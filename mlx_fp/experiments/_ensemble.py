@@ -16,6 +16,7 @@ from ..loop._report import Report
 from ..step._member_record import Predictor
 from ..step._member_step import stacked
 from ._experiment import Experiment, override
+from ._found import best_values
 from ._together import Variant, check_together, train_together
 from ._with_policy import with_policy
 
@@ -51,7 +52,7 @@ class Ensemble:
     @property
     def values(self) -> tuple[float, ...]:
         """The best value of the monitor of each member; NaN where a run has none."""
-        return tuple(float("nan") if each.best_value is None else each.best_value for each in self.reports)
+        return best_values(self.reports)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""

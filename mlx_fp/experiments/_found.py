@@ -1,8 +1,8 @@
-"""The trials of a sweep, compared in one table."""
+"""The trials of a sweep, compared in one table, and the best values of several reports."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -12,7 +12,7 @@ from ..core._html import html_table
 from ..core._text import table
 from ..loop._report import Report
 
-__all__ = ["Sweep", "Trial", "is_better"]
+__all__ = ["Sweep", "Trial", "best_values", "is_better"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +84,11 @@ class Sweep:
 
     def __repr__(self) -> str:
         return f"Sweep({self.name!r}, {len(self.trials)} trials)"
+
+
+def best_values(reports: Iterable[Report]) -> tuple[float, ...]:
+    """Return the best value of the monitor of each report; NaN where a run has none."""
+    return tuple(float("nan") if each.best_value is None else each.best_value for each in reports)
 
 
 def is_better(report: Report, best: Report | None) -> bool:

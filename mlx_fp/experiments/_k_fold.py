@@ -18,6 +18,7 @@ from ..data._folds import folds
 from ..loop._options import Options, documented
 from ..loop._report import Report
 from ._experiment import Experiment
+from ._found import best_values
 from ._run import run_on
 from ._with_policy import with_policy
 
@@ -39,7 +40,7 @@ class KFold:
     @property
     def values(self) -> tuple[float, ...]:
         """The best value of the monitor of each fold; NaN where a run has none."""
-        return tuple(float("nan") if each.best_value is None else each.best_value for each in self.reports)
+        return best_values(self.reports)
 
     @property
     def mean(self) -> float:

@@ -45,6 +45,7 @@ from ._progress_line import resume_text
 from ._record import resume_state
 from ._series import Series
 from ._state import Lineage, Loop, LoopState, Moving, Origin
+from ._summary import layers_of
 from ._totals import IN_FLIGHT, Read, Sums
 from ._trainer_record import Trainer
 
@@ -174,7 +175,10 @@ def _new_run(trainer: Trainer, hooks: tuple[Hook, ...], plan: Plan) -> tuple[Loo
     rates: Mapping[str, float] = FrozenDict(learning_rates(opt_state))
     silent = listened.isdisjoint(STEP_EVENTS - {"after_step"})
     bad = frozenset(nonfinite_leaves(flat(params)))
-    loop = Loop(trainer, plan, step, evaluate, monitor, hooks, listeners, listened, rates, in_flight, bad, silent, sync)
+    layers = layers_of(trainer.model, params)
+    loop = Loop(
+        trainer, plan, step, evaluate, monitor, hooks, listeners, listened, rates, in_flight, bad, silent, sync, layers
+    )
     sums = Sums(read=Read(counted=Series() if callable(plan.reduce) else None))
     return loop, LoopState(Moving(Carried((params, opt_state)), sums, hook_states(hooks)))
 

@@ -69,6 +69,8 @@ class Loop:
     """Whether no event before an update has a listener."""
     sync: Callable[..., None] | None = None
     """The function that queues or evaluates the results of a step; None: they stay lazy."""
+    layers: Mapping[str, object] | None = None
+    """The layers of the model as plain values, for the report; None where it has no summary."""
     origin: Origin = Origin()
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import fields
 from math import nan
@@ -21,7 +20,7 @@ from ._setup import Setup
 from ._state import Loop, LoopState, Ports
 from ._totals import Means
 
-__all__ = ["report_of", "row_of", "settings_of", "setup_of"]
+__all__ = ["layers_of", "report_of", "row_of", "settings_of", "setup_of"]
 
 _NOT_PLAIN = ("train", "yielded", "validation", "resume", "params")
 """The fields of a plan that are no plain options."""
@@ -57,7 +56,7 @@ def report_of(loop: Loop, state: LoopState, ports: Ports) -> Report:
         params=copy_arrays(train.params),
         opt_state=copy_arrays(train.opt_state),
         best_params=None if state.best_params is None else copy_arrays(state.best_params),
-        model=_layers(loop.trainer.model, train.params),
+        model=loop.layers,
     )
 
 
@@ -120,14 +119,9 @@ def _is_changed(name: str, value: object, steps: int | None) -> bool:
     return bool(value != as_plain(default))
 
 
-def _layers(model: Layer, params: Params) -> dict[str, object] | None:
-    """Return the layers of a model as plain values; None for parameters that are not those of the model alone.
-
-    None also while Python ends, which closes a stream of events that is open: MLX then computes no more.
-    """
-    if sys.is_finalizing():
-        return None
+def layers_of(model: Layer, params: Params) -> Mapping[str, object] | None:
+    """Return the layers of a model as plain values; None for parameters that are not those of the model alone."""
     try:
-        return summary(model, params).to_dict()
+        return FrozenDict(summary(model, params).to_dict())
     except (TypeError, ValueError, AttributeError, KeyError, IndexError):
         return None

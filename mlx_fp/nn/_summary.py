@@ -11,7 +11,7 @@ from ..core._bytes import bytes_text
 from ..core._frozen import freeze_field
 from ..core._html import html_table
 from ..core._mlx import mx
-from ..core._text import dtype_name, table
+from ..core._text import dtype_name, shape_text, table
 from ..core._types import Array, Params, Tree
 from ..tree._flattening import as_arrays
 from ..tree._paths import leaves, paths, size
@@ -159,18 +159,14 @@ def _shapes_of(outputs: Tree) -> tuple[tuple[int, ...], ...]:
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    arrays = "  ".join(f"{name} {_shape_text(shape)}" for name, shape in row.shapes.items())
+    arrays = "  ".join(f"{name} {shape_text(shape)}" for name, shape in row.shapes.items())
     dtypes = " ".join(dict.fromkeys(row.dtypes.values()))
     numbers = (f"{row.count:,}", f"{row.trainable:,}", bytes_text(row.nbytes))
     return (row.path or ".", row.name, arrays, dtypes, *numbers)
 
 
-def _shape_text(shape: tuple[int, ...]) -> str:
-    return "×".join(map(str, shape)) or "()"
-
-
 def _shapes_text(shapes: tuple[tuple[int, ...], ...]) -> str:
-    return "  ".join(map(_shape_text, shapes))
+    return "  ".join(map(shape_text, shapes))
 
 
 def _model_of(target: object) -> Layer:

@@ -5,17 +5,13 @@ from __future__ import annotations
 import re
 
 import pytest
-from commands import called, refused, write_experiment
+from commands import called, refused, train, write_experiment
 
 
 @pytest.fixture(autouse=True)
 def _project(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_experiment(tmp_path)
-
-
-def train(out, *words):
-    assert called("run", "train.py", "-q", "--out", out, *words).status == 0
 
 
 def curves(page):

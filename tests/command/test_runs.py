@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from commands import called, refused, write_experiment
+from commands import called, refused, train, write_experiment
 
 import mlx_fp as fp
 
@@ -14,10 +14,6 @@ import mlx_fp as fp
 def _project(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_experiment(tmp_path)
-
-
-def train(out, *words):
-    assert called("run", "train.py", "-q", "--out", out, *words).status == 0
 
 
 def test_runs_are_listed_newest_first(tmp_path):
