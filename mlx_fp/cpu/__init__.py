@@ -51,5 +51,8 @@ def backend() -> Backend:
 def _backends() -> tuple[Backend, Backend]:
     """Return the backends for stock and for native kernels."""
     from ._backend import NATIVE, STOCK  # a late import: the first step needs it, `import mlx_fp` does not
+    from ._builds import patch_builds
 
+    if not is_native():
+        patch_builds()
     return STOCK, NATIVE

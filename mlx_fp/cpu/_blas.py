@@ -22,7 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from types import ModuleType
 
-from . import _elf
+from . import _elf, _products
 from ._blas_check import check
 
 __all__ = ["BlasInfo", "bind", "blas", "set_threads", "threads"]
@@ -40,7 +40,6 @@ _FOUND = (
 )
 _TIMEOUT = "OPENBLAS_THREAD_TIMEOUT"
 _CHOSEN = ("MLX_FP_BLAS names this library", "correct or unset MLX_FP_BLAS")
-_SET_THREADS = ("scipy_openblas_set_num_threads", "openblas_set_num_threads", "MKL_Set_Num_Threads")
 _LOCK = threading.Lock()
 
 
@@ -98,22 +97,18 @@ def blas() -> BlasInfo:
 
 
 def threads() -> int | None:
-    """Return the current number of threads of the bound BLAS, None if it is unknown."""
+    """Return the current number of threads of a large product, None if it is unknown."""
     library = _bound()
-    return None if library is None else _threads(library)
+    return None if library is None else _products.threads(library)
 
 
 def set_threads(count: int) -> int | None:
-    """Set the number of threads of the bound BLAS for the process, and return the previous number.
+    """Set the number of threads of a large product for the process, and return the previous number.
 
     None, and nothing is changed, if no BLAS is bound or the bound BLAS has no such function.
     """
-    library, before = _bound(), threads()
-    setter = 0 if library is None else _elf.address(library, *_SET_THREADS)
-    if before is None or not setter:
-        return None
-    ctypes.CFUNCTYPE(None, ctypes.c_int)(setter)(count)
-    return before
+    library = _bound()
+    return None if library is None else _products.set_threads(library, count)
 
 
 def _bound() -> ctypes.CDLL | None:
@@ -179,6 +174,8 @@ def _rebound(target: _Target, path: str, reason: str) -> BlasInfo:
     """
     library = _loaded(path)
     pointers = _pointers(library, target.slots)
+    file = _elf.owner(pointers["cblas_sgemm"]) or path
+    pointers["cblas_sgemm"], obstacle = _products.in_blocks(library, pointers["cblas_sgemm"])
     writes = {slot: pointer for name, pointer in pointers.items() for slot in target.slots[name]}
     before = _elf.write(target.lib, writes)
     try:
@@ -186,7 +183,8 @@ def _rebound(target: _Target, path: str, reason: str) -> BlasInfo:
     except BaseException:
         _elf.write(target.lib, before)
         raise
-    return BlasInfo(_elf.owner(pointers["cblas_sgemm"]) or path, _threads(library), tuple(sorted(pointers)), reason)
+    reason += f"; its own threads compute products, because {obstacle}" if obstacle else ""
+    return BlasInfo(file, _products.threads(library), tuple(sorted(pointers)), reason)
 
 
 def _loaded(path: str) -> ctypes.CDLL:
@@ -223,12 +221,6 @@ def _config(library: ctypes.CDLL) -> str:
     """Return OpenBLAS's description of its build, "" for other libraries."""
     getter = _elf.address(library, "scipy_openblas_get_config", "openblas_get_config")
     return (ctypes.CFUNCTYPE(ctypes.c_char_p)(getter)() or b"").decode(errors="replace") if getter else ""
-
-
-def _threads(library: ctypes.CDLL) -> int | None:
-    """Return the number of threads of an OpenBLAS, None for other libraries."""
-    getter = _elf.address(library, "scipy_openblas_get_num_threads", "openblas_get_num_threads")
-    return int(ctypes.CFUNCTYPE(ctypes.c_int)(getter)()) if getter else None
 
 
 def _stock(lib: _elf.Image, slot: int) -> str:

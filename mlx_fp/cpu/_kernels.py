@@ -2,8 +2,8 @@
 
 MLX builds the kernels of compiled functions with `g++ -O3` for the oldest processor of the architecture. It keeps the
 kernels in the folder for temporary files, which all programs share. `patch_compiler` replaces two functions that
-libmlx.so imports: the one that runs the compiler, and the one that names that folder. The replacements add flags and
-name a private folder. The environment, other libraries and child processes stay as they were.
+libmlx.so imports: the one that runs the compiler (see `_builds`), and the one that names that folder. The replacements
+add flags and name a private folder. The environment, other libraries and child processes stay as they were.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ import string
 import subprocess
 import tempfile
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
 from . import _elf
-from ._kernel_folder import discard_damaged, make_private, seal
+from ._builds import BUILD, HEADER, replace_popen
+from ._functions import compile_to
+from ._kernel_folder import discard_damaged, seal
+from ._private_folder import make_private
 
 __all__ = ["FLAGS", "patch_compiler"]
 
@@ -32,9 +34,7 @@ FLAGS = ("-march=native", "-fno-math-errno", "-fno-trapping-math", "--param", "m
 Besides, subnormal numbers are treated as zero.
 """
 
-_POPEN, _FOLDER = "popen", "_ZNSt10filesystem19temp_directory_pathB5cxx11Ev"
-_PREAMBLE = "mlx/backend/cpu/compiled_preamble.h"
-_BUILD = ("-std=c++17", "-O3", "-Wall", "-fPIC")  # MLX's own flags; a precompiled header must be built with the same
+_FOLDER = "_ZNSt10filesystem19temp_directory_pathB5cxx11Ev"
 
 _SOURCE = r"""
 #include <atomic>
@@ -44,6 +44,7 @@ _SOURCE = r"""
 #include <sstream>
 #include <string>
 
+#include <string.h>
 #include <unistd.h>
 
 static std::atomic<int> calls{0};
@@ -96,12 +97,12 @@ static std::string as_word(const std::string& text) {
 
 // The command is `g++ … "kernel.cpp" -o "kernel.so" 2>&1`. Add the flags, seal the finished kernel with its SHA-256,
 // and rename it into its place. If the build fails with the precompiled header, build without it
-extern "C" FILE* mlx_fp_popen(const char* command, const char* mode) {
+extern "C" char* mlx_fp_rewrite(const char* command) {
   const std::string line(command), compiler = "g++ ", folder = FOLDER, start = "\"" + folder, middle = "\" -o ";
   const std::string end = "\" 2>&1";
   auto from = line.find(start), at = line.find(middle + start, from), stop = line.rfind(end);
   if (from == std::string::npos)
-    return popen(command, mode);
+    return strdup(command);
   if (line.rfind(compiler, 0) != 0 || at == std::string::npos || stop == std::string::npos || stop <= at)
     return nullptr;  // a shell would read the name of the folder, which may hold anything
   auto options = line.substr(compiler.size(), from - compiler.size());
@@ -114,7 +115,7 @@ extern "C" FILE* mlx_fp_popen(const char* command, const char* mode) {
   auto build = "{ " + ready + " || " + plain + "; }";
   auto seal = " && { sha256sum < " + out + " > " + sum + " && cat " + sum + " >> " + out + "; mv " + out + " " +
       as_word(kernel) + "; }";
-  return popen((build + seal + "; code=$?; rm -f " + out + " " + out + ".*; exit $code").c_str(), mode);
+  return strdup((build + seal + "; code=$?; rm -f " + out + " " + out + ".*; exit $code").c_str());
 }
 """
 
@@ -122,17 +123,19 @@ extern "C" FILE* mlx_fp_popen(const char* command, const char* mode) {
 def patch_compiler() -> Path:
     """Replace both functions and return the folder of kernels. If that fails, a RuntimeError gives the reason."""
     mx, compiler, lib = _requirements()
-    slots = _elf.imports(lib, re.compile(f"{_POPEN}|{_FOLDER}".encode()))
-    if slots.keys() != {_POPEN, _FOLDER}:
+    slots = _elf.imports(lib, re.compile(_FOLDER.encode())).get(_FOLDER, ())
+    if not slots:
         raise RuntimeError("this build of MLX compiles CPU kernels in a way that mlx_fp does not know")
+    runner, _, include = replace_popen()
     folder = _folder(mx, compiler)
-    library = ctypes.CDLL(str(_built(folder, compiler, Path(lib.file).parent.parent / "include")))
-    addresses = {_POPEN: _elf.address(library, "mlx_fp_popen"), _FOLDER: _elf.address(library, "mlx_fp_folder")}
-    before = _elf.write(lib, {slot: addresses[name] for name in addresses for slot in slots[name]})
+    library = ctypes.CDLL(str(_built(folder, include)))
+    before = _elf.write(lib, dict.fromkeys(slots, _elf.address(library, "mlx_fp_folder")))
+    runner.mlx_fp_set_rewriter(library.mlx_fp_rewrite)
     try:
         _check(mx, library, folder)
     except BaseException:
         _elf.write(lib, before)
+        runner.mlx_fp_set_rewriter(None)
         raise
     return folder
 
@@ -159,7 +162,7 @@ def _folder(mx: ModuleType, compiler: str) -> Path:
     machine = Path("/proc/cpuinfo").read_text(errors="replace").partition("\n\n")[0].splitlines()
     features = [line for line in machine if line.partition(":")[0].strip() in _FEATURES]
     identity = "\n".join([mx.__version__, compiler, version, *features, *FLAGS, _SOURCE])
-    folder = make_private(identity)
+    folder = make_private("kernels", identity)
     discard_damaged(folder)
     return folder
 
@@ -168,13 +171,13 @@ _FEATURES = ("model name", "flags", "Features", "CPU part")
 """The lines of /proc/cpuinfo that identify a processor, on x86-64 and on aarch64."""
 
 
-def _built(folder: Path, compiler: str, include: Path) -> Path:
+def _built(folder: Path, include: Path) -> Path:
     """Build the replacements and a precompiled header of MLX, with which a kernel builds in a quarter of the time."""
-    precompiled, library = folder / "include" / f"{_PREAMBLE}.gch", folder / "replacements.so"
-    if not precompiled.exists() and (include / _PREAMBLE).exists():
+    precompiled, library = folder / "include" / f"{HEADER}.gch", folder / "replacements.so"
+    if not precompiled.exists() and (include / HEADER).exists():
         precompiled.parent.mkdir(parents=True, exist_ok=True)
-        header = ("-x", "c++-header", *_BUILD, *FLAGS, "-I", str(include), str(include / _PREAMBLE))
-        _compile(compiler, header, precompiled)
+        header = ("-x", "c++-header", *BUILD, *FLAGS, "-I", str(include), str(include / HEADER))
+        compile_to(precompiled, *header)
     if not library.exists():
         texts = {
             "FOLDER": str(folder),
@@ -185,7 +188,7 @@ def _built(folder: Path, compiler: str, include: Path) -> Path:
         with tempfile.NamedTemporaryFile("w", suffix=".cpp", dir=folder) as source:
             source.write(constants + _SOURCE)
             source.flush()
-            _compile(compiler, ("-std=c++17", "-O2", "-fPIC", "-shared", source.name), library)
+            compile_to(library, "-std=c++17", "-O2", "-fPIC", "-shared", source.name, finish=seal)
     return library
 
 
@@ -193,17 +196,6 @@ def _as_literal(text: str) -> str:
     """Return a text as a literal of C."""
     plain = string.ascii_letters + string.digits
     return '"' + "".join(chr(b) if chr(b) in plain else f"\\{b:03o}" for b in os.fsencode(text)) + '"'
-
-
-def _compile(compiler: str, options: Sequence[str], result: Path) -> None:
-    """Compile to a temporary file and rename it; if it fails, a RuntimeError has the compiler's output."""
-    temporary = result.with_name(f".{result.name}.{os.getpid()}")
-    done = subprocess.run([compiler, *options, "-o", str(temporary)], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{compiler} failed: {done.stderr.strip()[-500:]}")
-    if result.suffix == ".so":
-        seal(temporary)
-    os.replace(temporary, result)
 
 
 def _check(mx: ModuleType, library: ctypes.CDLL, folder: Path) -> None:
