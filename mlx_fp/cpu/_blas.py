@@ -49,7 +49,7 @@ class BlasInfo:
 
     Args:
         library: The file of the library, or a description of it.
-        threads: The number of its threads when it was bound, None if the library does not tell it.
+        threads: The number of threads of a large product when it was bound, None if the library does not tell it.
         bound: The names of the functions of MLX that were bound to it; empty if none were.
         reason: Why MLX uses this library.
 
