@@ -65,7 +65,7 @@ def test_torch_is_as_fast_beside_it(benchmark: Any) -> None:
 TORCH = """
 import json, statistics, time
 import torch, mlx.core as mx
-from mlx_fp import blas
+from mlx_fp.cpu import _blas as blas
 found = blas.bind()
 a, b = torch.randn(512, 512), torch.randn(512, 512)
 x = mx.random.normal((256, 256))
