@@ -52,7 +52,7 @@ def main(turns, count, command):
             busy.append(timed(command))
     for name, times in (("quiet", quiet), ("busy", busy)):
         seconds, used = (sorted(column) for column in zip(*times, strict=True))
-        print(f"{name}: {median(seconds):.1f} s [{seconds[0]:.1f}, {seconds[-1]:.1f}], {median(used):.1f} s of CPU time")
+        print(f"{name}: {median(seconds):.1f} s [{seconds[0]:.1f}, {seconds[-1]:.1f}], {median(used):.1f} s of CPU")
     ratios = sorted(b[0] / q[0] for q, b in zip(quiet, busy, strict=True))
     print(f"busy to quiet: {median(ratios):.2f} [{ratios[0]:.2f}, {ratios[-1]:.2f}]")
 
