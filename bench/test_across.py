@@ -1,4 +1,4 @@
-"""The cost of several processes: the message of a step, and a step for one process alone."""
+"""The cost of several processes: the message of a step. The suite has the cost for one process, `--cases across`."""
 
 import json
 import os
@@ -58,13 +58,6 @@ def test_message_of_a_step(benchmark, tmp_path):
     taken, _ = run(Path(__file__), 2, tmp_path)
     benchmark.pedantic(lambda: None)
     note(benchmark, taken, "alone")
-
-
-def test_one_process_alone(benchmark):
-    """A step with `across` for a world of one process, against a step without it."""
-    taken = paired({"without": stepper(fp.World()), "across": stepper(fp.world())}, turns=100, calls=5)
-    benchmark.pedantic(lambda: None)
-    note(benchmark, taken, "without")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Compare one step of K members with K separate compiled steps, on small models and on one where it does not pay."""
+"""Compare one step of K members with K separate steps of this library, over models and numbers of members.
+
+The suite compares one of them with compiled steps of MLX: `python -m suite --cases members`.
+"""
 
 import mlx.core as mx
 import mlx.nn as mlx_nn

@@ -4,10 +4,12 @@ The ratios of all variants, each in a process of its own, go into `extra_info`. 
 other variables of `python -m suite --help` ask for less or more.
 """
 
+from itertools import product
+
 import mlx.core as mx
 import mlx.utils
 import pytest
-from suite import fp_models, inputs, run_mlx, tables
+from suite import fp_models, inputs, pairs, run_mlx, tables
 from suite.measure import measure, weights
 from suite.options import from_environment
 from suite.pool import Pool
@@ -25,14 +27,18 @@ def pool(tmp_path_factory):
         yield pool, folder
 
 
-@pytest.mark.parametrize("mode", ASKED.modes)
-@pytest.mark.parametrize("case", ASKED.cases, ids=lambda case: case.name)
+PLACES = [pytest.param(c, m, id=f"{c.name}-{m}") for c, m in product(ASKED.cases, ASKED.modes) if m in c.modes]
+
+
+@pytest.mark.parametrize(("case", "mode"), PLACES)
 def test_suite(benchmark, pool, case, mode):
     workers, folder = pool
     rows = measure(case, mode, workers, ASKED)
     benchmark.extra_info |= {row["variant"]: row.get("ratio") or row["reason"] for row in rows}
     print(f"\n  {tables.line(case, mode, rows)}", end="")
-    if mode == "train":
+    if case.paired:
+        benchmark.pedantic(pairs.prepare("ours", case), rounds=3, warmup_rounds=1)
+    elif mode == "train":
         fp.testing.benchmark_step(benchmark, *_step(case, folder), rounds=10)
     else:
         run = run_mlx.prepare("ours", case, mode, *inputs.read(folder, case.name))

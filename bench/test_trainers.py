@@ -1,4 +1,7 @@
-"""Compare the training of language models with mlx-lm's own trainer, on the same rows, with LoRA."""
+"""Compare the training of language models with mlx-lm's own trainer, on the same rows, with LoRA.
+
+The suite compares packed rows with it: `python -m suite --cases packed`.
+"""
 
 import subprocess
 import sys
@@ -6,9 +9,9 @@ from pathlib import Path
 from statistics import median, quantiles
 
 import pytest
-from trainers import llama, loss_of_mlx, mixed_lengths, packed_rows, rows_of, their_batches, train_ours, train_theirs
+from trainers import llama, loss_of_mlx, rows_of, their_batches, train_ours, train_theirs
 
-from mlx_fp import lm, nn
+from mlx_fp import nn
 
 HERE = Path(__file__).parent
 SIZES = {"llama 128x2, 4x65 tokens": {"dims": 128, "layers": 2}, "llama 256x4, 4x65 tokens": {"dims": 256, "layers": 4}}
@@ -40,22 +43,6 @@ def test_a_step(benchmark, model):
     assert list(exact.losses) == theirs.losses
     benchmark.extra_info |= {"ours/mlx_lm": quartiles(ratios), "ms": round(seconds / STEPS * 1e3, 2)}
     print(f"\n  {model}: {benchmark.extra_info}", end="")
-    benchmark.pedantic(lambda: None, rounds=1)
-
-
-def test_packed_rows(benchmark):
-    """Compare the real tokens per second on rows of mixed length: packed, and in mlx-lm's padded batches."""
-    sizes, rows = {"dims": 256, "layers": 4}, rows_of(mixed_lengths())
-    tokens, steps = sum(len(row) for row, _ in rows), len(rows) // 4
-    layer, params = nn.split(llama(**sizes))
-    ratios = []
-    for _ in range(5):
-        theirs = train_theirs(rows, 2 * steps, **sizes)  # the second epoch counts: in the first kernels are made
-        _, seconds = seconds_of_ours(lm.packed(layer), params, packed_rows(rows))
-        ratios.append(sum(theirs.seconds[steps:]) / seconds)
-    rate = round(tokens / seconds)
-    benchmark.extra_info |= {"tokens per second, ours/mlx_lm": quartiles(ratios), "tokens per second": rate}
-    print(f"\n  {benchmark.extra_info}", end="")
     benchmark.pedantic(lambda: None, rounds=1)
 
 

@@ -46,20 +46,21 @@ def mixed_lengths(count=256, longest=255):
 
 
 class Report:
-    """The losses, and the seconds of each step, that mlx-lm's trainer reports."""
+    """The loss, the seconds and the tokens of each step, as mlx-lm's trainer reports them."""
 
     def __init__(self):
-        self.losses, self.seconds = [], []
+        self.losses, self.seconds, self.tokens = [], [], []
 
     def on_train_loss_report(self, info):
         self.losses.append(info["train_loss"])
         self.seconds.append(1 / info["iterations_per_second"])
+        self.tokens.append(info["trained_tokens"] - sum(self.tokens))
 
     def on_val_loss_report(self, info):
         """Nothing is validated."""
 
 
-def train_theirs(rows, steps, *, batch=4, length=256, checkpoint=False, **sizes):
+def train_theirs(rows, steps, *, batch=4, length=256, checkpoint=False, rate=RATE, **sizes):
     """Run mlx-lm's trainer for some steps. Return its report."""
     report = Report()
     np.random.seed(0)
@@ -73,7 +74,7 @@ def train_theirs(rows, steps, *, batch=4, length=256, checkpoint=False, **sizes)
             adapter_file=str(Path(folder) / "adapters.safetensors"),
             grad_checkpoint=checkpoint,
         )
-        theirs.train(llama(**sizes), mlx.optimizers.Adam(RATE), rows, None, args, training_callback=report)
+        theirs.train(llama(**sizes), mlx.optimizers.Adam(rate), rows, None, args, training_callback=report)
     return report
 
 
@@ -92,16 +93,16 @@ def loss_of_mlx(forward, x, y, mask):
     return fp.mean(mlx.nn.losses.cross_entropy(forward(x), y), where=mask)
 
 
-def trainer_of(layer, *, head=None, loss=None):
+def trainer_of(layer, *, head=None, loss=None, rate=RATE):
     """The trainer of a language model with the same optimiser."""
     task = fp.language_modeling(head=head, loss=loss, metrics=())
-    return pipe(fp.trainer(layer, task), fp.with_optimizer(optim.adam(RATE)))
+    return pipe(fp.trainer(layer, task), fp.with_optimizer(optim.adam(rate)))
 
 
-def train_ours(layer, params, batches, *, head=None, loss=None, **options):
+def train_ours(layer, params, batches, *, head=None, loss=None, rate=RATE, **options):
     """Run `fit` over batches. Return the report, and the seconds of each epoch."""
     options = {"epochs": 1, "quiet": True, "params": params, **options}
-    return pipe(trainer_of(layer, head=head, loss=loss), fp.fit(batches, **options))
+    return pipe(trainer_of(layer, head=head, loss=loss, rate=rate), fp.fit(batches, **options))
 
 
 def packed_rows(rows, *, length=256, batch=4):

@@ -60,9 +60,10 @@ def run(asked):
     if load is not None and load > 0.3:
         console.print(f"the load average is {load}: other programs disturb the measurement, PyTorch's threads most")
     with tempfile.TemporaryDirectory() as folder, Pool(asked.variants, folder, asked.threads) as pool, _bar() as bar:
-        task = bar.add_task("", total=len(asked.cases) * len(asked.modes))
+        places = [(case, mode) for case, mode in product(asked.cases, asked.modes) if mode in case.modes]
+        task = bar.add_task("", total=len(places))
         weights(folder, asked.cases, asked.threads)
-        for case, mode in product(asked.cases, asked.modes):
+        for case, mode in places:
             bar.update(task, description=f"{case.name} {mode}")
             start = time.perf_counter()
             found = measure(case, mode, pool, asked)

@@ -21,6 +21,18 @@ class Case:
     name: str
     family: str
     sizes: tuple[tuple[str, int], ...]
+    exact: bool = False
+    """Whether the numbers of all variants have the same bits."""
+
+    @property
+    def paired(self):
+        """Whether the case is a function of this library and a reference of its own, see `pairs.py`."""
+        return self.family == "pair"
+
+    @property
+    def modes(self):
+        """The modes in which the case can run."""
+        return ("train",) if self.paired else MODES
 
     @property
     def size(self):
@@ -33,8 +45,8 @@ class Case:
         return self.family in ("transformer", "rnn")
 
 
-def _case(name, family, **sizes):
-    return Case(name, family, tuple(sizes.items()))
+def _case(name, family, *, exact=False, **sizes):
+    return Case(name, family, tuple(sizes.items()), exact)
 
 
 def _five(suffix, batch, source, target, width, heads, layers):
@@ -57,6 +69,16 @@ CASES = (
     _case("mlp_deep", "mlp", batch=32, first=8, hidden=8, last=8, layers=100),
 )
 
+PAIRS = (
+    _case("accumulate", "pair", batch=64, batches=4, first=784, hidden=256, last=10, layers=2),
+    _case("across", "pair", exact=True, batch=64, first=784, hidden=256, last=10, layers=2),
+    _case("members", "pair", batch=32, members=8, first=8, hidden=8, last=8, layers=4),
+    _case("packed", "pair", rows=44, batch=4, length=256, vocabulary=1024, dims=256, layers=4),
+)
+"""The cases with a reference of their own: only the variants `raw`, `control` and `ours` run them."""
+
+ALL = CASES + PAIRS
+
 
 def chosen(patterns):
     """Return the cases whose name matches one of the shell patterns; all cases without patterns.
@@ -64,14 +86,14 @@ def chosen(patterns):
     Raise SystemExit for a pattern that matches nothing.
     """
     for pattern in patterns:
-        if not any(fnmatch(case.name, pattern) for case in CASES):
-            raise SystemExit(f"no case matches {pattern!r}; there are {', '.join(case.name for case in CASES)}")
-    return [case for case in CASES if not patterns or any(fnmatch(case.name, p) for p in patterns)]
+        if not any(fnmatch(case.name, pattern) for case in ALL):
+            raise SystemExit(f"no case matches {pattern!r}; there are {', '.join(case.name for case in ALL)}")
+    return [case for case in ALL if not patterns or any(fnmatch(case.name, p) for p in patterns)]
 
 
 def named(name):
     """Return the case with a name."""
-    return next(case for case in CASES if case.name == name)
+    return next(case for case in ALL if case.name == name)
 
 
 def dims(case):

@@ -20,22 +20,25 @@ TURN, SETTLE, FEWEST, MOST = 0.04, 0.003, 7, 60
 
 def weights(folder, cases, threads):
     """Write the weights of the cases into a folder, in a process of its own."""
-    command = [sys.executable, "-m", "suite.inputs", str(folder), *(case.name for case in cases)]
+    names = [case.name for case in cases if not case.paired]
+    command = [sys.executable, "-m", "suite.inputs", str(folder), *names]
     subprocess.run(command, check=True, env=environment(threads))
 
 
 def measure(case, mode, pool, options):
     """The rows of a case in a mode, one a variant: seconds and ratios to the reference, or the reason for none."""
-    reasons, numbers = {}, _prepared(case, mode, pool)
+    variants = [variant for variant in pool.variants if variant.pairs or not case.paired]
+    reasons, numbers = {}, _prepared(case, mode, pool, variants)
+    tolerance = 0.0 if case.exact else TOLERANCE
     for name, found in numbers.items():
         if isinstance(found, Failed):
             reasons[name] = str(found)
         elif isinstance(numbers[REFERENCE], Failed):
             reasons[name] = "no reference"
-        elif (apart := distance(found, numbers[REFERENCE])) > TOLERANCE:
+        elif (apart := distance(found, numbers[REFERENCE])) > tolerance:
             reasons[name] = f"other numbers than the reference, by {apart:.1e}"
-    taken = turns(pool, [v.name for v in pool.variants if v.name not in reasons], options, reasons)
-    return [_row(case, mode, v.name, taken, reasons.get(v.name)) for v in pool.variants]
+    taken = turns(pool, [v.name for v in variants if v.name not in reasons], options, reasons)
+    return [_row(case, mode, v.name, taken, reasons.get(v.name)) for v in variants]
 
 
 def distance(numbers, reference):
@@ -51,10 +54,10 @@ def spread(values):
     return tuple(quantiles(values, n=4)) if len(values) > 1 else (values[0],) * 3
 
 
-def _prepared(case, mode, pool):
+def _prepared(case, mode, pool, variants):
     """Make all workers prepare at the same time; return the first numbers of each, or the reason for none."""
     asked, found = {}, {}
-    for variant in pool.variants:
+    for variant in variants:
         try:
             asked[variant.name] = pool.worker(variant)
             asked[variant.name].send(do="prepare", case=case.name, mode=mode)

@@ -46,7 +46,7 @@ def run(asked, shown):
     load, known, rows = results.load(), {}, []
     with tempfile.TemporaryDirectory() as folder, Pool(shown, folder, asked.threads) as pool:
         weights(folder, asked.cases, asked.threads)
-        for case in asked.cases:
+        for case in (case for case in asked.cases if not case.paired):
             start, shapes = time.perf_counter(), [leaf.shape for leaf in inputs.read(folder, case.name)[0].values()]
             for op in merged(ops(case, shapes)):
                 key = op.kind, op.sizes

@@ -51,7 +51,7 @@ def prepare(way, case, mode, weights, batch):
     module = mlx_models.module(case)
     module.load_weights([(path, mx.array(leaf)) for path, leaf in weights.items()])
     mx.eval(module.parameters(), inputs, target)
-    return (_raw_step if mode == "train" else _raw_forward)(case, module, inputs, target, way == "compiled")
+    return (raw_step if mode == "train" else _raw_forward)(case, module, inputs, target, way == "compiled")
 
 
 @cache
@@ -63,8 +63,11 @@ def _core():
 CONTEXTS = ExitStack()
 
 
-def _raw_step(case, module, inputs, target, compiled):
-    """MLX's documentation, "Compiling training graphs": module and optimiser are the state of the compiled step."""
+def raw_step(case, module, inputs, target, compiled):
+    """Return a function that takes a step of a module, as MLX's documentation, "Compiling training graphs", has it.
+
+    Module and optimiser are the state of the compiled step. The function waits for all of it, and returns the loss.
+    """
     optimizer = mlx.optimizers.AdamW(**OPTIONS)
     optimizer.init(module.trainable_parameters())
     value_and_grad = mlx.nn.value_and_grad(module, lambda xs, y: mlx_models.loss(case, module(*xs), y))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
+from .cases import PAIRS
 from .variants import NAMED, REFERENCE, VARIANTS
 
 console = Console() if Console().is_terminal else Console(width=150)
@@ -17,7 +18,9 @@ def results(result):
         rows.setdefault((row["case"], row["mode"]), {})[row["variant"]] = row
     shown = [v for v in VARIANTS if any(v.name in each for each in rows.values())]
     table = Table(
-        title=_title(result), caption="ratios to MLX compiled in the same turns, and their quartiles; lower is faster"
+        title=_title(result),
+        caption="ratios to MLX compiled in the same turns, and their quartiles; lower is faster. "
+        f"{', '.join(case.name for case in PAIRS)}: ratios to a reference of their own",
     )
     table.add_column("model", no_wrap=True)
     for variant in shown:

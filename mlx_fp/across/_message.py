@@ -11,7 +11,7 @@ from ..core._types import Array, State, Tree
 from ..tree._paths import leaves
 from ._world import World
 
-__all__ = ["FIGURES", "Figures", "Message", "exchange", "exchange_figures"]
+__all__ = ["FIGURES", "Figures", "Message", "exchange_figures", "from_vector", "to_vector"]
 
 Figures = Mapping[str, tuple[float, float]]
 """The total and the weight of each figure."""
@@ -39,8 +39,8 @@ class Message(NamedTuple):
     """The memory of the metrics of this process. On arrival that of each process, by rank."""
 
 
-def exchange(world: World, message: Message) -> Message:
-    """Send a message to all processes, and receive the sum of the messages of all.
+def to_vector(world: World, message: Message) -> Array:
+    """Return the vector of a message, which `world.sum` sums over the processes.
 
     The numbers travel as float32. A process fills its own place among the memories, and adds zeros to the places of the
     others; memories of a wider dtype travel as words of 16 bits, so they arrive with all their bits.
@@ -50,30 +50,45 @@ def exchange(world: World, message: Message) -> Message:
         message: The message of this process.
 
     Returns:
-        The sums, the same bits on each process.
+        A float32 vector, of one length in all processes.
 
     Raises:
         ValueError: There are more than 32 figures.
 
+    >>> to_vector(World(), Message(mx.ones((2,)), {}, {}, [mx.ones((3,))], [])).size
+    69
+    """
+    summed, own = _contents(message)
+    width = sum(array.size for array in own)
+    before, after = width * world.rank, width * (world.size - 1 - world.rank)
+    return mx.concatenate([*map(_flat, summed), mx.zeros((before,)), *map(_flat, own), mx.zeros((after,))])
+
+
+def from_vector(world: World, vector: Array, like: Message) -> Message:
+    """Return the message in a vector that `to_vector` has made and `world.sum` has summed.
+
+    Args:
+        world: The processes.
+        vector: The sum.
+        like: A message with the same names, shapes and dtypes. Its numbers are not read.
+
+    Returns:
+        The sums, the same bits on each process, and the memories of all.
+
     >>> sent = Message(mx.zeros((2,)), {"loss": mx.array(3.0)}, {"loss": mx.array(2.0)}, {}, [{"seen": mx.array(3)}])
-    >>> received = exchange(World(), sent)
+    >>> received = from_vector(World(), World().sum(to_vector(World(), sent)), sent)
     >>> received.totals, received.memories
     ({'loss': array(3, dtype=float32)}, [{'seen': array(3, dtype=int32)}])
     """
-    names, own = list(message.weights), [_as_words(leaf) for leaf in leaves(message.memories)]
-    figures = [_padded(by_name, names) for by_name in (message.totals, message.weights)]
-    summed = [message.flags, *figures, *leaves(message.arrays)]
-    width = sum(array.size for array in own)
-    before, after = width * world.rank, width * (world.size - 1 - world.rank)
-    vector = mx.concatenate([*map(_flat, summed), mx.zeros((before,)), *map(_flat, own), mx.zeros((after,))])
-    flags, totals, weights, *rest = _cut(world.sum(vector), [*summed, *own * world.size])
+    summed, own = _contents(like)
+    flags, totals, weights, *rest = _cut(vector, [*summed, *own * world.size])
     arrays = iter(rest)
     return Message(
         flags,
-        {name: totals[i] for i, name in enumerate(names)},
-        {name: weights[i] for i, name in enumerate(names)},
-        utils.tree_map(lambda _: next(arrays), message.arrays),
-        [utils.tree_map(lambda like: _of_words(next(arrays), like), message.memories[0]) for _ in range(world.size)],
+        {name: totals[i] for i, name in enumerate(like.weights)},
+        {name: weights[i] for i, name in enumerate(like.weights)},
+        utils.tree_map(lambda _: next(arrays), like.arrays),
+        [utils.tree_map(lambda leaf: _of_words(next(arrays), leaf), each) for each in like.memories * world.size],
     )
 
 
@@ -81,6 +96,8 @@ def exchange_figures(
     world: World, flags: Array, figures: Figures, arrays: Tree, memory: State
 ) -> tuple[Array, Figures, list[State]]:
     """Exchange figures that are Python numbers, in one message, and wait for it.
+
+    The sum is there before anything reads it, so no operation on a GPU waits for another process.
 
     Args:
         world: The processes.
@@ -96,9 +113,19 @@ def exchange_figures(
     {'loss': (3.0, 2.0)}
     """
     totals, weights = ({name: mx.array(pair[i]) for name, pair in figures.items()} for i in (0, 1))
-    got = exchange(world, Message(flags, totals, weights, arrays, [memory]))
+    message = Message(flags, totals, weights, arrays, [memory])
+    vector = world.sum(to_vector(world, message))
+    mx.eval(vector)
+    got = from_vector(world, vector, message)
     mx.eval(got.flags, got.totals, got.weights, got.memories)
     return got.flags, {name: (float(got.totals[name]), float(got.weights[name])) for name in figures}, got.memories
+
+
+def _contents(message: Message) -> tuple[list[Array], list[Array]]:
+    """Return the arrays of a message that are summed, and the memory of this process as words."""
+    names = list(message.weights)
+    figures = [_padded(by_name, names) for by_name in (message.totals, message.weights)]
+    return [message.flags, *figures, *leaves(message.arrays)], [_as_words(leaf) for leaf in leaves(message.memories)]
 
 
 def _padded(figures: Mapping[str, Array], names: list[str]) -> Array:

@@ -19,7 +19,7 @@ from ._fork import check_process
 from ._mlx import cpu, on_cpu, utils
 from ._types import Array, Params, State, Tree
 
-__all__ = ["PLAIN", "Backend", "Form", "Parallel", "Update", "device_backend", "in_use", "on_device", "using"]
+__all__ = ["GPU", "PLAIN", "Backend", "Form", "Parallel", "Update", "device_backend", "in_use", "on_device", "using"]
 
 T = TypeVar("T")
 
@@ -79,6 +79,9 @@ class Backend:
     before them have run. Operations in a queue hold memory. `nbytes` is the size of the arrays that are read next."""
     waits: Callable[[int], bool] = lambda parameter_bytes: False
     """`waits(parameter_bytes)`: whether a step evaluates its gradients before it updates the parameters."""
+    sums_apart: bool = False
+    """Whether a step in several processes sums their messages between two compiled functions, and waits for the sum.
+    Then no queued operation of the device waits for another process."""
     parallel: Parallel | None = None
     """Compute the parts of a batch in parallel. With None no batch is split, whatever the option `streams` says."""
     unrolls: Callable[[int], bool] = lambda elements: True
@@ -100,6 +103,9 @@ class Backend:
 
 PLAIN = Backend()
 """MLX without changes."""
+
+GPU = Backend("gpu", sums_apart=True)
+"""MLX without changes, on a GPU. `sums_apart` is for Metal: the system ends the work of a GPU that waits too long."""
 
 _in_use: ContextVar[Backend] = ContextVar("backend", default=PLAIN)
 
@@ -148,7 +154,11 @@ def on_device(fn: Callable[..., T]) -> Callable[..., T]:
 def device_backend() -> Backend:
     """Return the backend of the default device of MLX now; for a function that is exported, `PLAIN`."""
     check_process()
-    if cpu is None or is_exporting() or not on_cpu():
+    if is_exporting():
+        return PLAIN
+    if not on_cpu():
+        return GPU
+    if cpu is None:
         return PLAIN
     backend: Backend = cpu.backend()
     return backend

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ..compile._compiled import Compiled
 from ..core._mlx import mx
 from ..core._types import Batch, Params, State
+from ._across import Prepared
 from ._carried import Logged
 from ._rows import example_count
 from .passes import Pass
@@ -33,23 +34,26 @@ class Accumulation:
         """The number of traces of all these functions."""
         return sum(function.traces for function in (self.first, self.following, self.finish, self.close))
 
-    def update(self, params: Params, opt_state: State, batches: Sequence[Batch]) -> tuple[Params, State, Logged]:
+    def update(
+        self, params: Params, opt_state: State, batches: Sequence[Batch], prepared: Prepared
+    ) -> tuple[Params, State, Logged]:
         """Update on the mean over the batches."""
-        mean_pass = self._mean_pass(params, opt_state, batches)
+        mean_pass = self._mean_pass(params, opt_state, batches, prepared)
         params, opt_state, logs, weights = self.close(params, mean_pass, opt_state["metrics"])
         return params, opt_state, (logs, weights, sum(map(example_count, batches)))
 
-    def gradients(self, params: Params, opt_state: State, batches: Sequence[Batch]) -> Pass:
+    def gradients(self, params: Params, opt_state: State, batches: Sequence[Batch], prepared: Prepared) -> Pass:
         """Compute the mean over the batches, ready for the update."""
-        ready: Pass = self.finish(self._mean_pass(params, opt_state, batches), params, opt_state["metrics"])
+        mean_pass = self._mean_pass(params, opt_state, batches, prepared)
+        ready: Pass = self.finish(mean_pass, params, opt_state["metrics"])
         return ready
 
-    def _mean_pass(self, params: Params, opt_state: State, batches: Sequence[Batch]) -> Pass:
+    def _mean_pass(self, params: Params, opt_state: State, batches: Sequence[Batch], prepared: Prepared) -> Pass:
         """Compute the mean of the passes over the batches. Each pass is evaluated before the next one starts."""
         first, *others = batches
-        mean_pass: Pass = self.first(params, opt_state, first)
+        mean_pass: Pass = self.first(params, opt_state, prepared(params, opt_state, first))
         for batch in others:
             mx.eval(mean_pass)
-            mean_pass = self.following(params, mean_pass, batch)
+            mean_pass = self.following(params, mean_pass, prepared(params, mean_pass.opt_state, batch))
         mx.eval(mean_pass)
         return mean_pass

@@ -19,7 +19,7 @@ from ..task._folds import Metric, fold, start
 from ..tree._casting import widened
 from ..tree._paths import divided, flat, merge, norm
 from ..tree._select import Select
-from ._across import Exchange
+from ._across import Exchange, Sent
 from ._bound_model import BoundModel, call_loss, last_output
 from ._carried import Logged
 from ._checks import Layout, check_layout, check_memory, check_state, layout
@@ -111,10 +111,21 @@ class Computation:
         check_accumulation(self.through)
 
     def whole_pass(self, params: Params, opt_state: State, batch: Batch) -> Pass:
-        """Compute the pass of the step, with all its verbs."""
+        """Compute the pass of the step, with all its verbs, over the rows of all processes.
+
+        In the place of a batch may be the sum of the messages of the processes: the pass over their rows is then there.
+        """
+        self._check_state(params, opt_state)
+        if isinstance(batch, Sent):
+            return self.exchange.received(params, opt_state, batch)
+        backward: Backward = pipe(self.backward, *self.through)
+        return self.exchange.whole_pass(backward, params, opt_state, batch)
+
+    def sent(self, params: Params, opt_state: State, batch: Batch) -> Sent:
+        """Compute the pass over the rows of this process, and its message to the others."""
         self._check_state(params, opt_state)
         backward: Backward = pipe(self.backward, *self.through)
-        return backward(params, opt_state, batch)
+        return self.exchange.sent(backward, params, opt_state, batch)
 
     def gradients(self, params: Params, opt_state: State, batch: Batch) -> Pass:
         """Compute the first half of a step."""

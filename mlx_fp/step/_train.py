@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from ..across._world import ALONE, World
 from ..compile._compiled import Compiled, compiled
@@ -19,8 +20,7 @@ from ..task._folds import Metric
 from ..tree._paths import leaves
 from ..tree._select import select
 from ._accumulation import Accumulation
-from ._across import Exchange
-from ._across import across as across_processes
+from ._across import Exchange, Prepared
 from ._carried import Carrier
 from ._checks import check_options, check_parts
 from ._computation import Computation, split_trainable
@@ -108,7 +108,7 @@ def train_step(
     parameter_bytes = sum(leaf.nbytes for leaf in leaves(trained)) if compile is not False else 0
     verbs = [verb(count) for verb, count in ((abreast, streams), (in_parts, parts)) if count > 1]
     check_order([*verbs, *through], across.size)
-    exchange = Exchange(across, folds, lambda params: ~model.trainable.leaves(params))
+    divide = partial(split_trainable, model, chosen)
     work = Computation(
         model,
         loss,
@@ -116,10 +116,10 @@ def train_step(
         folds,
         chosen,
         dtype,
-        (*verbs, *through, across_processes(exchange)),
+        (*verbs, *through),
         measure,
         parameter_bytes,
-        exchange,
+        Exchange(across, folds, lambda params: ~model.trainable.leaves(params), divide),
         in_backward=update == "in_backward",
     )
 
@@ -130,6 +130,7 @@ def train_step(
     return TrainStep(
         work,
         build(work.step, "params", "opt_state", "batch"),
+        Prepared(work.exchange, build(work.sent, "params", "opt_state", "batch")),
         Carrier(work.step, lambda params: work.split(params)[0], work.parameter_bytes, build),
         build(work.gradients, "params", "opt_state", "batch"),
         build(work.update, "params", "opt_state", "grads", "rest"),

@@ -17,6 +17,7 @@ from ..nn._given import check_given, check_tree
 from ..task._folds import Metric
 from ..tree._flattening import as_arrays
 from ._accumulation import Accumulation
+from ._across import Prepared
 from ._carried import Carried, Carrier, Logged
 from ._checks import check_state, check_trainable
 from ._computation import Computation
@@ -33,12 +34,12 @@ class TrainStep:
     `opt_state` is a dict with three entries. `key` is the random stream. `optimizer` holds the counter, the rates and
     the memory of the optimiser. `metrics` holds the memory of each metric.
 
-    `gradients` and `update` are the two halves of a step, compiled separately. `accumulate` makes one update on several
-    batches.
+    `gradients` and `update` are the two halves of a step, compiled separately. `accumulate` updates on several batches.
     """
 
     computation: Computation
     _whole: Compiled
+    _prepared: Prepared
     _carrier: Carrier
     _gradients: Compiled
     _update: Compiled
@@ -72,8 +73,7 @@ class TrainStep:
     def accumulate(self, params: Params, opt_state: State, batches: Sequence[Batch]) -> tuple[Params, State, State]:
         """Make one update on several batches, as if they were one batch.
 
-        Gradients and logs are means over all values that count. Only the activations of one batch are in memory at a
-        time.
+        Gradients and logs are means over all values that count. The activations of one batch at a time are in memory.
 
         Args:
             params: The parameters and buffers of the model.
@@ -104,7 +104,7 @@ class TrainStep:
         if len(batches) == 1:
             return self._step(params, opt_state, batches[0])
         self.computation.check_accumulation()
-        return self._accumulation.update(params, opt_state, batches)
+        return self._accumulation.update(params, opt_state, batches, self._prepared)
 
     def carry(self, params: Params, opt_state: State) -> Carried:
         """Put a state into the form in which `advance` is fastest on this device.
@@ -138,9 +138,12 @@ class TrainStep:
         """
         if not isinstance(state, Carried) or not isinstance(batches, (list, tuple)):
             raise TypeError("advance takes the result of `step.carry(params, opt_state)`, and a list of batches")
-        if state.form is None and len(batches) == 1:
-            params, opt_state, logged = self._step(state.params, state.opt_state, batches[0])
-            return Carried((params, opt_state)), (logged,)
+        if self._prepared.is_apart() or (state.form is None and len(batches) == 1):
+            logged: list[Logged] = []
+            for batch in batches:
+                *trees, logs = self._step(state.params, state.opt_state, batch)
+                state, logged = Carried(tuple(trees)), [*logged, logs]
+            return state, tuple(logged)
         return self._carrier.advance(state, batches)
 
     def trainable(self, params: Params) -> Params:
@@ -178,8 +181,8 @@ class TrainStep:
     def gradients(self, params: Params, opt_state: State, batch: Batch) -> Pass:
         """Compute the first half of a step: the gradients.
 
-        For a large model on a CPU the backend waits: the results are evaluated. The reason is that queued operations
-        keep references to the old parameters, and these references prevent updates in place.
+        For a large model on a CPU the backend waits: the results are evaluated, because queued operations keep
+        references to the old parameters, and these prevent updates in place.
 
         Args:
             params: The parameters and buffers of the model.
@@ -193,7 +196,7 @@ class TrainStep:
         waits = self._waits()
         if waits:
             mx.eval(params, opt_state)
-        result: Pass = self._gradients(params, opt_state, batch)
+        result: Pass = self._gradients(params, opt_state, self._prepared(params, opt_state, batch))
         if waits:
             mx.eval(result)
         return result
@@ -203,7 +206,7 @@ class TrainStep:
         if len(batches) == 1:
             return self.gradients(params, opt_state, batches[0])
         self.computation.check_accumulation()
-        return self._accumulation.gradients(params, opt_state, batches)
+        return self._accumulation.gradients(params, opt_state, batches, self._prepared)
 
     def update(self, params: Params, opt_state: State, grads: Tree, rest: Params) -> tuple[Params, State]:
         """Compute the second half of a step: the update.
@@ -221,11 +224,7 @@ class TrainStep:
         return result
 
     def send(
-        self,
-        params: Params,
-        flags: Flags,
-        figures: Figures | None = None,
-        memory: State | None = None,
+        self, params: Params, flags: Flags, figures: Figures | None = None, memory: State | None = None
     ) -> tuple[Flags, Figures, list[State]]:
         """Send a message to the other processes without a step. It has the length of the message of a step.
 
@@ -238,20 +237,21 @@ class TrainStep:
         Returns:
             `(flags, figures, memories)`: sums over the processes, and the memory of each process by rank.
         """
-        return self.computation.exchange.send(*self.computation.split(params), flags, figures, memory)
+        return self.computation.exchange.send(params, flags, figures, memory)
 
     @property
     def traces(self) -> int:
         """The number of traces of the step and of its halves."""
-        parts = (self._whole, self._carrier, self._gradients, self._update, self._accumulation)
+        parts = (self._whole, self._prepared.sent, self._carrier, self._gradients, self._update, self._accumulation)
         return sum(part.traces for part in parts)
 
     def _step(self, params: Params, opt_state: State, batch: Batch) -> tuple[Params, State, Logged]:
         if self._waits():
             grads, rest, opt_state, logs, weights = self.gradients(params, opt_state, batch)
             return *self.update(params, opt_state, grads, rest), (logs, weights, example_count(batch))
-        result: tuple[Params, State, Logged] = self._whole(params, opt_state, batch)
-        return result
+        given = self._prepared(params, opt_state, batch)
+        params, opt_state, (logs, weights, examples) = self._whole(params, opt_state, given)
+        return params, opt_state, (logs, weights, examples if given is batch else example_count(batch))
 
     def _waits(self) -> bool:
         return not self.computation.in_backward and device_backend().waits(self.parameter_bytes)

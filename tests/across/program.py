@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
@@ -12,10 +13,16 @@ import mlx.core as mx
 import mlx_fp as fp
 from mlx_fp import data, nn, optim, pipe
 from mlx_fp.across._agreement import checksums
+from mlx_fp.core.backend import device_backend
+from mlx_fp.step import _across
 
 OPTIONS = {"steps": 24, "batch": 23, **(json.loads(sys.argv[1]) if __name__ == "__main__" else {})}
 world = fp.world()
 LAST = world.size - 1
+
+if OPTIONS.get("apart"):  # as on a GPU
+    BACKEND = replace(device_backend(), sums_apart=True)
+    _across.device_backend = lambda: BACKEND
 
 x = mx.random.normal((70, 16), key=mx.random.key(0))
 y = mx.argmax(x[:, :5], axis=1)

@@ -51,6 +51,18 @@ def test_replicas_with_dropout_and_batch_norm_have_the_same_bits(tmp_path):
     assert math.isfinite(first["row"]["loss"])
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"noisy": True, "batch": 10, "steps_per_call": 2, "sharded": True}, {"accumulate": 2, "halves": True}],
+    ids=str,
+)
+def test_messages_summed_outside_the_compiled_step_give_the_same_bits(tmp_path, options):
+    """As on a GPU: two compiled functions, and the sum between them."""
+    within, apart = runs(2, tmp_path, **options), runs(2, tmp_path, **options, apart=True)
+    assert within[0]["row"]["steps"] == 24
+    assert [json.dumps(each) for each in apart] == [json.dumps(each) for each in within]
+
+
 def test_a_run_continues_with_other_numbers_of_processes(tmp_path):
     folder = str(tmp_path / "run")
     runs(2, tmp_path, folder=folder, steps=9)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from suite import cases, measure, ops, options, pool, variants
+from suite import cases, measure, ops, options, pairs, pool, variants
 from suite.worker import CHECKED
 
 RAW, OURS = variants.NAMED["raw"], variants.NAMED["ours"]
@@ -78,6 +78,34 @@ def test_other_numbers_than_the_references_are_no_result(folder, monkeypatch):
     rows = {row["variant"]: row for row in measure.measure(CASE, "train", Liar(), wanted)}
     assert rows["ours"]["reason"].startswith("other numbers than the reference")
     assert rows["raw"]["seconds"] == (0.1, 0.1, 0.1)
+
+
+def test_a_pair_has_a_reference_of_its_own_and_no_other_variant_runs_it(folder, monkeypatch):
+    wanted = asked(monkeypatch, TURNS="1")
+    with pool.Pool((RAW, OURS, ABSENT), folder, 1) as workers:
+        for name in ("accumulate", "across", "members"):
+            rows = measure.measure(cases.named(name), "train", workers, wanted)
+            assert [row["variant"] for row in rows] == ["raw", "ours"]
+            assert all("ratio" in row for row in rows), rows
+
+
+def test_packed_rows_have_the_loss_of_the_padded_rows_of_mlx_lm():
+    sizes = {"rows": 8, "batch": 4, "length": 64, "vocabulary": 64, "dims": 32, "layers": 1}
+    case = cases.Case("packed", "pair", tuple(sizes.items()))
+    reference, ours = (pairs.prepare(way, case) for way in ("compiled", "ours"))
+    assert measure.distance([ours().item()], [reference().item()]) < measure.TOLERANCE
+    assert min(ours.seconds, reference.seconds) > 0
+
+
+def test_a_pair_whose_bits_differ_is_no_result(monkeypatch):
+    across = cases.named("across")
+    assert across.exact
+    assert "forward" not in across.modes
+    monkeypatch.setattr(measure, "_prepared", lambda *_: {"raw": [1.0], "ours": [1.0 + 1e-9]})
+    wanted = replace(asked(monkeypatch), turns=1)
+    monkeypatch.setattr(measure, "turns", lambda *_: {"raw": [1.0]})
+    *_, row = measure.measure(across, "train", pool.Pool((RAW, OURS), "", 1), wanted)
+    assert row["reason"].startswith("other numbers than the reference")
 
 
 def test_options_come_from_the_environment_too(monkeypatch):

@@ -11,7 +11,7 @@ import pytest
 import mlx_fp as fp
 from mlx_fp import nn, optim
 from mlx_fp.core import backend as module
-from mlx_fp.core.backend import PLAIN, Backend, in_use, on_device, using
+from mlx_fp.core.backend import GPU, PLAIN, Backend, in_use, on_device, using
 
 FAST = replace(PLAIN, name="fast")
 
@@ -40,6 +40,30 @@ def test_plain_answers_as_mlx_is():
     assert PLAIN.parallel is None
     with PLAIN.tuned(1 << 40, 8):
         pass
+
+
+def test_on_a_gpu_everything_is_plain_but_the_place_of_messages(monkeypatch):
+    monkeypatch.setattr(module, "on_cpu", lambda: False)
+    assert module.device_backend() is GPU
+    assert replace(GPU, name="plain", sums_apart=False) == PLAIN
+
+
+def test_on_a_gpu_no_result_of_an_update_is_separated(monkeypatch):
+    """A large model: on a CPU its update is separated, and its gradients are evaluated before it."""
+    step = fp.train_step(nn.linear(3000, 3000), lambda m, x: m(x).square().mean(), optim.adamw(1e-3))
+    params, opt_state = step.init(0)
+    assert step.parameter_bytes > 32 << 20
+
+    def refuse(*_):
+        raise AssertionError("separated or evaluated")
+
+    monkeypatch.setattr(module, "on_cpu", lambda: False)
+    monkeypatch.setattr(mx, "depends", refuse)
+    monkeypatch.setattr(mx, "eval", refuse)
+    step(params, opt_state, mx.ones((1, 3000)))
+    carried, _ = step.advance(step.carry(params, opt_state), [mx.ones((1, 3000))])
+    assert carried.form is None
+    assert step.traces == 1
 
 
 def test_within_it_is_in_use_and_afterwards_it_is_not():
