@@ -163,7 +163,7 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What the compiled functions of a step take in the place of a batch, for the device and the processes at hand."""
+    """Prepare the batch of a step for the device and the processes at hand."""
 
     exchange: Exchange
     sent: Compiled
