@@ -37,7 +37,7 @@ BESIDE = {"cpu": 3}
 LONGEST_FILE = 260
 LONGEST_FUNCTION = 40
 MOST_PUBLIC_NAMES = 280
-OF_MLX = ("nn._mlx_layers", "nn.losses", "nn.initializers", "optim._mlx_optimizers")
+OF_MLX = ("nn._mlx_layers", "nn._mlx_activations", "nn.losses", "nn.initializers", "optim._mlx_optimizers")
 
 
 def files():

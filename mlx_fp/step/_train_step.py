@@ -15,7 +15,7 @@ from ..core._types import Array, Batch, Params, State, Tree
 from ..core.backend import device_backend
 from ..nn._given import check_given, check_tree
 from ..task._folds import Metric
-from ..tree._flattening import as_arrays
+from ..tree._conversion import as_arrays
 from ._accumulation import Accumulation
 from ._carried import Carried, Carrier, Logged
 from ._checks import check_state, check_trainable
