@@ -9,6 +9,7 @@ from ..across._flags import Flags
 from ..across._message import Figures
 from ..compile import rng
 from ..compile._compiled import Compiled
+from ..compile._evaluation import compute
 from ..core._mlx import mx
 from ..core._traceback import ShortTraceback
 from ..core._types import Array, Batch, Params, State, Tree
@@ -172,7 +173,7 @@ class TrainStep:
         trainable = self.trainable(params)
         check_trainable(trainable)
         opt_state = {"key": keys[1], **self.computation.start(trainable)}
-        mx.eval(params, opt_state)
+        compute(params, opt_state)
         return params, opt_state
 
     def gradients(self, params: Params, opt_state: State, batch: Batch) -> Pass:
@@ -192,10 +193,10 @@ class TrainStep:
         """
         waits = self._waits()
         if waits:
-            mx.eval(params, opt_state)
+            compute(params, opt_state)
         result: Pass = self._gradients(params, opt_state, batch)
         if waits:
-            mx.eval(result)
+            compute(result)
         return result
 
     def accumulated_gradients(self, params: Params, opt_state: State, batches: Sequence[Batch]) -> Pass:
