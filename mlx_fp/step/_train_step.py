@@ -191,8 +191,7 @@ class TrainStep:
             `Pass(grads, rest, opt_state, logs, weights)`. `rest` holds the parameters that do not train, and the
             updated buffers.
         """
-        waits = self._waits()
-        if waits:
+        if waits := self._waits():
             compute(params, opt_state)
         result: Pass = self._gradients(params, opt_state, batch)
         if waits:
