@@ -5,11 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from importlib.util import find_spec
 from types import MappingProxyType
 from typing import Any
-
-from ._errors import unknown
 
 __all__ = ["late"]
 
@@ -46,6 +43,10 @@ def late(
 
 def _message(package: str, name: str) -> str:
     """Return the message for an unknown name. Python also asks for each submodule, which needs no candidates."""
+    from importlib.util import find_spec  # late imports: only an unknown name needs them
+
+    from ._errors import unknown
+
     if name.startswith("__") or find_spec(f"{package}.{name}"):
         return name
     return unknown(f"name in {package}", name, sys.modules[package].__all__)
