@@ -19,7 +19,7 @@ PAGES = {
 
 def on_config(config):
     """Load each name that is loaded at its first use, so that the reference finds it."""
-    for module in ("mlx_fp", "mlx_fp.cpu", "mlx_fp.lm"):
+    for module in ("mlx_fp", "mlx_fp.cpu", "mlx_fp.lm", "mlx_fp.data", "mlx_fp.nn", "mlx_fp.optim"):
         found = import_module(module)
         for name in found.__all__:
             getattr(found, name)

@@ -7,11 +7,9 @@ the first name that needs it. For example, `fp.under` does not load MLX, and `fp
 
 from __future__ import annotations
 
-from importlib import import_module
-from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from .core._errors import unknown as _unknown
+from .core._late import late as _late
 
 if TYPE_CHECKING:
     from . import cpu as cpu
@@ -191,27 +189,12 @@ _NAMES = {  # public functions and classes: module -> names
     ".tree._paths": ("flat", "merge", "norm", "partition", "paths", "restore_like", "size", "swap"),
     ".tree._select": ("Select", "everything", "matching", "ndim", "nothing", "select", "under"),
 }
-_HOME = {name: module for module, names in _NAMES.items() for name in names}
 
 __version__ = "0.1.0"
-__all__ = sorted([*_MODULES, *_HOME])
-
-
-def _loaded(name: str) -> Any:
-    """Import the module or the object of a public name, and keep it; AttributeError with candidates for others."""
-    if name in _MODULES:
-        value: Any = import_module(_MODULES[name], __name__)
-    elif name in _HOME:
-        value = getattr(import_module(_HOME[name], __name__), name)
-    else:  # Python asks here first when it imports a submodule; that needs no list of candidates
-        module = find_spec(f"{__name__}.{name}")
-        raise AttributeError(name if module else _unknown("name in mlx_fp", name, __all__))
-    globals()[name] = value
-    return value
-
+__all__ = sorted([*_MODULES, *(name for names in _NAMES.values() for name in names)])
 
 if not TYPE_CHECKING:  # with a `__getattr__` a type checker would accept any name
-    __getattr__ = _loaded
+    __getattr__ = _late(__name__, _NAMES, _MODULES)
 
 
 def __dir__() -> list[str]:

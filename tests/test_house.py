@@ -37,7 +37,7 @@ BESIDE = {"cpu": 3}
 LONGEST_FILE = 260
 LONGEST_FUNCTION = 40
 MOST_PUBLIC_NAMES = 280
-OF_MLX = ("nn._mlx_layers", "nn.losses", "nn.initializers", "optim._mlx_optimizers")
+OF_MLX = ("nn._mlx_layers", "nn._mlx_activations", "nn.losses", "nn.initializers", "optim._mlx_optimizers")
 
 
 def files():
@@ -354,6 +354,27 @@ def test_the_face_agrees_with_what_type_checkers_read():
         value, source = getattr(mlx_fp, name), importlib.import_module(module)
         assert value is (source if module == f"mlx_fp.{name}" and inspect.ismodule(value) else getattr(source, name))
     assert set(mlx_fp.__all__) < set(dir(mlx_fp))
+
+
+@pytest.mark.parametrize("name", ["data", "nn", "optim"])
+def test_the_late_names_of_a_package_agree_with_what_type_checkers_read(name):
+    package = importlib.import_module(f"mlx_fp.{name}")
+    body = ast.parse((PACKAGE / name / "__init__.py").read_text(encoding="utf-8")).body
+    block = next(n for n in body if isinstance(n, ast.If) and getattr(n.test, "id", "") == "TYPE_CHECKING")
+    read = {f".{node.module or ''}": set() for node in block.body}
+    for node in block.body:
+        assert all(alias.asname in (alias.name, None) for alias in node.names), f"line {node.lineno}"
+        read[f".{node.module or ''}"] |= {alias.name for alias in node.names}
+    modules = read.pop(".", set())
+    for module, names in package._NAMES.items():
+        found = importlib.import_module(module, package.__name__)
+        assert read.pop(module) in (set(names), {"*"})
+        assert "*" not in names
+        assert set(names) <= set(found.__all__)
+    assert read == {}
+    late = {each for names in package._NAMES.values() for each in names} | modules
+    assert late <= set(package.__all__)
+    assert all(getattr(package, each) is not None for each in package.__all__)
 
 
 def test_an_unknown_name_comes_back_with_candidates():

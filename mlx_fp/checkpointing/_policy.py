@@ -10,12 +10,13 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from ..core._context import with_context
 from ..core._errors import is_count, located, unknown
 from ..core._frozen import freeze_field
 from ..core._options import FLAG, check_options
 from ..core._pickling import Picklable
 from ..core._plain import check_plain
-from ..core._signature import name_of, with_context
+from ..core._signature import name_of
 from ..core._user_path import user_path
 from ..store._checkpoint import Metadata
 from ..store._checkpoint_path import OTHER_SUFFIXES, suffixed

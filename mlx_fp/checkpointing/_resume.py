@@ -9,9 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
+from ..core._context import with_context
 from ..core._errors import CheckpointError, located
 from ..core._files import file_sha256
-from ..core._signature import name_of, with_context
+from ..core._signature import name_of
 from ..core._user_path import user_path
 from ..store._bundle import SCHEMA, is_bundle, read_bundle
 from ..store._checkpoint import Checkpoint, Metadata, load, peek

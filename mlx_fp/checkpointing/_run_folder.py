@@ -12,7 +12,6 @@ from typing import Any
 
 from ..core._errors import named_error
 from ..core._files import write_whole
-from ..page._page import page
 from ..store._steps_file import StepsFile, read_steps
 from ._policy import BUNDLE, Policy
 
@@ -63,6 +62,8 @@ class RunFolder:
         """
         self.steps.flush()
         try:
+            from ..page._page import page  # a late import: a run without a folder writes no page
+
             write_whole(self.path / PAGE, page([with_all_steps(bundle, self.path)]).encode())
         except Exception as error:  # a run must not lose its report because of its page
             _LOG.warning("the page of the run, %s, could not be written: %s", self.path / PAGE, named_error(error))

@@ -14,7 +14,8 @@ from ..core._errors import unknown
 from ..core._exporting import is_exporting
 from ..core._mlx import mx
 from ..core._types import Array, Tree
-from ..tree._flattening import Flattening, as_arrays, builder, describe_nodes, flattening, list_arrays
+from ..tree._conversion import as_arrays
+from ..tree._flattening import Flattening, builder, describe_nodes, flattening, list_arrays
 from ..tree._paths import copy_arrays
 
 __all__ = ["Compiled", "available", "compiled"]

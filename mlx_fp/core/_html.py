@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from math import isfinite
 
 __all__ = ["html_table", "sparkline"]
@@ -30,6 +29,8 @@ def html_table(rows: Sequence[Sequence[object]], *, left: int = 1, caption: str 
     1
     """
 
+    from html import escape  # a late import: a layer can show itself as HTML, and most never do
+
     def cell(tag: str, column: int, value: object) -> str:
         side = "left" if column < left else "right"
         scope = ' scope="col"' if tag == "th" else ""
@@ -55,6 +56,8 @@ def sparkline(values: Sequence[float], *, title: str) -> str:
     >>> sparkline([1.0, 0.5], title="loss").count("<polyline")
     1
     """
+    from html import escape
+
     finite = [value for value in values if isfinite(value)]
     if len(finite) < 2:
         return ""

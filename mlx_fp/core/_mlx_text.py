@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from ._signature import name_of
 
-__all__ = ["lifted_text", "mlx_page", "printed_call", "show_as"]
+__all__ = ["lifted_text", "mlx_page", "printed_call", "show_as", "shown_signature"]
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -64,10 +64,21 @@ def show_as(fn: F, source: Callable[..., object], returns: str) -> F:
     >>> inspect.signature(show_as(lambda *args: None, complex, "Layer"))
     <Signature (real=0, imag=0) -> 'Layer'>
     """
-    if isinstance(source, type) or inspect.isroutine(source) or hasattr(source, "__wrapped__"):
-        signature = inspect.signature(source).replace(return_annotation=returns)
+    signature = shown_signature(source, returns)
+    if signature is not None:
         fn.__signature__ = signature  # type: ignore[attr-defined]  # read by inspect
     return fn
+
+
+def shown_signature(source: Callable[..., object], returns: str) -> inspect.Signature | None:
+    """Return the parameters of `source` with another return type. Return None if its parameters are unknown.
+
+    >>> print(shown_signature(complex, "Layer"))
+    (real=0, imag=0) -> 'Layer'
+    """
+    if isinstance(source, type) or inspect.isroutine(source) or hasattr(source, "__wrapped__"):
+        return inspect.signature(source).replace(return_annotation=returns)
+    return None
 
 
 def _printed(value: object) -> str:

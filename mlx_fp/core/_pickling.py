@@ -14,7 +14,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from functools import partial
-from pickle import PicklingError
 from types import CellType, FunctionType, MappingProxyType, MethodType
 from typing import Any, NoReturn, Self
 
@@ -96,7 +95,7 @@ def _encode(value: object, path: str, cache: _Encoded) -> object:
     """Return a value in which a `_Call` replaces each part that pickle refuses; `cache` holds encoded values."""
     encoded, _ = cache.get(id(value), (None, None))
     if encoded is _PENDING:
-        raise PicklingError(f"{path} holds itself, and cannot be pickled")
+        raise _pickling_error(f"{path} holds itself, and cannot be pickled")
     if id(value) not in cache:
         cache[id(value)] = (_PENDING, value)
         encoded = _encode_new(value, path, cache)
@@ -186,10 +185,16 @@ def _encode_object(value: object, path: str, cache: _Encoded) -> _Call:
 
 
 def _refuse(value: type | FunctionType, path: str, where: str) -> NoReturn:
-    raise PicklingError(
+    raise _pickling_error(
         f"{path} is {value.__qualname__}, which pickle does not find by its name: {where}; define it at the top level "
         "of a module, a function by `def`"
     )
+
+
+def _pickling_error(message: str) -> Exception:
+    from pickle import PicklingError  # a late import: every layer can be pickled, and most never are
+
+    return PicklingError(message)
 
 
 def _field_values(record: Any) -> dict[str, Any]:

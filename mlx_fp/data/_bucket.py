@@ -9,7 +9,7 @@ from numbers import Real
 
 from more_itertools import chunked
 
-from ..core._signature import with_context
+from ..core._context import with_context
 from ._bucket_list import BucketList
 from ._call_text import call_text
 from ._cursor import CONTEXT, EpochRead, non_negative_int, note_location

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter
 
+from ..core._context import WithContext, with_context
 from ..core._errors import unknown
-from ..core._signature import WithContext, name_of, signature_of, with_context
+from ..core._signature import name_of, signature_of
 from ._call_text import call_text
 from ._cursor import CONTEXT, EpochRead
 from ._dataset import Operation

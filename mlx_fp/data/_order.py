@@ -7,7 +7,7 @@ from itertools import islice, takewhile
 
 from more_itertools import chunked
 
-from ..core._signature import with_context
+from ..core._context import with_context
 from ._call_text import call_text
 from ._cursor import EpochRead, map_rows, non_negative_int
 from ._dataset import Operation, same_index

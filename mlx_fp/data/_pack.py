@@ -8,9 +8,9 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
+from ..core._context import with_context
 from ..core._errors import unknown
 from ..core._options import FLAG, check_options
-from ..core._signature import with_context
 from ..core._types import Array
 from ._bins import FITS, Bins, Fit, Piece, Sequences
 from ._call_text import call_text

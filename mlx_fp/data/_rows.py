@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import count
 
-from ..core._signature import WithContext, name_of, with_context
+from ..core._context import WithContext, with_context
+from ..core._signature import name_of
 from ._call_text import call_text
 from ._cursor import CONTEXT, EpochRead, close, map_rows, note_location
 from ._dataset import Operation, same_index
@@ -187,7 +188,7 @@ def row_operation(
 def varies(call: WithContext) -> bool:
     """Return whether a user's function gets the epoch, the kind, or a random key of each row.
 
-    >>> from mlx_fp.core._signature import with_context
+    >>> from mlx_fp.core._context import with_context
     >>> varies(with_context(lambda row, index: row, offers=CONTEXT))
     False
     """
@@ -197,7 +198,7 @@ def varies(call: WithContext) -> bool:
 def bind_context(call: WithContext, epoch_read: EpochRead, seed: int | None = None) -> ItemFunction:
     """Return a function of one item that passes the context of this item to the call.
 
-    >>> from mlx_fp.core._signature import with_context
+    >>> from mlx_fp.core._context import with_context
     >>> f = bind_context(with_context(lambda row, index: (row, index), offers=CONTEXT), EpochRead(0, "train", start=5))
     >>> f("a"), f("b")
     (('a', 5), ('b', 6))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol, cast
 
-from ..core._signature import with_context
+from ..core._context import with_context
 from ._call_text import call_text
 from ._cursor import EpochRead, close, note_location, skip_to
 from ._dataset import Dataset, Source

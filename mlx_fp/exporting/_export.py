@@ -14,7 +14,7 @@ from ..core._types import Array, Params, Tree
 from ..step._evaluate import EvalStep
 from ..step._protocol import Step
 from ..store._environment import environment
-from ..tree._flattening import as_arrays
+from ..tree._conversion import as_arrays
 from ._graph import graph_of
 from ._layout import Contents, array_paths, as_layout, kinds_of
 from ._traced import Arguments, Flat, arguments_of, flat_function, require_function

@@ -13,7 +13,8 @@ from ..core._mlx import mx
 from ..core._types import Array, Tree
 from ..core._user_path import user_path
 from ..store._environment import environment
-from ..tree._flattening import Flattening, as_arrays, builder, flattening
+from ..tree._conversion import as_arrays
+from ..tree._flattening import Flattening, builder, flattening
 from ._layout import Contents, as_tree, kinds_of, parse_contents
 from ._traced import Arguments, differences
 

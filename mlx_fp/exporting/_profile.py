@@ -10,7 +10,7 @@ from ..core._text import dtype_name
 from ..core._types import Array, Batch, Params, State
 from ..step._evaluate import EvalStep
 from ..step._protocol import Step
-from ..tree._flattening import as_arrays
+from ..tree._conversion import as_arrays
 from ._graph import Value
 from ._graph_parts import graph_with_parts
 from ._profile_record import OTHERS, OUTSIDE, Profile, TimedCall, rows_of

@@ -10,7 +10,8 @@ from ..core._exporting import exporting
 from ..core._signature import name_of
 from ..core._types import Array, Tree
 from ..nn._layer import Layer
-from ..tree._flattening import Flattening, as_arrays, builder, flattening, list_arrays
+from ..tree._conversion import as_arrays
+from ..tree._flattening import Flattening, builder, flattening, list_arrays
 from ._layout import array_paths, nodes
 
 __all__ = ["Arguments", "Flat", "arguments_of", "differences", "flat_function", "input_paths", "require_function"]

@@ -12,7 +12,7 @@ from ..core._mlx import mlx_nn
 from ..core._options import check_options, count
 from ..core._types import Array, Params
 from ..nn._layer import Layer, require_layer
-from ..nn._lift import lower
+from ..nn._lowered import lower
 from ._given_params import Given, given_params
 from ._loading import Tokenizer
 from ._mlx_lm import mlx_lm

@@ -15,7 +15,7 @@ from ..core._types import Array, Params
 from ..core._user_path import user_path
 from ..nn._adapters import dora, lora
 from ..nn._layer import Layer, require_layer, shapes
-from ..nn._lift import lower
+from ..nn._lowered import lower
 from ..tree._paths import flat, restore_like
 from ._adapter_config import ADAPTER_LEAVES, CONFIG, WEIGHTS
 from ._adapter_keys import adapted_paths, blocks_of, default_keys

@@ -13,7 +13,7 @@ from ..core._mlx import mlx_nn
 from ..core._options import FLAG, check_options, count
 from ..core._user_path import user_path
 from ..nn._layer import Layer, require_layer
-from ..nn._lift import lower
+from ..nn._lowered import lower
 from ..store._folders import write_folder
 from ..tree._paths import flat
 from ._given_params import Given, given_params

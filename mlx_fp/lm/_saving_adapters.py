@@ -15,7 +15,7 @@ from ..core._tensors import as_tensor
 from ..core._types import Array, Params
 from ..core._user_path import user_path
 from ..nn._layer import Layer, require_layer
-from ..nn._lift import lower
+from ..nn._lowered import lower
 from ..tree._paths import flat
 from ._adapter_config import ADAPTER_LEAVES, CONFIG, WEIGHTS, adapters_in, check_base, config_of
 from ._given_params import Given, given_params

@@ -9,9 +9,9 @@ from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
+from ..compile._evaluation import queue
 from ..core._errors import placed_at
 from ..core._frozen import FrozenDict
-from ..core._mlx import mx
 from ..core._types import Array, Batch, Params, State
 from ..data import Cursor, Dataset, Splits, as_dataset
 from ..data._share import Share
@@ -68,7 +68,7 @@ def evaluate_batches(
             batch, counts, total = share[:3] if isinstance(share, Share) else (share, True, None)
             after, logs, weights = step.weighted(params, state, batch)
             state, weights = (after, weights) if counts else (state, dict.fromkeys(weights, 0))
-            mx.async_eval(state, logs)
+            queue(state, logs)
             yield EvaluatedBatch(sums.batches, batch, logs)
             if not sums.batches:
                 check_names(logs, reserved)

@@ -7,6 +7,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from ..compile._evaluation import queue
 from ..core._frozen import FrozenDict
 from ..core._mlx import mx
 from ..core._types import Array, State
@@ -56,7 +57,7 @@ def pending_step(logs: State, rows: int, train: Carried, step: int, epoch: int) 
         optimizer_states = [stage for _, stage in stages(train.lazy_opt_state().get("optimizer", {}))]
         rate = _first(optimizer_states, "learning_rate") if rate is None else rate
         norm = _first(optimizer_states[:1], "grad_norm") if norm is None else norm
-        mx.async_eval([array for array in (rate, norm) if array is not None])
+        queue([array for array in (rate, norm) if array is not None])
     return Pending(logs, step, epoch, rows, rate, norm)
 
 

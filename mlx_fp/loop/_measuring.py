@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple, TypeAlias
 
+from ..compile._evaluation import queue
 from ..core._mlx import mx
 from ..core._types import Batch, Params, State
 from ..core.backend import device_backend
@@ -73,7 +74,7 @@ def measuring(trainer: Trainer, plan: Plan, batch: Batch) -> Iterator[Meter]:
             return result
 
         halves = (lambda rows: measure(_gradients_peak, rows)) if hasattr(step, "gradients") else None
-        whole = partial(_step_peak, SYNC.get(plan.sync, mx.async_eval))
+        whole = partial(_step_peak, SYNC.get(plan.sync, queue))
         try:
             yield Meter(held, lambda rows: measure(whole, rows), halves)
         finally:

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from ..core._context import WithContext, with_context
 from ..core._errors import located, unknown
 from ..core._pickling import Picklable
-from ..core._signature import WithContext, name_of, returned_number, signature_of, with_context
+from ..core._signature import name_of, returned_number, signature_of
 from ._rows import Row
 
 if TYPE_CHECKING:

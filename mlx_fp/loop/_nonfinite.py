@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from ..compile._evaluation import compute
 from ..core._errors import placed
 from ..core._mlx import mx
 from ..core._types import Array
 from ..tree._paths import flat
 from ._directive import Stop
 from ._state import Loop, LoopState, Moving
-from ._totals import Entry, read
+from ._totals import Entry, entries_of, read
 
 __all__ = ["check_parameters", "nonfinite_leaves", "nonfinite_paths", "read_all", "read_all_but"]
 
@@ -68,6 +69,8 @@ def read_all_but(loop: Loop, state: LoopState, moving: Moving, leave: int) -> Mo
         messages.append(message)
         return plan.nonfinite == "skip"
 
+    if loop.sync is None:
+        compute([logs for logs, *_ in entries_of(moving.sums)])
     sums = read(moving.sums, keep=plan.keep_losses, leave=leave, leave_out=leave_out)
     if messages and plan.nonfinite == "stop":
         requests = replace(requests, diverged=True, stop=requests.stop or Stop(messages[0]))

@@ -10,9 +10,9 @@ from typing import Any
 from ..across._world import ALONE, World
 from ..checkpointing._resume import check_source
 from ..compile import rng
+from ..compile._evaluation import compute, queue
 from ..core._errors import unknown
 from ..core._frozen import FrozenDict
-from ..core._mlx import mx
 from ..core._options import check_options
 from ..core._types import Array, Params
 from ..core._user_path import user_path
@@ -28,7 +28,7 @@ from ._totals import Reducer, checked_reducer
 
 __all__ = ["SYNC", "Plan", "checked_options", "collated_for", "merge_options", "plan"]
 
-SYNC: Mapping[str, Callable[..., None]] = {"async": mx.async_eval, "step": mx.eval}
+SYNC: Mapping[str, Callable[..., None]] = {"async": queue, "step": compute}
 """The functions that are called with the results of a step, by the value of `sync`. Other values have none."""
 
 

@@ -8,6 +8,7 @@ from contextlib import closing
 from itertools import islice
 from typing import Any, Literal, overload
 
+from ..compile._evaluation import compute, queue
 from ..core._errors import located
 from ..core._mlx import mx
 from ..core._options import FLAG, check_options
@@ -119,7 +120,7 @@ def _outputs(run: Callable[[Batch], Tree], data: Dataset) -> Iterator[tuple[Tree
     with located(split="test", batch=lambda: number), closing(data.open(Cursor(), kind="test")) as batches:
         for batch in batches:
             outputs = run(batch)
-            mx.async_eval(outputs)
+            queue(outputs)
             yield outputs, row_count(_inputs(batch))
             number += 1
     if not number:
@@ -137,9 +138,9 @@ def _join_rows(outputs: Iterator[tuple[Tree, int | None]]) -> Tree:
                 every.append(each)
                 flight.append(each)
                 if len(flight) > IN_FLIGHT:
-                    mx.eval(flight.popleft())
+                    compute(flight.popleft())
         joined = tree_map(lambda *leaves: _concatenated(leaves), every[0], *every[1:])
-        mx.eval(joined)
+        compute(joined)
     return joined
 
 

@@ -20,7 +20,7 @@ from ._event import AfterFit, BeforeEpoch, BeforeFit, Event
 from ._progress_line import Line, Note, line_of, note_of, resume_text
 from ._progress_lines import Lines
 from ._progress_notebook import Notebook, in_notebook
-from ._progress_record import Progress, begin, note_event, note_moment
+from ._progress_record import begin, note_event, note_moment, without_time
 from ._progress_terminal import Terminal
 from ._report import Report
 from ._state import Loop, LoopState, Moment
@@ -28,7 +28,11 @@ from ._state import Loop, LoopState, Moment
 __all__ = ["Silent", "progress"]
 
 _EVERY = 0.1
-"""Seconds between two readings of the run. A reading does not wait for the device."""
+"""Seconds between two readings of the run. A reading does not wait for the device. In a longer time between two moments
+of the run MLX may have compiled kernels."""
+
+_STANDS = 0.5
+"""Seconds after which a run that shows no moment may be compiling kernels."""
 
 
 class Display(Protocol):
@@ -103,7 +107,7 @@ class Shown(Silent):
     def __init__(self, loop: Loop, state: LoopState, writer: Writer | None) -> None:
         super().__init__(loop, state, writer)
         self.progress, self.due, self.writer = begin(loop, state), 0.0, writer
-        self.kernels = device_backend().kernels()
+        self.kernels, self.seen = device_backend().kernels(), time.monotonic()
         per_call = loop.plan.steps_per_call
         self.waited = None if loop.in_flight is None else loop.in_flight + per_call
         self.resumed = resume_text(loop.origin, state.steps, state.epoch)
@@ -139,29 +143,46 @@ class Shown(Silent):
     def line(self) -> Line:
         """Return the line of the present moment. Displays call it in threads of their own."""
         shown, writer = self.progress, self.writer
-        kernels = device_backend().kernels() - self.kernels if shown.activity == "compiling" else 0
+        stands = time.monotonic() - self.seen > _STANDS and shown.activity != "starting"
+        kernels = device_backend().kernels() - self.kernels if stands or shown.activity == "compiling" else 0
         return line_of(shown, kernels=kernels, saving=writer is not None and writer.is_writing)
 
     def _watch(self, moment: Moment) -> None:
-        now, before = time.monotonic(), self.progress
+        now, passed = time.monotonic(), time.monotonic() - self.seen
+        self.seen = now
+        if passed > _EVERY and self.progress.first is not None:
+            self._leave_out_compiling(passed)
         if now < self.due:
             return
-        memory = mx.get_peak_memory()
+        memory, before = mx.get_peak_memory(), self.progress
         self.progress = note_moment(before, moment, seconds=now, memory=memory, waited=self.waited)
         if self.progress.first is not None:
             self.due = now + _EVERY
         if self.progress.activity != before.activity:
             with _guarded():
                 self.display.refresh()
-                if self.display.logged and (note := self._compile_note(before)):
-                    self.display.note(Note(note))
+            if self.progress.activity == "compiling":
+                self._log("compiling")
+            elif before.activity == "compiling":
+                self._log(self._built())
 
-    def _compile_note(self, before: Progress) -> str:
-        """Return the note of the begin or the end of the first step, or ""."""
-        if before.activity != "compiling":
-            return "compiling" if self.progress.activity == "compiling" else ""
-        built = device_backend().kernels() - self.kernels
-        return f"compiled {built} kernels" if self.progress.activity != "compiling" and built else ""
+    def _leave_out_compiling(self, passed: float) -> None:
+        """Leave the time since the last moment out of the speed of the run if kernels were compiled in it."""
+        if built := self._built():
+            self.progress = without_time(self.progress, passed)
+            self._log(built)
+
+    def _built(self) -> str:
+        """Return the note of the kernels that were compiled since the last note, or "" if there are none."""
+        before, self.kernels = self.kernels, device_backend().kernels()
+        count = self.kernels - before
+        return f"compiled {count} kernel{'s' if count > 1 else ''}" if count > 0 else ""
+
+    def _log(self, text: str) -> None:
+        """Show a line where the display has no line of the present moment."""
+        with _guarded():
+            if self.display.logged and text:
+                self.display.note(Note(text))
 
 
 def _display() -> type[Display]:

@@ -49,7 +49,7 @@ def line_of(progress: Progress, *, kernels: int = 0, saving: bool = False) -> Li
 
     Args:
         progress: The progress of a run.
-        kernels: The kernels that were compiled since the start of the run.
+        kernels: The kernels that were compiled since the last step whose kernels were all there.
         saving: Whether a checkpoint is being written.
 
     >>> ready = Progress(2, None, 6, 1, "rows", False, 0, 4, 4, activity="", loss=0.5, rate=1200.0, memory=8_000_000)
@@ -108,9 +108,11 @@ def resume_text(origin: Origin, step: int, epoch: int) -> str:
 
 
 def _activities(progress: Progress, kernels: int, saving: bool) -> list[str]:
-    if progress.activity in ("starting", "compiling"):
-        counted = f", {kernels} kernel{'s' if kernels > 1 else ''}" if kernels else ""
-        return [progress.activity + (counted if progress.activity == "compiling" else "")]
+    compiling = f"compiling, {kernels} kernel{'s' if kernels > 1 else ''}" if kernels > 0 else ""
+    if progress.activity == "compiling":
+        return [compiling or "compiling"]
+    if progress.activity == "starting":
+        return ["starting"]
     loss, validation, rate, left = progress.loss, progress.validation, progress.learning_rate, progress.seconds_left
     return [
         "" if loss is None else f"loss {figure_text(loss)}",
@@ -120,6 +122,7 @@ def _activities(progress: Progress, kernels: int, saving: bool) -> list[str]:
         bytes_text(progress.memory) if progress.memory else "",
         "" if left is None else f"{_duration(left)} left",
         progress.activity,
+        compiling,
         "saving" if saving else "",
     ]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from html import escape
 from typing import Any, Self
 
 from ..core._html import html_table
@@ -102,5 +101,7 @@ def _notebook_page(line: Line | None, notes: Sequence[Note]) -> str:
     if line is None:
         return f"<div>{table}</div>"
     total = "" if line.total is None else f' value="{line.done}" max="{max(line.total, 1)}"'
+    from html import escape  # a late import: most runs are in no notebook
+
     text = " &nbsp;".join(escape(each) for each in (line.counted, *line.figures))
     return f"<div>{table}<div>{escape(line.name)} <progress{total}></progress> {text}</div></div>"

@@ -10,7 +10,7 @@ from ._event import AfterEpoch, AfterEvaluation, AfterLog, BeforeEpoch, BeforeVa
 from ._state import Loop, LoopState, Moment
 from ._totals import Sums
 
-__all__ = ["Progress", "begin", "note_event", "note_moment"]
+__all__ = ["Progress", "begin", "note_event", "note_moment", "without_time"]
 
 _SMOOTHING = 0.3
 """The weight of the newest rate in the rate that is shown."""
@@ -57,7 +57,7 @@ class Progress:
     memory: int = 0
     """The peak of the memory that MLX has used, in bytes."""
     first: Clock | None = None
-    """The moment after the first step of this process."""
+    """The moment after the first step of this process, later by the time of kernels that were compiled since."""
     newest: Clock | None = None
     """The moment of the newest rate; None after a pause."""
     seconds: float = 0.0
@@ -143,6 +143,19 @@ def note_event(progress: Progress, event: Event) -> Progress:
             progress = replace(progress, activity="", loss=row.loss, step=row.steps, newest=None)
             return replace(progress, epoch_step=done, epoch_steps=progress.epoch_steps if row.cut else done)
     return progress
+
+
+def without_time(progress: Progress, seconds: float) -> Progress:
+    """Return the progress such that the last seconds count as the time of no step. Kernels were compiled in them.
+
+    >>> begun = Progress(1, None, 6, 1, "rows", False, 0, 3, 3, activity="", first=Clock(0.0, 1, 8), seconds=9.0)
+    >>> begun.seconds_left, without_time(begun, 8.0).seconds_left
+    (13.5, 1.5)
+    """
+    first = progress.first
+    return replace(
+        progress, first=None if first is None else first._replace(seconds=first.seconds + seconds), newest=None
+    )
 
 
 def _newest_read(sums: Sums, waited: int | None) -> State | None:

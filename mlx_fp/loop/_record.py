@@ -16,7 +16,7 @@ from ..optim._sharded import own_state
 from ..store._checkpoint import Checkpoint
 from ..store._environment import environment
 from ..store._packed import Encoder, Floats
-from ..tree._flattening import as_arrays
+from ..tree._conversion import as_arrays
 from ..tree._paths import flat, restore_like
 from ._differences import check_monitor, differences, plain_seed, warn_of_options
 from ._directive import Stop

@@ -20,7 +20,7 @@ from ..optim import Optimizer
 from ..step._bound_model import BoundModel, call_loss
 from ..step._protocol import Step
 from ..task._task import Task
-from ..tree._flattening import as_arrays
+from ..tree._conversion import as_arrays
 from ..tree._paths import flat
 from ._hook import Hook, RunHooks
 from ._monitor import Monitor

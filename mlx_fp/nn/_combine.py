@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import reduce
 from typing import Any
 
-from ..core import _signature as call
+from ..core._context import with_context
 from ..core._errors import is_count
 from ..core._mlx import mx
 from ..core._types import Params
@@ -239,7 +239,7 @@ def _layer_of_factory(
         return lift(factory, *args, **kwargs)
     if isinstance(factory, (Layer, Module)) or not callable(factory):
         raise TypeError("stack takes a module class or a function that makes a layer; repeat takes a layer")
-    make = call.with_context(factory, offers=("index",), what="stack factory")
+    make = with_context(factory, offers=("index",), what="stack factory")
     return as_layer(make(index, index=index), f"layer {index}")
 
 

@@ -1,4 +1,4 @@
-"""mlx.nn modules as layers, and layers as mlx.nn modules.
+"""mlx.nn modules and functions as layers.
 
 A lifted layer keeps a clone of a module as a template. Each call clones the template, sets the arrays of the parameter
 tree, sets the mode of every nested module, and gets the buffers back. The user's module never changes.
@@ -11,21 +11,17 @@ from dataclasses import replace
 from typing import Any
 
 from ..compile import rng
-from ..core._errors import unknown
 from ..core._mlx import mlx_nn
 from ..core._mlx_text import printed_call
 from ..core._signature import arguments, check_types, keyword_names, name_of, signature_of
 from ..core._types import Params
 from ..tree._paths import copy_arrays
-from ._beside import Beside
 from ._call import Inputs, Keywords, Result
-from ._given import check_given
-from ._layer import Apply, Layer, layer, renamed
-from ._lowered import lowered
+from ._layer import Layer, layer
 from ._module import Module, parameters, refuse_functions_of_modules, refuse_tied_arrays
-from ._module_call import ModuleCall, layer_of_module
+from ._module_call import layer_of_module
 
-__all__ = ["as_layer", "fn", "lift", "lower", "method", "printed_sizes", "split"]
+__all__ = ["as_layer", "fn", "lift", "printed_sizes", "split"]
 
 
 def lift(target: object, *args: object, **kwargs: object) -> Layer:
@@ -99,68 +95,6 @@ def split(module: mlx_nn.Module) -> tuple[Layer, Params]:
     params = parameters(module)
     lifted = layer_of_module(module, lambda: copy_arrays(params))
     return replace(lifted, label=printed_sizes(module)), copy_arrays(params)
-
-
-def lower(target: Layer, params: Params) -> mlx_nn.Module:
-    """Make an mlx.nn.Module from a layer and its parameters.
-
-    The module of a lifted layer has the class that was lifted. The module of a composition runs the composition. The
-    parameters have the same paths; those that do not train are frozen in the module. The module starts in training
-    mode, as every mlx.nn module, and draws random numbers from MLX's global stream.
-
-    Args:
-        target: The layer.
-        params: Its parameters.
-
-    Returns:
-        A module that holds the parameters.
-
-    Raises:
-        TypeError: The first argument is not a Layer.
-        ValueError: The parameters are not those of the layer.
-
-    >>> lower(lift(mlx_nn.Linear, 4, 2), {"weight": mx.ones((2, 4)), "bias": mx.zeros((2,))})(mx.ones((1, 4))).tolist()
-    [[4.0, 4.0]]
-    """
-    if not isinstance(target, Layer):
-        raise TypeError(f"lower takes a Layer and its parameters; the first is {type(target).__name__}")
-    check_given(target, params)
-    return lowered(target, params)
-
-
-def method(target: Layer, name: str) -> Layer:
-    """Run another method of a lifted module, or a module inside it, on the same parameters.
-
-    For example, `method(autoencoder, "decode")` runs only the decoder.
-
-    Args:
-        target: The lifted layer.
-        name: The name of the method or of the inner module.
-
-    Returns:
-        A Layer with the parameters of `target`.
-
-    Raises:
-        AttributeError: The module has no such method, or the layer does not come from a module.
-
-    >>> class Twice(mlx_nn.Linear):
-    ...     def encode(self, x):
-    ...         return self(x) + self(x)
-    >>> twice = lift(Twice, 3, 2)
-    >>> method(twice, "encode").apply(twice.init(0), mx.ones((1, 3)))[0].shape
-    (1, 2)
-    """
-    run = target.apply.run
-    if isinstance(run, Beside):
-        inner = method(replace(target, apply=Apply(run.inner)), name)
-        return replace(inner, apply=Apply(replace(run, inner=inner.apply.run)))
-    if not isinstance(run, ModuleCall):
-        raise AttributeError(f"{target.name} has no {name!r}: methods are those of a lifted module")
-    if not callable(getattr(run.template, name, None)):
-        names = [key for key in (*vars(type(run.template)), *run.template) if not key.startswith("_")]
-        raise AttributeError(f"{target.name}: {unknown('method', name, names)}")
-    call = replace(run, method=name)
-    return renamed(replace(target, apply=Apply(call), takes=call.takes), f"{{}}.{name}")
 
 
 def fn(function: Callable[..., Any], name: str | None = None) -> Layer:

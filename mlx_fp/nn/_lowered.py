@@ -11,13 +11,42 @@ from ..core._types import Params
 from ..tree._paths import copy_arrays, flat
 from ._beside import Beside
 from ._call import Output
+from ._given import check_given
 from ._layer import Apply, Layer, Trainable
 from ._module import Module, clone, parameters
 from ._module_call import ModuleCall, trainable_of
 from ._rebuilt import without_init
 from ._tree_path import at_path, joined
 
-__all__ = ["Lowered", "lowered"]
+__all__ = ["Lowered", "lower", "lowered"]
+
+
+def lower(target: Layer, params: Params) -> mlx_nn.Module:
+    """Make an mlx.nn.Module from a layer and its parameters.
+
+    The module of a lifted layer has the class that was lifted. The module of a composition runs the composition. The
+    parameters have the same paths; those that do not train are frozen in the module. The module starts in training
+    mode, as every mlx.nn module, and draws random numbers from MLX's global stream.
+
+    Args:
+        target: The layer.
+        params: Its parameters.
+
+    Returns:
+        A module that holds the parameters.
+
+    Raises:
+        TypeError: The first argument is not a Layer.
+        ValueError: The parameters are not those of the layer.
+
+    >>> from mlx_fp import nn
+    >>> lower(nn.linear(4, 2), {"weight": mx.ones((2, 4)), "bias": mx.zeros((2,))})(mx.ones((1, 4))).tolist()
+    [[4.0, 4.0]]
+    """
+    if not isinstance(target, Layer):
+        raise TypeError(f"lower takes a Layer and its parameters; the first is {type(target).__name__}")
+    check_given(target, params)
+    return lowered(target, params)
 
 
 def lowered(target: Layer, params: Params) -> mlx_nn.Module:

@@ -20,7 +20,6 @@ from ._layer import Layer, Trainable, layer
 from ._module import NO_SUBSTITUTES, clone, constants, get_arrays, parameters, set_arrays
 from ._observing import watch
 from ._recomputing import buffers_of_marked, recompute_marked
-from ._recurrent import RECURRENT
 
 __all__ = ["ModuleCall", "emptied", "layer_of_module", "trainable_of", "wide_leaves"]
 
@@ -47,7 +46,7 @@ class ModuleCall:
 
     def __call__(self, params: Params, xs: Inputs, kw: Keywords, train: bool, /) -> Result:
         """Run the module, or another method of it, with `params`."""
-        substitutes = {**RECURRENT, **in_use().substitutes} if train else NO_SUBSTITUTES
+        substitutes = {**_recurrent(), **in_use().substitutes} if train else NO_SUBSTITUTES
         module = self.bound(params, train, {**self.guards, **substitutes})
         recompute_marked(module, self.recomputed)
         return getattr(tapped(module), self.method)(*xs, **kw), get_arrays(module, params)
@@ -83,6 +82,12 @@ class ModuleCall:
             raise KeyError(
                 f"{type(self.template).__name__}: {unknown(f'path of the {where},', wrong_paths[0], sorted(paths))}"
             )
+
+
+def _recurrent() -> Mapping[type, type]:
+    from ._recurrent import RECURRENT  # a late import: the first step needs it, a layer does not
+
+    return RECURRENT
 
 
 def layer_of_module(module: mlx_nn.Module, make: Callable[[], Params]) -> Layer:

@@ -14,7 +14,7 @@ from ._call import Inputs, Keywords, Output, Result
 from ._composition import run_part
 from ._dense import dense_weight, is_adapter, is_quantized
 from ._layer import Apply, Layer, renamed
-from ._lift import method
+from ._method import method
 from ._module_call import ModuleCall
 
 __all__ = ["Part", "part_at"]

@@ -13,7 +13,7 @@ from ..core._html import html_table
 from ..core._mlx import mx
 from ..core._text import dtype_name, shape_text, table
 from ..core._types import Array, Params, Tree
-from ..tree._flattening import as_arrays
+from ..tree._conversion import as_arrays
 from ..tree._paths import leaves, paths, size
 from ..tree._select import Select
 from ._beside import Beside

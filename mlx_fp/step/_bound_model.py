@@ -10,7 +10,7 @@ from ..core._batch_call import call_with_batch
 from ..core._mlx import mx, utils
 from ..core._types import Array, Batch, Loss, Params, State, Tree
 from ..nn._layer import Layer
-from ..nn._lift import method
+from ..nn._method import method
 from ..nn._observing import run_observed
 from ..nn._part import part_at
 from ..task._mean import Mean

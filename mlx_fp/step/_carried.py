@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from ..compile._compiled import Compiled
+from ..compile._evaluation import queue
 from ..core._mlx import mx
 from ..core._types import Array, Batch, Params, State, Tree
 from ..core.backend import Form, device_backend
@@ -103,7 +104,7 @@ class Carrier:
         if form is None or arrays is None:
             return Carried((params, opt_state))
         self._steps.setdefault(form, self._compiled(form))
-        mx.async_eval(arrays)
+        queue(arrays)
         return Carried(arrays, form)
 
     def advance(self, state: Carried, batches: Sequence[Batch]) -> tuple[Carried, tuple[Logged, ...]]:

@@ -14,7 +14,7 @@ from ..nn._given import check_given
 from ..nn._layer import shapes
 from ..nn._observing import Call, observed_calls
 from ..tree._casting import is_narrow
-from ..tree._flattening import as_arrays
+from ..tree._conversion import as_arrays
 from ..tree._paths import leaves
 from ._bound_model import BoundModel, call_loss
 from ._train_step import TrainStep

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..compile._compiled import Compiled, compiled
+from ..compile._evaluation import compute
 from ..core._errors import is_count, unknown
 from ..core._frozen import FrozenDict
-from ..core._mlx import mx
 from ..core._traceback import ShortTraceback
 from ..core._types import Array, Batch, Params, State
 from ..core.backend import on_device
@@ -61,7 +61,7 @@ class InTurn:
         params, opt_state = first.init(start, seed=seed)
         groups = [opt_state["optimizer"], *(step.init(params, seed=seed)[1]["optimizer"] for step in others)]
         state = {**opt_state, "optimizer": first_state(groups), "metrics": _folds.start(self.metrics)}
-        mx.eval(params, state)
+        compute(params, state)
         return params, state
 
     def __call__(self, params: Params, opt_state: State, batch: Batch) -> tuple[Params, State, State]:

@@ -9,13 +9,14 @@ from ..across._flags import Flags
 from ..across._message import Figures
 from ..compile import rng
 from ..compile._compiled import Compiled
+from ..compile._evaluation import compute
 from ..core._mlx import mx
 from ..core._traceback import ShortTraceback
 from ..core._types import Array, Batch, Params, State, Tree
 from ..core.backend import device_backend
 from ..nn._given import check_given, check_tree
 from ..task._folds import Metric
-from ..tree._flattening import as_arrays
+from ..tree._conversion import as_arrays
 from ._accumulation import Accumulation
 from ._across import Prepared
 from ._carried import Carried, Carrier, Logged
@@ -175,7 +176,7 @@ class TrainStep:
         trainable = self.trainable(params)
         check_trainable(trainable)
         opt_state = {"key": keys[1], **self.computation.start(trainable)}
-        mx.eval(params, opt_state)
+        compute(params, opt_state)
         return params, opt_state
 
     def gradients(self, params: Params, opt_state: State, batch: Batch) -> Pass:
@@ -193,12 +194,11 @@ class TrainStep:
             `Pass(grads, rest, opt_state, logs, weights)`. `rest` holds the parameters that do not train, and the
             updated buffers.
         """
-        waits = self._waits()
-        if waits:
-            mx.eval(params, opt_state)
+        if waits := self._waits():
+            compute(params, opt_state)
         result: Pass = self._gradients(params, opt_state, self._prepared(params, opt_state, batch))
         if waits:
-            mx.eval(result)
+            compute(result)
         return result
 
     def accumulated_gradients(self, params: Params, opt_state: State, batches: Sequence[Batch]) -> Pass:

@@ -6,7 +6,6 @@ import platform
 import re
 from contextlib import suppress
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 __all__ = ["environment"]
@@ -27,6 +26,8 @@ def environment() -> dict[str, str | None]:
 
 @cache
 def _version(name: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version  # a late import: it loads 80 modules
+
     try:
         return version(name)
     except PackageNotFoundError:

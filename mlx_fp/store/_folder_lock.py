@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 from contextlib import suppress
 from pathlib import Path
 
@@ -72,4 +71,10 @@ def _write_holder(file: int) -> None:
         return
     with suppress(OSError):  # a full disk
         os.ftruncate(file, 0)
-        os.write(file, f"process {os.getpid()} on {socket.gethostname()}".encode())
+        os.write(file, f"process {os.getpid()} on {_host()}".encode())
+
+
+def _host() -> str:
+    from socket import gethostname  # a late import: it takes milliseconds
+
+    return gethostname()

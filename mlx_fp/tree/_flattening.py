@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any, TypeVar
 
-from ..core._errors import refuse_mask
-from ..core._mlx import mx, utils
+from ..core._mlx import mx
 from ..core._text import dtype_name
 from ..core._types import Array, Tree
 from ._paths import leaves
 
-__all__ = ["Flattening", "as_arrays", "builder", "describe_nodes", "flattening", "list_arrays"]
+__all__ = ["Flattening", "builder", "describe_nodes", "flattening", "list_arrays"]
 
 T = TypeVar("T")
 
@@ -81,11 +80,6 @@ def builder(tree: Tree, *, first: int = 0) -> Callable[[list[Any]], Tree]:
 def list_arrays(tree: Tree) -> list[Array]:
     """List the arrays of a tree in tree order, without its constants."""
     return [leaf for leaf in leaves(tree) if isinstance(leaf, mx.array)]
-
-
-def as_arrays(tree: Tree) -> Tree:
-    """Convert the numpy arrays of a tree to MLX arrays. All other leaves stay the same objects."""
-    return utils.tree_map(_as_mlx_array, tree)
 
 
 def describe_nodes(trees: Mapping[str, Tree]) -> dict[str, str]:
@@ -195,22 +189,3 @@ def _items(tree: Tree) -> Iterable[tuple[object, Tree]]:
 def _bad_leaf(leaf: object, path: str) -> TypeError:
     kind = type(leaf).__name__
     return TypeError(f"a tree holds arrays and constants (None, bool, int, float, str); got {kind} at {path!r}")
-
-
-def _as_mlx_array(leaf: T) -> T | Array:
-    if isinstance(leaf, mx.array) or not hasattr(leaf, "__array__"):
-        return leaf
-    refuse_mask("a batch or input", leaf, "holds")
-    try:
-        return _convert(leaf)
-    except (RuntimeError, ValueError, TypeError) as error:
-        kind = getattr(leaf, "dtype", type(leaf).__name__)
-        raise TypeError(f"MLX has no arrays of {kind}, and a batch or input contains one") from error
-
-
-def _convert(leaf: Any) -> Array:
-    try:
-        return mx.array(leaf)
-    except (RuntimeError, ValueError):  # MLX refuses negative strides and bytes in the order of other machines
-        array = leaf.__array__()
-        return mx.array(array.astype(array.dtype.newbyteorder("="), order="C"))

@@ -13,7 +13,6 @@ from toolz import pipe
 
 import mlx_fp as fp
 from mlx_fp import data, nn, optim
-from mlx_fp.checkpointing import _run_folder
 from mlx_fp.store._steps_file import read_steps
 
 PROGRAM = """
@@ -75,7 +74,7 @@ def test_a_page_that_fails_is_a_warning(tmp_path, monkeypatch, caplog):
     def fail(bundles):
         raise RuntimeError("no page")
 
-    monkeypatch.setattr(_run_folder, "page", fail)
+    monkeypatch.setattr("mlx_fp.page._page.page", fail)
     report = run(tmp_path / "a")
     assert len(report.rows) == 2
     assert "no page" in caplog.text

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 import mlx_fp as fp
 from mlx_fp import nn, optim
 from mlx_fp.core._batch_call import call_with_batch
-from mlx_fp.core._signature import arguments, name_of, with_context
+from mlx_fp.core._context import with_context
+from mlx_fp.core._signature import arguments, name_of
 
 OFFERS = ("epoch", "index", "kind")
 CONTEXT = {"epoch": 3, "index": 5, "kind": "train"}

@@ -81,6 +81,12 @@ def test_validating_and_saving_come_last():
     assert line_of(replace(RUNNING, activity="validating"), saving=True).figures[-2:] == ("validating", "saving")
 
 
+def test_kernels_that_are_compiled_later_are_counted_after_the_activity():
+    figures = line_of(replace(RUNNING, activity="validating"), kernels=2).figures
+    assert figures[-2:] == ("validating", "compiling, 2 kernels")
+    assert line_of(RUNNING, kernels=-1) == line_of(RUNNING)
+
+
 def test_a_note_is_one_line():
     assert str(Note("step 3", {"loss": 0.5, "learning_rate": 3e-5}, "10 rows/s")) == (
         "step 3  loss 0.5000  learning_rate 3e-05  10 rows/s"

@@ -1,11 +1,14 @@
 """The progress of a run as a value: it reads nothing that the run has not waited for."""
 
+from dataclasses import replace
+
 import mlx.core as mx
 import pytest
 from toolz import pipe
 
 import mlx_fp as fp
 from mlx_fp import data, nn, optim
+from mlx_fp.core.backend import device_backend
 from mlx_fp.loop import _progress, _progress_record
 from mlx_fp.loop._progress import Shown
 from mlx_fp.loop._state import LoopState, Moment, Moving
@@ -140,6 +143,32 @@ def test_a_run_shows_each_of_its_steps_and_ends_with_the_report(shown):
     assert any(figure.endswith("left") for line in lines for figure in line.figures)
     assert any(figure.endswith("rows/s") for line in lines for figure in line.figures)
     assert [str(end) for end in Recorder.ends] == [str(report)]
+
+
+def test_the_time_of_kernels_that_are_compiled_later_is_the_time_of_no_step(monkeypatch):
+    built, clock, notes = [0], [0.0], []
+    backend = replace(device_backend(), kernels=lambda: built[0])
+    monkeypatch.setattr(_progress, "device_backend", lambda: backend)
+    monkeypatch.setattr(_progress.time, "monotonic", lambda: clock[0])
+    shown = Shown.__new__(Shown)
+    shown.progress, shown.due, shown.writer, shown.kernels, shown.seen, shown.waited = START, 0.0, None, 0, 0.0, None
+    shown.display = Recorder(shown.line)
+    monkeypatch.setattr(shown.display, "note", lambda note: notes.append(str(note)))
+
+    def after(seconds, updates, kernels):
+        clock[0] += seconds
+        built[0] += kernels
+        shown._watch(moment(updates))
+        return shown.progress.seconds_left
+
+    assert after(1.0, 1, 0) is None
+    assert after(9.0, 2, 7) is None
+    assert after(1.0, 3, 0) == 17.0
+    assert after(5.0, 4, 3) == 8.0  # two steps since the first one, in one second
+    assert after(1.0, 5, 0) == pytest.approx(15 * 2 / 3)
+    assert notes == ["compiling", "compiled 7 kernels", "compiled 3 kernels"]
+    clock[0], built[0] = clock[0] + 1.0, 12
+    assert shown.line().figures[-1] == "compiling, 2 kernels"
 
 
 def test_losses_that_are_shown_are_those_of_the_run(shown):

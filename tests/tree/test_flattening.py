@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 import mlx_fp as fp
 from mlx_fp import nn, optim
-from mlx_fp.tree._flattening import as_arrays, builder, describe_nodes, flattening, list_arrays
+from mlx_fp.tree._conversion import as_arrays
+from mlx_fp.tree._flattening import builder, describe_nodes, flattening, list_arrays
 
 
 class Other(NamedTuple):
