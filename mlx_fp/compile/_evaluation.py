@@ -12,16 +12,16 @@ from collections.abc import Callable
 from ..core._mlx import mx
 from ..core._types import Tree
 
-__all__ = ["compute", "queue"]
+__all__ = ["queue", "wait_for"]
 
 _FAILURES = ("[Compile::eval_cpu]", "Could not load C++ shared library")
 """The begins of MLX's messages for a kernel that was not built."""
 
 
-def compute(*trees: Tree) -> None:
+def wait_for(*trees: Tree) -> None:
     """Evaluate the arrays of trees, and wait for them.
 
-    >>> compute({"x": mx.array(1) + 1})
+    >>> wait_for({"x": mx.array(1) + 1})
     """
     _evaluate(mx.eval, trees)
 

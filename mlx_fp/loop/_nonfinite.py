@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from ..compile._evaluation import compute
+from ..compile._evaluation import wait_for
 from ..core._errors import placed
 from ..core._mlx import mx
 from ..core._types import Array
@@ -70,7 +70,7 @@ def read_all_but(loop: Loop, state: LoopState, moving: Moving, leave: int) -> Mo
         return plan.nonfinite == "skip"
 
     if loop.sync is None:
-        compute([logs for logs, *_ in entries_of(moving.sums)])
+        wait_for([logs for logs, *_ in entries_of(moving.sums)])
     sums = read(moving.sums, keep=plan.keep_losses, leave=leave, leave_out=leave_out)
     if messages and plan.nonfinite == "stop":
         requests = replace(requests, diverged=True, stop=requests.stop or Stop(messages[0]))

@@ -10,7 +10,7 @@ from typing import Any
 from ..across._world import ALONE, World
 from ..checkpointing._resume import check_source
 from ..compile import rng
-from ..compile._evaluation import compute, queue
+from ..compile._evaluation import queue
 from ..core._errors import unknown
 from ..core._frozen import FrozenDict
 from ..core._options import check_options
@@ -28,7 +28,7 @@ from ._totals import Reducer, checked_reducer
 
 __all__ = ["SYNC", "Plan", "checked_options", "collated_for", "merge_options", "plan"]
 
-SYNC: Mapping[str, Callable[..., None]] = {"async": queue, "step": compute}
+SYNC: Mapping[str, Callable[..., None]] = {"async": queue, "step": wait_for}
 """The functions that are called with the results of a step, by the value of `sync`. Other values have none."""
 
 

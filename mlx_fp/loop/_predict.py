@@ -8,7 +8,7 @@ from contextlib import closing
 from itertools import islice
 from typing import Any, Literal, overload
 
-from ..compile._evaluation import compute, queue
+from ..compile._evaluation import queue, wait_for
 from ..core._errors import located
 from ..core._mlx import mx
 from ..core._options import FLAG, check_options
@@ -138,9 +138,9 @@ def _join_rows(outputs: Iterator[tuple[Tree, int | None]]) -> Tree:
                 every.append(each)
                 flight.append(each)
                 if len(flight) > IN_FLIGHT:
-                    compute(flight.popleft())
+                    wait_for(flight.popleft())
         joined = tree_map(lambda *leaves: _concatenated(leaves), every[0], *every[1:])
-        compute(joined)
+        wait_for(joined)
     return joined
 
 

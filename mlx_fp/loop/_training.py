@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import replace
 from itertools import islice
 
-from ..compile._evaluation import compute
+from ..compile._evaluation import wait_for
 from ..core._errors import located
 from ..core._types import Array, Batch
 from ..data._share import Share
@@ -169,7 +169,7 @@ def _finish_epoch(loop: Loop, state: LoopState, ports: Ports, log: Log, started:
     if not state.moving.sums.batches and state.stop is not None:
         return state, None, all_read, seconds
     if loop.plan.sync == "epoch":
-        compute(state.moving.train.arrays)
+        wait_for(state.moving.train.arrays)
     moving, _ = yield from write_due(loop, state, state.moving, ports, log, 0)
     state, means = means_so_far(loop, replace(state, moving=moving))
     return check_parameters(loop, state), means, all_read, seconds

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..compile._compiled import Compiled
-from ..compile._evaluation import compute
+from ..compile._evaluation import wait_for
 from ..core._types import Batch, Params, State
 from ._across import Prepared
 from ._carried import Logged
@@ -53,7 +53,7 @@ class Accumulation:
         first, *others = batches
         mean_pass: Pass = self.first(params, opt_state, prepared(params, opt_state, first))
         for batch in others:
-            compute(mean_pass)
+            wait_for(mean_pass)
             mean_pass = self.following(params, mean_pass, prepared(params, mean_pass.opt_state, batch))
-        compute(mean_pass)
+        wait_for(mean_pass)
         return mean_pass

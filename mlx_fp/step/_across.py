@@ -10,7 +10,7 @@ from ..across._flags import Flags
 from ..across._message import Figures, Message, exchange_figures, from_vector, to_vector
 from ..across._world import ALONE, World
 from ..compile._compiled import Compiled
-from ..compile._evaluation import compute
+from ..compile._evaluation import wait_for
 from ..core._mlx import mx, utils
 from ..core._types import Array, Batch, Params, State, Tree
 from ..core.backend import device_backend
@@ -175,7 +175,7 @@ class Prepared:
         if not self.is_apart():
             return batch
         sent = self.exchange.summed(self.sent(params, opt_state, batch))
-        compute(sent)
+        wait_for(sent)
         return sent
 
     def is_apart(self) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..compile._compiled import Compiled, compiled
-from ..compile._evaluation import compute
+from ..compile._evaluation import wait_for
 from ..core._errors import is_count, unknown
 from ..core._frozen import FrozenDict
 from ..core._traceback import ShortTraceback
@@ -61,7 +61,7 @@ class InTurn:
         params, opt_state = first.init(start, seed=seed)
         groups = [opt_state["optimizer"], *(step.init(params, seed=seed)[1]["optimizer"] for step in others)]
         state = {**opt_state, "optimizer": first_state(groups), "metrics": _folds.start(self.metrics)}
-        compute(params, state)
+        wait_for(params, state)
         return params, state
 
     def __call__(self, params: Params, opt_state: State, batch: Batch) -> tuple[Params, State, State]:

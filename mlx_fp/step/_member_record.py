@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from ..compile._compiled import Compiled
-from ..compile._evaluation import compute
+from ..compile._evaluation import wait_for
 from ..core._frozen import freeze_field
 from ..core._mlx import mx, utils
 from ..core._traceback import ShortTraceback
@@ -85,7 +85,7 @@ class Members:
         pairs = [step.init(one, seed=key) for step, one, key in zip(self.steps, starts, seeds, strict=True)]
         params, opt_state = tree_map(lambda *leaves: mx.stack(list(leaves)), *pairs)
         values = {name: mx.array(list(each), mx.float32) for name, each in self.settings.items()}
-        compute(params, opt_state, values)
+        wait_for(params, opt_state, values)
         return params, {**opt_state, SETTINGS: values}
 
     def __call__(self, params: Params, opt_state: State, batch: Batch) -> tuple[Params, State, State]:

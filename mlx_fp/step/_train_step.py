@@ -9,7 +9,7 @@ from ..across._flags import Flags
 from ..across._message import Figures
 from ..compile import rng
 from ..compile._compiled import Compiled
-from ..compile._evaluation import compute
+from ..compile._evaluation import wait_for
 from ..core._mlx import mx
 from ..core._traceback import ShortTraceback
 from ..core._types import Array, Batch, Params, State, Tree
@@ -176,7 +176,7 @@ class TrainStep:
         trainable = self.trainable(params)
         check_trainable(trainable)
         opt_state = {"key": keys[1], **self.computation.start(trainable)}
-        compute(params, opt_state)
+        wait_for(params, opt_state)
         return params, opt_state
 
     def gradients(self, params: Params, opt_state: State, batch: Batch) -> Pass:
@@ -195,10 +195,10 @@ class TrainStep:
             updated buffers.
         """
         if waits := self._waits():
-            compute(params, opt_state)
+            wait_for(params, opt_state)
         result: Pass = self._gradients(params, opt_state, self._prepared(params, opt_state, batch))
         if waits:
-            compute(result)
+            wait_for(result)
         return result
 
     def accumulated_gradients(self, params: Params, opt_state: State, batches: Sequence[Batch]) -> Pass:

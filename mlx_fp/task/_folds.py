@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
 
-from ..compile._evaluation import compute
+from ..compile._evaluation import wait_for
 from ..core._batch_call import call_with_batch
 from ..core._errors import located, unknown
 from ..core._mlx import mx
@@ -96,7 +96,7 @@ def merged(metrics: Sequence[Metric], memories: Sequence[State]) -> State:
 def values(metrics: Sequence[Metric], memory: State) -> dict[str, Tree]:
     """Read the value of each metric: a float, or lists and dicts of floats where the value is no scalar."""
     lazy = {m.name: _call(m, "value", memory[m.name]) for m in metrics}
-    compute([value for value in lazy.values() if value is not None])
+    wait_for([value for value in lazy.values() if value is not None])
     return {name: _as_floats(name, value) for name, value in lazy.items()}
 
 

@@ -3,13 +3,13 @@
 import mlx.core as mx
 import pytest
 
-from mlx_fp.compile._evaluation import compute, queue
+from mlx_fp.compile._evaluation import queue
 
 UNBUILT = "[Compile::eval_cpu] Failed to compile function Abs: Failed to execute command with return code 130"
 UNLOADED = "Could not load C++ shared library kernel.so"
 
 
-@pytest.fixture(params=[(compute, "eval"), (queue, "async_eval")], ids=["compute", "queue"])
+@pytest.fixture(params=[(wait_for, "eval"), (queue, "async_eval")], ids=["wait_for", "queue"])
 def failing(request, monkeypatch):
     """Let the evaluations of MLX raise errors, each once; return the function under test and the calls so far."""
     function, name = request.param
