@@ -10,7 +10,7 @@ from typing import Any
 from ..across._world import ALONE, World
 from ..checkpointing._resume import check_source
 from ..compile import rng
-from ..compile._evaluation import queue
+from ..compile._evaluation import queue, wait_for
 from ..core._errors import unknown
 from ..core._frozen import FrozenDict
 from ..core._options import check_options

@@ -3,7 +3,7 @@
 import mlx.core as mx
 import pytest
 
-from mlx_fp.compile._evaluation import queue
+from mlx_fp.compile._evaluation import queue, wait_for
 
 UNBUILT = "[Compile::eval_cpu] Failed to compile function Abs: Failed to execute command with return code 130"
 UNLOADED = "Could not load C++ shared library kernel.so"
