@@ -35,7 +35,7 @@ def functions() -> Functions | str:
     try:
         folder = make_private("functions", "\n".join([_elf.HERE, *_OPTIONS, *(path.read_text() for path in sources)]))
         found = next((path for path in folder.glob("functions-*.so") if path == _named(path)), None)
-        return ctypes.CDLL(str(found or _built(folder, sources))), folder
+        return ctypes.CDLL(str(found or _build(folder, sources))), folder
     except OSError as error:
         return f"the folder for libraries cannot be used: {error}; XDG_CACHE_HOME names another place"
     except RuntimeError as error:
@@ -61,8 +61,8 @@ def compile_to(result: Path, *options: str, finish: Callable[[Path], object] = o
     os.replace(temporary, result)
 
 
-def _built(folder: Path, sources: list[Path]) -> Path:
-    """Build the library under the name of its content."""
+def _build(folder: Path, sources: list[Path]) -> Path:
+    """Build the library under the name of its content, and return its path."""
     made = folder / f"{os.getpid()}.so"
     compile_to(made, *_OPTIONS, *(word for path in sources for word in ("-x", "c", str(path))))
     return made.replace(_named(made))
