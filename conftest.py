@@ -5,6 +5,10 @@ Without MLX all tests are skipped but those marked `without_mlx`. With MLX_FP_RE
 
 import os
 import re
+import shlex
+import shutil
+import tempfile
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -18,14 +22,29 @@ except ImportError as error:
 WITHOUT = "MLX is not installed: pip install 'mlx-fp[cpu]'"
 
 _SLOW = [hypothesis.HealthCheck.too_slow]
-hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=_SLOW)  # machines are shared
-hypothesis.settings.load_profile("untimed")
+_UNTIMED = {"deadline": None, "suppress_health_check": _SLOW}  # machines are shared
+hypothesis.settings.register_profile("many", max_examples=100, **_UNTIMED)
+hypothesis.settings.register_profile("few", max_examples=10, **_UNTIMED)
+
+COMPILER = """#!/bin/sh
+# MLX's compiler, which includes MLX's header precompiled: a kernel is the same, and takes a quarter of the time.
+if [ "$1" != --version ] && [ ! -e {made} ]; then
+  {compiler} -std=c++17 -O3 -Wall -fPIC -w -x c++-header -I {include} {include}/{header} -o {made}.$$ &&
+    mv {made}.$$ {made}
+fi
+exec {compiler} -I {folder} "$@"
+"""
 
 
 def pytest_configure(config):
+    hypothesis.settings.load_profile("many" if config.option.markexpr.startswith("slow") else "few")
     if hasattr(config, "cache"):  # processes of tests need not compile 400 files each
         os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
         os.environ.setdefault("PYTHONPYCACHEPREFIX", str(config.cache.mkdir("bytecode")))
+    if mx is not None:
+        folder = tempfile.mkdtemp(prefix="mlx_fp_compiler_")
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+        _precompile(Path(folder))
     if mx is None and os.environ.get("MLX_FP_REQUIRE_MLX") == "1":
         pytest.exit(f"MLX_FP_REQUIRE_MLX=1, and {WITHOUT} ({missing})", returncode=1)
 
@@ -51,3 +70,19 @@ def _mlx(doctest_namespace):
     if mx is not None:
         mx.random.seed(0)
         doctest_namespace.update(mx=mx, pipe=pipe)
+
+
+def _precompile(folder):
+    """Put a compiler first on PATH that compiles MLX's header once, at the first kernel, and not for each kernel."""
+    compiler, include = shutil.which("g++"), Path(mx.__file__).parent / "include"
+    header = "mlx/backend/cpu/compiled_preamble.h"
+    if compiler is None or not (include / header).exists():
+        return
+    made = folder / f"{header}.gch"
+    made.parent.mkdir(parents=True)
+    names = {"compiler": compiler, "include": str(include), "made": str(made), "folder": str(folder)}
+    words = {name: shlex.quote(word) for name, word in names.items()}
+    script = folder / "g++"
+    script.write_text(COMPILER.format(header=header, **words), encoding="utf-8")
+    script.chmod(0o755)
+    os.environ["PATH"] = f"{folder}{os.pathsep}{os.environ['PATH']}"

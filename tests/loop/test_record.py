@@ -8,7 +8,8 @@ from pathlib import Path
 
 import mlx.core as mx
 import pytest
-from hypothesis import given, settings
+from drawn import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from toolz import pipe
 
@@ -101,7 +102,7 @@ def everything(state):
     return trees, plain(moving.sums), plain(moving.hooks), plain(moving.requests), plain(rest)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(RUNS)
 def test_a_recorded_state_is_restored(drawn):
     loop, state = reached(drawn)

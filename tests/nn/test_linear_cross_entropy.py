@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import mlx.core as mx
 import pytest
+from drawn import examples
 from helpers import run_python
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import mlx_fp as fp
@@ -33,7 +34,7 @@ def close(one, other, tolerance=1e-5):
     return mx.abs(one.astype(mx.float32) - other.astype(mx.float32)).max().item() <= tolerance * size
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(
     st.sampled_from(["none", "sum", "mean"]),
     st.sampled_from([0.0, 0.1]),

@@ -14,8 +14,9 @@ import mlx.nn as mlx_nn
 import mlx.optimizers as mlx_optimizers
 import numpy as np
 import pytest
+from drawn import examples
 from helpers import assert_close, bits, changed, mse, numpy_batch, random_batch, run_python, small_net
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from toolz import pipe
 
@@ -587,7 +588,7 @@ def test_each_step_draws_another_mask_and_a_rerun_repeats_them():
     assert other != masks
 
 
-@settings(max_examples=8, deadline=None)
+@examples(8)
 @given(st.integers(0, 2**64 - 1), st.integers(0, 3))
 def test_a_run_cut_anywhere_and_taken_up_again_ends_with_the_same_bits(seed, cut):
     step = RESUMED

@@ -13,8 +13,9 @@ import mlx.nn
 import mlx.utils
 import numpy as np
 import pytest
+from drawn import examples
 from helpers import child_env, run_python
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 
@@ -91,7 +92,7 @@ TREES = st.recursive(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(TREES, TREES, st.sampled_from(SUFFIXES))
 def test_any_tree_comes_back_as_it_was(tmp_path_factory, params, state, suffix):
     path = fp.save(tmp_path_factory.mktemp("any") / f"a{suffix}", opt_state=state)(params)
