@@ -58,8 +58,18 @@ def pytest_make_collect_report(collector):
     return report
 
 
-def pytest_collection_modifyitems(items):
-    """Skip each test where MLX is missing, before any fixture of it is made."""
+def pytest_collection_modifyitems(config, items):
+    """Mark the cases that are not usual as slow. Skip each test where MLX is missing, before its fixtures are made."""
+    unknown = {}
+    for item in items:
+        usual = item.get_closest_marker("usual")
+        if usual is not None:
+            unknown.setdefault((item.path, item.originalname), set(usual.args)).discard(item.callspec.id)
+            if item.callspec.id not in usual.args:
+                item.add_marker(pytest.mark.slow)
+    wrong = [f"{path.name}: {test} has no case {ids}" for (path, test), ids in unknown.items() if ids]
+    if wrong and not any("::" in place for place in config.args):
+        raise pytest.UsageError("\n".join(wrong))
     for item in items if mx is None else ():
         if item.get_closest_marker("without_mlx") is None:
             item.add_marker(pytest.mark.skip(reason=WITHOUT))
