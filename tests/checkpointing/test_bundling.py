@@ -27,6 +27,7 @@ def fit(path, *verbs, epochs=2, resume=None, **options):
 
 
 @pytest.mark.parametrize("background", [False, True])
+@pytest.mark.usual("True")
 def test_the_bundle_is_there_before_hooks_hear_of_the_end(tmp_path, background):
     seen = []
     look = fp.on("after_fit", lambda e: seen.append((fp.read_bundle(e.report.policy["bundle"]), e.report.to_dict())))

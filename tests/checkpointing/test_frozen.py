@@ -32,6 +32,7 @@ def saving(folder, suffix=".safetensors", **options):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.usual(".npz")
 def test_the_file_holds_what_trains_and_buffers_and_names_the_rest(suffix, tmp_path):
     report = fit(saving(tmp_path / "some", suffix), params=BEGUN)
     fit(saving(tmp_path / "all", suffix, trainable_only=False), params=BEGUN)

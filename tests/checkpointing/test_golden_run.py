@@ -140,6 +140,7 @@ def test_a_golden_run_holds_what_it_stood_at(number):
 
 
 @pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.usual("4", "5")
 def test_from_a_golden_run_another_goes_on(number, caplog):
     held, seen, taken = fp.load(FOLDER / f"cut-{number}"), [], []
     hooks = (

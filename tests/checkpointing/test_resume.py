@@ -55,6 +55,7 @@ def alone():
     return fit(trainer())
 
 
+@pytest.mark.slow
 def test_saving_changes_nothing(alone, tmp_path):
     assert_same_run(fit(trainer(fp.checkpoints(tmp_path / "s-{step}", every_steps=1))), alone)
 
@@ -65,6 +66,7 @@ def test_saving_changes_nothing(alone, tmp_path):
     ids=["plain", "accumulate", "validate_every", "both"],
 )
 @pytest.mark.parametrize("suffix", [".safetensors", ".npz"])
+@pytest.mark.usual(".safetensors-plain")
 def test_from_every_step_and_epoch_a_run_goes_on_to_the_same_end(alone, tmp_path, suffix, options, steps):
     whole = fit(trainer(), **options) if options else alone
     assert whole.rows[-1].steps == steps

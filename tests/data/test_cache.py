@@ -311,6 +311,7 @@ def count_builds(path, log):
     return list(pipe(data.source(range(20)), data.map(noted), data.cache(path)))
 
 
+@pytest.mark.slow
 def test_processes_that_build_at_once_compute_each_row_once(tmp_path):
     context = multiprocessing.get_context("spawn")
     with context.Pool(3) as pool:

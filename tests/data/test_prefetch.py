@@ -388,6 +388,7 @@ fp.fit(train, epochs=1, quiet=True)(fp.checkpoints(sys.argv[1] + "/ep-{epoch}")(
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("end", ENDS)
+@pytest.mark.usual("a loop-2", "a loop-15", "a loop that is busy-2", "a loop that is busy-15")
 def test_one_signal_ends_a_process_whose_source_is_blocked(tmp_path, end, number):
     command = [sys.executable, "-c", BLOCKED + ENDS[end], str(tmp_path)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=child_env())

@@ -45,6 +45,7 @@ def assert_same_steps(step, file, batches, *, compile=False):
     assert_close(from_file, after_steps(step, start, batches), **near)
 
 
+@pytest.mark.slow
 def test_a_whole_step_with_several_batch_shapes_is_one_file(tmp_path):
     step = fp.train_step(net(act=nn.gelu), cross_entropy, OPTIMIZER, metrics=[fp.accuracy()])
     batches = [labelled(), labelled(5, 1)]

@@ -39,6 +39,7 @@ def files(folder):
 
 
 @pytest.mark.parametrize("options", [{}, {"every": 5}, {"every": None, "best": True}, {"background": True}])
+@pytest.mark.usual("options1", "options2", "options3")
 def test_a_run_that_stopped_early_and_is_submitted_again_does_nothing_more(options, tmp_path, caplog):
     told = []
     hooks = fp.early_stop(2), fp.on("after_checkpoint", lambda event: told.append(event.path))

@@ -385,6 +385,7 @@ def test_a_row_has_the_fields_of_the_contract():
     ("name", "mode"),
     [("val_accuracy", "max"), ("f1", "max"), ("val_f1", "max"), ("val_loss", "min"), ("epoch_loss", "min")],
 )
+@pytest.mark.usual("f1-max", "val_f1-max", "val_loss-min", "epoch_loss-min")
 def test_the_direction_is_that_of_the_metric_of_the_name_in_any_order(name, mode):
     plain, more = fp.trainer(nn.linear(3, 2), fp.classification()), fp.with_metrics(metrics.f1(2))
 

@@ -114,6 +114,7 @@ def test_a_recorded_state_is_restored(drawn):
     assert plain(record(loop, again)) == plain(record(loop, state))
 
 
+@pytest.mark.slow
 def test_an_encoder_that_knows_the_run_records_what_a_new_one_does(tmp_path):
     """Names of files come and go in old rows as others are kept, and a file holds the same as a run without them."""
     encoder, wrong, best = Encoder(), [], lambda row: abs(row.epoch - 40)

@@ -43,6 +43,7 @@ def failing(dataset, at):
 
 
 @pytest.mark.parametrize("lost", [2, 3])
+@pytest.mark.usual("3")
 def test_a_save_that_failed_meanwhile_does_not_cost_the_last_one(tmp_path, lost, monkeypatch):
     write, gate = checkpoint.write_whole, threading.Event()
 

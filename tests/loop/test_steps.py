@@ -47,6 +47,7 @@ def test_as_many_steps_as_epochs_have_are_the_same_run():
 
 
 @pytest.mark.parametrize("per_call", [1, 2, 4])
+@pytest.mark.usual("1", "2")
 def test_several_steps_in_a_call_do_not_go_beyond_the_end(per_call):
     report = run(steps=7, steps_per_call=per_call)
     assert len(report.losses) == 7

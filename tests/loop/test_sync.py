@@ -40,6 +40,7 @@ def reading():
 
 
 @pytest.mark.parametrize("compile", [True, False])
+@pytest.mark.usual("False")
 def test_every_sync_gives_equal_bits(compile):
     first, *others = (outcome(fit(sync=sync, compile=compile)) for sync in SYNCS)
     assert all(other == first for other in others)

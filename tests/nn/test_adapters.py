@@ -98,6 +98,7 @@ def test_a_fresh_adapter_changes_nothing_and_only_adapters_train(name, verb):
     assert_same_bits(bases, fp.flat(before))
 
 
+@pytest.mark.usual("native")
 def test_the_compiled_step_trains_adapters_and_keeps_all_else_bit_for_bit(name):
     base = nn.quantized(re.compile("layers.2|down_proj"), bits=8, group_size=32)(MODELS[name]())
     model = nn.dora(re.compile("layers.3|o_proj"), rank=2)(nn.lora(ADAPTED[name], rank=2, dropout=0.1)(base))
@@ -170,6 +171,7 @@ def test_adapters_train_inside_a_composition_with_parts_that_train_in_full():
 
 
 @pytest.mark.parametrize("verb", [nn.lora, nn.dora])
+@pytest.mark.usual("dora")
 def test_the_paths_shapes_losses_and_files_are_those_of_mlx_lm(verb, tmp_path):
     keys = ["self_attn.q_proj", "mlp.up_proj"]
     theirs = llama_model()

@@ -59,6 +59,7 @@ def test_it_is_the_cross_entropy_of_the_logits(reduction, label_smoothing, soft_
 
 
 @pytest.mark.parametrize("reduction", ["none", "sum"])
+@pytest.mark.usual("sum")
 def test_a_compiled_step_trains_as_on_logits(reduction):
     model = nn.define(lambda m, x: m.body(x), body=nn.linear(DIMS, DIMS), head=nn.linear(DIMS, CLASSES))
 
@@ -193,5 +194,6 @@ print(peak(32) / peak(1024))
 """
 
 
+@pytest.mark.slow
 def test_the_memory_is_that_of_a_chunk():
     assert float(run_python(PEAK)) < 0.3

@@ -115,6 +115,7 @@ def test_it_computes_again():
 
 
 @pytest.mark.parametrize("options", [{"parts": 2}, {"dtype": mx.bfloat16}, {"streams": 2}], ids=str)
+@pytest.mark.usual("{'parts': 2}")
 def test_ways_of_computing_a_step(options):
     with device_backend().tuned(0, 2):
         plain, again = (gradients(layer, **options) for layer in (lifted(), nn.remat("encoder.layers")(lifted())))
@@ -165,6 +166,7 @@ def test_a_spec_that_matches_nothing_names_the_nearest_modules():
         nn.remat("encoder.layer")(lifted())
 
 
+@pytest.mark.slow
 def test_a_language_model_whose_owner_reads_attributes_of_its_blocks():
     llama = pytest.importorskip("mlx_lm.models.llama")
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "intermediate_size": 32, "num_attention_heads": 2}
@@ -201,6 +203,7 @@ class TestPartsOfCompositions:
         layer = nn.remat(["body", "body.layers.1"])(self.model())
         assert repr(layer).count("remat(") == 1
 
+    @pytest.mark.slow
     def test_adapters_after_and_before(self):
         ways = [
             nn.lora("encoder.layers")(lifted()),

@@ -185,6 +185,7 @@ def test_a_model_with_a_teacher_goes_through_pickle():
 
 
 @pytest.mark.parametrize("base", [nn.sequential(nn.linear(3, 3), nn.linear(3, 3)), nn.lift(Autoencoder)], ids=str)
+@pytest.mark.usual("Autoencoder")
 def test_adapters_go_into_the_model_before_or_after_the_teacher_comes(base):
     teacher = nn.lift(Autoencoder)
     spec = "layers.1" if base.parts else "outer"

@@ -64,6 +64,7 @@ def schedule_free_by_hand(beta, rates):
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.5, 0.9])
+@pytest.mark.usual("0.5", "0.9")
 def test_schedule_free_by_hand_with_a_rate_that_rises_from_0(beta):
     rise = optim.linear_schedule(0.0, 0.2, 4)
     rates = [rise(mx.array(step)).item() for step in range(9)]
@@ -151,6 +152,7 @@ def trained(optimizer, *verbs, **options):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.usual("projected")
 def test_a_run_resumes_to_the_same_bits(name, tmp_path):
     whole = trained(OPTIMIZERS[name]())
     saves = fp.checkpoints(tmp_path / "step-{step}")

@@ -228,6 +228,7 @@ def test_frozen_leaves_and_buffers_need_no_group_and_keep_their_bits():
     assert not [path for path in paths()(opt_state) if "enc" in path or "running" in path]
 
 
+@pytest.mark.slow
 def test_through_the_compiled_step_with_activations_a_stack_and_bfloat16():
     def cast(tree):
         return mx_map(lambda leaf: leaf.astype(mx.bfloat16), tree)

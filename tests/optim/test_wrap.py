@@ -251,6 +251,7 @@ def test_any_two_nest_purely_and_keep_structure_and_dtypes(names):
 @pytest.mark.parametrize(
     "order", [list(VERBS), list(VERBS)[::-1], ["ema", "skip_nonfinite", "clip_norm", "clip_value"]], ids="-".join
 )
+@pytest.mark.usual("ema-skip_nonfinite-clip_norm-clip_value")
 def test_all_of_them_nest_in_one_compiled_step_that_learns(order):
     step = fp.train_step(net(), mse, pipe(optim.adam(0.05), *(VERBS[name] for name in order)))
     params, opt_state = step.init(0)
@@ -394,6 +395,7 @@ CITIZENS = {
 
 
 @pytest.mark.parametrize("name", CITIZENS)
+@pytest.mark.usual("in groups")
 def test_a_wrapper_of_ones_own_is_a_full_citizen(name, tmp_path):
     """Resume, averages, groups, packing, reading: it takes `init` and `update` alone."""
     whole = trained(CITIZENS[name]())

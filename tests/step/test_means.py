@@ -151,6 +151,7 @@ def test_the_weight_of_a_scalar_is_the_number_of_rows_and_of_a_mean_its_own():
 
 
 @pytest.mark.parametrize("dtype", [mx.bfloat16, mx.float16])
+@pytest.mark.usual("dtype1")
 def test_gradients_of_narrow_parameters_are_added_up_in_float32(dtype):
     model = nn.define(lambda m, x: (x * m.w).sum(axis=-1), w=nn.param((3,), init=1.0, dtype=dtype))
     step = fp.train_step(model, lambda m, x: m(x).mean(), optim.sgd(1.0))

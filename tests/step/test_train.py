@@ -229,6 +229,7 @@ HEAD = {"head.weight", "head.bias"}
         (["head.bias", "norm.running_mean"], {"head.bias"}),
     ],
 )
+@pytest.mark.usual("bias$-wanted1", "spec2-wanted2", "spec3-wanted3")
 def test_trainable_narrows_what_trains_and_buffers_follow_the_mode(spec, wanted):
     step = fp.train_step(small_net(), mse, optim.adam(0.1), trainable=spec)
     # batch norm takes the mean away, and with it the gradient of the bias before it, to rounding
@@ -274,6 +275,7 @@ def test_integer_parameters_are_named_until_they_are_frozen():
 
 
 @pytest.mark.parametrize("compile", [True, False])
+@pytest.mark.usual("False")
 def test_the_halves_equal_the_whole_bit_for_bit(compile):
     optimizer = pipe(optim.adamw(0.1), optim.clip_norm(0.5), optim.skip_nonfinite())
     step = fp.train_step(small_net(), mse, optimizer, compile=compile)
@@ -304,6 +306,7 @@ def cut(batch, sizes):
 
 @pytest.mark.parametrize("compile", [True, False])
 @pytest.mark.parametrize("sizes", [[6], [6, 6], [3, 5, 4]])
+@pytest.mark.usual("sizes0-True", "sizes0-False", "sizes1-False", "sizes2-False")
 def test_an_update_on_several_batches_equals_one_on_all_their_rows_to_rounding(sizes, compile):
     model, whole = nn.sequential(nn.linear(3, 4), nn.tanh, nn.linear(4, 2)), random_batch(sum(sizes))
     step = fp.train_step(model, with_figure, optim.adam(0.05), metrics=[fp.metrics.mae()], compile=compile)
@@ -518,6 +521,7 @@ class Counting(mlx_nn.Module):
 
 
 @pytest.mark.parametrize("compile", [True, False])
+@pytest.mark.usual("False")
 def test_the_step_is_pure_also_around_a_module_that_changes_itself(compile):
     module = Counting()
     model, params = nn.split(module)
@@ -642,6 +646,7 @@ def captured(module, optimizer, batches):
     ],
     ids=["adamw", "sgd-scheduled"],
 )
+@pytest.mark.usual("sgd-scheduled")
 def test_a_whole_run_equals_mlxs_captured_state_idiom_to_rounding(mine, theirs):
     batches = [random_batch(16, seed=i) for i in range(8)]
     module, optimizer = Net(), theirs()

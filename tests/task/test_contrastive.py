@@ -124,6 +124,7 @@ def test_a_run_binds_columns_by_the_names_of_the_towers_and_learns():
 
 
 @pytest.mark.parametrize("option", ["parts", "streams"])
+@pytest.mark.usual("streams")
 def test_options_that_cut_batches_are_refused(option):
     train = [(A, A), (A, A)]
     trainer = fp.trainer(nn.linear(3, 5), fp.contrastive())

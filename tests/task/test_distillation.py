@@ -86,6 +86,7 @@ def test_tokens_that_do_not_count_change_nothing():
 
 
 @pytest.mark.parametrize("parts", [2, 3])
+@pytest.mark.usual("2")
 def test_every_cutting_of_a_batch_gives_one_update(parts):
     mask = mx.array([1, 0, 1, 1, 0, 1])
     results = []
