@@ -40,7 +40,7 @@ def test_a_stop_in_one_process_ends_a_run_that_accumulates(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["few_rows", "masked_rows"])
-@pytest.mark.usual("masked_rows")
+@pytest.mark.slow
 def test_figures_that_count_in_some_processes_alone(tmp_path, mode):
     assert_as_one(mode, 3, tmp_path)
 
@@ -50,7 +50,6 @@ def test_all_processes_group_steps_in_the_same_way(tmp_path):
     assert_as_one("groups", 2, tmp_path)
 
 
-@pytest.mark.slow
 def test_rows_name_the_files_that_are_there_in_all_processes(tmp_path):
     assert_as_one("kept_files", 2, tmp_path)
 
