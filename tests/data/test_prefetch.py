@@ -46,8 +46,8 @@ class Watched:
         return data.stream(rows)
 
 
-def ran(code):
-    done = python_process(code, timeout=SOON)
+def ran(code, **env):
+    done = python_process(code, timeout=SOON, **env)
     assert done.stderr == ""
     return done.stdout.split()
 
@@ -353,7 +353,8 @@ print(*dataset, flush=True)
 if not child:
     os._exit(0)
 """
-    assert ran(code) == ["a", "b", "a", "b"]
+    quiet = "ignore:This process:DeprecationWarning"  # Python 3.12 warns of each fork beside a thread
+    assert ran(code, PYTHONWARNINGS=quiet) == ["a", "b", "a", "b"]
 
 
 # a source that gives nothing more
