@@ -42,7 +42,7 @@ def pytest_configure(config):
         os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
         os.environ.setdefault("PYTHONPYCACHEPREFIX", str(config.cache.mkdir("bytecode")))
     if mx is not None:
-        folder = tempfile.mkdtemp(prefix="mlx_fp_compiler_")
+        folder = tempfile.mkdtemp(prefix="compiler_of_tests_")
         config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
         _precompile(Path(folder))
     if mx is None and os.environ.get("MLX_FP_REQUIRE_MLX") == "1":
