@@ -181,6 +181,7 @@ def test_a_golden_run_is_the_latest_in_its_folder_and_its_hooks_know_what_they_k
 
 
 @pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.usual("4", "5")
 def test_a_golden_run_that_a_hook_ended_has_ended(number):
     held, taken = fp.load(FOLDER / f"ended-{number}.npz"), []
     target = fp.on("after_step", lambda event: taken.append(event.step))(replace(ended(), policy=None))

@@ -558,6 +558,7 @@ def test_reading_ahead_leaves_the_random_stream_of_its_reader_alone():
 
 
 @pytest.mark.parametrize("library", [mx.array, np.array], ids=["mlx", "numpy"])
+@pytest.mark.usual("numpy")
 def test_fit_gives_the_same_bits_with_and_without(library):
     x = mx.random.normal((64, 4), key=mx.random.key(2))
     train = pipe(

@@ -94,6 +94,7 @@ def test_products_have_the_largest_share_of_a_wide_mlp():
     assert {call.name for call in found.calls} >= {"Matmul", "AddMM", "Reduce"}
 
 
+@pytest.mark.slow
 def test_operations_of_the_forward_pass_have_their_innermost_part():
     found = fp.profile(*transformer(), repeats=1)
     parts = {row.name: {call.name for call in found.calls if call.part == row.name} for row in found.parts}

@@ -55,6 +55,7 @@ def folder_of_mlx_lm(base, folder, *, num_layers=-1, dora=False, keys=None):
 @pytest.mark.usual(
     "llama-options0-None", "llama-options1-None", "llama-options1-4", "qwen2-options2-None", "qwen2_moe-options3-None"
 )
+@pytest.mark.usual("llama-options1-None")
 def test_a_folder_of_mlx_lm_gives_its_numbers(tmp_path, kind, options, bits):
     base = model_folder(tmp_path / "base", kind, bits=bits)
     folder, module = folder_of_mlx_lm(base, tmp_path / "adapters", **options)
@@ -87,6 +88,7 @@ def test_a_run_of_three_steps_goes_to_mlx_lm_and_back(tmp_path, verb, bits, spec
     assert lm.generate(layer, tokenizer, "w1 w2", max_tokens=8)(report) == text
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_saved_adapters(tmp_path):
     base = model_folder(tmp_path / "base")
     layer = nn.lora("model", rank=4)(lm.load(base)[0])

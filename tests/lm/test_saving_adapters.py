@@ -51,6 +51,7 @@ def by_mlx_lm(folder, *, num_layers=-1, dora=False, rank=4, scale=2.0, dropout=0
 @pytest.mark.usual(
     "None-llama-options0", "None-llama-options1", "4-llama-options0", "4-llama-options1", "4-qwen2-options3"
 )
+@pytest.mark.usual("None-llama-options1")
 def test_mlx_lm_loads_the_adapters_of_a_run(tmp_path, kind, options, bits):
     if bits and "model.embed_tokens" in options.get("keys", ()):
         options = {**options, "keys": ["model.layers.0.mlp.up_proj"]}

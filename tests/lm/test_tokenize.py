@@ -319,6 +319,7 @@ def tiny_llama():
     return nn.split(llama.Model(llama.ModelArgs(**arguments, **heads)))
 
 
+@pytest.mark.slow
 def test_a_model_of_mlx_lm_learns_from_cached_rows_and_resumes_with_the_same_bits(tmp_path):
     model, params = tiny_llama()
     trainer = pipe(fp.trainer(model, fp.language_modeling()), fp.with_optimizer(optim.adam(1e-2)))

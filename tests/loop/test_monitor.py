@@ -219,6 +219,7 @@ def test_a_function_that_is_judged_within_an_epoch_gets_the_losses_so_far():
 
 
 @pytest.mark.parametrize("cut", [1, 2, 3, 4, 5])
+@pytest.mark.usual("1", "2", "4", "5")
 def test_a_run_that_is_cut_within_an_epoch_judges_the_losses_of_all_of_it(cut, tmp_path):
     policy = fp.checkpoints(tmp_path / "{step}", every=None, every_steps=1)
     stop = fp.on("after_step", lambda e: fp.Stop("cut", final=False) if e.step == cut - 1 else None)

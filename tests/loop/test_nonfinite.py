@@ -77,6 +77,7 @@ def test_a_step_that_is_skipped_leaves_no_trace_but_its_loss():
     assert optim.reading("skipped")(skipped.opt_state).item() == 4
 
 
+@pytest.mark.slow
 def test_metrics_do_not_count_a_step_that_is_skipped():
     def mse(train):
         target = fp.trainer(nn.linear(3, 1), fp.regression(), optimizer=optim.sgd(1e-2))
@@ -159,6 +160,7 @@ def norm_run(**options):
     return fp.fit([x for x, _ in OVERFLOW], quiet=True, **options)(target)
 
 
+@pytest.mark.slow
 def test_buffers_that_overflow_are_noticed_at_the_end_of_an_epoch():
     with pytest.raises(FloatingPointError, match=r"layers.0.running_var not finite after step 5"):
         norm_run()

@@ -81,6 +81,7 @@ def with_values(params):
 
 
 @pytest.mark.parametrize("verb", [nn.lora, nn.dora])
+@pytest.mark.usual("native-lora")
 def test_a_fresh_adapter_changes_nothing_and_only_adapters_train(name, verb):
     model = MODELS[name]()
     adapted = verb(rank=2)(model)
@@ -252,6 +253,7 @@ def test_adapters_of_mlx_lm_in_a_split_model_count_as_adapters():
 # --- with the rest of the library ------------------------------------------------------------------------------------
 
 
+@pytest.mark.usual("native")
 def test_a_fit_with_checkpoints_of_what_trains(name, tmp_path):
     model = nn.lora(ADAPTED[name], rank=2, dropout=0.1)(MODELS[name]())
     trainer = pipe(

@@ -83,6 +83,7 @@ def test_the_same_bits(case, compile):
     assert plain.logs["loss"].item() == again.logs["loss"].item()
 
 
+@pytest.mark.slow
 def test_a_value_that_the_module_leaves_in_an_attribute_has_its_gradient():
     """The gradient is the same sum in another order."""
     plain, again = gradients(lifted()), gradients(nn.remat("noted")(lifted()))
@@ -123,6 +124,7 @@ def test_ways_of_computing_a_step(options):
         assert_same_bits(plain.rest, again.rest)
 
 
+@pytest.mark.slow
 def test_accumulated_updates():
     ends = []
     for layer in (lifted(), nn.remat("encoder.layers")(lifted())):
@@ -227,6 +229,7 @@ class TestForeignCheckpoints:
     """`mx.checkpoint` inside a lifted module: right without random numbers, refused with them."""
 
     @pytest.mark.parametrize("compile", [False, True], ids=["eager", "compiled"])
+    @pytest.mark.usual("eager")
     def test_an_option_of_the_module(self, compile):
         plain = gradients(lifted(drop=0.0), compile=compile)
         assert_same_bits(plain.grads, gradients(lifted(drop=0.0, checkpoint=True), compile=compile).grads)

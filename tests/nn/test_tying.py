@@ -36,6 +36,7 @@ def head(request):
     return HEADS[request.param]
 
 
+@pytest.mark.usual("weight")
 def test_the_table_is_one_array_with_the_gradient_of_both_uses(head):
     layer = model(head)
     step = fp.train_step(layer, cross_entropy, optim.sgd(1.0))

@@ -43,6 +43,7 @@ def lookahead_by_hand(k, alpha, rate, momentum, count):
 
 
 @pytest.mark.parametrize(("k", "alpha", "count"), [(1, 0.5, 4), (3, 0.25, 7), (5, 1.0, 5), (4, 0.8, 3)])
+@pytest.mark.usual("4-0.8-3")
 def test_lookahead_by_hand(k, alpha, count):
     params, state = run(optim.lookahead(k, alpha)(optim.sgd(0.1, momentum=0.9)), count)
     weights, slow = lookahead_by_hand(k, alpha, 0.1, 0.9, count)
@@ -101,6 +102,7 @@ def test_an_optimiser_without_a_rate_gets_equal_weights():
 @pytest.mark.parametrize(
     "verb", [optim.lookahead(2, 0.5), optim.schedule_free(0.9)], ids=["lookahead", "schedule_free"]
 )
+@pytest.mark.usual("schedule_free")
 def test_narrow_parameters_have_wide_sequences(verb):
     params = {"w": mx.ones((3,), mx.bfloat16), "b": [mx.ones((1, 1), mx.bfloat16), {}]}
     opt = verb(optim.sgd(0.01))
@@ -172,6 +174,7 @@ def test_a_run_evaluates_the_averages_of_schedule_free():
 
 
 @pytest.mark.parametrize("name", ["lookahead", "schedule_free", "scaled"])
+@pytest.mark.usual("schedule_free")
 def test_updates_in_the_backward_pass_have_the_same_bits(name):
     optimizer = {
         "lookahead": optim.lookahead(2)(optim.adamw(1e-2)),

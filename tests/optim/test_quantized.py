@@ -45,6 +45,7 @@ def test_moments_and_parameters_follow_those_of_float32():
     assert moments(state, "v").mean().item() == pytest.approx(exact["memory"]["w"]["v"].mean().item(), rel=0.02)
 
 
+@pytest.mark.slow
 def test_small_parameters_and_rates_stay_in_float32_with_the_same_bits():
     wide, exact = run(optim.adamw(1e-2), 3)
     params, state = run(optim.quantized()(optim.adamw(1e-2)), 3)

@@ -557,6 +557,7 @@ def test_a_loss_that_changes_its_batch_in_place_leaves_the_callers_alone(compile
 
 
 @pytest.mark.parametrize("compile", [True, False])
+@pytest.mark.usual("False")
 def test_a_layer_that_changes_its_arrays_in_place_leaves_the_callers_alone(compile):
     def forward(m, x):
         scale, count = m.scale, m.count

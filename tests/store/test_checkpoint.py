@@ -172,6 +172,7 @@ def damaged(content, draw):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.usual(".safetensors")
 def test_no_damage_is_loaded_in_silence(suffix, tmp_path):
     tree = {"weight": mx.random.normal((8, 8)), "bias": mx.zeros((8,)), "deep": [{"a": mx.array(1.0)}]}
     path = fp.save(tmp_path / f"a{suffix}", opt_state={"step": mx.array(7)}, metadata={"epoch": 3})(tree)

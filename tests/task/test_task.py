@@ -223,6 +223,7 @@ def test_every_option_can_be_replaced(case):
     assert (report.monitor_name, report.monitor_mode, report.best_value) == ("size", "max", pair[1].size)
 
 
+@pytest.mark.usual("classification", "language_modeling")
 def test_the_usual_monitor_needs_its_metric_and_is_the_loss_without(case):
     make, model, pair = case
     bare = make(metrics=[])
