@@ -16,9 +16,10 @@ page: .venv/.test
 test: .venv/.test
 	$(BIN)/python -m pytest
 
-# The tests that take long: kills at each write, signals at each line of the loop, flipped bits.
+# The tests that take long: kills at each write, signals at each line of the loop, flipped bits; and those of
+# hypothesis once more, with more examples.
 test-slow: .venv/.test
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m 'slow or hypothesis'
 
 lint: .venv/.lint
 	$(BIN)/ruff check .

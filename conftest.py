@@ -18,11 +18,13 @@ except ImportError as error:
 WITHOUT = "MLX is not installed: pip install 'mlx-fp[cpu]'"
 
 _SLOW = [hypothesis.HealthCheck.too_slow]
-hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=_SLOW)  # machines are shared
-hypothesis.settings.load_profile("untimed")
+_UNTIMED = {"deadline": None, "suppress_health_check": _SLOW}  # machines are shared
+hypothesis.settings.register_profile("many", max_examples=100, **_UNTIMED)
+hypothesis.settings.register_profile("few", max_examples=10, **_UNTIMED)
 
 
 def pytest_configure(config):
+    hypothesis.settings.load_profile("many" if config.option.markexpr.startswith("slow") else "few")
     if hasattr(config, "cache"):  # processes of tests need not compile 400 files each
         os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
         os.environ.setdefault("PYTHONPYCACHEPREFIX", str(config.cache.mkdir("bytecode")))
@@ -39,8 +41,18 @@ def pytest_make_collect_report(collector):
     return report
 
 
-def pytest_collection_modifyitems(items):
-    """Skip each test where MLX is missing, before any fixture of it is made."""
+def pytest_collection_modifyitems(config, items):
+    """Mark the cases that are not usual as slow. Skip each test where MLX is missing, before its fixtures are made."""
+    unknown = {}
+    for item in items:
+        usual = item.get_closest_marker("usual")
+        if usual is not None:
+            unknown.setdefault((item.path, item.originalname), set(usual.args)).discard(item.callspec.id)
+            if item.callspec.id not in usual.args:
+                item.add_marker(pytest.mark.slow)
+    wrong = [f"{path.name}: {test} has no case {ids}" for (path, test), ids in unknown.items() if ids]
+    if wrong and not any("::" in place for place in config.args):
+        raise pytest.UsageError("\n".join(wrong))
     for item in items if mx is None else ():
         if item.get_closest_marker("without_mlx") is None:
             item.add_marker(pytest.mark.skip(reason=WITHOUT))

@@ -14,6 +14,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
@@ -401,6 +402,29 @@ def python_process(code, *args, within=(), timeout=120, **env):
 def run_python(code, *args, **options):
     """Return what code prints in a Python of its own, as `python_process` runs it."""
     return python_process(code, *args, **options).stdout
+
+
+def spawned(call, *each, timeout=120):
+    """Return what a call gives for each tuple of arguments, at once, in processes of their own that were spawned.
+
+    A pool would need semaphores, and those need /dev/shm.
+    """
+    context, started = get_context("spawn"), []
+    for arguments in each:
+        receiver, sender = context.Pipe(duplex=False)
+        process = context.Process(target=_sent, args=(sender, call, arguments))
+        process.start()
+        sender.close()
+        started.append((process, receiver))
+    try:
+        return [receiver.recv() if receiver.poll(timeout) else None for _, receiver in started]
+    finally:
+        for process, _ in started:
+            process.join(timeout)
+
+
+def _sent(sender, call, arguments):
+    sender.send(call(*arguments))
 
 
 def run_call(file, call, **options):

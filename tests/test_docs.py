@@ -66,8 +66,20 @@ FILES = dict.fromkeys(("language_models.md", "mlx_lm.md"), a_language_model_and_
 """Functions that make the files that the snippets of a page read."""
 
 
+LONG = {"README.md", "export.md", "language_models.md", "loop.md", "mixed_precision.md", "mlx_lm.md", "reports.md"}
+"""The pages whose snippets take long."""
+
+SHORT = {"across", "driving", "groups", "hooks", "lifted", "mlp", "step", "tensor_parallel"}
+"""The examples that run by default."""
+
+
+def cases(paths, slow, name):
+    """Return the cases of a test of files, of which some are slow."""
+    return [pytest.param(path, marks=[pytest.mark.slow] if path.name in slow else [], id=name(path)) for path in paths]
+
+
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if page not in CPU_PAGES], ids=lambda p: str(p.relative_to(ROOT))
+    "page", cases([page for page in PAGES if page not in CPU_PAGES], LONG, lambda p: str(p.relative_to(ROOT)))
 )
 def test_every_snippet_of_a_page_runs(page, tmp_path, monkeypatch):
     if page.name in NEEDS:
@@ -77,7 +89,12 @@ def test_every_snippet_of_a_page_runs(page, tmp_path, monkeypatch):
     assert run_snippets(page) or page.name in PROSE, f"{page.name} shows no code"
 
 
-@pytest.mark.parametrize("script", [p for p in EXAMPLES if p.stem != "digits"], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "script",
+    cases(
+        [p for p in EXAMPLES if p.stem != "digits"], {p.name for p in EXAMPLES if p.stem not in SHORT}, lambda p: p.name
+    ),
+)
 def test_example_gives_what_it_promises(script, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     result = runpy.run_path(str(script))["main"]()
@@ -85,6 +102,7 @@ def test_example_gives_what_it_promises(script, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out.strip()
 
 
+@pytest.mark.usual("as it is")
 @pytest.mark.parametrize("programs", [None, "/nowhere"], ids=["as it is", "without g++"])
 def test_the_page_of_the_readme_learns_and_prints_its_table(programs, tmp_path):
     page = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -100,6 +118,7 @@ def test_the_page_of_the_readme_learns_and_prints_its_table(programs, tmp_path):
     assert "](docs/curves.png)" in page
 
 
+@pytest.mark.slow
 def test_digits_reaches_097_and_writes_report_and_picture(tmp_path):
     import json
 

@@ -48,7 +48,9 @@ def main(words: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if words is None else list(words)
     try:
         with ShortTraceback():
-            return _dispatched(given)
+            status = _dispatched(given)
+            sys.stdout.flush()  # an output that nobody reads is an error here, not at the end of the interpreter
+            return status
     except UsageError as error:
         if os.environ.get("MLX_RANK", "0") == "0":  # all processes of a run read the same words
             print(f"mlx-fp: {error}", file=sys.stderr)

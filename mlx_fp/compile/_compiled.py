@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import warnings
 from collections.abc import Callable, Container, Mapping, Sequence
@@ -9,6 +10,8 @@ from functools import cache
 from pathlib import Path
 from traceback import extract_tb
 from typing import Any
+
+import toolz
 
 from ..core._errors import unknown
 from ..core._exporting import is_exporting
@@ -28,9 +31,6 @@ _EVALUATED = (
     "Attempting to eval an array without a primitive",
 )
 """The messages of MLX for a program that reads the value of an array during a trace."""
-
-_LIBRARIES = {"mlx", "mlx_fp", "toolz", "functools.py"}
-"""Folders and files whose frames are not the user's code."""
 
 _finding = threading.Lock()
 """Held while a structure is looked up, so that two threads do not compile the same structure twice."""
@@ -188,7 +188,13 @@ class _Variant:
 def _reads_values(title: str, error: Exception) -> str:
     """Return the message that names the function which reads the value of an array during a trace, and the remedy."""
     frames = extract_tb(error.__traceback__)
-    user_frames = [frame for frame in frames if not _LIBRARIES.intersection(Path(frame.filename).parts)]
+    libraries = [
+        Path(__file__).parents[1],
+        Path(mx.__file__).parent,
+        Path(toolz.__file__).parent,
+        Path(functools.__file__),
+    ]
+    user_frames = [frame for frame in frames if not any(map(Path(frame.filename).is_relative_to, libraries))]
     frame = user_frames[-1] if user_frames else None
     where = f"{frame.name!r}, line {frame.lineno} of {frame.filename}," if frame else "a function"
     return (

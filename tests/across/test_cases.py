@@ -30,6 +30,7 @@ def assert_as_one(mode, ranks, place):
         assert named == pytest.approx(named_alone, rel=2e-5, abs=2e-5, nan_ok=True)
 
 
+@pytest.mark.slow
 def test_a_stop_in_one_process_ends_a_run_that_accumulates(tmp_path):
     first, second = (json.loads(each) for each in results("accumulated_stop", 2, tmp_path))
     assert first == second
@@ -39,10 +40,12 @@ def test_a_stop_in_one_process_ends_a_run_that_accumulates(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["few_rows", "masked_rows"])
+@pytest.mark.slow
 def test_figures_that_count_in_some_processes_alone(tmp_path, mode):
     assert_as_one(mode, 3, tmp_path)
 
 
+@pytest.mark.slow
 def test_all_processes_group_steps_in_the_same_way(tmp_path):
     assert_as_one("groups", 2, tmp_path)
 
@@ -51,5 +54,6 @@ def test_rows_name_the_files_that_are_there_in_all_processes(tmp_path):
     assert_as_one("kept_files", 2, tmp_path)
 
 
+@pytest.mark.slow
 def test_the_memory_of_a_metric_travels_with_all_its_bits(tmp_path):
     assert_as_one("wide_memory", 2, tmp_path)

@@ -14,6 +14,7 @@ def results(mode, place, ranks=2):
     return [each["result"] for each in run(PROGRAM, ranks, place, mode, place / "runs")]
 
 
+@pytest.mark.slow
 def test_a_sweep_has_the_same_trials_in_all_processes_and_prints_once(tmp_path):
     (tmp_path / "runs").mkdir()
     (_, printed, _), (_, silent, _) = finish(start(PROGRAM, 2, tmp_path, "sweep", tmp_path / "runs"))
@@ -24,6 +25,7 @@ def test_a_sweep_has_the_same_trials_in_all_processes_and_prints_once(tmp_path):
     assert folders == ["trial-1", "trial-2", "trial-3"]
 
 
+@pytest.mark.slow
 def test_a_trial_that_fails_in_one_process_fails_in_all_and_the_sweep_goes_on(tmp_path):
     first, second = results("sweep_that_fails", tmp_path)
     assert first[0] == first[2] == second[0] == second[2] == ""
@@ -31,6 +33,7 @@ def test_a_trial_that_fails_in_one_process_fails_in_all_and_the_sweep_goes_on(tm
     assert second[1].startswith("ValueError: a bad trial")
 
 
+@pytest.mark.slow
 def test_a_stream_of_events_has_the_losses_of_one_process(tmp_path):
     (alone,), (first, second) = results("stream", tmp_path, ranks=1), results("stream", tmp_path)
     assert first == second
@@ -52,6 +55,7 @@ def test_parameters_that_drift_apart_are_found_where_they_are_compared(tmp_path)
         ("locked", 0, "BlockingIOError: "),
     ],
 )
+@pytest.mark.usual("locked-0-BlockingIOError: ")
 def test_an_error_outside_the_steps_of_one_process_reaches_the_other(tmp_path, mode, rank, text):
     by_rank = results(mode, tmp_path)
     kind, _, words = text.partition(": ")
@@ -69,6 +73,7 @@ def test_an_error_outside_the_steps_of_one_process_reaches_the_other(tmp_path, m
         ("other_params", "the processes differ in the parameters: weight has not the same bits"),
     ],
 )
+@pytest.mark.usual("other_seed-the processes differ in training data")
 def test_an_error_names_the_difference_of_processes_at_the_start(tmp_path, mode, text):
     for result in results(mode, tmp_path):
         assert result["error"] == "ValueError"

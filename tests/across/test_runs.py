@@ -32,6 +32,7 @@ def assert_same_run(one, other, tolerance=2e-5):
 
 
 @pytest.mark.parametrize("options", [{}, {"accumulate": 2, "halves": True}], ids=["plain", "accumulate in halves"])
+@pytest.mark.usual("accumulate in halves")
 def test_two_processes_train_as_one(tmp_path, options):
     """Masks, uneven batches, clipping, validation every few steps."""
     one, two = runs(1, tmp_path, **options)[0], runs(2, tmp_path, **options)
@@ -39,12 +40,14 @@ def test_two_processes_train_as_one(tmp_path, options):
     assert_same_run(two[0], one)
 
 
+@pytest.mark.slow
 def test_three_processes_of_which_some_have_no_row(tmp_path):
     one, three = runs(1, tmp_path, batch=2, steps=36)[0], runs(3, tmp_path, batch=2, steps=36)
     assert json.dumps(three[0]) == json.dumps(three[1]) == json.dumps(three[2])
     assert_same_run(three[0], one)
 
 
+@pytest.mark.slow
 def test_replicas_with_dropout_and_batch_norm_have_the_same_bits(tmp_path):
     first, second = runs(2, tmp_path, noisy=True, batch=10)
     assert json.dumps(first) == json.dumps(second)
@@ -53,7 +56,10 @@ def test_replicas_with_dropout_and_batch_norm_have_the_same_bits(tmp_path):
 
 @pytest.mark.parametrize(
     "options",
-    [{"noisy": True, "batch": 10, "steps_per_call": 2, "sharded": True}, {"accumulate": 2, "halves": True}],
+    [
+        {"noisy": True, "batch": 10, "steps_per_call": 2, "sharded": True},
+        pytest.param({"accumulate": 2, "halves": True}, marks=pytest.mark.slow),
+    ],
     ids=str,
 )
 def test_messages_summed_outside_the_compiled_step_give_the_same_bits(tmp_path, options):
@@ -63,6 +69,7 @@ def test_messages_summed_outside_the_compiled_step_give_the_same_bits(tmp_path, 
     assert [json.dumps(each) for each in apart] == [json.dumps(each) for each in within]
 
 
+@pytest.mark.slow
 def test_a_run_continues_with_other_numbers_of_processes(tmp_path):
     folder = str(tmp_path / "run")
     runs(2, tmp_path, folder=folder, steps=9)
@@ -79,6 +86,7 @@ def test_a_sharded_optimiser_changes_no_bit_and_has_half_the_memory(tmp_path):
     assert sharded[0]["memory"] < 0.52 * whole[0]["memory"]
 
 
+@pytest.mark.slow
 def test_a_sharded_run_continues_with_other_numbers_of_processes(tmp_path):
     folder = str(tmp_path / "run")
     runs(2, tmp_path, folder=folder, steps=9, sharded=True)
@@ -99,6 +107,7 @@ def test_a_sharded_run_continues_with_other_numbers_of_processes(tmp_path):
     ],
     ids=["data", "loss", "hook", "hook before a validation", "hook after the last step", "sharded"],
 )
+@pytest.mark.usual("hook before a validation")
 def test_an_error_in_one_process_reaches_the_others(tmp_path, options, text):
     options = {**options, "folder": str(tmp_path / options["folder"])} if "folder" in options else options
     first, second = runs(2, tmp_path, **options)
@@ -107,6 +116,7 @@ def test_an_error_in_one_process_reaches_the_others(tmp_path, options, text):
 
 
 @pytest.mark.parametrize("hook", ["stop", "validate", "save"])
+@pytest.mark.usual("stop")
 def test_a_request_of_one_process_is_carried_out_by_all(tmp_path, hook):
     first, second = runs(2, tmp_path, hook=hook, at=0, batch=10, folder=str(tmp_path / "run"))
     assert first["checksums"] == second["checksums"]
@@ -121,6 +131,7 @@ def test_a_request_of_one_process_is_carried_out_by_all(tmp_path, hook):
 
 
 @pytest.mark.parametrize("nonfinite", ["raise", "stop", "skip", "keep"])
+@pytest.mark.usual("raise")
 def test_a_row_that_is_not_finite_in_one_process(tmp_path, nonfinite):
     first, second = runs(2, tmp_path, infinite_at=6, nonfinite=nonfinite)
     if nonfinite == "raise":

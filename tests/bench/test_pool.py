@@ -28,6 +28,7 @@ def asked(monkeypatch, **environment):
     return options.from_environment()
 
 
+@pytest.mark.slow
 def test_variants_take_turns_and_one_that_is_absent_is_a_row_with_its_reason(folder, monkeypatch):
     wanted = asked(monkeypatch, TURNS="3")
     with pool.Pool((RAW, OURS, ABSENT), folder, 1) as workers:

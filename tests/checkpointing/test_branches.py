@@ -49,6 +49,7 @@ def test_a_run_from_an_older_file_keeps_its_own_last_and_best(tmp_path):
 
 
 @pytest.mark.parametrize(("which", "epoch"), [("latest", 6), ("best", 4)])
+@pytest.mark.usual("latest-6")
 def test_latest_and_best_are_of_the_line_that_the_newest_run_is_on(which, epoch, tmp_path):
     policy = fp.checkpoints(tmp_path / "{epoch}")
     fit(trainer(policy, values=[9.0, 3.0, 5.0, 4.0, 1.0, 1.0, 1.0, 0.5]), 8)
@@ -164,6 +165,7 @@ def test_a_loaded_checkpoint_may_be_gone_on_from_several_times(tmp_path):
 
 
 @pytest.mark.parametrize("at", [1, 3])
+@pytest.mark.usual("3")
 def test_a_validation_that_a_signal_cuts_is_done_when_the_run_goes_on(at, tmp_path):
     def halve(event):
         return fp.Replace(opt_state=optim.scale_rates(0.5)(event.state.opt_state))

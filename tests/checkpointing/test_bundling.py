@@ -27,6 +27,7 @@ def fit(path, *verbs, epochs=2, resume=None, **options):
 
 
 @pytest.mark.parametrize("background", [False, True])
+@pytest.mark.usual("True")
 def test_the_bundle_is_there_before_hooks_hear_of_the_end(tmp_path, background):
     seen = []
     look = fp.on("after_fit", lambda e: seen.append((fp.read_bundle(e.report.policy["bundle"]), e.report.to_dict())))
@@ -146,6 +147,7 @@ USER = {"note": "first", "rates": [0.1, float("inf")], "deep": {"none": None, "f
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".npz"])
 @pytest.mark.parametrize("background", [False, True])
+@pytest.mark.usual("True-.safetensors")
 def test_each_file_gives_back_the_values_of_the_user(tmp_path, suffix, background):
     fit(tmp_path / ("{epoch}" + suffix), user=USER, background=background, latest=True)
     assert [fp.load(tmp_path / name).metadata["user"] for name in ("0", "1", "latest")] == [USER] * 3

@@ -32,6 +32,7 @@ def saving(folder, suffix=".safetensors", **options):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.usual(".npz")
 def test_the_file_holds_what_trains_and_buffers_and_names_the_rest(suffix, tmp_path):
     report = fit(saving(tmp_path / "some", suffix), params=BEGUN)
     fit(saving(tmp_path / "all", suffix, trainable_only=False), params=BEGUN)
@@ -47,6 +48,7 @@ def test_the_file_holds_what_trains_and_buffers_and_names_the_rest(suffix, tmp_p
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("step", [1, 3, 5, 9])
+@pytest.mark.usual("1-.safetensors")
 def test_a_run_goes_on_with_the_weights_that_it_is_given_to_the_same_end(step, suffix, tmp_path):
     alone = fit(params=BEGUN)
     fit(saving(tmp_path, suffix), params=BEGUN)
@@ -60,6 +62,7 @@ def test_a_run_from_a_seed_goes_on_with_the_weights_of_the_same_seed(tmp_path):
 
 
 @pytest.mark.parametrize("options", [{}, {"seed": 3}, {"params": nn.init(8)(WHOLE)}])
+@pytest.mark.usual("options2")
 def test_other_weights_are_an_error_with_their_paths(options, tmp_path):
     fit(saving(tmp_path), params=BEGUN)
     with pytest.raises(
@@ -84,6 +87,7 @@ def test_the_best_parameters_are_whole_again(tmp_path):
     assert_same_bits(again.best_params, alone.best_params)
 
 
+@pytest.mark.slow
 def test_a_model_of_which_all_trains_leaves_nothing_out(tmp_path):
     fit(saving(tmp_path), model=WHOLE)
     assert fp.load(tmp_path / "9").left_out == ()

@@ -140,6 +140,7 @@ def test_a_golden_run_holds_what_it_stood_at(number):
 
 
 @pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.usual("4", "5")
 def test_from_a_golden_run_another_goes_on(number, caplog):
     held, seen, taken = fp.load(FOLDER / f"cut-{number}"), [], []
     hooks = (
@@ -180,6 +181,7 @@ def test_a_golden_run_is_the_latest_in_its_folder_and_its_hooks_know_what_they_k
 
 
 @pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.usual("4", "5")
 def test_a_golden_run_that_a_hook_ended_has_ended(number):
     held, taken = fp.load(FOLDER / f"ended-{number}.npz"), []
     target = fp.on("after_step", lambda event: taken.append(event.step))(replace(ended(), policy=None))

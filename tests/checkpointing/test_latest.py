@@ -76,6 +76,7 @@ def test_the_latest_file_is_no_checkpoint_more_for_retention(tmp_path, template)
 
 @pytest.mark.usefixtures("system")
 @pytest.mark.parametrize("source", ["latest", "path", "loaded"])
+@pytest.mark.usual("links-path")
 def test_a_run_that_goes_on_from_it_is_the_same_run_and_goes_on_from_its_newest_file(tmp_path, source):
     alone = fit(tmp_path / "alone" / "{epoch}", epochs=5)
     here, path = tmp_path / "here", tmp_path / "here" / "latest"
@@ -90,6 +91,7 @@ def test_a_run_that_goes_on_from_it_is_the_same_run_and_goes_on_from_its_newest_
 
 @pytest.mark.usefixtures("system")
 @pytest.mark.parametrize("template", ["{epoch}", "{monitor_name}-{epoch}"])
+@pytest.mark.usual("copies-{epoch}")
 def test_it_stands_in_for_the_newest_file_where_that_is_gone(tmp_path, template):
     alone = fit(tmp_path / "alone" / template, epochs=5)
     here = tmp_path / "here"

@@ -55,6 +55,7 @@ def alone():
     return fit(trainer())
 
 
+@pytest.mark.slow
 def test_saving_changes_nothing(alone, tmp_path):
     assert_same_run(fit(trainer(fp.checkpoints(tmp_path / "s-{step}", every_steps=1))), alone)
 
@@ -65,6 +66,7 @@ def test_saving_changes_nothing(alone, tmp_path):
     ids=["plain", "accumulate", "validate_every", "both"],
 )
 @pytest.mark.parametrize("suffix", [".safetensors", ".npz"])
+@pytest.mark.usual(".safetensors-plain")
 def test_from_every_step_and_epoch_a_run_goes_on_to_the_same_end(alone, tmp_path, suffix, options, steps):
     whole = fit(trainer(), **options) if options else alone
     assert whole.rows[-1].steps == steps
@@ -266,6 +268,7 @@ def test_a_file_of_other_versions_goes_on_with_one_warning(alone, tmp_path, capl
 
 
 @pytest.mark.parametrize("name", ["processor", "kernels"])
+@pytest.mark.usual("kernels")
 def test_a_file_of_another_processor_or_other_kernels_says_that_bits_may_differ(name, tmp_path, caplog, monkeypatch):
     from mlx_fp.loop import _record as snapshot
 
@@ -365,6 +368,7 @@ def test_a_file_of_another_kind_is_said_to_be_so(tmp_path):
 
 @pytest.mark.parametrize("point", range(4))
 @pytest.mark.parametrize("suffix", [".safetensors", ".npz"])
+@pytest.mark.usual(".safetensors-0", ".safetensors-1", ".safetensors-2", ".safetensors-3", ".npz-0", ".npz-2", ".npz-3")
 def test_a_file_that_the_system_fails_to_read_once_is_an_error_with_its_path(tmp_path, suffix, point, monkeypatch):
     policy = fp.checkpoints(tmp_path / ("ep-{epoch}" + suffix))
     fit(trainer(policy))
@@ -377,6 +381,7 @@ def test_a_file_that_the_system_fails_to_read_once_is_an_error_with_its_path(tmp
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".npz"])
+@pytest.mark.usual(".npz")
 def test_a_file_that_this_user_may_not_read_at_first_is_passed_over_with_a_warning(
     tmp_path, suffix, monkeypatch, caplog
 ):
@@ -483,6 +488,7 @@ def cut_by(*verbs, **options):
 @pytest.mark.parametrize(
     "event", ["before_validation", "after_validation_batch", "after_validation", "after_evaluation", "after_epoch"]
 )
+@pytest.mark.usual("before_validation", "after_validation_batch", "after_evaluation", "after_epoch")
 def test_an_interrupt_outside_of_a_step_saves_too(alone, tmp_path, event):
     kill = fp.on(event, lambda e: signal.raise_signal(signal.SIGTERM), once=True, when=lambda e: e.epoch == 1)
     policy = fp.checkpoints(tmp_path / "ep-{epoch}", every=100)
@@ -494,6 +500,7 @@ def test_an_interrupt_outside_of_a_step_saves_too(alone, tmp_path, event):
 
 
 @pytest.mark.parametrize("step", range(9))
+@pytest.mark.usual("0", "1", "2", "5", "7", "8")
 def test_a_stop_within_an_epoch_goes_on_with_the_rest_of_it(alone, tmp_path, step):
     stop = fp.on("after_step", lambda e: fp.Stop("enough") if e.step == step else None)
     policy = fp.checkpoints(tmp_path / "{step}")

@@ -83,6 +83,7 @@ def test_bench_gives_the_rate_of_the_step():
     assert ended.row("traces") == ["traces", "1"]
 
 
+@pytest.mark.slow
 def test_bench_takes_as_many_steps_in_a_call_as_a_run(tmp_path):
     write_experiment(tmp_path, "calls.py", text=EXPERIMENT.replace("log_every=2", "steps_per_call=3"))
     ended = called("bench", "calls.py", "--seconds", "0.01")

@@ -239,6 +239,7 @@ def test_several_processes_train_as_one_and_print_once(tmp_path):
     assert two["settings"] == one["settings"]
 
 
+@pytest.mark.slow
 def test_an_error_in_one_process_is_the_status_of_all(tmp_path):
     write_acting(tmp_path, "assert os.environ['MLX_RANK'] == '0', 'a bad row'")
     status, _, errors = _ended(tmp_path, "run", "acts.py", "--ranks", 2, "-q", "epochs=50")
@@ -247,6 +248,7 @@ def test_an_error_in_one_process_is_the_status_of_all(tmp_path):
     assert errors.count("Traceback") == 1
 
 
+@pytest.mark.slow
 def test_several_processes_refuse_a_folder_with_a_run_as_one_does(tmp_path):
     called("run", "train.py", "-q", "--out", "here")
     status, _, errors = _ended(tmp_path, "run", "train.py", "--ranks", 2, "-q", "--out", "here")

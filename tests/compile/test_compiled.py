@@ -292,6 +292,7 @@ print(jit.available(), ends[0] == ends[1] == ends[2], ends[0])
 
 
 @pytest.mark.parametrize("how", ["MLX_DISABLE_COMPILE", "PATH"])
+@pytest.mark.usual("PATH")
 def test_without_a_compiler_there_is_one_warning_and_the_results_are_right(how):
     if how == "PATH" and mx.default_device().type != mx.DeviceType.cpu:
         pytest.skip("g++ is MLX's compiler on CPUs only")

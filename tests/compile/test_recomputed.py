@@ -50,6 +50,7 @@ def test_integers_and_outputs_without_a_gradient():
 
 
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+@pytest.mark.usual("eager")
 def test_the_stream_goes_on_after_the_numbers_of_the_first_computation(compiled):
     def draw(wrap):
         def run(w):

@@ -35,5 +35,6 @@ os.waitpid(child, 0)
 
 @pytest.mark.skipif(not hasattr(os, "fork") or sys.platform == "darwin", reason="no fork, or one that MLX refuses")
 @pytest.mark.parametrize(("before", "words"), [("computed", "get_context('spawn')"), ("", "trained")])
+@pytest.mark.usual("-trained")
 def test_a_fork_after_the_first_run_is_refused(before, words):
     assert words in run_python(CODE, *filter(None, [before]), timeout=60)

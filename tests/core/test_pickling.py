@@ -5,15 +5,13 @@ from __future__ import annotations
 import copy
 import pickle
 import re
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 
 import mlx.core as mx
 import mlx.nn
 import mlx.optimizers
 import pytest
-from helpers import assert_same_bits, assert_same_run, mse, plain, read, trained
+from helpers import assert_same_bits, assert_same_run, mse, plain, read, spawned, trained
 from toolz import pipe
 
 import mlx_fp as fp
@@ -231,8 +229,7 @@ def whole_trainer():
 def test_a_trainer_trains_to_the_same_bits_in_a_process_of_its_own_and_its_report_comes_back():
     trainer = whole_trainer()
     here = trained(trainer, TRAIN)
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        there = pool.submit(trained, trainer, TRAIN).result(timeout=120)
+    (there,) = spawned(trained, (trainer, TRAIN))
     assert_same_bits([there.params, there.opt_state], [here.params, here.opt_state])
     assert there.losses == here.losses
     assert_same_run(there, here)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import multiprocessing
 import os
 import pickle
 import signal
@@ -17,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 import mlx.core as mx
 import numpy as np
 import pytest
-from helpers import assert_same_bits, child_env, plain, read, visible
+from helpers import assert_same_bits, child_env, plain, read, spawned, visible
 from toolz import pipe
 
 import mlx_fp as fp
@@ -311,11 +310,10 @@ def count_builds(path, log):
     return list(pipe(data.source(range(20)), data.map(noted), data.cache(path)))
 
 
+@pytest.mark.slow
 def test_processes_that_build_at_once_compute_each_row_once(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(3) as pool:
-        calls = [pool.apply_async(count_builds, (tmp_path / "rows", tmp_path / "log")) for _ in range(3)]
-        assert [call.get(60) for call in calls] == [list(range(20))] * 3
+    calls = [(tmp_path / "rows", tmp_path / "log")] * 3
+    assert spawned(count_builds, *calls) == [list(range(20))] * 3
     assert len((tmp_path / "log").read_text().split()) == 20
     assert visible(tmp_path) == ["log", "rows"]
 

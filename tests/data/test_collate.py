@@ -334,6 +334,7 @@ SHAPED = {
 
 
 @pytest.mark.parametrize("name", SHAPED)
+@pytest.mark.usual("a function", "bound by paths", "bound by names")
 def test_nested_rows_reach_a_compiled_step(name):
     shape, fitting = SHAPED[name]
     first, last = trained(pipe(data.source(ROWS), data.shuffle(seed=0), data.batch(16), shape), fitting)
@@ -358,6 +359,7 @@ def test_a_single_array_reaches_a_compiled_step_as_x():
 
 
 @pytest.mark.parametrize("name", SHAPED)
+@pytest.mark.usual("a function", "bound by paths")
 def test_nested_rows_reach_fit_for_training_and_validation(name):
     shape, fitting = SHAPED[name]
     dataset = pipe(data.source(ROWS), data.shuffle(seed=0), data.batch(16), shape)

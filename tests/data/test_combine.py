@@ -305,6 +305,7 @@ def test_the_order_of_a_mix_is_that_of_its_definition(many):
 
 
 @pytest.mark.parametrize("join", [data.interleave, lambda *parts: data.mix(*parts, weights=[1.0] * len(parts), seed=1)])
+@pytest.mark.usual("<lambda>")
 def test_a_turn_among_many_datasets_costs_about_as_much_as_among_few(join):
     def cost(many):
         dataset = join(*[range(10**6)] * many)

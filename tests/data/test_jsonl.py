@@ -34,6 +34,7 @@ def written(path, rows, ascii_only=True):
     blanks=st.lists(st.sampled_from(["", " ", "\t\r", "\f"]), max_size=4),
     end=st.booleans(),
 )
+@pytest.mark.slow
 def test_the_rows_are_those_that_json_reads_of_each_line(tmp_path_factory, rows, blanks, end):
     lines = [json.dumps(row, ensure_ascii=False) for row in rows]
     for i, blank in enumerate(blanks):

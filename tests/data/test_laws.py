@@ -5,8 +5,9 @@ from __future__ import annotations
 import mlx.core as mx
 import numpy as np
 import pytest
+from drawn import examples
 from helpers import plain
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from toolz import compose_left, pipe
 
@@ -132,7 +133,7 @@ def read(dataset, cursor):
         return _only_empty(error)
 
 
-@settings(max_examples=500, deadline=None)
+@examples(500)
 @given(datasets(), st.integers(0, 3), st.integers(0, 40))
 def test_any_pipe_reads_the_same_twice_and_goes_on_anywhere(dataset, epoch, index):
     whole = read(dataset, Cursor(epoch))
@@ -140,7 +141,7 @@ def test_any_pipe_reads_the_same_twice_and_goes_on_anywhere(dataset, epoch, inde
     assert read(dataset, Cursor(epoch, index)) == (whole if whole is None else whole[index:])
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(datasets(), st.integers(0, 2), st.integers(1, 12))
 def test_a_reader_stopped_anywhere_goes_on_from_its_cursor(dataset, epoch, index):
     """The cursor is that of the last item handed out, whatever was read ahead."""
@@ -153,7 +154,7 @@ def test_a_reader_stopped_anywhere_goes_on_from_its_cursor(dataset, epoch, index
     assert first + plain(list(dataset.open(Cursor(epoch, len(first))))) == whole
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(datasets())
 def test_len_is_the_number_of_items_where_it_is_known(dataset):
     try:
@@ -164,7 +165,6 @@ def test_len_is_the_number_of_items_where_it_is_known(dataset):
     assert whole is None or known == len(whole)
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.lists(ANYWHERE, max_size=3))
 def test_pipe_and_compose_left_build_the_same(operations):
     source = SOURCES["list"]()

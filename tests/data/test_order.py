@@ -9,8 +9,9 @@ from threading import Thread
 import mlx.core as mx
 import numpy as np
 import pytest
+from drawn import examples
 from helpers import read, run_python
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from toolz import pipe
 
@@ -31,7 +32,7 @@ def is_mlx(value):
 # shuffle
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(st.integers(0, 2**32 - 1), st.integers(0, 10**6), st.integers(0, 300))
 def test_a_shuffle_is_a_permutation(seed, epoch, n):
     order = read(pipe(data.source(range(n)), data.shuffle(seed=seed)), epoch)
@@ -370,7 +371,7 @@ def columns():
     return {"x": x, "y": y, "m": mx.array(x), "k": mx.array(y)}
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.integers(1, 30), st.booleans(), st.integers(0, 25), st.booleans())
 def test_index_first_batches_equal_the_naive_ones(n, drop_last, limit, shuffled):
     order = [data.shuffle(seed=5), data.take(limit)] if shuffled else [data.take(limit)]

@@ -46,8 +46,8 @@ class Watched:
         return data.stream(rows)
 
 
-def ran(code):
-    done = python_process(code, timeout=SOON)
+def ran(code, **env):
+    done = python_process(code, timeout=SOON, **env)
     assert done.stderr == ""
     return done.stdout.split()
 
@@ -353,7 +353,8 @@ print(*dataset, flush=True)
 if not child:
     os._exit(0)
 """
-    assert ran(code) == ["a", "b", "a", "b"]
+    quiet = "ignore:This process:DeprecationWarning"  # Python 3.12 warns of each fork beside a thread
+    assert ran(code, PYTHONWARNINGS=quiet) == ["a", "b", "a", "b"]
 
 
 # a source that gives nothing more
@@ -388,6 +389,7 @@ fp.fit(train, epochs=1, quiet=True)(fp.checkpoints(sys.argv[1] + "/ep-{epoch}")(
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("end", ENDS)
+@pytest.mark.usual("a loop-2", "a loop-15", "a loop that is busy-2", "a loop that is busy-15")
 def test_one_signal_ends_a_process_whose_source_is_blocked(tmp_path, end, number):
     command = [sys.executable, "-c", BLOCKED + ENDS[end], str(tmp_path)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=child_env())
@@ -556,6 +558,7 @@ def test_reading_ahead_leaves_the_random_stream_of_its_reader_alone():
 
 
 @pytest.mark.parametrize("library", [mx.array, np.array], ids=["mlx", "numpy"])
+@pytest.mark.usual("numpy")
 def test_fit_gives_the_same_bits_with_and_without(library):
     x = mx.random.normal((64, 4), key=mx.random.key(2))
     train = pipe(

@@ -419,6 +419,7 @@ MODEL = nn.sequential(nn.embedding(16, 4), nn.linear(4, 12))
     ],
     ids=repr,
 )
+@pytest.mark.usual("batch(2, stack=list)-{'multiple_of': 6}-2", "batch(4, stack=list)-{'to': (12,)}-1")
 def test_a_step_is_traced_once_a_shape_and_shapes_are_few(group, options, many):
     dataset = pipe(sentences(), data.shuffle(seed=3), group, data.pad(**options, lengths="n"))
     step = fp.train_step(MODEL, loss, optim.sgd(0.5))

@@ -280,6 +280,7 @@ GRIDS = {
 
 
 @pytest.mark.parametrize("name", GRIDS)
+@pytest.mark.usual("one less")
 def test_a_sweep_that_goes_on_with_another_grid_reports_each_trial_s_own_result(tmp_path, name):
     sweep(RATES, kept_in(tmp_path))
     for _ in range(2):

@@ -85,6 +85,7 @@ def test_trials_that_train_together_have_the_reports_of_trials_that_train_alone(
     assert_as_alone(sweep(GRID, made(), together=True), sweep(GRID, made()))
 
 
+@pytest.mark.slow
 def test_each_trial_stops_by_itself():
     target = made(partial(fp.early_stop, patience=1), epochs=8)
     together, alone = sweep(GRID, target, together=True), sweep(GRID, target)
@@ -118,6 +119,7 @@ def test_a_hook_that_fails_ends_its_trial_alone():
     assert found.trials[2].report.epochs_ran == 3
 
 
+@pytest.mark.slow
 def test_a_compiled_sweep_has_a_trace_for_each_number_of_trials():
     target = made(model=nn.linear(6, 3), epochs=2)
     grid = {"optimizer.learning_rate": [1e-3, 1e-1]}
@@ -135,6 +137,7 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.usual("steps")
 def test_options_of_a_run_have_their_effect_together(name):
     grid = {"optimizer.learning_rate": [1e-2, 1e-1]}
     together, alone = (sweep(grid, made(), together=each, **OPTIONS[name]) for each in (True, False))
@@ -174,6 +177,7 @@ def test_the_members_are_stacked_once_an_epoch(monkeypatch):
     assert calls == [3, 3, 3]
 
 
+@pytest.mark.slow
 def test_the_files_are_those_of_trials_that_train_alone(tmp_path):
     grid = {"optimizer.learning_rate": [1e-2, 1e-1]}
     for name in ("together", "alone"):

@@ -45,6 +45,7 @@ def assert_same_steps(step, file, batches, *, compile=False):
     assert_close(from_file, after_steps(step, start, batches), **near)
 
 
+@pytest.mark.slow
 def test_a_whole_step_with_several_batch_shapes_is_one_file(tmp_path):
     step = fp.train_step(net(act=nn.gelu), cross_entropy, OPTIMIZER, metrics=[fp.accuracy()])
     batches = [labelled(), labelled(5, 1)]
@@ -63,6 +64,7 @@ def test_a_whole_step_with_several_batch_shapes_is_one_file(tmp_path):
     ],
     ids=str,
 )
+@pytest.mark.usual("{'trainable': 'head'}")
 def test_options_of_a_step_are_in_its_file(options, tmp_path):
     model = nn.sequential(enc=nn.linear(3, 8), head=nn.linear(8, 2))
     step = fp.train_step(model, cross_entropy, OPTIMIZER, compile=False, **options)
@@ -87,6 +89,7 @@ def test_an_update_in_the_backward_pass_is_one_at_its_end_in_a_file(tmp_path):
 
 @pytest.mark.parametrize("reduction", ["none", "mean"])
 @pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.usual("False-mean")
 def test_a_head_in_chunks_is_exported_with_the_derivative_of_mlx(reduction, frozen, tmp_path):
     def loss(model, x, y):
         head = model.params["head"]
@@ -128,6 +131,7 @@ MODELS = {
 
 
 @pytest.mark.parametrize("name", MODELS)
+@pytest.mark.usual("conv")
 def test_models_of_all_kinds_go_into_a_file(name, tmp_path):
     model, x = MODELS[name]
     step = fp.train_step(model, mean_square, optim.adamw(1e-3), compile=False)

@@ -59,6 +59,7 @@ CASES = pytest.mark.parametrize("make", [mlp, conv, transformer], ids=lambda mak
 
 
 @CASES
+@pytest.mark.usual("mlp")
 def test_shares_sum_to_one_and_nothing_is_left_out(make):
     step, params, opt_state, batch = make()
     found = fp.profile(step, params, opt_state, batch, repeats=1)
@@ -73,6 +74,7 @@ def test_shares_sum_to_one_and_nothing_is_left_out(make):
 
 
 @CASES
+@pytest.mark.usual("mlp", "conv")
 def test_the_operations_one_after_another_compute_the_step(make):
     step, *arguments = make()
     function = flat_function(step, (tuple(arguments), {}))
@@ -84,6 +86,7 @@ def test_the_operations_one_after_another_compute_the_step(make):
     assert_close([values[value.name] for value in graph.outputs], function(*arrays))
 
 
+@pytest.mark.slow
 def test_products_have_the_largest_share_of_a_wide_mlp():
     model = nn.sequential(nn.linear(512, 512), nn.relu, nn.linear(512, 512))
     found = fp.profile(*case(model, mx.ones((512, 512)), optim.sgd(0.1), mx.zeros((512,), mx.int32)), repeats=3)
@@ -91,6 +94,7 @@ def test_products_have_the_largest_share_of_a_wide_mlp():
     assert {call.name for call in found.calls} >= {"Matmul", "AddMM", "Reduce"}
 
 
+@pytest.mark.slow
 def test_operations_of_the_forward_pass_have_their_innermost_part():
     found = fp.profile(*transformer(), repeats=1)
     parts = {row.name: {call.name for call in found.calls if call.part == row.name} for row in found.parts}

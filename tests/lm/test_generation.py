@@ -19,6 +19,7 @@ def folder(tmp_path_factory):
 
 @pytest.mark.parametrize("options", [{}, {"temp": 0.8}, {"temp": 1.0, "top_p": 0.9, "top_k": 20, "min_p": 0.01}])
 @pytest.mark.parametrize("kind", ["llama", "qwen2"])
+@pytest.mark.usual("llama-options0", "llama-options1", "qwen2-options0", "qwen2-options1", "qwen2-options2")
 def test_the_text_is_that_of_mlx_lm(tmp_path, kind, options):
     folder = model_folder(tmp_path / "base", kind, bits=4)
     module, its_tokenizer = mlx_lm.load(str(folder))

@@ -24,6 +24,7 @@ def next_token(model, tokens):
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen2_moe"])
 @pytest.mark.parametrize("bits", [None, 4])
+@pytest.mark.usual("None-llama", "None-qwen2", "None-qwen2_moe", "4-llama")
 def test_a_model_computes_as_in_mlx_lm(tmp_path, kind, bits):
     folder = model_folder(tmp_path / "base", kind, bits=bits)
     layer, params, tokenizer = lm.load(folder)

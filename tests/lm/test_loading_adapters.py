@@ -52,6 +52,10 @@ def folder_of_mlx_lm(base, folder, *, num_layers=-1, dora=False, keys=None):
         ("qwen2_moe", {"num_layers": 1}),
     ],
 )
+@pytest.mark.usual(
+    "llama-options0-None", "llama-options1-None", "llama-options1-4", "qwen2-options2-None", "qwen2_moe-options3-None"
+)
+@pytest.mark.usual("llama-options1-None")
 def test_a_folder_of_mlx_lm_gives_its_numbers(tmp_path, kind, options, bits):
     base = model_folder(tmp_path / "base", kind, bits=bits)
     folder, module = folder_of_mlx_lm(base, tmp_path / "adapters", **options)
@@ -65,6 +69,7 @@ def test_a_folder_of_mlx_lm_gives_its_numbers(tmp_path, kind, options, bits):
 @pytest.mark.parametrize("verb", [nn.lora, nn.dora])
 @pytest.mark.parametrize("bits", [None, 4])
 @pytest.mark.parametrize("spec", [None, fp.matching(r"layers\.1\..*(q|v)_proj"), ["model.layers.0.mlp", "lm_head"]])
+@pytest.mark.usual("spec1-None-lora", "spec2-None-dora")
 def test_a_run_of_three_steps_goes_to_mlx_lm_and_back(tmp_path, verb, bits, spec):
     base = model_folder(tmp_path / "base", bits=bits)
     layer = verb(spec, rank=4, scale=2.0)(lm.load(base)[0])
@@ -83,6 +88,7 @@ def test_a_run_of_three_steps_goes_to_mlx_lm_and_back(tmp_path, verb, bits, spec
     assert lm.generate(layer, tokenizer, "w1 w2", max_tokens=8)(report) == text
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_saved_adapters(tmp_path):
     base = model_folder(tmp_path / "base")
     layer = nn.lora("model", rank=4)(lm.load(base)[0])
@@ -92,6 +98,7 @@ def test_a_run_goes_on_from_saved_adapters(tmp_path):
     assert trained(again).losses == trained(layer, params=first.params).losses
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_adapters_resumes_without_the_base_in_it(tmp_path):
     base = model_folder(tmp_path / "base", hidden_size=64, intermediate_size=512)
     layer = nn.lora(r"model", rank=2)(lm.load(base)[0])

@@ -97,6 +97,7 @@ DPO = {
 
 @pytest.mark.parametrize("kind", DPO)
 @pytest.mark.parametrize("beta", [0.1, 0.7])
+@pytest.mark.usual("0.1-hinge", "0.7-ipo", "0.7-hinge", "0.7-smoothed")
 def test_dpo_is_the_formula(kind, beta):
     options = {"label_smoothing": 0.1} if kind == "smoothed" else {"loss": kind}
     step = step_of(lm.dpo(beta=beta, **options).loss)
@@ -164,6 +165,7 @@ def plain_orpo(model, chosen, rejected, chosen_mask, rejected_mask):
 @pytest.mark.parametrize(
     ("task", "plain", "model"), [(lm.dpo(), plain_dpo, MODEL), (lm.orpo(), plain_orpo, LLAMA)], ids=["dpo", "orpo"]
 )
+@pytest.mark.usual("dpo")
 def test_the_gradient_is_that_of_two_calls_in_plain_mlx(task, plain, model):
     start = {**NOW, "reference": BEGUN} if model is MODEL else NOW
     results = []
@@ -178,6 +180,7 @@ def test_the_gradient_is_that_of_two_calls_in_plain_mlx(task, plain, model):
 
 
 @pytest.mark.parametrize(("task", "model"), [(lm.dpo(), MODEL), (lm.orpo(), LLAMA)], ids=["dpo", "orpo"])
+@pytest.mark.usual("dpo")
 def test_padding_and_pairs_that_do_not_count_change_nothing(task, model):
     step = step_of(task.loss, model)
     params, state = step.init({**NOW, "reference": BEGUN} if model is MODEL else NOW)
@@ -193,6 +196,7 @@ def test_padding_and_pairs_that_do_not_count_change_nothing(task, model):
         assert_close(other[0], first[0], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_every_cutting_of_a_batch_gives_one_update():
     results = []
     for options in ({}, {"parts": 2}):

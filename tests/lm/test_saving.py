@@ -37,6 +37,7 @@ def shifted(params):
     ],
 )
 @pytest.mark.parametrize("shard_bytes", [5 << 30, 9_000])
+@pytest.mark.usual("5368709120-llama-options0")
 def test_mlx_lm_loads_the_same_model(tmp_path, kind, options, shard_bytes):
     layer, params, _ = lm.load(model_folder(tmp_path / "base", kind, **options))
     params = shifted(params)

@@ -48,6 +48,10 @@ def by_mlx_lm(folder, *, num_layers=-1, dora=False, rank=4, scale=2.0, dropout=0
     ],
 )
 @pytest.mark.parametrize("bits", [None, 4])
+@pytest.mark.usual(
+    "None-llama-options0", "None-llama-options1", "4-llama-options0", "4-llama-options1", "4-qwen2-options3"
+)
+@pytest.mark.usual("None-llama-options1")
 def test_mlx_lm_loads_the_adapters_of_a_run(tmp_path, kind, options, bits):
     if bits and "model.embed_tokens" in options.get("keys", ()):
         options = {**options, "keys": ["model.layers.0.mlp.up_proj"]}
@@ -93,6 +97,7 @@ def test_full_fine_tuning_is_saved_as_the_leaves_that_train(tmp_path):
     assert_same_bits(module.parameters(), report.params)
 
 
+@pytest.mark.slow
 def test_the_command_fuse_of_mlx_lm_reads_the_folder(tmp_path):
     base = model_folder(tmp_path / "base", bits=4)
     layer = by_mlx_lm(base, keys=["self_attn.q_proj", "mlp.down_proj"])

@@ -10,8 +10,9 @@ import datasets
 import mlx.core as mx
 import numpy as np
 import pytest
+from drawn import examples
 from helpers import assert_same_bits, read
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from mlx_lm.models import llama
 from mlx_lm.tokenizer_utils import TokenizerWrapper
@@ -88,7 +89,7 @@ ROWS = {
     ("kind", "mask_prompt"), [(kind, flag) for kind in ROWS for flag in (False, True) if kind != "text" or not flag]
 )
 @given(draw=st.data())
-@settings(max_examples=15)
+@examples(15)
 def test_tokens_and_masks_are_those_of_mlx_lm(kind, mask_prompt, wrapped, draw):
     words = tokenizer(wrapped=wrapped)
     rows = draw.draw(st.lists(ROWS[kind], min_size=1, max_size=3))
@@ -318,6 +319,7 @@ def tiny_llama():
     return nn.split(llama.Model(llama.ModelArgs(**arguments, **heads)))
 
 
+@pytest.mark.slow
 def test_a_model_of_mlx_lm_learns_from_cached_rows_and_resumes_with_the_same_bits(tmp_path):
     model, params = tiny_llama()
     trainer = pipe(fp.trainer(model, fp.language_modeling()), fp.with_optimizer(optim.adam(1e-2)))

@@ -75,6 +75,7 @@ def peak_of_run(target, batch, **options):
 
 @pytest.mark.parametrize("optimizer", [optim.adam(1e-3), optim.sgd(0.1)], ids=repr)
 @pytest.mark.parametrize("name", MODELS)
+@pytest.mark.usual("cnn-sgd(learning_rate=0.1)")
 def test_the_peak_is_that_of_a_run_on_four_times_the_measured_rows(name, optimizer):
     make, batches, rows = MODELS[name]
     target, batch = fp.trainer(make(), cross_entropy, optimizer=optimizer), batches(rows)
@@ -85,6 +86,7 @@ def test_the_peak_is_that_of_a_run_on_four_times_the_measured_rows(name, optimiz
 
 
 @pytest.mark.parametrize("options", [{"accumulate": 2}, {"parts": 4}, {"dtype": mx.bfloat16}], ids=str)
+@pytest.mark.usual("{'parts': 4}")
 def test_options_of_the_run_count(options):
     target, batch = fp.trainer(transformer(), cross_entropy), tokens(32)
     mx.eval(batch)
@@ -112,6 +114,7 @@ def test_the_table_has_every_row_and_at_extrapolates():
     assert needed.to_dict()["state"] == 2000
 
 
+@pytest.mark.slow
 def test_it_reads_the_first_batch_of_data_as_fit_does_and_the_parameters_are_gone_after():
     source = pipe(data.arrays(x=mx.ones((40, 512)), y=mx.zeros((40,), mx.int32)), data.batch(16))
     target = fp.trainer(nn.linear(512, 512), fp.classification())
@@ -124,6 +127,7 @@ def test_it_reads_the_first_batch_of_data_as_fit_does_and_the_parameters_are_gon
     assert needed.other <= before + 4096
 
 
+@pytest.mark.slow
 def test_a_large_model_is_held_once():
     width = 1024
     one = 4 * width * width

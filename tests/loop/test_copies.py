@@ -77,6 +77,7 @@ def outcome_and_best(report, folder):
 
 
 @pytest.mark.parametrize(("event", "number"), [(e, i) for e, fns in MEDDLERS.items() for i in range(len(fns))])
+@pytest.mark.usual("after_step-0")
 def test_in_place_means_in_the_hooks_own(event, number, tmp_path):
     done = []
 

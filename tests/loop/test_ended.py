@@ -39,6 +39,7 @@ def files(folder):
 
 
 @pytest.mark.parametrize("options", [{}, {"every": 5}, {"every": None, "best": True}, {"background": True}])
+@pytest.mark.usual("options1", "options2", "options3")
 def test_a_run_that_stopped_early_and_is_submitted_again_does_nothing_more(options, tmp_path, caplog):
     told = []
     hooks = fp.early_stop(2), fp.on("after_checkpoint", lambda event: told.append(event.path))
@@ -62,6 +63,7 @@ def test_more_epochs_do_not_go_beyond_the_end_of_a_run_left_alone(tmp_path):
 
 
 @pytest.mark.parametrize("other", [[], [fp.early_stop(3)]], ids=["without", "more patient"])
+@pytest.mark.usual("more patient")
 def test_without_the_hook_that_ended_it_a_run_goes_on(other, tmp_path):
     policy = fp.checkpoints(tmp_path / "ep-{epoch}")
     fit(trainer(fp.early_stop(2), policy))
@@ -100,6 +102,16 @@ def doubled(params):
 
 @pytest.mark.parametrize("steps", [None, 1], ids=["by epochs", "by steps"])
 @pytest.mark.parametrize("event", EVENTS)
+@pytest.mark.usual(
+    "before_epoch-by epochs",
+    "before_epoch-by steps",
+    "after_backward-by epochs",
+    "after_step-by epochs",
+    "after_validation_batch-by epochs",
+    "after_validation-by epochs",
+    "after_evaluation-by epochs",
+    "after_epoch-by epochs",
+)
 def test_a_stop_of_any_hook_is_the_end_whenever_it_comes(event, steps, tmp_path):
     target = pipe(stopping(event), fp.checkpoints(tmp_path / "{step}-{next_epoch}", every=4, every_steps=steps))
     first, taken = fit(target)
@@ -115,6 +127,7 @@ def test_a_stop_of_any_hook_is_the_end_whenever_it_comes(event, steps, tmp_path)
 
 
 @pytest.mark.parametrize("event", EVENTS[1:-1])  # before an epoch it is asked again, and pauses again
+@pytest.mark.usual("after_epoch")
 def test_a_stop_that_is_not_final_is_a_pause(event, tmp_path):
     policy = fp.checkpoints(tmp_path / "{step}-{next_epoch}")
     paused, _ = fit(policy(stopping(event, final=False)))
@@ -124,6 +137,7 @@ def test_a_stop_that_is_not_final_is_a_pause(event, tmp_path):
 
 
 @pytest.mark.parametrize("step", [3, 5])
+@pytest.mark.usual("3")
 def test_a_checkpoint_that_tells_of_an_end_leads_to_that_end(step, tmp_path):
     stop = fp.on("after_step", lambda e: fp.Stop("enough") if e.step == step else None)
     policy = fp.checkpoints(tmp_path / "{step}-{next_epoch}", every_steps=1)

@@ -86,6 +86,7 @@ def test_events_come_in_order_and_steps_count_from_0():
     assert [e.step for e in got if names[type(e)] in ("before_validation", "after_evaluation")] == [3, 3, 6, 6]
 
 
+@pytest.mark.slow
 def test_a_stream_is_lazy_and_closing_it_ends_the_run():
     pulled = []
     stream = fp.events([(X, Y)] * 5, only=("after_step",))

@@ -36,6 +36,7 @@ def sets(*verbs, **options):
 
 
 @pytest.mark.parametrize("options", [{}, {"epochs": 2}, {"sync": "step"}], ids=str)
+@pytest.mark.usual("{'sync': 'step'}")
 def test_a_run_holds_the_parameters_of_one_moment(options):
     between, most = sets(**options)
     assert between < 3.2
@@ -59,6 +60,7 @@ HOOKS = {
 
 
 @pytest.mark.parametrize("hooks", HOOKS.values(), ids=HOOKS)
+@pytest.mark.usual("replaced as the epoch begins")
 def test_a_run_with_hooks_holds_no_more(hooks):
     between, most = sets(*hooks, epochs=2, validation=[mx.ones((2, WIDTH))])
     assert between < 3.2

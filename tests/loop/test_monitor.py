@@ -219,6 +219,7 @@ def test_a_function_that_is_judged_within_an_epoch_gets_the_losses_so_far():
 
 
 @pytest.mark.parametrize("cut", [1, 2, 3, 4, 5])
+@pytest.mark.usual("1", "2", "4", "5")
 def test_a_run_that_is_cut_within_an_epoch_judges_the_losses_of_all_of_it(cut, tmp_path):
     policy = fp.checkpoints(tmp_path / "{step}", every=None, every_steps=1)
     stop = fp.on("after_step", lambda e: fp.Stop("cut", final=False) if e.step == cut - 1 else None)
@@ -385,6 +386,7 @@ def test_a_row_has_the_fields_of_the_contract():
     ("name", "mode"),
     [("val_accuracy", "max"), ("f1", "max"), ("val_f1", "max"), ("val_loss", "min"), ("epoch_loss", "min")],
 )
+@pytest.mark.usual("f1-max", "val_f1-max", "val_loss-min", "epoch_loss-min")
 def test_the_direction_is_that_of_the_metric_of_the_name_in_any_order(name, mode):
     plain, more = fp.trainer(nn.linear(3, 2), fp.classification()), fp.with_metrics(metrics.f1(2))
 

@@ -36,6 +36,7 @@ def test_it_is_an_error_with_its_step_and_batch(sync):
 
 
 @pytest.mark.parametrize("bad", range(6))
+@pytest.mark.usual("1", "2", "3", "4", "5")
 def test_its_step_is_that_of_its_batch_however_many_are_in_a_call(bad):
     words = f"the loss is nan at step {6 + bad}, batch {bad} of the epoch"
     with pytest.raises(FloatingPointError, match=words):
@@ -76,6 +77,7 @@ def test_a_step_that_is_skipped_leaves_no_trace_but_its_loss():
     assert optim.reading("skipped")(skipped.opt_state).item() == 4
 
 
+@pytest.mark.slow
 def test_metrics_do_not_count_a_step_that_is_skipped():
     def mse(train):
         target = fp.trainer(nn.linear(3, 1), fp.regression(), optimizer=optim.sgd(1e-2))
@@ -85,6 +87,7 @@ def test_metrics_do_not_count_a_step_that_is_skipped():
 
 
 @pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.usual("True")
 def test_an_update_on_several_batches_is_told_by_its_step_and_its_first_batch(resume, tmp_path):
     saved = fp.checkpoints(tmp_path / "{step}", every_steps=1)
     with pytest.raises(FloatingPointError, match="the loss is nan at step 5, batch 4 of the epoch"):
@@ -157,6 +160,7 @@ def norm_run(**options):
     return fp.fit([x for x, _ in OVERFLOW], quiet=True, **options)(target)
 
 
+@pytest.mark.slow
 def test_buffers_that_overflow_are_noticed_at_the_end_of_an_epoch():
     with pytest.raises(FloatingPointError, match=r"layers.0.running_var not finite after step 5"):
         norm_run()
@@ -172,6 +176,7 @@ def test_a_step_that_overflows_buffers_is_skipped():
 
 
 @pytest.mark.parametrize("nonfinite", ["raise", "stop", "skip"])
+@pytest.mark.usual("raise", "stop")
 def test_a_constant_infinity_of_a_buffer_is_no_fault(tmp_path, nonfinite):
     mask = nn.buffer((3,), init=lambda shape: mx.array([0.0, -mx.inf, 0.0]))
     model = nn.define(lambda m, x: mx.softmax(m.head(x) + m.mask, axis=-1), head=nn.linear(3, 3), mask=mask)

@@ -40,6 +40,7 @@ def of_module():
 
 
 @pytest.mark.parametrize("made", [of_closure, of_attribute, of_module])
+@pytest.mark.usual("of_attribute", "of_module")
 def test_it_is_warned_of_once(made):
     loss, change, name = made()
     with pytest.warns(

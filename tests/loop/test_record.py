@@ -8,7 +8,8 @@ from pathlib import Path
 
 import mlx.core as mx
 import pytest
-from hypothesis import given, settings
+from drawn import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from toolz import pipe
 
@@ -101,7 +102,7 @@ def everything(state):
     return trees, plain(moving.sums), plain(moving.hooks), plain(moving.requests), plain(rest)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(RUNS)
 def test_a_recorded_state_is_restored(drawn):
     loop, state = reached(drawn)
@@ -113,6 +114,7 @@ def test_a_recorded_state_is_restored(drawn):
     assert plain(record(loop, again)) == plain(record(loop, state))
 
 
+@pytest.mark.slow
 def test_an_encoder_that_knows_the_run_records_what_a_new_one_does(tmp_path):
     """Names of files come and go in old rows as others are kept, and a file holds the same as a run without them."""
     encoder, wrong, best = Encoder(), [], lambda row: abs(row.epoch - 40)

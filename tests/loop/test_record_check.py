@@ -129,6 +129,7 @@ def test_a_tree_of_other_things_than_arrays_is_refused(tree, saved):
 
 
 @pytest.mark.parametrize("marks", [GONE, None, 3, {}, {"layers.0.weight": "x"}])
+@pytest.mark.usual("None", "3", "marks3", "marks4")
 def test_frozen_weights_without_their_numbers_are_refused(marks, tmp_path):
     target = fp.trainer(nn.freeze("layers.0")(nn.sequential(nn.linear(3, 4), nn.linear(4, 2))), fp.classification())
     kept = fp.checkpoints(tmp_path / "a", trainable_only=True)

@@ -43,6 +43,7 @@ def failing(dataset, at):
 
 
 @pytest.mark.parametrize("lost", [2, 3])
+@pytest.mark.usual("3")
 def test_a_save_that_failed_meanwhile_does_not_cost_the_last_one(tmp_path, lost, monkeypatch):
     write, gate = checkpoint.write_whole, threading.Event()
 
@@ -73,6 +74,7 @@ def test_a_save_that_failed_meanwhile_does_not_cost_the_last_one(tmp_path, lost,
 @pytest.mark.parametrize("background", [False, True])
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize(("part", "at", "steps"), [("train", 4, 3), ("train", 11, 10), ("validation", 2, 6)])
+@pytest.mark.usual("train-4-3-1-True")
 def test_a_run_goes_on_from_where_data_or_validation_failed(tmp_path, part, at, steps, count, background):
     whole = fit(trainer(tmp_path / "whole"), steps_per_call=count)
     parts = {"train": TRAIN, "validation": HELD}

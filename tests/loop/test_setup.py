@@ -72,6 +72,7 @@ def test_plain_values_and_the_bundle_have_the_same(tmp_path):
 
 
 @pytest.mark.parametrize("source", ["latest", "best", "path", "checkpoint", "bundle", "function"])
+@pytest.mark.usual("best", "path", "checkpoint", "bundle", "function")
 def test_a_report_says_from_where_and_how_exactly_a_run_goes_on(tmp_path, source):
     policy = fp.checkpoints(tmp_path / "{epoch}", bundle=True)
     first = fit(policy)

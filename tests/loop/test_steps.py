@@ -47,6 +47,7 @@ def test_as_many_steps_as_epochs_have_are_the_same_run():
 
 
 @pytest.mark.parametrize("per_call", [1, 2, 4])
+@pytest.mark.usual("1", "2")
 def test_several_steps_in_a_call_do_not_go_beyond_the_end(per_call):
     report = run(steps=7, steps_per_call=per_call)
     assert len(report.losses) == 7
@@ -99,6 +100,7 @@ def test_options_may_come_with_the_trainer_and_those_of_the_call_go_before_them(
 
 
 @pytest.mark.parametrize("cut", [3, 5, 8])
+@pytest.mark.usual("3")
 def test_a_run_of_steps_goes_on_to_the_same_bits(tmp_path, cut):
     saves = fp.checkpoints(tmp_path / "step-{step}", every=None, every_steps=1)
     whole = run(steps=13, validation=HELD_OUT, validate_every=4)
@@ -373,6 +375,7 @@ def test_a_group_with_a_gradient_that_is_not_finite_is_skipped_whole():
 
 
 @pytest.mark.parametrize("cut", [1, 2, 4])
+@pytest.mark.usual("4")
 def test_an_accumulating_run_goes_on_to_the_same_bits(tmp_path, cut):
     saves = fp.checkpoints(tmp_path / "step-{step}", every=None, every_steps=1)
     run(saves, steps=cut, accumulate=2)

@@ -40,6 +40,7 @@ def reading():
 
 
 @pytest.mark.parametrize("compile", [True, False])
+@pytest.mark.usual("False")
 def test_every_sync_gives_equal_bits(compile):
     first, *others = (outcome(fit(sync=sync, compile=compile)) for sync in SYNCS)
     assert all(other == first for other in others)
@@ -57,6 +58,7 @@ def test_a_large_model_taken_in_two_halves_gives_equal_bits(hooks, monkeypatch):
 
 
 @pytest.mark.parametrize("compile", [True, False])
+@pytest.mark.usual("True")
 def test_every_sync_gives_equal_bits_to_hooks_that_read(compile):
     runs = []
     for sync in SYNCS:
@@ -79,6 +81,7 @@ def test_rows_are_the_same_without_the_losses_of_steps(sync):
 
 
 @pytest.mark.parametrize(("sync", "most"), [("async", 64), ("step", 64), ("epoch", 150), ("none", 150)])
+@pytest.mark.usual("epoch-150")
 def test_at_most_so_many_logs_wait_to_be_read(sync, most, monkeypatch):
     waiting = []
     plain = _stepping.add

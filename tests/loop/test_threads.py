@@ -21,6 +21,7 @@ def threads():
         return threading.active_count()
 
 
+@pytest.mark.slow
 def test_500_epochs_with_prefetch_and_background_saves_add_no_threads(tmp_path):
     x = mx.random.normal((8, 4), key=mx.random.key(3))
     rows = data.arrays(x=x, y=(x[:, 0] > 0).astype(mx.int32))

@@ -34,6 +34,7 @@ def test_a_trainer_is_frozen_and_verbs_return_another():
 
 
 @pytest.mark.parametrize("model", [mlx_nn.Linear(4, 2), nn.linear(4, 2), nn.sequential(mlx_nn.Linear(4, 2), nn.relu)])
+@pytest.mark.usual("model0", "model1")
 def test_a_model_is_a_layer_or_a_module(model):
     assert fit(fp.trainer(model, fp.classification())).rows[0].steps == 2
 

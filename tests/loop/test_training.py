@@ -34,6 +34,7 @@ def fit(target, **options):
 
 @pytest.mark.parametrize("count", [2, 3, 4, 11, 20])
 @pytest.mark.parametrize("sync", ["async", "step"])
+@pytest.mark.usual("async-20", "step-2", "step-3", "step-4", "step-11", "step-20")
 def test_a_run_is_that_of_single_steps(count, sync):
     one, other = fit(trainer()), fit(trainer(), steps_per_call=count, sync=sync)
     assert_close(one.params, other.params, rtol=1e-4)
@@ -162,6 +163,7 @@ def test_a_large_model_is_warned_of_where_the_backend_gains_nothing(monkeypatch)
         fp.fit(batches, quiet=True)(target)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_lost_in_a_group_is_named(caplog):
     x = mx.where(mx.arange(44)[:, None] == 22, mx.nan, X)
     train = pipe(data.arrays(x=x, y=Y), data.batch(4))

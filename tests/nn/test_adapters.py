@@ -81,6 +81,7 @@ def with_values(params):
 
 
 @pytest.mark.parametrize("verb", [nn.lora, nn.dora])
+@pytest.mark.usual("native-lora")
 def test_a_fresh_adapter_changes_nothing_and_only_adapters_train(name, verb):
     model = MODELS[name]()
     adapted = verb(rank=2)(model)
@@ -98,6 +99,7 @@ def test_a_fresh_adapter_changes_nothing_and_only_adapters_train(name, verb):
     assert_same_bits(bases, fp.flat(before))
 
 
+@pytest.mark.usual("native")
 def test_the_compiled_step_trains_adapters_and_keeps_all_else_bit_for_bit(name):
     base = nn.quantized(re.compile("layers.2|down_proj"), bits=8, group_size=32)(MODELS[name]())
     model = nn.dora(re.compile("layers.3|o_proj"), rank=2)(nn.lora(ADAPTED[name], rank=2, dropout=0.1)(base))
@@ -170,6 +172,7 @@ def test_adapters_train_inside_a_composition_with_parts_that_train_in_full():
 
 
 @pytest.mark.parametrize("verb", [nn.lora, nn.dora])
+@pytest.mark.usual("dora")
 def test_the_paths_shapes_losses_and_files_are_those_of_mlx_lm(verb, tmp_path):
     keys = ["self_attn.q_proj", "mlp.up_proj"]
     theirs = llama_model()
@@ -250,6 +253,7 @@ def test_adapters_of_mlx_lm_in_a_split_model_count_as_adapters():
 # --- with the rest of the library ------------------------------------------------------------------------------------
 
 
+@pytest.mark.usual("native")
 def test_a_fit_with_checkpoints_of_what_trains(name, tmp_path):
     model = nn.lora(ADAPTED[name], rank=2, dropout=0.1)(MODELS[name]())
     trainer = pipe(

@@ -62,6 +62,7 @@ def test_its_parameters_are_in_the_first_place_alone():
 
 
 @pytest.mark.parametrize("names", [("embed", "head"), ("z", "a"), ("wte", "lm_head")])
+@pytest.mark.usual("names1", "names2")
 def test_it_trains_as_in_mlx_and_its_file_loads_there(names, tmp_path):
     model = nn.lift(Tied, names)
     params = trained(model, entropy, IDS)
@@ -119,6 +120,7 @@ class Chooses(mlx.nn.Module):
 
 
 @pytest.mark.parametrize("make", [lambda: nn.lift(Chooses), lambda: nn.split(Chooses())[0]], ids=["class", "module"])
+@pytest.mark.usual("module")
 def test_a_method_kept_as_an_attribute_is_that_of_the_parameters_at_hand(make):
     model = make()
     params = trained(model, mse, X, Y)

@@ -7,8 +7,9 @@ import functools
 import mlx.core as mx
 import mlx.nn as mlx_nn
 import pytest
+from drawn import examples
 from helpers import assert_close
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import mlx_fp as fp
@@ -30,7 +31,7 @@ def affine(by, plus=0):
     return nn.fn(lambda x: by * x + plus)
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(st.lists(st.tuples(st.integers(-3, 3), st.integers(-3, 3)), max_size=5), st.integers(-3, 3))
 def test_sequential_is_composition(steps, x):
     expected = functools.reduce(lambda y, step: step[0] * y + step[1], steps, x)

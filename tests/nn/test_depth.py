@@ -42,10 +42,12 @@ exec(USES, scope)
 
 
 @pytest.mark.parametrize("nest", [name for name in NESTS if name != "define"])
+@pytest.mark.usual("sequential", "named")
 def test_layers_a_hundred_deep_are_used_as_any_others(nest, tmp_path):
     scope["used"](eval(NESTS[nest], scope), 100, tmp_path)
 
 
+@pytest.mark.slow
 def test_layers_five_hundred_deep_are_used_under_a_higher_limit(tmp_path):
     code = f"""
 import sys

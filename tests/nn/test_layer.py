@@ -243,6 +243,7 @@ def test_a_predictor_does_not_train_even_after_training(compile):
 
 
 @pytest.mark.parametrize("compile", [False, True])
+@pytest.mark.usual("False")
 def test_a_predictor_takes_trees_with_numpy_arrays_in_them(compile):
     model = nn.fn(lambda batch, pair: batch["x"] @ mx.ones((4, 1)) + pair[0])
     predict = nn.predictor({}, compile=compile)(model)

@@ -114,6 +114,7 @@ def test_the_mode_reaches_every_nested_module(how, train):
     assert seen == [train] * 18
 
 
+@pytest.mark.slow
 def test_validation_neither_drops_nor_moves_statistics_through_the_compiled_steps():
     """Seen wrong elsewhere: the mode was set at the root only."""
     model = nn.sequential(nn.lift(Block, 4), nn.residual(nn.sequential(nn.linear(2, 2), nn.dropout(0.5))))

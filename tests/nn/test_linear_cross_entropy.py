@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import mlx.core as mx
 import pytest
+from drawn import examples
 from helpers import run_python
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import mlx_fp as fp
@@ -33,7 +34,7 @@ def close(one, other, tolerance=1e-5):
     return mx.abs(one.astype(mx.float32) - other.astype(mx.float32)).max().item() <= tolerance * size
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(
     st.sampled_from(["none", "sum", "mean"]),
     st.sampled_from([0.0, 0.1]),
@@ -58,6 +59,7 @@ def test_it_is_the_cross_entropy_of_the_logits(reduction, label_smoothing, soft_
 
 
 @pytest.mark.parametrize("reduction", ["none", "sum"])
+@pytest.mark.usual("sum")
 def test_a_compiled_step_trains_as_on_logits(reduction):
     model = nn.define(lambda m, x: m.body(x), body=nn.linear(DIMS, DIMS), head=nn.linear(DIMS, CLASSES))
 
@@ -192,5 +194,6 @@ print(peak(32) / peak(1024))
 """
 
 
+@pytest.mark.slow
 def test_the_memory_is_that_of_a_chunk():
     assert float(run_python(PEAK)) < 0.3

@@ -54,6 +54,7 @@ def test_a_loss_may_call_methods_and_modules():
 
 
 @pytest.mark.parametrize("compile", [True, False])
+@pytest.mark.usual("False")
 def test_they_draw_move_buffers_and_follow_the_mode(compile):
     params, _ = trained(apart, compile=compile)
     assert params["norm"]["running_mean"].tolist() != [0.0, 0.0]

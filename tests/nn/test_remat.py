@@ -207,6 +207,7 @@ def test_vmap_of_a_gradient_is_refused():
 
 
 @pytest.mark.skipif(find_spec("mlx_fp.cpu") is None, reason="MLX's queue holds the memory without the backend")
+@pytest.mark.slow
 def test_one_layer_at_a_time_is_in_memory():
     """Without recomputation 12 layers need 12 times the memory of one, and out of order nearly as much."""
     block = nn.residual(nn.linear(32, 1024), mx.sin, mx.tanh, mx.sin, nn.linear(1024, 32))

@@ -83,6 +83,7 @@ def test_the_same_bits(case, compile):
     assert plain.logs["loss"].item() == again.logs["loss"].item()
 
 
+@pytest.mark.slow
 def test_a_value_that_the_module_leaves_in_an_attribute_has_its_gradient():
     """The gradient is the same sum in another order."""
     plain, again = gradients(lifted()), gradients(nn.remat("noted")(lifted()))
@@ -115,6 +116,7 @@ def test_it_computes_again():
 
 
 @pytest.mark.parametrize("options", [{"parts": 2}, {"dtype": mx.bfloat16}, {"streams": 2}], ids=str)
+@pytest.mark.usual("{'parts': 2}")
 def test_ways_of_computing_a_step(options):
     with device_backend().tuned(0, 2):
         plain, again = (gradients(layer, **options) for layer in (lifted(), nn.remat("encoder.layers")(lifted())))
@@ -122,6 +124,7 @@ def test_ways_of_computing_a_step(options):
         assert_same_bits(plain.rest, again.rest)
 
 
+@pytest.mark.slow
 def test_accumulated_updates():
     ends = []
     for layer in (lifted(), nn.remat("encoder.layers")(lifted())):
@@ -165,6 +168,7 @@ def test_a_spec_that_matches_nothing_names_the_nearest_modules():
         nn.remat("encoder.layer")(lifted())
 
 
+@pytest.mark.slow
 def test_a_language_model_whose_owner_reads_attributes_of_its_blocks():
     llama = pytest.importorskip("mlx_lm.models.llama")
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "intermediate_size": 32, "num_attention_heads": 2}
@@ -201,6 +205,7 @@ class TestPartsOfCompositions:
         layer = nn.remat(["body", "body.layers.1"])(self.model())
         assert repr(layer).count("remat(") == 1
 
+    @pytest.mark.slow
     def test_adapters_after_and_before(self):
         ways = [
             nn.lora("encoder.layers")(lifted()),
@@ -224,6 +229,7 @@ class TestForeignCheckpoints:
     """`mx.checkpoint` inside a lifted module: right without random numbers, refused with them."""
 
     @pytest.mark.parametrize("compile", [False, True], ids=["eager", "compiled"])
+    @pytest.mark.usual("eager")
     def test_an_option_of_the_module(self, compile):
         plain = gradients(lifted(drop=0.0), compile=compile)
         assert_same_bits(plain.grads, gradients(lifted(drop=0.0, checkpoint=True), compile=compile).grads)

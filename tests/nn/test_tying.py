@@ -36,6 +36,7 @@ def head(request):
     return HEADS[request.param]
 
 
+@pytest.mark.usual("weight")
 def test_the_table_is_one_array_with_the_gradient_of_both_uses(head):
     layer = model(head)
     step = fp.train_step(layer, cross_entropy, optim.sgd(1.0))
@@ -51,6 +52,7 @@ def test_the_table_is_one_array_with_the_gradient_of_both_uses(head):
 
 @pytest.mark.parametrize("verb", [nn.lora, nn.dora])
 @pytest.mark.parametrize("bits", [None, 8])
+@pytest.mark.usual("as_linear-8-dora", "weight-None-lora", "weight-None-dora", "weight-8-lora", "weight-8-dora")
 def test_a_tied_table_with_an_adapter_trains_the_adapter_through_both_uses(head, verb, bits):
     layer = model(head) if bits is None else nn.quantized("embed", bits=bits, group_size=32)(model(head))
     layer = verb("embed", rank=2, scale=2.0)(layer)

@@ -65,6 +65,7 @@ def test_the_gradient_is_that_of_a_loss_with_the_outputs_of_the_teacher(base):
 
 
 @pytest.mark.parametrize("options", [{}, {"dtype": mx.bfloat16}, {"parts": 3}, {"compile": False}], ids=str)
+@pytest.mark.usual("{}", "{'dtype': mlx.core.bfloat16}", "{'compile': False}")
 def test_no_bit_of_the_frozen_side_changes_and_the_optimiser_keeps_nothing_of_it(options):
     step = fp.train_step(pair(), imitate, pipe(optim.adamw(0.1), optim.ema(0.9)), **options)
     params, state = step.init(0)
@@ -185,6 +186,7 @@ def test_a_model_with_a_teacher_goes_through_pickle():
 
 
 @pytest.mark.parametrize("base", [nn.sequential(nn.linear(3, 3), nn.linear(3, 3)), nn.lift(Autoencoder)], ids=str)
+@pytest.mark.usual("Autoencoder")
 def test_adapters_go_into_the_model_before_or_after_the_teacher_comes(base):
     teacher = nn.lift(Autoencoder)
     spec = "layers.1" if base.parts else "outer"

@@ -43,6 +43,7 @@ def lookahead_by_hand(k, alpha, rate, momentum, count):
 
 
 @pytest.mark.parametrize(("k", "alpha", "count"), [(1, 0.5, 4), (3, 0.25, 7), (5, 1.0, 5), (4, 0.8, 3)])
+@pytest.mark.usual("4-0.8-3")
 def test_lookahead_by_hand(k, alpha, count):
     params, state = run(optim.lookahead(k, alpha)(optim.sgd(0.1, momentum=0.9)), count)
     weights, slow = lookahead_by_hand(k, alpha, 0.1, 0.9, count)
@@ -64,6 +65,7 @@ def schedule_free_by_hand(beta, rates):
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.5, 0.9])
+@pytest.mark.usual("0.5", "0.9")
 def test_schedule_free_by_hand_with_a_rate_that_rises_from_0(beta):
     rise = optim.linear_schedule(0.0, 0.2, 4)
     rates = [rise(mx.array(step)).item() for step in range(9)]
@@ -100,6 +102,7 @@ def test_an_optimiser_without_a_rate_gets_equal_weights():
 @pytest.mark.parametrize(
     "verb", [optim.lookahead(2, 0.5), optim.schedule_free(0.9)], ids=["lookahead", "schedule_free"]
 )
+@pytest.mark.usual("schedule_free")
 def test_narrow_parameters_have_wide_sequences(verb):
     params = {"w": mx.ones((3,), mx.bfloat16), "b": [mx.ones((1, 1), mx.bfloat16), {}]}
     opt = verb(optim.sgd(0.01))
@@ -151,6 +154,7 @@ def trained(optimizer, *verbs, **options):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.usual("projected")
 def test_a_run_resumes_to_the_same_bits(name, tmp_path):
     whole = trained(OPTIMIZERS[name]())
     saves = fp.checkpoints(tmp_path / "step-{step}")
@@ -170,6 +174,7 @@ def test_a_run_evaluates_the_averages_of_schedule_free():
 
 
 @pytest.mark.parametrize("name", ["lookahead", "schedule_free", "scaled"])
+@pytest.mark.usual("schedule_free")
 def test_updates_in_the_backward_pass_have_the_same_bits(name):
     optimizer = {
         "lookahead": optim.lookahead(2)(optim.adamw(1e-2)),

@@ -7,8 +7,9 @@ import re
 import mlx.core as mx
 import numpy as np
 import pytest
+from drawn import examples
 from helpers import mean_square
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from mlx.utils import tree_map
 from toolz import pipe
@@ -80,7 +81,7 @@ def test_every_kind_of_spec_chooses(spec, chosen):
     assert moves(opt, TREE) == {path: 2.0 if path in chosen else 1.0 for path in paths()(TREE)}
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.lists(st.sets(st.sampled_from("abcd")), max_size=4))
 def test_the_first_rule_that_matches_wins(rules):
     params = {name: mx.zeros((1,)) for name in "abcd"}
@@ -227,6 +228,7 @@ def test_frozen_leaves_and_buffers_need_no_group_and_keep_their_bits():
     assert not [path for path in paths()(opt_state) if "enc" in path or "running" in path]
 
 
+@pytest.mark.slow
 def test_through_the_compiled_step_with_activations_a_stack_and_bfloat16():
     def cast(tree):
         return mx_map(lambda leaf: leaf.astype(mx.bfloat16), tree)

@@ -8,8 +8,9 @@ import mlx.core as mx
 import mlx.optimizers as mlx_optimizers
 import numpy as np
 import pytest
+from drawn import examples
 from helpers import bits, mean_square
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from mlx.utils import tree_map
 
@@ -111,7 +112,7 @@ TREES = st.dictionaries(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(TREES)
 def test_any_names_and_any_nesting_take_the_update_they_should(params):
     opt = optim.sgd(0.5, momentum=0.9)

@@ -115,6 +115,7 @@ def test_adafactor_without_a_rate_equals_mlx_to_rounding():
 
 
 @pytest.mark.parametrize("options", [{"bias_correction": True}, {"betas": [0.5, 0.6], "eps": 1e-4}], ids=str)
+@pytest.mark.usual("{'betas': [0.5, 0.6], 'eps': 0.0001}")
 def test_options_reach_mlx(options):
     module, data = Net(), batches(3)
     start = nn.split(module)[1]
@@ -143,6 +144,7 @@ def test_schedules_advance_with_the_step_and_are_those_of_mlx(name):
 
 
 @pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.usual("adagrad", "adam", "adamax", "lion", "rmsprop", "sgd")
 def test_bfloat16_parameters_keep_every_dtype_and_take_float32_rates(name):
     module = Net()
     module.set_dtype(mx.bfloat16)

@@ -232,6 +232,7 @@ def test_any_two_nest_purely_and_keep_structure_and_dtypes(names):
 
 
 @pytest.mark.parametrize("name", ["master", "stochastic_rounding", "state_dtype"])
+@pytest.mark.usual("stochastic_rounding")
 def test_a_gradient_that_is_not_finite_changes_no_copy_and_no_key(name):
     opt = pipe(optim.adam(0.1), VERBS[name], optim.skip_nonfinite())
     params, state = run(opt, MIXED, 1)
@@ -262,6 +263,7 @@ def trained(optimizer, *verbs, **options):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.usual("memory")
 def test_a_run_resumes_bit_by_bit(name, tmp_path):
     whole = trained(OPTIMIZERS[name]())
     assert set(dtypes(whole.params).values()) == {mx.bfloat16}

@@ -22,6 +22,7 @@ def rounded(x, seed=1):
 @pytest.mark.parametrize(
     "x", [numbers(), mx.square(numbers()), 1e-9 * numbers() ** 4], ids=["signed", "squares", "tiny"]
 )
+@pytest.mark.usual("signed")
 def test_an_error_is_at_most_a_step_and_the_mean_of_many_is_the_number(x):
     once, many = rounded(x), sum(rounded(x, seed) for seed in range(100)) / 100
     groups = np.pad(np.array(x), (0, -x.size % 64)).reshape(-1, 64)

@@ -33,6 +33,7 @@ def moments(state, name):
     return from_codes(memory[name], memory[f"{name}_scales"])
 
 
+@pytest.mark.slow
 def test_moments_and_parameters_follow_those_of_float32():
     wide, exact = run(optim.adamw(1e-2), 40)
     params, state = run(optim.quantized()(optim.adamw(1e-2)), 40)
@@ -44,6 +45,7 @@ def test_moments_and_parameters_follow_those_of_float32():
     assert moments(state, "v").mean().item() == pytest.approx(exact["memory"]["w"]["v"].mean().item(), rel=0.02)
 
 
+@pytest.mark.slow
 def test_small_parameters_and_rates_stay_in_float32_with_the_same_bits():
     wide, exact = run(optim.adamw(1e-2), 3)
     params, state = run(optim.quantized()(optim.adamw(1e-2)), 3)
@@ -97,6 +99,7 @@ def test_no_update_explodes_where_gradients_stop():
     ],
     ids=["clip_norm", "groups", "adafactor", "muon", "lion"],
 )
+@pytest.mark.usual("clip_norm", "groups", "muon", "lion")
 def test_other_optimisers_and_wrappers_inside(inner):
     params, state = run(optim.quantized()(inner), 3)
     wide, _ = run(inner, 3)

@@ -43,6 +43,7 @@ def test_one_cycle_is_pytorch_s():
 
 
 @pytest.mark.parametrize("make", [optim.warmup_cosine, optim.wsd, optim.one_cycle])
+@pytest.mark.usual("wsd")
 def test_each_is_a_rate_of_a_compiled_step(make):
     schedule = make(0.1, 10)
     step = fp.train_step(nn.linear(2, 1), lambda model, x: model(x).mean(), optim.sgd(schedule))

@@ -8,8 +8,9 @@ from itertools import permutations
 import mlx.core as mx
 import numpy as np
 import pytest
+from drawn import examples
 from helpers import assert_close, bits, mse, random_batch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from mlx.optimizers import clip_grad_norm
 from mlx.utils import tree_map
@@ -45,7 +46,7 @@ def net():
 # clip_norm ------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(GRADS, st.floats(0.01, 200))
 def test_clip_norm_is_clip_grad_norm_of_mlx(gradients, limit):
     clipped, _ = clip_grad_norm(gradients, limit)
@@ -107,7 +108,7 @@ def test_the_norm_of_many_bfloat16_leaves_is_summed_in_float32():
 # clip_value -----------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(GRADS, st.floats(0.01, 200))
 def test_clip_value_is_numpys_clip(gradients, limit):
     mine, _ = run(optim.clip_value(limit)(optim.sgd(1.0)), [gradients])
@@ -156,7 +157,7 @@ def test_a_good_gradient_starts_the_row_again():
 # ema ------------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(st.lists(GRADS, min_size=1, max_size=4), st.floats(0, 0.99))
 def test_ema_by_hand(many, decay):
     opt = optim.ema(decay)(optim.sgd(0.1))
@@ -250,6 +251,7 @@ def test_any_two_nest_purely_and_keep_structure_and_dtypes(names):
 @pytest.mark.parametrize(
     "order", [list(VERBS), list(VERBS)[::-1], ["ema", "skip_nonfinite", "clip_norm", "clip_value"]], ids="-".join
 )
+@pytest.mark.usual("ema-skip_nonfinite-clip_norm-clip_value")
 def test_all_of_them_nest_in_one_compiled_step_that_learns(order):
     step = fp.train_step(net(), mse, pipe(optim.adam(0.05), *(VERBS[name] for name in order)))
     params, opt_state = step.init(0)
@@ -393,6 +395,7 @@ CITIZENS = {
 
 
 @pytest.mark.parametrize("name", CITIZENS)
+@pytest.mark.usual("in groups")
 def test_a_wrapper_of_ones_own_is_a_full_citizen(name, tmp_path):
     """Resume, averages, groups, packing, reading: it takes `init` and `update` alone."""
     whole = trained(CITIZENS[name]())

@@ -10,6 +10,7 @@ from mlx_fp.show import curves
 
 
 @pytest.mark.parametrize("validation", [True, False])
+@pytest.mark.usual("False")
 def test_curves_writes_a_picture_and_makes_the_folder(tmp_path, validation):
     pytest.importorskip("matplotlib")
     held = (0.5, {"accuracy": 0.5}, 1) if validation else (None, {}, 0)
@@ -45,6 +46,7 @@ def test_a_link_in_the_place_of_the_picture_is_replaced_and_nothing_is_written_t
 
 
 @pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.usual("-1")
 def test_an_epoch_that_was_cut_leaves_its_validation_out(tmp_path, order):
     pytest.importorskip("matplotlib")
     whole = Row(0, 1, 8, 1, 1.0, {"accuracy": 0.5}, 0.5, {"accuracy": 0.5}, 1, 1.0)

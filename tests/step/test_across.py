@@ -48,6 +48,7 @@ def trained(optimizer, batches=5, **options):
 
 
 @pytest.mark.parametrize("options", [{}, {"parts": 2}, {"through": [passes.in_parts(3)], "measure": True}], ids=str)
+@pytest.mark.usual("{'through': [in_parts(3)], 'measure': True}")
 def test_a_step_has_one_trace_and_sends_one_message(options):
     world = Mirrored()
     step, params, logs = trained(optim.sgd(0.1), across=world, **options)

@@ -43,6 +43,7 @@ def evaluated(step, params):
 @pytest.mark.parametrize("streams", [1, 2, 3])
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.filterwarnings("ignore:. streams with . threads:RuntimeWarning")
+@pytest.mark.usual("small-3")
 def test_a_step_has_no_effect_but_its_results(model, streams):
     before = process()
     optimizer = optim.clip_norm(1.0)(optim.adamw(1e-3))
@@ -74,6 +75,7 @@ def test_an_error_in_a_step_has_no_effect_either():
 
 
 @pytest.mark.parametrize("error", [None, KeyError])
+@pytest.mark.usual("KeyError")
 def test_a_run_puts_back_all_that_it_changes(error):
     """The random stream of the caller is left alone, too."""
     before = process()

@@ -39,6 +39,7 @@ def trained(layer, optimizer, steps=3, **options):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.usual("sgd")
 def test_the_same_bits(name):
     plain = trained(model(), OPTIMIZERS[name])
     assert_same_bits(list(plain), list(trained(model(), OPTIMIZERS[name], update="in_backward")))

@@ -8,8 +8,9 @@ from dataclasses import replace
 import mlx.core as mx
 import numpy as np
 import pytest
+from drawn import examples
 from helpers import assert_close
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import mlx_fp as fp
@@ -79,7 +80,7 @@ cuts = st.lists(st.integers(1, ROWS - 1), unique=True, max_size=4).map(sorted)
 
 
 @given(st.sampled_from(sorted(LOSSES)), masks, cuts)
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_accumulated_batches_of_any_sizes_are_the_whole_batch(name, mask, cut):
     step, batch = step_of(LOSSES[name]), batch_of(mask)
     bounds = [0, *cut, ROWS]
@@ -89,7 +90,7 @@ def test_accumulated_batches_of_any_sizes_are_the_whole_batch(name, mask, cut):
 
 
 @given(st.sampled_from(sorted(LOSSES)), masks, st.integers(1, 9))
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_parts_and_streams_of_any_number_are_the_whole_batch(name, mask, count):
     batch, side_by_side = batch_of(mask), replace(PLAIN, name="parts", parallel=lambda calls: [c() for c in calls])
     whole = results(step_of(LOSSES[name]), lambda step, *state: step(*state, batch))
@@ -150,6 +151,7 @@ def test_the_weight_of_a_scalar_is_the_number_of_rows_and_of_a_mean_its_own():
 
 
 @pytest.mark.parametrize("dtype", [mx.bfloat16, mx.float16])
+@pytest.mark.usual("dtype1")
 def test_gradients_of_narrow_parameters_are_added_up_in_float32(dtype):
     model = nn.define(lambda m, x: (x * m.w).sum(axis=-1), w=nn.param((3,), init=1.0, dtype=dtype))
     step = fp.train_step(model, lambda m, x: m(x).mean(), optim.sgd(1.0))

@@ -67,6 +67,7 @@ MODELS = {
 
 
 @pytest.mark.parametrize("name", MODELS)
+@pytest.mark.usual("linear", "batch norm and dropout", "embedding", "one convolution", "lstm")
 def test_a_member_trains_as_its_step_alone(name):
     model, batch, loss = MODELS[name]
     step = fp.train_step(model, loss, optim.adamw(1e-2), compile=False)

@@ -45,6 +45,7 @@ def gradients(model, params, x, dtype, compile=False):
 
 
 @pytest.mark.parametrize("seed", range(4))
+@pytest.mark.usual("1", "2", "3")
 def test_the_loss_of_a_classifier_is_computed_in_float32(seed):
     def of_narrow_outputs(model, x, y):
         return nn.losses.cross_entropy(model(x).astype(mx.bfloat16), y, reduction="mean")
@@ -230,6 +231,7 @@ def net(wrap):
 
 @pytest.mark.parametrize("dtype", [None, mx.float32, mx.float64], ids=str)
 @pytest.mark.parametrize("compile", [False, True], ids=["eager", "compiled"])
+@pytest.mark.usual("eager-None", "eager-mlx.core.float32", "eager-mlx.core.float64", "compiled-mlx.core.float32")
 def test_outside_a_narrow_step_no_bit_is_another(dtype, compile):
     def trained(model):
         step = fp.train_step(model, mse, optim.adam(0.01), metrics=[metrics.mse()], compile=compile, dtype=dtype)

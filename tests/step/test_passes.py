@@ -88,6 +88,7 @@ def test_a_part_has_two_rows_or_more(rows, count, sizes):
     assert all(part["n"] == 3 for part in parts)
 
 
+@pytest.mark.slow
 def test_batch_norm_trains_on_a_short_last_batch_in_parts():
     model = nn.sequential(nn.batch_norm(3), nn.linear(3, 2))
     step = fp.train_step(model, entropy, optim.sgd(0.1), parts=3)

@@ -41,6 +41,7 @@ def taken(*verbs, model=MODEL, batch=(X, Y), **options):
 
 
 @pytest.mark.parametrize("noise", [0, 1.5])
+@pytest.mark.usual("1.5")
 def test_a_step_is_that_by_hand(noise):
     params, state, moved, after, logs = taken(passes.private(0.2, noise), compile=True)
     assert_close(moved, by_hand(params, 0.2, noise, state["key"]))

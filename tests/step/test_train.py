@@ -14,8 +14,9 @@ import mlx.nn as mlx_nn
 import mlx.optimizers as mlx_optimizers
 import numpy as np
 import pytest
+from drawn import examples
 from helpers import assert_close, bits, changed, mse, numpy_batch, random_batch, run_python, small_net
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from toolz import pipe
 
@@ -228,6 +229,7 @@ HEAD = {"head.weight", "head.bias"}
         (["head.bias", "norm.running_mean"], {"head.bias"}),
     ],
 )
+@pytest.mark.usual("bias$-wanted1", "spec2-wanted2", "spec3-wanted3")
 def test_trainable_narrows_what_trains_and_buffers_follow_the_mode(spec, wanted):
     step = fp.train_step(small_net(), mse, optim.adam(0.1), trainable=spec)
     # batch norm takes the mean away, and with it the gradient of the bias before it, to rounding
@@ -273,6 +275,7 @@ def test_integer_parameters_are_named_until_they_are_frozen():
 
 
 @pytest.mark.parametrize("compile", [True, False])
+@pytest.mark.usual("False")
 def test_the_halves_equal_the_whole_bit_for_bit(compile):
     optimizer = pipe(optim.adamw(0.1), optim.clip_norm(0.5), optim.skip_nonfinite())
     step = fp.train_step(small_net(), mse, optimizer, compile=compile)
@@ -303,6 +306,7 @@ def cut(batch, sizes):
 
 @pytest.mark.parametrize("compile", [True, False])
 @pytest.mark.parametrize("sizes", [[6], [6, 6], [3, 5, 4]])
+@pytest.mark.usual("sizes0-True", "sizes0-False", "sizes1-False", "sizes2-False")
 def test_an_update_on_several_batches_equals_one_on_all_their_rows_to_rounding(sizes, compile):
     model, whole = nn.sequential(nn.linear(3, 4), nn.tanh, nn.linear(4, 2)), random_batch(sum(sizes))
     step = fp.train_step(model, with_figure, optim.adam(0.05), metrics=[fp.metrics.mae()], compile=compile)
@@ -517,6 +521,7 @@ class Counting(mlx_nn.Module):
 
 
 @pytest.mark.parametrize("compile", [True, False])
+@pytest.mark.usual("False")
 def test_the_step_is_pure_also_around_a_module_that_changes_itself(compile):
     module = Counting()
     model, params = nn.split(module)
@@ -552,6 +557,7 @@ def test_a_loss_that_changes_its_batch_in_place_leaves_the_callers_alone(compile
 
 
 @pytest.mark.parametrize("compile", [True, False])
+@pytest.mark.usual("False")
 def test_a_layer_that_changes_its_arrays_in_place_leaves_the_callers_alone(compile):
     def forward(m, x):
         scale, count = m.scale, m.count
@@ -587,7 +593,7 @@ def test_each_step_draws_another_mask_and_a_rerun_repeats_them():
     assert other != masks
 
 
-@settings(max_examples=8, deadline=None)
+@examples(8)
 @given(st.integers(0, 2**64 - 1), st.integers(0, 3))
 def test_a_run_cut_anywhere_and_taken_up_again_ends_with_the_same_bits(seed, cut):
     step = RESUMED
@@ -641,6 +647,7 @@ def captured(module, optimizer, batches):
     ],
     ids=["adamw", "sgd-scheduled"],
 )
+@pytest.mark.usual("sgd-scheduled")
 def test_a_whole_run_equals_mlxs_captured_state_idiom_to_rounding(mine, theirs):
     batches = [random_batch(16, seed=i) for i in range(8)]
     module, optimizer = Net(), theirs()

@@ -13,8 +13,9 @@ import mlx.nn
 import mlx.utils
 import numpy as np
 import pytest
+from drawn import examples
 from helpers import child_env, run_python
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 
@@ -91,7 +92,7 @@ TREES = st.recursive(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(TREES, TREES, st.sampled_from(SUFFIXES))
 def test_any_tree_comes_back_as_it_was(tmp_path_factory, params, state, suffix):
     path = fp.save(tmp_path_factory.mktemp("any") / f"a{suffix}", opt_state=state)(params)
@@ -171,6 +172,7 @@ def damaged(content, draw):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.usual(".safetensors")
 def test_no_damage_is_loaded_in_silence(suffix, tmp_path):
     tree = {"weight": mx.random.normal((8, 8)), "bias": mx.zeros((8,)), "deep": [{"a": mx.array(1.0)}]}
     path = fp.save(tmp_path / f"a{suffix}", opt_state={"step": mx.array(7)}, metadata={"epoch": 3})(tree)

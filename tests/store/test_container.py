@@ -216,6 +216,7 @@ DEEP = {
 
 
 @pytest.mark.parametrize("name", DEEP)
+@pytest.mark.usual("lists in a header", "values in a header")
 def test_a_text_of_too_many_parts_is_refused_before_it_fills_the_memory(name, tmp_path):
     text, manifest = DEEP[name]
     path = tmp_path / "a.safetensors"
@@ -305,6 +306,7 @@ def listing(path, found):
 
 
 @pytest.mark.parametrize("found", [[["U8", "a", "a"], ["U8", "a", "b"]], [["U8", "a", "a"]] * 300_000])
+@pytest.mark.usual("found0")
 def test_a_member_is_read_for_one_tensor_alone(found, tmp_path, monkeypatch):
     path, read = listing(tmp_path / "a.npz", found), []
     whole = zipfile.ZipFile.read

@@ -51,6 +51,7 @@ def reference_loss(forward, a, b):
 
 @pytest.mark.parametrize("counts", [None, [1, 1, 0, 1, 0, 1], [0, 1, 0, 0, 0, 0]])
 @pytest.mark.parametrize("temperature", [0.07, 1.0])
+@pytest.mark.usual("0.07-counts1", "0.07-counts2", "1.0-counts1", "1.0-counts2")
 def test_loss_and_accuracy_are_those_of_the_formula(counts, temperature):
     task = fp.contrastive(towers=("image", "text"), temperature=temperature)
     step = fp.train_step(TOWERS, task.loss, optim.sgd(0.1))
@@ -124,6 +125,7 @@ def test_a_run_binds_columns_by_the_names_of_the_towers_and_learns():
 
 
 @pytest.mark.parametrize("option", ["parts", "streams"])
+@pytest.mark.usual("streams")
 def test_options_that_cut_batches_are_refused(option):
     train = [(A, A), (A, A)]
     trainer = fp.trainer(nn.linear(3, 5), fp.contrastive())

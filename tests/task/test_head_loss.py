@@ -82,6 +82,7 @@ def test_the_step_is_that_of_the_logits(name):
 
 
 @pytest.mark.parametrize("options", [{}, {"parts": 3}, {"dtype": mx.bfloat16}])
+@pytest.mark.usual("options1")
 def test_the_compiled_step_is_that_of_the_logits(options):
     tolerance = 5e-2 if "dtype" in options else 1e-4
     assert_same_step(stepped(tied(), None, **options), stepped(tied(), "embed", **options), tolerance)

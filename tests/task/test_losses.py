@@ -7,7 +7,8 @@ import math
 import mlx.core as mx
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from drawn import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from toolz import pipe
 
@@ -144,7 +145,7 @@ def test_the_gradient_of_the_plain_loss_is_that_of_the_plain_mean_to_the_bit(tas
     assert mx.array_equal(mine, mx.grad(lambda output: stock(output, y, reduction="mean"))(output)).item()
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(st.integers(0, 6), st.lists(st.booleans(), min_size=6, max_size=6))
 def test_the_losses_of_two_parts_add_up_to_that_of_the_whole(cut, counts):
     task, y = fp.classification(ignore=-1, class_weights=WEIGHTS), np.where(counts, Y, -1)

@@ -7,7 +7,8 @@ import math
 import mlx.core as mx
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from drawn import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mlx_fp import metrics
@@ -64,7 +65,7 @@ def test_every_metric_stands_in_the_law():
     assert made - {"ignoring"} == set(metrics.__all__) - {"confusion"}  # a table, in test_binary.py
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(st.sampled_from(ALL), st.integers(0, 2**16), st.integers(0, ROWS))
 def test_the_memory_of_two_parts_is_that_of_the_whole(m, seed, cut):
     assert_law(m, *drawn(m, seed), cut)

@@ -7,8 +7,9 @@ import math
 import mlx.core as mx
 import numpy as np
 import pytest
+from drawn import examples
 from helpers import cross_entropy, mse
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import mlx_fp as fp
@@ -58,7 +59,7 @@ def batched(pairs):
 PAIRS = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=9)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.lists(PAIRS, min_size=1, max_size=4))
 def test_accuracy_over_batches_of_any_sizes_is_that_of_all_examples(chunks):
     m = metrics.accuracy()
@@ -220,7 +221,7 @@ def test_top_k_leaves_out_what_is_ignored():
     assert folded(metrics.top_k(1, ignore=-1), [(logits, {"y": mx.array([0, -1])})]) == 1.0
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(CHUNKS, st.sampled_from(sorted(MACRO)))
 def test_macro_scores_are_those_of_scikit_learn(chunks, name):
     pairs = [(labels, [random.randrange(CLASSES) for _ in labels]) for labels, random in chunks]

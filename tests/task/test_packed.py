@@ -45,6 +45,7 @@ def test_packed_sequences_train_a_transformer_as_the_sequences_one_by_one():
 
 
 @pytest.mark.parametrize("wrap", [nn.remat, nn.wide])
+@pytest.mark.usual("remat")
 def test_parts_of_the_transformer_may_be_wrapped(wrap):
     assert_packed_as_single(wrap(decoder(wrap=wrap)), decoder(), compile=False)
 

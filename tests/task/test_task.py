@@ -176,6 +176,7 @@ def case(request):
     return CASES[request.param]
 
 
+@pytest.mark.usual("classification", "language_modeling")
 def test_a_list_of_pairs_is_data_for_train_and_validation_alike(case):
     make, model, pair = case
     report = fit(model, make(), [pair, pair], validation=[pair], epochs=2)
@@ -222,6 +223,7 @@ def test_every_option_can_be_replaced(case):
     assert (report.monitor_name, report.monitor_mode, report.best_value) == ("size", "max", pair[1].size)
 
 
+@pytest.mark.usual("classification", "language_modeling")
 def test_the_usual_monitor_needs_its_metric_and_is_the_loss_without(case):
     make, model, pair = case
     bare = make(metrics=[])
@@ -355,6 +357,7 @@ class Two(mlx.nn.Module):
 
 
 @pytest.mark.parametrize("order", [("a", "b", "y", "mask"), ("mask", "y", "b", "a"), ("a", "b", "label", "mask")])
+@pytest.mark.usual("order1", "order2")
 def test_a_model_of_two_inputs_takes_its_columns_by_name(order):
     draw = np.random.default_rng(0)
     a, b = draw.normal(size=(8, 3)).astype(np.float32), draw.normal(size=(8, 4)).astype(np.float32)

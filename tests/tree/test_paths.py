@@ -5,8 +5,9 @@ from __future__ import annotations
 import mlx.core as mx
 import numpy as np
 import pytest
+from drawn import examples
 from helpers import Pair, assert_same_bits, trees
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from toolz import pipe
 
@@ -28,7 +29,7 @@ def drawn_like(tree):
     return tree
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(TREES, st.integers(0, 2**12))
 def test_merge_undoes_partition(tree, bits):
     order = {path: i for i, path in enumerate(paths()(tree))}
