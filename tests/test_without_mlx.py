@@ -71,6 +71,7 @@ for name in {MODULES}:
     return dict(line.split("\t") for line in ran(code).splitlines())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODULES)
 def test_every_module_can_be_imported_with_all_of_its_names(name, faults):
     assert name not in faults, faults[name]

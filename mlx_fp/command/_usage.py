@@ -74,7 +74,7 @@ def error_text(error: Exception) -> str:
 
 def _similar_attribute(error: Exception) -> list[str]:
     """Return a question for the nearest name where an object lacks an attribute. Python asks it in tracebacks only."""
-    if not isinstance(error, AttributeError) or error.name is None or error.obj is None:
+    if not isinstance(error, AttributeError) or error.name is None or error.obj is None or "did you mean" in str(error):
         return []
     names = [name for name in dir(error.obj) if not name.startswith("_")]
     return [f"did you mean {similar!r}?" for similar in nearest(error.name, names, n=1)]

@@ -66,8 +66,8 @@ def test_a_value_is_a_python_literal_or_else_text(sums, word, value):
         ("model.dropout=2", "the experiment cannot be built with model.dropout=2: "),
         (
             "model.activation=gelo",
-            "the experiment cannot be built with model.activation='gelo': module 'mlx_fp.nn' has no attribute 'gelo'; "
-            "did you mean 'gelu'?",
+            "the experiment cannot be built with model.activation='gelo': unknown name in mlx_fp.nn 'gelo': "
+            "did you mean 'gelu'? known: ",
         ),
     ],
 )

@@ -96,6 +96,7 @@ def test_steps_give_the_same_numbers_to_rounding_and_nothing_else_changes(tmp_pa
     assert str(tmp_path / "native" / "cache") in native["info"]
 
 
+@pytest.mark.slow
 def test_the_next_process_finds_the_kernels_and_all_are_whole(warm):
     told(run(warm, MLX_FP_JIT="native"))
     first = {path: path.stat().st_mtime_ns for path in kernels(warm)}
@@ -186,6 +187,7 @@ def test_a_call_that_cannot_be_obeyed_is_an_error(tmp_path):
     assert "RuntimeError: MLX compiles nothing without g++ on PATH" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_folder_that_others_can_write_to_is_refused(tmp_path):
     run(tmp_path, "from mlx_fp import cpu; cpu.native()")
     (folder,) = (tmp_path / "cache" / "mlx_fp").glob("kernels-*")
@@ -225,6 +227,7 @@ print(mx.compile(lambda x: mx.exp(x) * 0 + 7)(mx.array([1.0])).item())
     assert list((warm / "tmp").rglob("*.so"))
 
 
+@pytest.mark.slow
 def test_a_kernel_that_does_not_compile_is_mlx_s_own_error(tmp_path):
     code = """
 import os, pathlib
@@ -259,8 +262,8 @@ def folder_in_its_place(file):
     file.mkdir()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [half, rubbish, folder_in_its_place])
-@pytest.mark.usual("half")
 def test_damaged_kernels_are_built_again(warm, damage):
     """Loaded, they would kill the process."""
     before = told(run(warm, MLX_FP_JIT="native"))["losses"]
