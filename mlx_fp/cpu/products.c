@@ -1,19 +1,21 @@
 /* A matrix product in blocks. Each of the threads that are ready takes the next block, until none is left.
  *
- * A thread that waits sleeps, and the calling thread waits for blocks that have begun, not for threads. So on a busy
- * machine, where a thread may get no core for milliseconds, the calling thread computes all blocks. The blocks depend
- * on the sizes and the number of threads alone: the bits of a product do not depend on the load.
+ * A thread that waits sleeps, and the calling thread waits for blocks that have begun, not for threads. On a busy
+ * machine a thread may lose its core for milliseconds in the middle of a block. After that the calling thread computes
+ * the blocks of the next products alone, of twice as many after each time. The blocks depend on the sizes and the
+ * number of threads alone: the bits of a product do not depend on the load.
  */
 #include <pthread.h>
 #include <signal.h>
+#include <time.h>
 
 typedef void gemm(int order, int a_trans, int b_trans, int m, int n, int k, float alpha, const float *a, int lda,
                   const float *b, int ldb, float beta, float *c, int ldc);
 
 enum { ROW_MAJOR = 101, AS_IT_IS = 111 };
 
-/* Edges of a block in elements: multiples of the tiles of a BLAS. */
-enum { TILE = 16 };
+/* Edges of a block in elements are multiples of the tiles of a BLAS. */
+enum { TILE = 16, SHORTEST_PAUSE = 4, LONGEST_PAUSE = 1024 };
 
 /* Estimated microseconds of a product on one core, and the least for a block. Waking a thread takes 30 to 100. */
 static const double PER_MULTIPLICATION = 1 / 40e3, PER_ELEMENT = 1 / 2.5e3, LEAST = 100;
@@ -30,6 +32,7 @@ struct product {
 static gemm *on_one_core; /* of the BLAS, whose own threads are switched off */
 static int threads = 1, helpers;
 static struct product *shared; /* the product whose blocks the helpers take */
+static int alone, pause_length; /* the next products without helpers, and how many those were the last time */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t begun = PTHREAD_COND_INITIALIZER, ended = PTHREAD_COND_INITIALIZER;
 
@@ -112,23 +115,50 @@ static void cut(struct product *p) {
   }
 }
 
+static double now(clockid_t clock) {
+  struct timespec time;
+  clock_gettime(clock, &time);
+  return time.tv_sec + 1e-9 * time.tv_nsec;
+}
+
+/* Choose how many products are computed without helpers, after a product with them. */
+static void judge(int was_busy) {
+  if (was_busy) {
+    pause_length = 2 * pause_length > SHORTEST_PAUSE ? 2 * pause_length : SHORTEST_PAUSE;
+    pause_length = pause_length < LONGEST_PAUSE ? pause_length : LONGEST_PAUSE;
+    alone = pause_length;
+  } else
+    pause_length -= (pause_length + 63) / 64;
+}
+
+/* Compute a product with the helpers. The caller holds the lock. */
 static void share(struct product *p) {
-  pthread_mutex_lock(&lock);
-  if (shared) { /* the helpers are busy with a product of another stream */
-    pthread_mutex_unlock(&lock);
-    for (int block = 0; block < p->rows * p->columns; block++)
-      compute(p, block);
-    return;
-  }
+  double start = now(CLOCK_MONOTONIC), start_cpu = now(CLOCK_THREAD_CPUTIME_ID), own, cpu, wait;
   shared = p;
   start_helpers();
   for (int block = 1; block < p->rows * p->columns; block++)
     pthread_cond_signal(&begun);
   take_blocks(p);
+  own = now(CLOCK_MONOTONIC) - start;
+  cpu = now(CLOCK_THREAD_CPUTIME_ID) - start_cpu;
   while (p->running)
     pthread_cond_wait(&ended, &lock);
+  wait = now(CLOCK_MONOTONIC) - start - own;
+  judge(own > 1.5 * cpu || wait > own); /* another program had the core of this thread, or of a helper */
   shared = 0;
+}
+
+static void compute_blocks(struct product *p) {
+  pthread_mutex_lock(&lock);
+  if (!shared && alone == 0) {
+    share(p);
+    pthread_mutex_unlock(&lock);
+    return;
+  }
+  alone -= alone > 0; /* otherwise the helpers are busy with a product of another stream */
   pthread_mutex_unlock(&lock);
+  for (int block = 0; block < p->rows * p->columns; block++)
+    compute(p, block);
 }
 
 void mlx_fp_sgemm(int order, int a_trans, int b_trans, int m, int n, int k, float alpha, const float *a, int lda,
@@ -139,5 +169,5 @@ void mlx_fp_sgemm(int order, int a_trans, int b_trans, int m, int n, int k, floa
   if (p.rows * p.columns == 1)
     on_one_core(order, a_trans, b_trans, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
   else
-    share(&p);
+    compute_blocks(&p);
 }
