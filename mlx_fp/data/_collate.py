@@ -58,10 +58,11 @@ def collate(spec: str | Mapping[str, Selector] | UserFunction) -> Operation:
     >>> batches = data.source([{"image": [1, 2], "meta": {"label": 3}, "name": "a"}])
     >>> list(pipe(batches, data.collate({"x": "image", "y": ("meta", "label"), "n": lambda batch: len(batch)})))
     [{'x': [1, 2], 'y': 3, 'n': 3}]
-    >>> list(pipe(batches, data.collate({"x": "picture"})))
-    Traceback (most recent call last):
-    ValueError: collate finds no 'picture' for 'x': the batch is {image: list of 2, meta: {label: int}, name: str of 1}
-    at operation=collate({'x': 'picture'}), split=train, epoch=0, index=0
+    >>> try:
+    ...     list(pipe(batches, data.collate({"x": "picture"})))
+    ... except ValueError as error:
+    ...     print(error)
+    collate finds no 'picture' for 'x': the batch is {image: list of 2, meta: {label: int}, name: str of 1}
     """
     label = call_text("collate", spec)
     if callable(spec):

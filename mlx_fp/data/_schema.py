@@ -43,10 +43,11 @@ def schema(*columns: object, **by_name: object) -> Operation:
     >>> from toolz import pipe
     >>> from mlx_fp import data
     >>> rows = data.arrays(x=mx.zeros((4, 3)), y=mx.zeros(4))
-    >>> list(pipe(rows, data.batch(2), data.schema(x=(mx.float32, (None, 3)), y="int32")))
-    Traceback (most recent call last):
-    ValueError: schema: y must be int32; got float32 (2,)
-    at operation=schema(x=('float32', (None, 3)), y='int32'), split=train, epoch=0, index=0
+    >>> try:
+    ...     list(pipe(rows, data.batch(2), data.schema(x=(mx.float32, (None, 3)), y="int32")))
+    ... except ValueError as error:
+    ...     print(error)
+    schema: y must be int32; got float32 (2,)
     """
     if bool(columns) == bool(by_name):
         raise TypeError("schema takes columns, all by position or all by name")
