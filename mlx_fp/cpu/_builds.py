@@ -17,7 +17,10 @@ from pathlib import Path
 from . import _elf
 from ._functions import functions
 
-__all__ = ["BUILD", "HEADER", "patch_builds", "replace_popen"]
+__all__ = ["BUILD", "HEADER", "UNKNOWN_BUILD", "patch_builds", "replace_popen"]
+
+UNKNOWN_BUILD = "this build of MLX compiles CPU kernels in a way that mlx_fp does not know"
+"""The message for an MLX without the functions that are replaced."""
 
 HEADER = "mlx/backend/cpu/compiled_preamble.h"
 """The header with which the source of each kernel begins, in the folder of MLX's headers."""
@@ -62,7 +65,7 @@ def replace_popen() -> tuple[ctypes.CDLL, Path, Path]:
     slots = _elf.imports(lib, re.compile(b"popen")).get("popen", ()) if lib else ()
     include = Path(lib.file if lib else "").parent.parent / "include"
     if lib is None or not slots or not (include / HEADER).exists():
-        raise RuntimeError("this build of MLX compiles CPU kernels in a way that mlx_fp does not know")
+        raise RuntimeError(UNKNOWN_BUILD)
     library, folder = built
     _elf.write(lib, dict.fromkeys(slots, _elf.address(library, "mlx_fp_popen")))
     return library, folder, include

@@ -16,7 +16,7 @@ from pathlib import Path
 from . import _elf
 from ._private_folder import make_private
 
-__all__ = ["Functions", "compile_to", "functions"]
+__all__ = ["Functions", "compile_to", "compiler_path", "functions"]
 
 _SOURCES = ("products.c", "builds.c")
 _OPTIONS = ("-O2", "-fPIC", "-shared", "-pthread")
@@ -42,16 +42,23 @@ def functions() -> Functions | str:
         return str(error)
 
 
+def compiler_path() -> str:
+    """Return the path of g++; RuntimeError without it."""
+    from shutil import which
+
+    if (compiler := which("g++")) is None:
+        raise RuntimeError("MLX compiles nothing without g++ on PATH (Debian, Ubuntu: apt install g++)")
+    return compiler
+
+
 def compile_to(result: Path, *options: str, finish: Callable[[Path], object] = os.fspath) -> None:
     """Compile with g++ to a temporary file, finish that file, and rename it.
 
     RuntimeError: there is no compiler, or it failed; the message has its output.
     """
-    import subprocess  # with the others it takes 10 ms to import, and the library is built already as a rule
-    from shutil import which
+    import subprocess  # a late import: with `shutil` it takes 10 ms, and the library is built already as a rule
 
-    if (compiler := which("g++")) is None:
-        raise RuntimeError("MLX compiles nothing without g++ on PATH (Debian, Ubuntu: apt install g++)")
+    compiler = compiler_path()
     temporary = result.with_name(f".{result.name}.{os.getpid()}")
     done = subprocess.run([compiler, *options, "-o", str(temporary)], capture_output=True, text=True, check=False)
     if done.returncode:

@@ -12,7 +12,6 @@ import ctypes
 import os
 import re
 import shlex
-import shutil
 import string
 import subprocess
 import tempfile
@@ -21,8 +20,8 @@ from pathlib import Path
 from types import ModuleType
 
 from . import _elf
-from ._builds import BUILD, HEADER, replace_popen
-from ._functions import compile_to
+from ._builds import BUILD, HEADER, UNKNOWN_BUILD, replace_popen
+from ._functions import compile_to, compiler_path
 from ._kernel_folder import discard_damaged, seal
 from ._private_folder import make_private
 
@@ -125,7 +124,7 @@ def patch_compiler() -> Path:
     mx, compiler, lib = _requirements()
     slots = _elf.imports(lib, re.compile(_FOLDER.encode())).get(_FOLDER, ())
     if not slots:
-        raise RuntimeError("this build of MLX compiles CPU kernels in a way that mlx_fp does not know")
+        raise RuntimeError(UNKNOWN_BUILD)
     runner, _, include = replace_popen()
     folder = _folder(mx, compiler)
     library = ctypes.CDLL(str(_built(folder, include)))
@@ -148,9 +147,7 @@ def _requirements() -> tuple[ModuleType, str, _elf.Image]:
 
     if mx.default_device().type == mx.DeviceType.gpu:
         raise RuntimeError("MLX computes on the GPU, and builds its GPU kernels for that GPU by itself")
-    compiler, lib = shutil.which("g++"), _elf.image("libmlx.so")
-    if compiler is None:
-        raise RuntimeError("MLX compiles nothing without g++ on PATH (Debian, Ubuntu: apt install g++)")
+    compiler, lib = compiler_path(), _elf.image("libmlx.so")
     if lib is None:
         raise RuntimeError("this build of MLX has no libmlx.so")
     return mx, os.path.realpath(compiler), lib
