@@ -8,6 +8,7 @@ import mlx.nn as mlx_nn
 import pytest
 from models import MLP, cross_entropy
 from paired import note, paired
+from suite.pairs import stepping
 
 import mlx_fp as fp
 from mlx_fp import nn, optim
@@ -52,17 +53,6 @@ CASES = {
 }
 
 
-def _stepping(step, params, opt_state, batch):
-    """Return a function that takes a step and waits for it; it keeps the state of the last step."""
-    state = [params, opt_state]
-
-    def run():
-        state[0], state[1], logs = step(*state, batch)
-        mx.eval(state, logs)
-
-    return run
-
-
 def _carried(step, params, opt_state, batch):
     """Return a function that takes a step in the form of the device, as `fit` does."""
     state = [step.carry(params, opt_state)]
@@ -89,9 +79,9 @@ def test_members(benchmark, name, size):
     step = fp.train_step(nn.lift(make), lambda model, x, y: cross_entropy(model(x), y), optim.adamw(1e-3))
     many = fp.members(size)(step)
     functions = {
-        "separate": _in_turn([_stepping(step, *step.init(seed), batch) for seed in range(size)]),
+        "separate": _in_turn([stepping(step, *step.init(seed), batch) for seed in range(size)]),
         "packed": _in_turn([_carried(step, *step.init(seed), batch) for seed in range(size)]),
-        "members": _stepping(many, *many.init(0), batch),
+        "members": stepping(many, *many.init(0), batch),
     }
     note(benchmark, paired(functions, turns=30, calls=max(1, calls // size), warm_up=3), "separate")
     benchmark.pedantic(functions["members"], rounds=5, iterations=calls)

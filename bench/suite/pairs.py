@@ -74,13 +74,13 @@ def accumulate_by_hand(s):
 def accumulate(s):
     """`step.accumulate` on the same batches."""
     (batches, params), step = _mlp_inputs(s, s.batches), _step(_mlp(s))
-    return _stepping(step.accumulate, *step.init(params), batches)
+    return stepping(step.accumulate, *step.init(params), batches)
 
 
 def alone(s, **options):
     """A step of this library, by default without `across`."""
     (batches, params), step = _mlp_inputs(s), _step(_mlp(s), **options)
-    return _stepping(step, *step.init(params), batches[0])
+    return stepping(step, *step.init(params), batches[0])
 
 
 def across(s):
@@ -101,7 +101,7 @@ def members(s):
     case, (batches, _) = _mlp(s), _mlp_inputs(s)
     params = [fp_models.layer(case).init(mx.random.key(seed)) for seed in range(s.members)]
     many = fp.members(s.members)(_step(case))
-    return _stepping(many, *many.init(params), batches[0])
+    return stepping(many, *many.init(params), batches[0])
 
 
 def trainer_of_mlx_lm(s):
@@ -143,6 +143,18 @@ PAIRS = {
 """The reference and our function of each pair, as functions of its sizes."""
 
 
+def stepping(step, params, opt_state, batch):
+    """Return a function that takes a step, waits for it, and returns the loss; it keeps the state of the last step."""
+    state = [params, opt_state]
+
+    def take():
+        state[0], state[1], logs = step(*state, batch)
+        mx.eval(state, logs)
+        return logs["loss"]
+
+    return take
+
+
 def _mlp(s):
     """Return the case of a perceptron of these sizes."""
     return Case("", "mlp", tuple(vars(s).items()))
@@ -166,18 +178,6 @@ def _module(case, params):
 def _step(case, **options):
     loss = fp_models.loss
     return fp.train_step(fp_models.layer(case), lambda model, x, y: loss(case, model(x), y), adamw(), **options)
-
-
-def _stepping(step, params, opt_state, batch):
-    """Return a function that takes a step and waits for it; it keeps the state of the last step."""
-    state = [params, opt_state]
-
-    def take():
-        state[0], state[1], logs = step(*state, batch)
-        mx.eval(state, logs)
-        return logs["loss"]
-
-    return take
 
 
 def _rows(s):

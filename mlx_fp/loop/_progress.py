@@ -17,7 +17,7 @@ from ..checkpointing._writer import Writer
 from ..core._mlx import mx
 from ..core.backend import device_backend
 from ._event import AfterFit, BeforeEpoch, BeforeFit, Event
-from ._progress_line import Line, Note, line_of, note_of, resume_text
+from ._progress_line import Line, Note, kernel_text, line_of, note_of, resume_text
 from ._progress_lines import Lines
 from ._progress_notebook import Notebook, in_notebook
 from ._progress_record import begin, note_event, note_moment, without_time
@@ -176,7 +176,7 @@ class Shown(Silent):
         """Return the note of the kernels that were compiled since the last note, or "" if there are none."""
         before, self.kernels = self.kernels, device_backend().kernels()
         count = self.kernels - before
-        return f"compiled {count} kernel{'s' if count > 1 else ''}" if count > 0 else ""
+        return f"compiled {kernel_text(count)}" if count > 0 else ""
 
     def _log(self, text: str) -> None:
         """Show a line where the display has no line of the present moment."""

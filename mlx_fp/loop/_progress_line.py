@@ -11,7 +11,7 @@ from ._progress_record import Progress
 from ._rows import Row, StepRow
 from ._state import Origin
 
-__all__ = ["Line", "Note", "figure_text", "line_of", "note_of", "resume_text"]
+__all__ = ["Line", "Note", "figure_text", "kernel_text", "line_of", "note_of", "resume_text"]
 
 
 class Line(NamedTuple):
@@ -107,8 +107,17 @@ def resume_text(origin: Origin, step: int, epoch: int) -> str:
     return f"resumed from {origin.resume_from}: goes on after step {step}, in epoch {epoch}"
 
 
+def kernel_text(count: int) -> str:
+    """Return the number of kernels as text.
+
+    >>> kernel_text(1), kernel_text(7)
+    ('1 kernel', '7 kernels')
+    """
+    return f"{count} kernel{'s' if count > 1 else ''}"
+
+
 def _activities(progress: Progress, kernels: int, saving: bool) -> list[str]:
-    compiling = f"compiling, {kernels} kernel{'s' if kernels > 1 else ''}" if kernels > 0 else ""
+    compiling = f"compiling, {kernel_text(kernels)}" if kernels > 0 else ""
     if progress.activity == "compiling":
         return [compiling or "compiling"]
     if progress.activity == "starting":
