@@ -1,8 +1,8 @@
 /* A matrix product in blocks. Each of the threads that are ready takes the next block, until none is left.
  *
- * A thread that waits sleeps, and the calling thread waits for blocks that have begun, not for threads. On a busy
- * machine a thread may lose its core for milliseconds in the middle of a block. After that the calling thread computes
- * the blocks of the next products alone, of twice as many after each time. The blocks depend on the sizes and the
+ * Threads without a block sleep, and the calling thread waits for blocks that have begun, not for threads. It spins for
+ * a short time before it sleeps. On a busy machine a thread may lose its core for milliseconds in the middle of a block.
+ * After that the calling thread computes the blocks of the next products alone, of twice as many after each time. The blocks depend on the sizes and the
  * number of threads alone: the bits of a product do not depend on the load.
  */
 #include <pthread.h>
@@ -20,13 +20,17 @@ enum { TILE = 16, SHORTEST_PAUSE = 4, LONGEST_PAUSE = 1024 };
 /* Estimated microseconds of a product on one core, and the least for a block. Waking a thread takes 30 to 100. */
 static const double PER_MULTIPLICATION = 1 / 40e3, PER_ELEMENT = 1 / 2.5e3, LEAST = 100;
 
+/* Seconds that the calling thread spins at most. Waking it takes longer than most waits for a last block. */
+static const double LONGEST_SPIN = 100e-6;
+
 struct product {
   int a_trans, b_trans, m, n, k, lda, ldb, ldc;
   float alpha, beta;
   const float *a, *b;
   float *c;
   int rows, columns; /* blocks along an edge of the result */
-  int next, running; /* the next block, and the number of blocks that threads compute; under the lock */
+  int next;            /* the next block, under the lock */
+  _Atomic int running; /* blocks that threads compute now; changed under the lock */
 };
 
 static gemm *on_one_core; /* of the BLAS, whose own threads are switched off */
@@ -131,6 +135,17 @@ static void judge(int was_busy) {
     pause_length -= (pause_length + 63) / 64;
 }
 
+/* Wait until no block is computed. The caller holds the lock. */
+static void await_blocks(struct product *p) {
+  double end = now(CLOCK_MONOTONIC) + LONGEST_SPIN;
+  pthread_mutex_unlock(&lock);
+  while (p->running && now(CLOCK_MONOTONIC) < end)
+    ;
+  pthread_mutex_lock(&lock);
+  while (p->running)
+    pthread_cond_wait(&ended, &lock);
+}
+
 /* Compute a product with the helpers. The caller holds the lock. */
 static void share(struct product *p) {
   double start = now(CLOCK_MONOTONIC), start_cpu = now(CLOCK_THREAD_CPUTIME_ID), own, cpu, wait;
@@ -141,8 +156,7 @@ static void share(struct product *p) {
   take_blocks(p);
   own = now(CLOCK_MONOTONIC) - start;
   cpu = now(CLOCK_THREAD_CPUTIME_ID) - start_cpu;
-  while (p->running)
-    pthread_cond_wait(&ended, &lock);
+  await_blocks(p);
   wait = now(CLOCK_MONOTONIC) - start - own;
   judge(own > 1.5 * cpu || wait > own); /* another program had the core of this thread, or of a helper */
   shared = 0;
