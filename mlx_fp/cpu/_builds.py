@@ -45,12 +45,12 @@ def patch_builds() -> None:
         library, folder, include = replace_popen()
         from ..core._mlx import mx
 
-        paths = {"folder": folder / vars(mx)["__version__"], "header": HEADER, "include": include}
+        paths = {"folder": os.path.join(folder, vars(mx)["__version__"]), "header": HEADER, "include": include}
         quoted = {name: shlex.quote(str(path)) for name, path in paths.items()}
         library.mlx_fp_set_builds(os.fsencode(_PRECOMPILE.format(flags=shlex.join(BUILD), **quoted)), b'-I "$folder"')
 
 
-def replace_popen() -> tuple[ctypes.CDLL, Path, Path]:
+def replace_popen() -> tuple[ctypes.CDLL, str, Path]:
     """Let MLX run the compiler through `builds.c`, which by itself runs the same command.
 
     Returns:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from importlib.util import source_hash
-from pathlib import Path
 
 from . import _elf
 from ._private_folder import make_private
@@ -21,7 +21,7 @@ __all__ = ["Functions", "compile_to", "compiler_path", "functions"]
 _SOURCES = ("products.c", "builds.c")
 _OPTIONS = ("-O2", "-fPIC", "-shared", "-pthread")
 
-Functions = tuple[ctypes.CDLL, Path]
+Functions = tuple[ctypes.CDLL, str]
 """The loaded library, and the private folder that it is in."""
 
 
@@ -30,12 +30,13 @@ def functions() -> Functions | str:
     """Return the functions in C, and build them if this is the first use; without them, return the reason."""
     if _elf.HERE not in _elf.KNOWN:
         return f"this system is {_elf.HERE}"
-    here = Path(__file__).parent
-    sources = [here / name for name in _SOURCES]
+    sources = [os.path.join(os.path.dirname(__file__), name) for name in _SOURCES]
     try:
-        folder = make_private("functions", "\n".join([_elf.HERE, *_OPTIONS, *(path.read_text() for path in sources)]))
-        found = next((path for path in folder.glob("functions-*.so") if path == _named(path)), None)
-        return ctypes.CDLL(str(found or _build(folder, sources))), folder
+        texts = (_read(source).decode() for source in sources)
+        folder = make_private("functions", "\n".join([_elf.HERE, *_OPTIONS, *texts]))
+        libraries = (os.path.join(folder, name) for name in os.listdir(folder) if name.endswith(".so"))
+        found = next((library for library in libraries if library == _named(library)), None)
+        return ctypes.CDLL(found or _build(folder, sources)), folder
     except OSError as error:
         return f"the folder for libraries cannot be used: {error}; XDG_CACHE_HOME names another place"
     except RuntimeError as error:
@@ -51,7 +52,7 @@ def compiler_path() -> str:
     return compiler
 
 
-def compile_to(result: Path, *options: str, finish: Callable[[Path], object] = os.fspath) -> None:
+def compile_to(result: str, *options: str, finish: Callable[[str], object] = os.fspath) -> None:
     """Compile with g++ to a temporary file, finish that file, and rename it.
 
     RuntimeError: there is no compiler, or it failed; the message has its output.
@@ -59,22 +60,31 @@ def compile_to(result: Path, *options: str, finish: Callable[[Path], object] = o
     import subprocess  # a late import: with `shutil` it takes 10 ms, and the library is built already as a rule
 
     compiler = compiler_path()
-    temporary = result.with_name(f".{result.name}.{os.getpid()}")
-    done = subprocess.run([compiler, *options, "-o", str(temporary)], capture_output=True, text=True, check=False)
+    folder, name = os.path.split(result)
+    temporary = os.path.join(folder, f".{name}.{os.getpid()}")
+    done = subprocess.run([compiler, *options, "-o", temporary], capture_output=True, text=True, check=False)
     if done.returncode:
-        temporary.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
         raise RuntimeError(f"{compiler} failed: {done.stderr.strip()[-500:]}")
     finish(temporary)
     os.replace(temporary, result)
 
 
-def _build(folder: Path, sources: list[Path]) -> Path:
+def _build(folder: str, sources: list[str]) -> str:
     """Build the library under the name of its content, and return its path."""
-    made = folder / f"{os.getpid()}.so"
-    compile_to(made, *_OPTIONS, *(word for path in sources for word in ("-x", "c", str(path))))
-    return made.replace(_named(made))
+    made = os.path.join(folder, f"{os.getpid()}.so")
+    compile_to(made, *_OPTIONS, *(word for source in sources for word in ("-x", "c", source)))
+    named = _named(made)
+    os.replace(made, named)
+    return named
 
 
-def _named(library: Path) -> Path:
+def _named(library: str) -> str:
     """Return the path with the name that belongs to the content of a library."""
-    return library.with_name(f"functions-{source_hash(library.read_bytes()).hex()}.so")
+    return os.path.join(os.path.dirname(library), f"functions-{source_hash(_read(library)).hex()}.so")
+
+
+def _read(file: str) -> bytes:
+    with open(file, "rb") as opened:  # `pathlib` takes 3 ms to import, and the first layer needs this
+        return opened.read()

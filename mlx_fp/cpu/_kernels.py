@@ -159,7 +159,7 @@ def _folder(mx: ModuleType, compiler: str) -> Path:
     machine = Path("/proc/cpuinfo").read_text(errors="replace").partition("\n\n")[0].splitlines()
     features = [line for line in machine if line.partition(":")[0].strip() in _FEATURES]
     identity = "\n".join([mx.__version__, compiler, version, *features, *FLAGS, _SOURCE])
-    folder = make_private("kernels", identity)
+    folder = Path(make_private("kernels", identity))
     discard_damaged(folder)
     return folder
 
@@ -174,7 +174,7 @@ def _built(folder: Path, include: Path) -> Path:
     if not precompiled.exists() and (include / HEADER).exists():
         precompiled.parent.mkdir(parents=True, exist_ok=True)
         header = ("-x", "c++-header", *BUILD, *FLAGS, "-I", str(include), str(include / HEADER))
-        compile_to(precompiled, *header)
+        compile_to(str(precompiled), *header)
     if not library.exists():
         texts = {
             "FOLDER": str(folder),
@@ -185,7 +185,8 @@ def _built(folder: Path, include: Path) -> Path:
         with tempfile.NamedTemporaryFile("w", suffix=".cpp", dir=folder) as source:
             source.write(constants + _SOURCE)
             source.flush()
-            compile_to(library, "-std=c++17", "-O2", "-fPIC", "-shared", source.name, finish=seal)
+            options = ("-std=c++17", "-O2", "-fPIC", "-shared", source.name)
+            compile_to(str(library), *options, finish=lambda file: seal(Path(file)))
     return library
 
 

@@ -8,36 +8,38 @@ from __future__ import annotations
 import os
 import stat
 from importlib.util import source_hash
-from pathlib import Path
 
 __all__ = ["make_private"]
 
 
-def make_private(kind: str, identity: str) -> Path:
+def make_private(kind: str, identity: str) -> str:
     """Make the folder for libraries of a kind and an identity. RuntimeError if another user can write to the folder.
 
     It is in the user's cache folder, and its own path is part of its name, so that a folder that was moved is not used.
     The cache folder is `XDG_CACHE_HOME`. It is `~/.cache` if the variable is not set, or is not absolute, as its
     specification says (https://specifications.freedesktop.org/basedir-spec/latest).
     """
-    variable = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    home = variable if variable.is_absolute() else Path.home() / ".cache"
-    if not home.is_absolute():
-        raise RuntimeError(f"the home of this user is no absolute path: {home.parent}; XDG_CACHE_HOME names a place")
-    parent = Path(os.path.realpath(home)) / "mlx_fp"
-    folder = parent / f"{kind}-{source_hash(os.fsencode(parent) + identity.encode()).hex()}"
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(home):
+        home = os.path.join(os.path.expanduser("~"), ".cache")
+    if not os.path.isabs(home):
+        where = os.path.dirname(home)
+        raise RuntimeError(f"the home of this user is no absolute path: {where}; XDG_CACHE_HOME names a place")
+    parent = os.path.join(os.path.realpath(home), "mlx_fp")
+    folder = os.path.join(parent, f"{kind}-{source_hash(os.fsencode(parent) + identity.encode()).hex()}")
     _refuse_others(parent)  # before a folder is made there
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.makedirs(folder, mode=0o700, exist_ok=True)
     _refuse_others(folder)
     return folder
 
 
-def _refuse_others(folder: Path) -> None:
+def _refuse_others(folder: str) -> None:
     """Raise RuntimeError if another user could replace a folder, or a folder above it."""
-    for level in (folder, *folder.parents):
-        if not level.exists():
+    parts = folder.split(os.sep)
+    for level in (os.sep.join(parts[:depth]) or os.sep for depth in range(len(parts), 0, -1)):
+        if not os.path.exists(level):
             continue
-        status = level.stat()
+        status = os.stat(level)
         if status.st_uid not in (0, os.geteuid()):
             raise RuntimeError(f"{level} is another user's (uid {status.st_uid}), and libraries in {folder} are loaded")
         sticky = status.st_mode & stat.S_ISVTX and level != folder  # there only the owner replaces a folder

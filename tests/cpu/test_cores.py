@@ -23,7 +23,7 @@ def machine(tmp_path, monkeypatch):
             )
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
-        return allowed_cores(tmp_path)
+        return allowed_cores(str(tmp_path))
 
     return counted
 

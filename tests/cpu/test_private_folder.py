@@ -25,7 +25,7 @@ def make(tmp_path, monkeypatch):
         monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
         if cache is not None:
             monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
-        return make_private("kernels", "all that is known of the kernels")
+        return Path(make_private("kernels", "all that is known of the kernels"))
 
     return made
 
@@ -90,12 +90,12 @@ def test_the_group_of_the_user_alone_may_write(make, tmp_path, monkeypatch):
 
 def test_a_folder_of_another_user_is_refused(make, tmp_path, monkeypatch):
     (tmp_path / "theirs").mkdir()
-    stat = Path.stat
+    stat = os.stat
 
     def stated(path, **options):
         found = stat(path, **options)
-        return os.stat_result((*found[:4], 12345, *found[5:])) if path.name == "theirs" else found
+        return os.stat_result((*found[:4], 12345, *found[5:])) if os.path.basename(path) == "theirs" else found
 
-    monkeypatch.setattr(Path, "stat", stated)
+    monkeypatch.setattr(os, "stat", stated)
     with pytest.raises(RuntimeError, match=r"theirs is another user's \(uid 12345\)"):
         make(tmp_path / "theirs")
