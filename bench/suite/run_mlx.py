@@ -102,7 +102,7 @@ def _raw_forward(case, module, inputs, target, compiled):
 def _our_step(case, model, params, inputs, target, streams):
     loss = fp_models.loss
     step = fp.train_step(model, lambda forward, xs, y: loss(case, forward(*xs), y), adamw(), streams=streams)
-    CONTEXTS.enter_context(device_backend().tuned(step.parameter_bytes, streams))
+    CONTEXTS.enter_context(device_backend().tuned(step.parameter_bytes))
     held = [step.carry(*step.init(params))]
     batch = (inputs, target)
     del params

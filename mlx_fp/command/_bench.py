@@ -49,7 +49,7 @@ def bench_experiment(arguments: Namespace) -> int:
 def _measured(trainer: Trainer, plan: Plan, batch: Batch, seconds: float) -> str:
     """Return the figures of a step as a table. A call takes as many steps as in a run."""
     step, steps = make_step(with_skips(trainer, plan), plan), plan.steps_per_call
-    with device_backend().tuned(step.parameter_bytes, plan.streams):
+    with device_backend().tuned(step.parameter_bytes):
         state = step.carry(*first_state(step, plan))
         mx.eval(batch)
 

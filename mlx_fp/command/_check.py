@@ -86,7 +86,7 @@ def _shape_and_dtype(leaf: object) -> tuple[str, str]:
 def _figures_of_batch(trainer: Trainer, plan: Plan, batch: Batch) -> str:
     """Return the figures of the first batches, and the traces of both steps, as a table. The new state is dropped."""
     step = make_step(with_skips(trainer, plan), plan)
-    with device_backend().tuned(step.parameter_bytes, plan.streams):
+    with device_backend().tuned(step.parameter_bytes):
         params, opt_state = first_state(step, plan)
         _, ((logs, *_),) = step.advance(step.carry(params, opt_state), [batch])
         columns, traces = {"training": _numbers(logs)}, {"training": step.traces}

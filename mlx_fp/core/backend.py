@@ -86,7 +86,7 @@ class Backend:
     """Compute the parts of a batch in parallel. With None no batch is split, whatever the option `streams` says."""
     unrolls: Callable[[int], bool] = lambda elements: True
     """`unrolls(elements)`: whether several steps in one compiled call are faster for a model with so many elements."""
-    tuned: Callable[..., AbstractContextManager[None]] = lambda parameter_bytes=None, streams=1: nullcontext()
+    tuned: Callable[[int], AbstractContextManager[None]] = lambda parameter_bytes: nullcontext()
     """A context for a run. It may set limits of the process, and it restores them at the end."""
     thread: Callable[[], None] = lambda: None
     """The library calls this at the start of each thread that it creates."""

@@ -38,7 +38,7 @@ STOCK = Backend(
     waits=lambda parameter_bytes: parameter_bytes >= WAIT_BYTES,
     parallel=run_parallel,
     unrolls=lambda elements: elements <= UNROLLED_ELEMENTS,
-    tuned=lambda parameter_bytes=None, streams=1: tuned(parameter_bytes, streams=streams),
+    tuned=tuned,
     thread=restore_affinity,
     kernels=lambda: kernels_in(Path(kernels().folder or gettempdir())),
     facts=lambda: {"blas": Path(blas().library).name, "kernels": "as MLX came"},

@@ -1,6 +1,6 @@
 """Bind MLX to a fast BLAS on Linux CPUs. The wheel of MLX brings the slow reference BLAS.
 
-`bind` points the BLAS and LAPACK functions that libmlx.so imports at OpenBLAS (the package scipy-openblas32).
+`blas` points the BLAS and LAPACK functions that libmlx.so imports at OpenBLAS (the package scipy-openblas32).
 It writes only into the import slots of libmlx.so. Then it checks a product and a singular value decomposition through
 MLX, and restores the slots if the check fails. On macOS and on a GPU it does nothing.
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import glob
 import importlib.util
 import os
 import re
@@ -22,10 +21,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from types import ModuleType
 
-from . import _elf, _products
+from . import _elf
 from ._blas_check import check
+from ._products import in_blocks
 
-__all__ = ["BlasInfo", "bind", "blas", "set_threads", "threads"]
+__all__ = ["BlasInfo", "blas"]
 
 _BLAS = re.compile(rb"cblas_\w+|[sdcz][a-z0-9]{3,6}_")  # for example cblas_sgemm, and of LAPACK sgesdd_ (Fortran names)
 _FAST = re.compile(r"openblas|mkl|blis|armpl|nvpl|atlas|flexiblas", re.IGNORECASE)
@@ -78,8 +78,8 @@ class _Target:
     stock: str
 
 
-def bind() -> BlasInfo:
-    """Bind MLX to a fast BLAS, once per process; later calls return the same result.
+def blas() -> BlasInfo:
+    """Return which BLAS MLX uses, and why. The first call of the process binds MLX to a fast BLAS.
 
     A machine without a fast BLAS is no error: a RuntimeWarning gives, once, the reason and the remedy.
     """
@@ -89,31 +89,6 @@ def bind() -> BlasInfo:
     if first and warning:
         warnings.warn(warning, RuntimeWarning, stacklevel=2)
     return info
-
-
-def blas() -> BlasInfo:
-    """Return which BLAS MLX uses, and why. The first call of the process binds MLX to a fast BLAS."""
-    return bind()
-
-
-def threads() -> int | None:
-    """Return the current number of threads of a large product, None if it is unknown."""
-    library = _bound()
-    return None if library is None else _products.threads(library)
-
-
-def set_threads(count: int) -> int | None:
-    """Set the number of threads of a large product for the process, and return the previous number.
-
-    None, and nothing is changed, if no BLAS is bound or the bound BLAS has no such function.
-    """
-    library = _bound()
-    return None if library is None else _products.set_threads(library, count)
-
-
-def _bound() -> ctypes.CDLL | None:
-    """Return the bound library, None if MLX uses its stock BLAS."""
-    return ctypes.CDLL(info.library) if (info := bind()).bound else None
 
 
 @functools.cache
@@ -175,7 +150,7 @@ def _rebound(target: _Target, path: str, reason: str) -> BlasInfo:
     library = _loaded(path)
     pointers = _pointers(library, target.slots)
     file = _elf.owner(pointers["cblas_sgemm"]) or path
-    pointers["cblas_sgemm"], obstacle = _products.in_blocks(library, pointers["cblas_sgemm"])
+    pointers["cblas_sgemm"], threads, obstacle = in_blocks(library, pointers["cblas_sgemm"])
     writes = {slot: pointer for name, pointer in pointers.items() for slot in target.slots[name]}
     before = _elf.write(target.lib, writes)
     try:
@@ -184,7 +159,7 @@ def _rebound(target: _Target, path: str, reason: str) -> BlasInfo:
         _elf.write(target.lib, before)
         raise
     reason += f"; its own threads compute products, because {obstacle}" if obstacle else ""
-    return BlasInfo(file, _products.threads(library), tuple(sorted(pointers)), reason)
+    return BlasInfo(file, threads, tuple(sorted(pointers)), reason)
 
 
 def _loaded(path: str) -> ctypes.CDLL:
@@ -235,11 +210,12 @@ def _stock(lib: _elf.Image, slot: int) -> str:
 
 def _packaged() -> str:
     """Return the file of the library in scipy-openblas32, or "". An import would load it for the whole process."""
-    with suppress(ValueError):  # find_spec raises it for a module without a spec
+    with suppress(ValueError, OSError):  # find_spec raises ValueError for a module without a spec
         spec = importlib.util.find_spec("scipy_openblas32")
         roots = (spec.submodule_search_locations if spec else None) or ()
-        files = (so for root in roots for so in sorted(glob.glob(os.path.join(root, "lib", "libscipy_openblas*.so*"))))
-        return str(next(files, ""))
+        folders = (os.path.join(root, "lib") for root in roots)
+        files = (os.path.join(folder, name) for folder in folders for name in sorted(os.listdir(folder)))
+        return next((file for file in files if re.search(r"/libscipy_openblas[^/]*\.so", file)), "")
     return ""
 
 

@@ -1,4 +1,4 @@
-"""Set two limits of the process for the duration of a run: MLX's cache of freed memory, and the threads of the BLAS.
+"""Set a limit of the process for the duration of a run: MLX's cache of freed memory.
 
 MLX's CPU build keeps 32 MB of freed memory by default. A step with larger arrays then allocates them from the system
 each time, page by page. On a GPU, MLX keeps as much memory as there is.
@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from ..core._mlx import mx, on_cpu
-from ._blas import set_threads
 from ._native import is_native
 from ._thresholds import (
     CACHED_MODELS,
@@ -29,21 +28,16 @@ _PROCESS = os.getpid()
 """The process that imported this module. A fork of it lacks MLX's threads, and to set MLX's limits there would hang."""
 
 
-class _Limit:
-    """A limit of the process that several contexts may demand at the same time; `choose` picks among the demands.
+class _CacheLimit:
+    """The limit of MLX's cache, which several contexts may demand at the same time. The largest demand counts.
 
     The last context that ends restores the value from before the first context, unless the program has set another
     value in the meantime.
-
-    Args:
-        swap: sets the limit and returns the previous value, or None if the limit does not exist.
-        choose: picks one of the demands. For example, `max` for the cache and `min` for threads.
     """
 
-    def __init__(self, swap: Callable[[int], int | None], choose: Callable[[list[int]], int]) -> None:
-        self._swap, self._choose = swap, choose
+    def __init__(self) -> None:
         self._demands: list[int] = []
-        self._before: int | None = None
+        self._before = DEFAULT_CACHE_BYTES
         self.current: int | None = None
         """The value that the contexts have set, None outside them."""
         self._lock = threading.Lock()
@@ -53,7 +47,7 @@ class _Limit:
         """Demand a value of the limit until the context ends."""
         with self._lock:
             self._demands.append(value)
-            before = self._set(self._choose(self._demands))
+            before = self._set(max(self._demands))
             if len(self._demands) == 1:
                 self._before = before
         try:
@@ -61,17 +55,15 @@ class _Limit:
         finally:
             with self._lock:
                 self._demands.remove(value)
-                self._set(self._choose(self._demands) if self._demands else self._before)
+                self._set(max(self._demands, default=self._before))
                 if not self._demands:
                     self.current = None
 
-    def _set(self, value: int | None) -> int | None:
+    def _set(self, value: int) -> int:
         """Set the limit, unless the program has set a value of its own; return the previous value."""
-        if value is None:
-            return None
-        before = self._swap(value)
-        if self.current is not None and before is not None and before != self.current:
-            self._swap(before)
+        before = _swap_cache_limit(value)
+        if self.current is not None and before != self.current:
+            _swap_cache_limit(before)
         self.current = value
         return before
 
@@ -84,23 +76,20 @@ def _swap_cache_limit(limit: int) -> int:
     return before
 
 
-_CACHE = _Limit(_swap_cache_limit, max)
-_BLAS_THREADS = _Limit(set_threads, min)
+_CACHE = _CacheLimit()
 
 
 @contextmanager
-def tuned(parameter_bytes: int | None = None, *, streams: int = 1) -> Iterator[None]:
-    """Give steps of a model enough cached memory and the right number of BLAS threads, until the context ends.
+def tuned(parameter_bytes: int | None = None) -> Iterator[None]:
+    """Give steps of a model enough cached memory until the context ends.
 
-    `fit` and `evaluate` enter this context by themselves; use it around loops of your own. Both limits belong to the
-    process. They are restored at the end, after an exception too. If the program has set a cache limit of its own, that
-    limit stays. With a GPU as MLX's device, and in a forked process, nothing is changed.
+    `fit` enters this context by itself; use it around loops of your own. The limit of the cache belongs to the process.
+    It is restored at the end, after an exception too. If the program has set a limit of its own, that limit stays. With
+    a GPU as MLX's device, and in a forked process, nothing is changed.
 
     Args:
         parameter_bytes: Bytes of the parameters that train, `step.parameter_bytes`. For less than 8 MB, MLX's default
             is enough. None, the default: MLX keeps up to 1 GiB.
-        streams: The `streams` of the step, 1 by default. With more than one the BLAS has a single thread, because
-            products that are computed at the same time would wait for each other's threads.
 
     >>> before = mx.set_cache_limit(32 << 20)
     >>> with tuned():
@@ -115,8 +104,6 @@ def tuned(parameter_bytes: int | None = None, *, streams: int = 1) -> Iterator[N
             if cache_bytes > DEFAULT_CACHE_BYTES and _limit_is_ours():
                 mx.clear_cache()  # free the arrays of other sizes, which would fill the cache for good
                 stack.enter_context(_CACHE.demand(cache_bytes))
-            if streams > 1:
-                stack.enter_context(_BLAS_THREADS.demand(1))
         yield
 
 

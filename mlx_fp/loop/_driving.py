@@ -26,7 +26,7 @@ def drive(loop: Loop, state: LoopState, ports: Ports) -> Generator[Event, None, 
     `after_fit` is the last event. Its hooks also run when an error, an interrupt or the closing of the stream ends the
     run. The exception is raised after them.
     """
-    with device_backend().tuned(loop.step.parameter_bytes, loop.plan.streams):
+    with device_backend().tuned(loop.step.parameter_bytes):
         moments, last = run(loop, state, ports), Moment(state, state.moving)
         del state  # otherwise this frame keeps the first parameters alive
         try:

@@ -12,7 +12,6 @@ from ..core._fork import check_process
 from ..core._options import FLAG, check_options
 from ..core._traceback import ShortTraceback
 from ..core._types import Params
-from ..core.backend import device_backend
 from ..data import Splits, as_dataset
 from ..nn._given import check_given
 from ..step._evaluate import eval_step
@@ -171,14 +170,13 @@ def evaluate(
         check_given(target.model, weights)
         check_uncut(task, streams=streams, processes=across.size)
         step = eval_step(target.model, task.loss, metrics=task.metrics, compile=compile, dtype=dtype, streams=streams)
-        tuned = device_backend().tuned(0, streams)
         batches, link = 0, Alone() if across.size == 1 else EvaluationLink(across)
 
         def count(part: EvaluatedBatch) -> None:
             nonlocal batches
             batches = part.number + 1
 
-        with ShortTraceback(), tuned, _telling(link), located(split="test", batch=lambda: batches):
+        with ShortTraceback(), _telling(link), located(split="test", batch=lambda: batches):
             means = _follow(evaluate_batches(step, weights, collated_for(data, task), kind="test", link=link), count)
         return {"loss": means.figures["loss"], **means.named()}
 

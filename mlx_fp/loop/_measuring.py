@@ -60,7 +60,7 @@ def measuring(trainer: Trainer, plan: Plan, batch: Batch) -> Iterator[Meter]:
     """
     trainer = with_skips(trainer, plan)
     step = make_step(trainer, plan)
-    with device_backend().tuned(step.parameter_bytes, plan.streams):
+    with device_backend().tuned(step.parameter_bytes):
         params, opt_state = first_state(step, plan)
         held, states = _held(step, params, opt_state), [Carried((params, opt_state))]
         del params, opt_state  # a measurement takes the state out of the list, so that nothing else keeps its arrays

@@ -14,7 +14,6 @@ from ..core._mlx import mx
 from ..core._options import FLAG, check_options
 from ..core._traceback import ShortTraceback
 from ..core._types import Array, Batch, Params, Tree
-from ..core.backend import device_backend
 from ..data import Cursor, Dataset
 from ..data._collate import fills
 from ..data._cursor import EpochRead, empty_epoch
@@ -131,16 +130,15 @@ def _join_rows(outputs: Iterator[tuple[Tree, int | None]]) -> Tree:
     """Join the outputs of all batches by rows. At most a few batches are queued on the device."""
     every: list[Tree] = []
     flight: deque[Tree] = deque()
-    with device_backend().tuned(0, 1):
-        for number, (each, rows) in enumerate(outputs):
-            with located(split="test", batch=number):
-                _check_rows(each, rows)
-                every.append(each)
-                flight.append(each)
-                if len(flight) > IN_FLIGHT:
-                    wait_for(flight.popleft())
-        joined = tree_map(lambda *leaves: _concatenated(leaves), every[0], *every[1:])
-        wait_for(joined)
+    for number, (each, rows) in enumerate(outputs):
+        with located(split="test", batch=number):
+            _check_rows(each, rows)
+            every.append(each)
+            flight.append(each)
+            if len(flight) > IN_FLIGHT:
+                wait_for(flight.popleft())
+    joined = tree_map(lambda *leaves: _concatenated(leaves), every[0], *every[1:])
+    wait_for(joined)
     return joined
 
 

@@ -80,8 +80,7 @@ def eval_step(
         metrics: Folds over the model's outputs, computed inside the step.
         compile: False to run the step without `mx.compile`; a mapping holds options of `mx.compile`.
         dtype: The floating type to compute in, for example `mx.bfloat16`. Parameters keep their own type.
-        streams: The number of parts into which each batch is cut by rows, and which a CPU computes in parallel. Call
-            such a step within `fp.cpu.tuned(streams=…)`; `fit` and `evaluate` do so.
+        streams: The number of parts into which each batch is cut by rows, and which a CPU computes in parallel.
 
     Returns:
         An `EvalStep`. It has one trace for each shape of batches.

@@ -67,8 +67,7 @@ def train_step(
         dtype: The floating type to compute in, for example `mx.bfloat16`. Parameters and updates keep their own types.
         parts: The number of parts into which each batch is cut by rows. The parts are computed one after another, which
             needs less memory.
-        streams: The number of parts into which each batch is cut by rows, and which a CPU computes in parallel. Call
-            such a step within `fp.cpu.tuned(streams=…)`; `fit` does so.
+        streams: The number of parts into which each batch is cut by rows, and which a CPU computes in parallel.
         through: Verbs of `fp.passes` that change how a batch becomes gradients. The first is nearest to the loss.
         across: The processes that share each batch, see `fp.world`: each passes its own rows. By default this process
             alone.

@@ -38,7 +38,7 @@ def test_plain_answers_as_mlx_is():
     assert PLAIN.form(tree, {}, tree, 0) is None
     assert not PLAIN.waits(1 << 40)
     assert PLAIN.parallel is None
-    with PLAIN.tuned(1 << 40, 8):
+    with PLAIN.tuned(1 << 40):
         pass
 
 

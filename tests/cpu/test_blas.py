@@ -74,7 +74,7 @@ def warned(done: subprocess.CompletedProcess[str]) -> int:
 def test_binds_every_import_and_computes_right() -> None:
     done = run(
         """
-found = blas.bind()
+found = blas.blas()
 assert set(found.bound) == set(slots()), found
 assert {"cblas_sgemm", "sgesdd_"} <= set(found.bound)
 assert {holder(name) for name in slots() if name != "cblas_sgemm"} == {os.path.basename(found.library)}
@@ -94,7 +94,7 @@ def test_binds_after_mlx_was_imported_and_used() -> None:
 import mlx.core as mx
 assert right()
 assert "blas" in holder("cblas_sgemm") and "openblas" not in holder("cblas_sgemm")
-found = blas.bind()
+found = blas.blas()
 assert "openblas" in holder("cblas_dgemm") and len(found.bound) == len(slots())
 assert right()
 x = mx.random.normal((64, 64), key=mx.random.key(1))
@@ -117,7 +117,7 @@ def test_agrees_with_numpy() -> None:
     run(
         """
 import numpy as np
-blas.bind()
+blas.blas()
 import mlx.core as mx
 a, b = (np.random.default_rng(s).normal(size=(257, 129)).astype("float32") for s in (0, 1))
 for left, right_ in ((a, b.T), (a.T, b), (a[::2], b.T)):
@@ -131,12 +131,12 @@ assert np.allclose(got, np.linalg.svd(a, compute_uv=False), atol=1e-3)
 
 @linux
 @openblas
-def test_a_second_bind_is_the_first() -> None:
+def test_a_second_call_binds_nothing() -> None:
     run(
         """
-first = blas.bind()
+first = blas.blas()
 before = held()
-assert blas.bind() is first and blas.blas() is first and held() == before
+assert blas.blas() is first and held() == before
 """
     )
 
@@ -148,7 +148,7 @@ def test_threads_that_race_get_one_answer() -> None:
         """
 import threading
 found = []
-workers = [threading.Thread(target=lambda: found.append(blas.bind())) for _ in range(8)]
+workers = [threading.Thread(target=lambda: found.append(blas.blas())) for _ in range(8)]
 [w.start() for w in workers]; [w.join() for w in workers]
 assert len(found) == 8 and len(set(map(id, found))) == 1 and right()
 """
@@ -161,7 +161,7 @@ def test_a_process_forked_after_binding_computes() -> None:
     run(
         """
 import signal
-blas.bind()
+blas.blas()
 child = os.fork()
 if child == 0:
     signal.alarm(30)  # what hangs is ended
@@ -179,9 +179,9 @@ def test_sets_the_thread_timeout_while_it_loads_and_puts_the_environment_back() 
     watch += (
         "ctypes.CDLL = lambda *a, **k: timeouts.append(os.environ.get('OPENBLAS_THREAD_TIMEOUT')) or load(*a, **k)\n"
     )
-    run(watch + "blas.bind(); assert '10' in timeouts and 'OPENBLAS_THREAD_TIMEOUT' not in os.environ")
+    run(watch + "blas.blas(); assert '10' in timeouts and 'OPENBLAS_THREAD_TIMEOUT' not in os.environ")
     run(
-        watch + "blas.bind(); assert '10' not in timeouts and os.environ['OPENBLAS_THREAD_TIMEOUT'] == '20'",
+        watch + "blas.blas(); assert '10' not in timeouts and os.environ['OPENBLAS_THREAD_TIMEOUT'] == '20'",
         OPENBLAS_THREAD_TIMEOUT="20",
     )
 
@@ -203,7 +203,7 @@ def numpys():
 a = np.random.default_rng(0).normal(size=(200, 200))
 known, before = a @ a, numpys()
 assert before
-blas.bind()
+blas.blas()
 assert right()
 assert numpys() == before and np.array_equal(a @ a, known)
 assert "scipy_openblas32" not in sys.modules
@@ -238,7 +238,7 @@ assert before == {slot: pointer} and _elf.read(slot) == 42 and access(slot) == "
 _elf.write(full, before)
 assert _elf.read(slot) == pointer
 _elf._protect([start], 3)  # the linker writes here on a first call
-found = blas.bind()
+found = blas.blas()
 assert found.bound and right()
 """
     )
@@ -253,7 +253,7 @@ def test_off_changes_nothing_and_says_so() -> None:
         """
 import mlx.core as mx
 before = held()
-found = blas.bind()
+found = blas.blas()
 assert held() == before and right()
 assert (found.bound, found.threads, found.reason) == ((), None, "MLX_FP_BLAS=off"), found
 with open("/proc/self/maps") as maps:
@@ -271,7 +271,7 @@ def test_a_path_that_will_not_do_warns_once(path: str) -> None:
         """
 import mlx.core as mx
 before = held()
-found = blas.bind(); blas.bind(); blas.blas()
+found = blas.blas(); blas.blas(); blas.blas()
 assert held() == before and not found.bound and right()
 assert os.environ["MLX_FP_BLAS"] in found.reason, found
 """,
@@ -288,7 +288,7 @@ def test_a_library_of_64_bit_integers_is_refused() -> None:
     wide = sorted(Path(numpy.__file__).parents[1].glob("numpy.libs/libscipy_openblas64_*.so*"))
     if not wide:
         pytest.skip("this numpy brings no 64-bit OpenBLAS")
-    done = run("found = blas.bind(); assert not found.bound and '64-bit' in found.reason", choice=str(wide[0]))
+    done = run("found = blas.blas(); assert not found.bound and '64-bit' in found.reason", choice=str(wide[0]))
     assert warned(done) == 1
 
 
@@ -300,7 +300,7 @@ def test_a_library_that_cannot_be_written_in_leaves_mlx_alone() -> None:
 import mlx.core as mx
 def refuse(pages, access): raise OSError(13, "mprotect: Permission denied")
 _elf._protect = refuse
-found = blas.bind()
+found = blas.blas()
 assert not found.bound and "Permission denied" in found.reason and right()
 """
     )
@@ -320,7 +320,7 @@ honest, bad = blas._pointers, os.environ["BAD"]
 def broken(library, names):
     return honest(library, names) | {bad: _elf.address(library, "scipy_openblas_get_num_threads")}
 blas._pointers = broken
-found = blas.bind()
+found = blas.blas()
 assert not found.bound and "wrongly" in found.reason, found
 assert not any("openblas" in holder(name) for name in slots())
 assert right()
@@ -339,7 +339,7 @@ def test_a_wrong_library_named_by_path_is_undone(tmp_path: Path) -> None:
     subprocess.run(["cc", "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
     done = run(
         """
-found = blas.bind()
+found = blas.blas()
 assert not found.bound and "wrongly" in found.reason and right()
 assert not any("wrong" in holder(name) for name in slots())
 """,
@@ -357,7 +357,7 @@ import mlx.core as mx
 mx.eval(mx.ones((8, 8)) @ mx.ones((8, 8)))
 from pathlib import Path
 os.environ["MLX_FP_BLAS"] = _elf.owner(_elf.read(slots()["cblas_sgemm"][0]))
-found = blas.bind()
+found = blas.blas()
 assert set(found.bound) == {name for name in slots() if name.startswith("cblas_")}, found
 assert found.threads is None and "MLX_FP_BLAS" in found.reason and right()
 """
@@ -370,7 +370,7 @@ def test_a_missing_package_is_one_warning_with_its_remedy() -> None:
     done = run(
         """
 blas._packaged = lambda: ""
-found = blas.bind(); blas.bind()
+found = blas.blas(); blas.blas()
 assert not found.bound and "not installed" in found.reason and right()
 """
     )
@@ -385,12 +385,12 @@ def test_warnings_turned_into_errors_are_raised_once() -> None:
         """
 warnings.simplefilter("error")
 try:
-    blas.bind()
+    blas.blas()
 except RuntimeWarning:
     pass
 else:
     raise AssertionError("no warning")
-assert not blas.bind().bound and right()
+assert not blas.blas().bound and right()
 """,
         choice="/nowhere/libfoo.so",
     )
@@ -406,7 +406,7 @@ fast = ctypes.CDLL(blas._packaged())
 pointer = _elf.address(fast, "scipy_cblas_sgemm")
 _elf.write(lib(), {slot: pointer for slot in slots()["cblas_sgemm"]})
 before = held()
-found = blas.bind()
+found = blas.blas()
 assert held() == before and not found.bound and "already" in found.reason and "openblas" in found.library
 """
     )
@@ -436,7 +436,7 @@ def test_other_machines_have_nothing_to_bind(fresh: pytest.MonkeyPatch, here: st
     fresh.setattr(blas._elf, "HERE", here)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = blas.bind()
+        found = blas.blas()
     assert (found.library, found.threads, found.bound) == (library, None, ())
     assert found.reason
 
@@ -449,13 +449,13 @@ def test_a_gpu_is_left_alone(fresh: pytest.MonkeyPatch) -> None:
         type = mx.DeviceType.gpu
 
     fresh.setattr(mx, "default_device", Gpu)
-    assert "GPU" in blas.bind().reason
+    assert "GPU" in blas.blas().reason
 
 
 @pytest.mark.skipif(not LINUX, reason="needs Linux")
 def test_no_mlx_no_error(fresh: pytest.MonkeyPatch) -> None:
     fresh.setitem(sys.modules, "mlx.core", None)
-    assert blas.bind() == blas.BlasInfo("none", None, (), "MLX is not installed")
+    assert blas.blas() == blas.BlasInfo("none", None, (), "MLX is not installed")
 
 
 def test_importing_it_imports_neither_mlx_nor_numpy() -> None:
@@ -464,7 +464,7 @@ def test_importing_it_imports_neither_mlx_nor_numpy() -> None:
 
 @linux
 def test_binding_does_not_import_numpy() -> None:
-    run("blas.bind(); assert 'numpy' not in sys.modules and 'scipy_openblas32' not in sys.modules")
+    run("blas.blas(); assert 'numpy' not in sys.modules and 'scipy_openblas32' not in sys.modules")
 
 
 def test_info_is_a_frozen_record_that_reads_as_a_line() -> None:

@@ -14,17 +14,10 @@ from toolz import pipe
 
 import mlx_fp as fp
 from mlx_fp import data, nn, optim
-from mlx_fp.cpu import _blas
 from mlx_fp.step._rows import cut_rows
 
 on_cpu = pytest.mark.skipif(mx.default_device().type != mx.DeviceType.cpu, reason="a GPU takes the batch whole")
 pytestmark = on_cpu
-
-
-@pytest.fixture(autouse=True)
-def _one_blas_thread():
-    with fp.cpu.tuned(streams=2):
-        yield
 
 
 X = mx.random.normal((24, 6), key=mx.random.key(1))
@@ -202,13 +195,3 @@ def test_parts_put_together_are_the_batch(rows, count):
     assert len(parts) == max(1, min(rows // 2, count))
     assert len(parts) == 1 or min(len(part["x"]) for part in parts) >= 2
     assert max(len(part["x"]) for part in parts) - min(len(part["x"]) for part in parts) <= 1
-
-
-def test_streams_that_share_the_threads_of_the_blas_are_warned_of():
-    pytest.importorskip("scipy_openblas32")
-    before = _blas.set_threads(2)
-    try:
-        with pytest.warns(RuntimeWarning, match=r"2 streams with 2 threads of the BLAS .* fp.cpu.tuned\(streams=2\)"):
-            trained(2)
-    finally:
-        _blas.set_threads(before)

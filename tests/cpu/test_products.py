@@ -12,7 +12,8 @@ import pytest
 from helpers import python_process
 
 from mlx_fp.core._mlx import on_cpu
-from mlx_fp.cpu import _blas, _products, blas
+from mlx_fp.cpu import _products, blas
+from mlx_fp.cpu._functions import functions
 
 pytestmark = pytest.mark.skipif(
     not on_cpu() or not blas().bound or "its own threads" in blas().reason, reason="needs OpenBLAS and g++ on Linux"
@@ -28,11 +29,14 @@ SHAPES = [
 ]
 
 
+def set_threads(count):
+    functions()[0].mlx_fp_set_threads(count)
+
+
 @pytest.fixture(autouse=True)
 def threads_as_before():
-    before = _blas.threads()
     yield
-    _blas.set_threads(before)
+    set_threads(blas().threads)
 
 
 def _matrices(m, k, n, left, right):
@@ -45,14 +49,14 @@ def _matrices(m, k, n, left, right):
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 7])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_a_product_is_exact(shape, count):
-    _blas.set_threads(count)
+    set_threads(count)
     for left, right in combinations((False, True), repeat=2):
         a, b, x, y = _matrices(*shape, left, right)
         np.testing.assert_array_equal(np.array(x @ y), a.astype(np.float64) @ b)
 
 
 def test_a_sum_is_added_to_each_block_once():
-    _blas.set_threads(3)
+    set_threads(3)
     a, b, x, y = _matrices(500, 300, 400, False, True)
     c = mx.arange(500 * 400, dtype=mx.float32).reshape(500, 400)
     got = np.array(mx.addmm(c, x, y, alpha=2.0, beta=-3.0))
@@ -62,7 +66,7 @@ def test_a_sum_is_added_to_each_block_once():
 def test_the_bits_are_the_same_when_other_threads_compute():
     """While the helpers serve another stream, a thread computes its blocks alone."""
     x, y = mx.random.normal((600, 777), key=mx.random.key(0)), mx.random.normal((777, 500), key=mx.random.key(1))
-    _blas.set_threads(2)
+    set_threads(2)
     mx.eval(x, y)
     alone, different = np.array(x @ y), []
 
@@ -82,10 +86,11 @@ def test_helpers_leave_signals_to_the_program():
 import signal, threading, time
 from pathlib import Path
 import mlx.core as mx
-from mlx_fp.cpu import _blas
+from mlx_fp.cpu import blas
+from mlx_fp.cpu._functions import functions
 before = set(Path("/proc/self/task").iterdir())
-_blas.blas()
-_blas.set_threads(3)
+blas()
+functions()[0].mlx_fp_set_threads(3)
 x = mx.random.normal((1000, 1000)); mx.eval(x @ x)
 blocked = [int(line.split()[1], 16) for task in Path("/proc/self/task").iterdir() if task not in before
            for line in (task / "status").read_text().splitlines() if line.startswith("SigBlk")]
@@ -95,17 +100,16 @@ assert sum(mask >> (signal.SIGINT - 1) & 1 for mask in blocked) == 2, blocked
     assert signal.getsignal(signal.SIGINT) is not None
 
 
-def test_the_environment_and_the_program_choose_the_number_of_threads():
-    code = "from mlx_fp.cpu import _blas; print(_blas.threads(), _blas.set_threads(5), _blas.threads())"
-    assert python_process(code, OPENBLAS_NUM_THREADS="1").stdout.split() == ["1", "1", "5"]
+def test_the_environment_chooses_the_number_of_threads():
+    code = "from mlx_fp.cpu import blas; print(blas().threads)"
+    assert python_process(code, OPENBLAS_NUM_THREADS="1").stdout.strip() == "1"
 
 
 def test_without_a_compiler_products_are_left_to_openblas(tmp_path):
     code = """
-from mlx_fp.cpu import _blas
-print(_blas.blas())
-before = _blas.set_threads(1)
-assert before == 2 and _blas.threads() == 1
+from mlx_fp.cpu import blas
+print(blas())
+assert blas().threads == 2
 import mlx.core as mx
 assert mx.array_equal(mx.ones((300, 300)) @ mx.ones((300, 300)), mx.full((300, 300), 300.0))
 """
@@ -130,5 +134,5 @@ assert (mx.ones((9, 9)) @ mx.ones((9, 9))).sum() == 729
 
 
 def test_a_blas_that_is_no_openblas_keeps_its_threads(monkeypatch):
-    monkeypatch.setattr(_products, "threads", lambda library: None)
-    assert _products.in_blocks(None, 42) == (42, "it is no OpenBLAS")
+    monkeypatch.setattr(_products, "_GET", ())
+    assert _products.in_blocks(None, 42) == (42, None, "it is no OpenBLAS")

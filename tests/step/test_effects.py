@@ -10,7 +10,6 @@ from helpers import mean_square
 
 import mlx_fp as fp
 from mlx_fp import nn, optim
-from mlx_fp.core._mlx import cpu
 
 X = mx.random.normal((8, 64), key=mx.random.key(0))
 MODELS = {
@@ -30,10 +29,9 @@ def limit(setter):
 def process():
     """All of the process that a step could change."""
     mask = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
-    threads = None if cpu is None else cpu._blas.threads()
     stream = mx.random.state[0].tolist()
     device = str(mx.default_device()), str(mx.default_stream(mx.default_device()))
-    return limit(mx.set_cache_limit), limit(mx.set_memory_limit), threads, dict(os.environ), mask, stream, device
+    return limit(mx.set_cache_limit), limit(mx.set_memory_limit), dict(os.environ), mask, stream, device
 
 
 def evaluated(step, params):
@@ -42,7 +40,6 @@ def evaluated(step, params):
 
 @pytest.mark.parametrize("streams", [1, 2, 3])
 @pytest.mark.parametrize("model", MODELS)
-@pytest.mark.filterwarnings("ignore:. streams with . threads:RuntimeWarning")
 @pytest.mark.usual("small-3")
 def test_a_step_has_no_effect_but_its_results(model, streams):
     before = process()
