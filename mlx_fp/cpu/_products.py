@@ -2,7 +2,7 @@
 
 The threads of a BLAS spin while they wait for each other. On a busy machine, where each thread runs only now and then,
 a small product takes 20 times as long. On a quiet machine, waking a thread takes longer than a small product. So the
-BLAS gets one thread. The functions in `products.c` share the blocks of a product of a fifth of a millisecond or more
+BLAS gets one thread. The functions in `products.c` share the blocks of a product of 0.15 milliseconds or more
 among threads that sleep while they have none.
 """
 

@@ -17,8 +17,8 @@ enum { ROW_MAJOR = 101, AS_IT_IS = 111 };
 /* Edges of a block in elements are multiples of the tiles of a BLAS. */
 enum { TILE = 16, SHORTEST_PAUSE = 4, LONGEST_PAUSE = 1024 };
 
-/* Estimated microseconds of a product on one core, and the least for a block. Waking a thread takes 30 to 100. */
-static const double PER_MULTIPLICATION = 1 / 40e3, PER_ELEMENT = 1 / 2.5e3, LEAST = 100;
+/* Estimated microseconds of a product on one core, and the least for a block. Waking a thread takes 10 to 100. */
+static const double PER_MULTIPLICATION = 1 / 40e3, PER_ELEMENT = 1 / 2.5e3, LEAST = 75;
 
 /* Seconds that the calling thread spins at most. Waking it takes longer than most waits for a last block. */
 static const double LONGEST_SPIN = 100e-6;
