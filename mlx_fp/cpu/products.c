@@ -5,7 +5,11 @@
  * After that the calling thread computes the blocks of the next products alone, of twice as many after each time. The blocks depend on the sizes and the
  * number of threads alone: the bits of a product do not depend on the load.
  */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* for cpu_set_t */
+#endif
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <time.h>
 
@@ -35,6 +39,7 @@ struct product {
 
 static gemm *on_one_core; /* of the BLAS, whose own threads are switched off */
 static int threads = 1, helpers;
+static cpu_set_t cores; /* those of the helpers, also when a thread on one core starts them */
 static struct product *shared; /* the product whose blocks the helpers take */
 static int alone, pause_length; /* the next products without helpers, and how many those were the last time */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -44,7 +49,10 @@ int mlx_fp_threads(void) { return threads; }
 
 void mlx_fp_set_threads(int count) { threads = count < 1 ? 1 : count; }
 
-void mlx_fp_set_product(gemm *product) { on_one_core = product; }
+void mlx_fp_set_product(gemm *product) {
+  on_one_core = product;
+  sched_getaffinity(0, sizeof cores, &cores);
+}
 
 /* Return where part `index` of `parts` of an edge begins. */
 static int begin(int edge, int index, int parts) {
@@ -96,6 +104,7 @@ static void start_helpers(void) {
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
   while (helpers < threads - 1 && !pthread_create(&thread, 0, help, 0)) {
+    pthread_setaffinity_np(thread, sizeof cores, &cores);
     pthread_detach(thread);
     helpers++;
   }

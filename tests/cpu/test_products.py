@@ -136,3 +136,23 @@ assert (mx.ones((9, 9)) @ mx.ones((9, 9))).sum() == 729
 def test_a_blas_that_is_no_openblas_keeps_its_threads(monkeypatch):
     monkeypatch.setattr(_products, "_GET", ())
     assert _products.in_blocks(None, 42) == (42, None, "it is no OpenBLAS")
+
+
+def test_helpers_that_are_started_on_one_core_may_use_all():
+    code = """
+import os, signal
+from pathlib import Path
+import mlx.core as mx
+from mlx_fp import cpu
+from mlx_fp.cpu._functions import functions
+before, allowed = set(Path("/proc/self/task").iterdir()), os.sched_getaffinity(0)
+cpu.blas()
+functions()[0].mlx_fp_set_threads(3)
+with cpu.one_core():
+    x = mx.random.normal((1000, 1000)); mx.eval(x @ x)
+    states = {int(task.name): (task / "status").read_text() for task in set(Path("/proc/self/task").iterdir()) - before}
+    helpers = [task for task, text in states.items()
+               if int(text.partition("SigBlk:")[2].split()[0], 16) >> (signal.SIGINT - 1) & 1]
+    assert [os.sched_getaffinity(task) for task in helpers] == [allowed] * 2
+"""
+    python_process(code)
