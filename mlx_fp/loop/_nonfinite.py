@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+
+from more_itertools import partition
 
 from ..compile._evaluation import wait_for
 from ..core._errors import placed
@@ -15,6 +17,9 @@ from ._state import Loop, LoopState, Moving
 from ._totals import Entry, entries_of, read
 
 __all__ = ["check_parameters", "nonfinite_leaves", "nonfinite_paths", "read_all", "read_all_but"]
+
+_LARGE = 1 << 20
+"""Elements of a leaf that is checked alone."""
 
 _CAUSES = "causes are a learning rate that is too high, an input that is not finite, or a label that is no class"
 
@@ -45,14 +50,21 @@ def check_parameters(loop: Loop, state: LoopState) -> LoopState:
 
 
 def nonfinite_leaves(named: Mapping[str, Array]) -> list[str]:
-    """List the leaves that are not finite. This waits for the device once.
+    """List the leaves that are not finite.
+
+    This waits for the device once, and once for each large leaf: a check takes half as much memory as its leaf.
 
     >>> nonfinite_leaves({"w": mx.array(1.0), "b": mx.array(float("nan"))})
     ['b']
     """
-    if not named or mx.all(mx.stack([mx.all(mx.isfinite(leaf)) for leaf in named.values()])).item():
+    small, large = partition(lambda leaf: leaf.size >= _LARGE, named.values())
+    if _are_finite(list(small)) and all(_are_finite([leaf]) for leaf in large):
         return []
-    return [path for path, leaf in named.items() if not mx.all(mx.isfinite(leaf)).item()]
+    return [path for path, leaf in named.items() if not _are_finite([leaf])]
+
+
+def _are_finite(leaves: Sequence[Array]) -> bool:
+    return not leaves or bool(mx.all(mx.stack([mx.all(mx.isfinite(leaf)) for leaf in leaves])).item())
 
 
 def read_all_but(loop: Loop, state: LoopState, moving: Moving, leave: int) -> Moving:

@@ -13,6 +13,7 @@ from toolz import pipe
 
 import mlx_fp as fp
 from mlx_fp import data, nn, optim
+from mlx_fp.loop._nonfinite import nonfinite_leaves
 
 X = mx.random.normal((24, 3), key=mx.random.key(0))
 GOOD = [(X[i : i + 4], X[i : i + 4].sum(axis=1)) for i in range(0, 24, 4)]
@@ -191,3 +192,15 @@ def test_a_loss_that_is_not_finite_is_an_error_after_a_stop_too():
     bad = [(mx.full((4, 3), mx.nan if i == 2 else 1.0), mx.zeros((4,))) for i in range(5)]
     with pytest.raises(FloatingPointError, match="step 2"):
         fp.fit(bad, quiet=True)(stop(fp.trainer(nn.linear(3, 1), steep)))
+
+
+def test_large_leaves_are_checked_one_after_another():
+    leaves = {str(i): mx.zeros((1 << 20,)) for i in range(6)} | {"small": mx.zeros((3,))}
+    mx.eval(leaves)
+    before = mx.get_active_memory()
+    mx.reset_peak_memory()
+    assert nonfinite_leaves(leaves) == []
+    assert mx.get_peak_memory() - before <= leaves["0"].nbytes
+    for path in ("4", "small"):
+        bad = leaves | {path: leaves[path].at[1].add(math.nan)}
+        assert nonfinite_leaves(bad) == [path]
