@@ -1,9 +1,10 @@
 /* A matrix product in blocks. Each of the threads that are ready takes the next block, until none is left.
  *
  * Threads without a block sleep, and the calling thread waits for blocks that have begun, not for threads. It spins for
- * a short time before it sleeps. On a busy machine a thread may lose its core for milliseconds in the middle of a block.
- * After that the calling thread computes the blocks of the next products alone, of twice as many after each time. The blocks depend on the sizes and the
- * number of threads alone: the bits of a product do not depend on the load.
+ * a short time before it sleeps. On a busy machine a thread may lose its core for milliseconds in the middle of a
+ * block. After that the calling thread computes the blocks of the next products alone, of twice as many after each
+ * time. The blocks depend on the sizes and the number of threads alone: the bits of a product do not depend on the
+ * load.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE /* for cpu_set_t */
@@ -44,8 +45,6 @@ static struct product *shared; /* the product whose blocks the helpers take */
 static int alone, pause_length; /* the next products without helpers, and how many those were the last time */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t begun = PTHREAD_COND_INITIALIZER, ended = PTHREAD_COND_INITIALIZER;
-
-int mlx_fp_threads(void) { return threads; }
 
 void mlx_fp_set_threads(int count) { threads = count < 1 ? 1 : count; }
 
